@@ -1,0 +1,1 @@
+"""Control-plane activities: volumes, Batch, instances, records; `python -m activities` is the control worker."""

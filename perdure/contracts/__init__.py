@@ -1,0 +1,1 @@
+"""What processes say to each other: names of queues and workflows, messages, typed activity stubs."""

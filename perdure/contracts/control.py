@@ -1,0 +1,198 @@
+"""Control-plane activities, served on the queue `control`: Batch, volumes, instances, records. Stubs only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+from temporalio import activity
+
+from perdure.domain.configuration import SystemConfiguration
+from perdure.domain.jobs import Job, JobEvent
+from perdure.domain.nodes import Node
+from perdure.domain.retries import RetryStrategy
+from perdure.domain.values import Frozen
+from perdure.domain.volumes import JobVolume
+
+
+class BatchAttempt(Frozen):
+    """One finished attempt as DescribeJobs shows it; `exit_code` is absent when the host was lost. Times UTC."""
+
+    exit_code: int | None = None
+    reason: str | None = None
+    status_reason: str | None = None
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+
+
+class BatchJob(Frozen):
+    """A job as AWS Batch sees it now. `container_count` > 1 means Perdure cannot protect it yet."""
+
+    job_id: str
+    name: str = ""
+    queue: str = ""
+    status: str
+    status_reason: str | None = None
+    exit_code: int | None = None
+    vcpus: float | None = None
+    memory_mib: int | None = None
+    created_at: datetime | None = None
+    stopped_at: datetime | None = None
+    timeout_seconds: int | None = None
+    retry: RetryStrategy = RetryStrategy()
+    attempts: list[BatchAttempt] = Field(default_factory=list)
+    container_count: int = 1
+
+
+class JobRef(Frozen):
+    """A Batch job id."""
+
+    job_id: str
+
+
+class CreateVolume(Frozen):
+    """Make a job volume, blank or from a snapshot, and wait until it is `available`. Key: `token` (EC2 ClientToken)."""
+
+    job_id: str
+    zone: str
+    volume_type: str
+    size_gib: int
+    token: str
+    snapshot_id: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class AttachVolume(Frozen):
+    """Attach to the instance and wait until attached. Key: (volume_id, instance_id)."""
+
+    volume_id: str
+    instance_id: str
+
+
+class DetachVolume(Frozen):
+    """Wait until the volume is `available`, detaching it first. Key: volume_id.
+
+    It is never taken from a live instance by force: while `instance_id` still runs, only an ordinary detach is asked
+    for, which EC2 completes once the file system is unmounted; from a terminated one EC2 lets go by itself.
+    """
+
+    volume_id: str
+    instance_id: str | None = None
+
+
+class VolumeRef(Frozen):
+    """A volume to delete."""
+
+    volume_id: str
+
+
+class CreateSnapshot(Frozen):
+    """Snapshot a detached volume and wait until completed. Key: `token`, kept as a tag (EC2 has no token here)."""
+
+    volume_id: str
+    job_id: str
+    token: str
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class SnapshotRef(Frozen):
+    """A snapshot."""
+
+    snapshot_id: str
+
+
+class InstanceRef(Frozen):
+    """An EC2 instance id."""
+
+    instance_id: str
+
+
+class InstanceState(Frozen):
+    """`state` is EC2's word (running, shutting-down, terminated, …) or `unknown` when EC2 does not know the id."""
+
+    instance_id: str
+    state: str
+
+    @property
+    def gone(self) -> bool:
+        """Nothing on that instance can write any more."""
+        return self.state in {"terminated", "unknown"}
+
+
+class JobRecord(Frozen):
+    """The job as it is now, and the timeline lines since the last record. Keys: (job_id, revision), event sequence."""
+
+    job: Job
+    events: list[JobEvent] = Field(default_factory=list)
+    revision: int
+
+
+class BatchActivities:
+    """What AWS Batch knows."""
+
+    @activity.defn(name="describe_job")
+    async def describe_job(self, job: JobRef) -> BatchJob:
+        """DescribeJobs for one id. Read-only. UnknownJob when Batch does not know it."""
+        raise NotImplementedError
+
+
+class VolumeActivities:
+    """EBS, for job volumes only (they carry our owner tags)."""
+
+    @activity.defn(name="create_volume")
+    async def create_volume(self, request: CreateVolume) -> JobVolume:
+        """Idempotent by token."""
+        raise NotImplementedError
+
+    @activity.defn(name="attach_volume")
+    async def attach_volume(self, request: AttachVolume) -> JobVolume:
+        """Idempotent by (volume_id, instance_id). VolumeFailed while another instance holds it."""
+        raise NotImplementedError
+
+    @activity.defn(name="detach_volume")
+    async def detach_volume(self, request: DetachVolume) -> JobVolume:
+        """Idempotent by volume_id: returns at once for an available one."""
+        raise NotImplementedError
+
+    @activity.defn(name="create_snapshot")
+    async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:
+        """Idempotent by token."""
+        raise NotImplementedError
+
+    @activity.defn(name="delete_volume")
+    async def delete_volume(self, request: VolumeRef) -> None:
+        """Idempotent by volume_id: an unknown volume is a deleted one."""
+        raise NotImplementedError
+
+    @activity.defn(name="delete_snapshot")
+    async def delete_snapshot(self, request: SnapshotRef) -> None:
+        """Idempotent by snapshot_id: an unknown snapshot is a deleted one."""
+        raise NotImplementedError
+
+
+class InstanceActivities:
+    """What EC2 knows of instances."""
+
+    @activity.defn(name="instance_state")
+    async def instance_state(self, instance: InstanceRef) -> InstanceState:
+        """DescribeInstances for one id. Read-only."""
+        raise NotImplementedError
+
+
+class RecordActivities:
+    """The database, as workflows see it."""
+
+    @activity.defn(name="record_job")
+    async def record_job(self, record: JobRecord) -> None:
+        """Idempotent by (job_id, revision): an older revision changes nothing; events are inserted once."""
+        raise NotImplementedError
+
+    @activity.defn(name="record_node")
+    async def record_node(self, node: Node) -> None:
+        """Idempotent by instance_id and changed_at: an older message changes nothing."""
+        raise NotImplementedError
+
+    @activity.defn(name="load_configuration")
+    async def load_configuration(self) -> SystemConfiguration:
+        """The system configuration as stored, or its defaults. Read-only."""
+        raise NotImplementedError

@@ -1,0 +1,22 @@
+"""What the `node/<instance>` workflow hears. Agents signal on changes, never on ticks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perdure.domain.nodes import Node
+from perdure.domain.values import Frozen
+
+
+class NodeWatchInput(Frozen):
+    """Start of the workflow (signal-with-start `node_changed` by the agent); `node` is carried over continue-as-new."""
+
+    instance_id: str
+    node: Node | None = None
+
+
+class NodeChanged(Frozen):
+    """Signal `node_changed`: the node as its agent sees it now (its notice included)."""
+
+    node: Node
+    at: datetime

@@ -1,0 +1,26 @@
+"""Input and result of the volume migration workflow: a job volume is brought to another zone."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from perdure.domain.values import Frozen
+from perdure.domain.volumes import JobVolume
+
+
+class MigrationInput(Frozen):
+    """Bring `volume` (available or held by an instance that is gone) to `zone`. Key: (job_id, epoch)."""
+
+    job_id: str
+    epoch: int
+    volume: JobVolume
+    zone: str
+    volume_type: str
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class MigrationResult(Frozen):
+    """The volume in its new zone; seconds by step (detached, snapshot, created, deleted)."""
+
+    volume: JobVolume
+    phases: dict[str, float] = Field(default_factory=dict)

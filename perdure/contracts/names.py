@@ -1,0 +1,41 @@
+"""Names that both ends of a conversation must spell alike: task queues, workflows, their ids, search attributes."""
+
+from __future__ import annotations
+
+CONTROL_QUEUE = "control"
+"""Workflows and control-plane activities."""
+
+JOB_PROTECTION = "JobProtection"
+NODE_WATCH = "NodeWatch"
+VOLUME_MIGRATION = "VolumeMigration"
+
+SEARCH_ATTRIBUTES: dict[str, str] = {
+    "PerdureState": "Keyword",
+    "PerdureQueue": "Keyword",
+    "PerdureZone": "Keyword",
+    "PerdureNode": "Keyword",
+    "PerdureProtections": "Int",
+    "PerdureAttempt": "Int",
+    "PerdureLastCheckpoint": "Datetime",
+}
+"""Custom search attributes by Temporal type. SQL visibility allows 10 Keyword and 3 of each other type."""
+
+
+def node_queue(instance_id: str) -> str:
+    """The task queue that only the agent on that instance serves."""
+    return f"node-{instance_id}"
+
+
+def job_workflow_id(job_id: str) -> str:
+    """Workflow of one Batch job."""
+    return f"batch-job/{job_id}"
+
+
+def node_workflow_id(instance_id: str) -> str:
+    """Workflow that keeps the inventory entry of one instance."""
+    return f"node/{instance_id}"
+
+
+def migration_workflow_id(job_id: str, epoch: int) -> str:
+    """Child workflow that brings a job volume to the zone in which `epoch` attaches."""
+    return f"migrate/{job_id}/{epoch}"

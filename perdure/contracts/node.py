@@ -1,0 +1,59 @@
+"""What the control plane can ask of the agent on an instance, served on the queue `node-<instance>`.
+
+Stubs only: the agent subclasses them, so that a sandboxed workflow can call what it cannot import.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from temporalio import activity
+
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.nodes import Notice
+from perdure.domain.retries import HandOver
+from perdure.domain.values import Frozen
+
+
+class CheckpointRequest(Frozen):
+    """Take a checkpoint of the job's container. Key: (job_id, epoch, due_at): a checkpoint of that epoch frozen at or
+    after `due_at` is the answer, whoever began it; one that is running now is joined."""
+
+    job_id: str
+    epoch: int
+    kind: CheckpointKind
+    due_at: datetime
+
+
+class FinalCheckpointRequest(Frozen):
+    """Take, or join, the final checkpoint that the agent began on a notice, and hand the job over. Key: (job_id, epoch).
+
+    `hand_over` is the workflow's wish; the agent takes way STAY_FROZEN when other jobs or a fault forbid it.
+    """
+
+    job_id: str
+    epoch: int
+    notice: Notice
+    hand_over: HandOver
+
+
+class CheckpointOutcome(Frozen):
+    """A committed checkpoint, or why there is none (the job then runs on). `handed_over` after a final one only."""
+
+    checkpoint: Checkpoint | None = None
+    failure: str = ""
+    handed_over: HandOver | None = None
+
+
+class NodeActivities:
+    """Activities of one node. Each is join-or-start: asked twice, it attaches to what already runs."""
+
+    @activity.defn(name="checkpoint")
+    async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
+        """Freeze, dump, clone, resume, commit. Idempotent by (job_id, epoch, due_at). Fenced for an older epoch."""
+        raise NotImplementedError
+
+    @activity.defn(name="final_checkpoint")
+    async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:
+        """The checkpoint after which the job is not resumed, then the hand-over. Idempotent by (job_id, epoch)."""
+        raise NotImplementedError

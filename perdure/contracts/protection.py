@@ -1,0 +1,124 @@
+"""What the job's workflow hears and answers: attach, reports of the node, a person's requests.
+
+Agents call by name: update `attach` (with start), signal `report`, signal `notice`; people (through the API) call
+update `take_checkpoint` and signal `configuration_changed`; query `job` answers a `Job`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.configuration import EffectiveConfiguration
+from perdure.domain.retries import HandOver, RetryStrategy
+from perdure.domain.values import Frozen
+
+
+class AttachRequest(Frozen):
+    """A container of the job appeared on a node. The key is (instance_id, container_id): asked again, the answer is
+    for the same epoch. `environment` holds only the variables that configure Perdure."""
+
+    job_id: str
+    container_id: str
+    attempt: int
+    instance_id: str
+    zone: str
+    instance_type: str = ""
+    asked_at: datetime
+    environment: dict[str, str] = Field(default_factory=dict)
+    shared_mounts: list[str] = Field(default_factory=list)
+
+
+class Verdict(StrEnum):
+    """What the node is to do with the container."""
+
+    FRESH = "fresh"
+    """Start it clean: drop whatever earlier layer, data and checkpoints lie on the job root."""
+    RESTORE = "restore"
+    """Restore the newest sound checkpoint on the job root; if there is none, start it clean."""
+    WAIT = "wait"
+    """Not ready yet (volume on its way): ask again under a new update id."""
+    REFUSED = "refused"
+    """A newer container of this job exists, or the job is finished."""
+
+
+class AttachReply(Frozen):
+    """The plan for a container. `volume_id` is attached to the asking node once the verdict is FRESH or RESTORE.
+
+    `retry`, `attempts_made` (this one included) and `hand_over` let the node act on a notice while nobody answers.
+    `quarantined`: checkpoint numbers that failed twice on sound nodes and must not be tried.
+    `interval_seconds` of the configuration 0 means no periodic checkpoints.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    epoch: int = 0
+    volume_id: str | None = None
+    configuration: EffectiveConfiguration | None = None
+    retry: RetryStrategy = RetryStrategy()
+    attempts_made: int = 1
+    hand_over: HandOver = HandOver.STAY_FROZEN
+    quarantined: list[int] = Field(default_factory=list)
+
+
+class ReportKind(StrEnum):
+    """What a node tells the job's workflow."""
+
+    STARTED = "started"
+    CHECKPOINT = "checkpoint"
+    CHECKPOINT_FAILED = "checkpoint failed"
+    HANDED_OVER = "handed over"
+    EXITED = "exited"
+    REMARK = "remark"
+    """Anything worth a line on the job's timeline (`reason`, `level`)."""
+
+
+class RestoreRung(Frozen):
+    """One rung of the ladder that did not hold: which checkpoint, why, and whether the node was to blame."""
+
+    number: int
+    reason: str
+    node_fault: bool = False
+
+
+class NodeReport(Frozen):
+    """A fact from the node. `report_id` is the key: the node spools reports and may send one twice.
+
+    STARTED: `restored_from` (None = clean), `rungs`, `found` (committed checkpoints on the job root), `phases`
+    (seconds: waited, attached, verified, rolled back, restored). CHECKPOINT: `checkpoint`. CHECKPOINT_FAILED:
+    `reason`, `checkpoint_kind`. HANDED_OVER: `hand_over` (the way taken), `checkpoint`, `phases` (seconds:
+    ended, unmounted). EXITED: `max_rootfs_bytes`.
+    """
+
+    report_id: str
+    job_id: str
+    epoch: int
+    kind: ReportKind
+    at: datetime
+    instance_id: str
+    reason: str = ""
+    level: str = "info"
+    checkpoint: Checkpoint | None = None
+    checkpoint_kind: CheckpointKind | None = None
+    restored_from: int | None = None
+    rungs: list[RestoreRung] = Field(default_factory=list)
+    found: list[Checkpoint] = Field(default_factory=list)
+    phases: dict[str, float] = Field(default_factory=dict)
+    hand_over: HandOver | None = None
+    max_rootfs_bytes: int | None = None
+
+
+class TakeCheckpoint(Frozen):
+    """A person asks for a checkpoint now. `request_id` is the key."""
+
+    request_id: str
+
+
+class CheckpointTaken(Frozen):
+    """Answer to `TakeCheckpoint`: the committed checkpoint, or why there is none."""
+
+    checkpoint: Checkpoint | None = None
+    failure: str = ""

@@ -1,0 +1,116 @@
+"""Checkpoints: the manifest that makes one real, its summary for people, and which ones may be dropped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from perdure.domain.values import Frozen
+
+
+MANIFEST_VERSION = 1
+
+
+class CheckpointKind(StrEnum):
+    """`periodic` on the rhythm, `requested` by a person, `final` on a notice (the job is not resumed)."""
+
+    PERIODIC = "periodic"
+    REQUESTED = "requested"
+    FINAL = "final"
+
+
+class ImageFile(Frozen):
+    """One file of the memory image: path relative to the checkpoint folder, bytes, BLAKE3 (hex)."""
+
+    path: str
+    size: int
+    blake3: str
+
+
+class MountRule(Frozen):
+    """What happens to one mount of the container: `captured` (lives on the job root), `shared` (outside promise 1),
+    `readonly`, or `fresh` (made anew by the runtime: proc, sysfs, …)."""
+
+    destination: str
+    rule: str
+    source: str = ""
+
+
+class StdioOffsets(Frozen):
+    """Bytes of the job's captured output that belong to a checkpoint; a restore cuts the logs back to them."""
+
+    stdout: int = 0
+    stderr: int = 0
+
+
+class Manifest(Frozen):
+    """The last file of a checkpoint; without it the checkpoint does not exist (promise 3).
+
+    `images` covers every byte CRIU wrote. `inodes` maps each cloned file or folder, as `layer/<path>` or
+    `data/<path>`, to its inode number at the freeze, so that a roll-back can put content back into the same inode
+    (SQLite compares them). Sizes in bytes, times UTC, durations in seconds.
+    """
+
+    version: int = MANIFEST_VERSION
+    job_id: str
+    number: int
+    kind: CheckpointKind
+    epoch: int
+    attempt: int
+    instance_id: str
+    zone: str = ""
+    frozen_at: datetime
+    committed_at: datetime
+    container_id: str
+    criu_version: str = ""
+    runc_version: str = ""
+    kernel: str = ""
+    cpu_features: str = ""
+    images: list[ImageFile]
+    files_digest: str = ""
+    """BLAKE3 over the inventory of the cloned files (names, types, sizes, modes), so that a lost clone is noticed."""
+    inodes: dict[str, int] = Field(default_factory=dict)
+    stdio: StdioOffsets = StdioOffsets()
+    mounts: list[MountRule] = Field(default_factory=list)
+    lower_layers: list[str] = Field(default_factory=list)
+    processes: list[str] = Field(default_factory=list)
+    phases: dict[str, float] = Field(default_factory=dict)
+    addresses: list[str] = Field(default_factory=list)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the memory image."""
+        return sum(image.size for image in self.images)
+
+    def summary(self) -> Checkpoint:
+        """What people and the workflow need of it."""
+        return Checkpoint(
+            number=self.number,
+            kind=self.kind,
+            epoch=self.epoch,
+            frozen_at=self.frozen_at,
+            committed_at=self.committed_at,
+            image_bytes=self.image_bytes,
+            phases=self.phases,
+        )
+
+
+class Checkpoint(Frozen):
+    """A committed, verified, restorable point of one job."""
+
+    number: int
+    kind: CheckpointKind
+    epoch: int
+    frozen_at: datetime
+    committed_at: datetime
+    image_bytes: int = 0
+    phases: dict[str, float] = Field(default_factory=dict)
+    """Seconds by engine step, in order, as the node measured them."""
+
+
+def droppable(numbers: list[int], keep: int) -> list[int]:
+    """The checkpoint numbers that may go when the newest `keep` (at least 1) stay; oldest first."""
+    ordered = sorted(numbers)
+    return ordered[: max(0, len(ordered) - max(1, keep))]

@@ -1,0 +1,144 @@
+"""Every error Perdure raises, in one tree.
+
+    PerdureError                    anything of ours
+    ├─ ConfigurationInvalid         a value a person gave us is not usable
+    ├─ UnknownJob                   no such job
+    ├─ UnknownNode                  no such node
+    ├─ Fenced                       a message or write from an older epoch
+    ├─ CommandFailed                an outside program ended badly (runc, criu, mount, mkfs, …)
+    │  └─ CommandTimeout            … or did not end in time
+    ├─ CheckpointFailed             no checkpoint was made; the job goes on
+    │  ├─ NotCheckpointable         the job holds something that cannot be frozen
+    │  └─ JobRootFull               the checkpoint would not fit
+    ├─ RestoreFailed                the job was not brought back from this checkpoint
+    │  └─ ImageInvalid              the checkpoint itself is damaged or incomplete
+    ├─ JobRootBusy                  an earlier try still has something mounted on, or a lock on, the job root
+    ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
+    ├─ CloudUnavailable             AWS did not answer, or answered with a fault worth trying again
+    ├─ TemporalUnavailable          the Temporal server is out of reach
+    └─ StackError                   the local stack cannot do what was asked
+       └─ StackMissing              … because it is not running
+
+Each message tells a person what happened, to what, and what to do. `retryable` says whether trying the same
+thing again can help; Temporal retry policies list the others by class name (`NOT_RETRYABLE`).
+"""
+
+from __future__ import annotations
+
+
+class PerdureError(Exception):
+    """Anything that Perdure itself raises. `retryable`: may the same call succeed later?"""
+
+    retryable = False
+
+
+class ConfigurationInvalid(PerdureError):
+    """A setting is not usable. The message names the setting, the value and what is allowed."""
+
+
+class UnknownJob(PerdureError):
+    """There is no job with that id."""
+
+
+class UnknownNode(PerdureError):
+    """There is no node with that id."""
+
+
+class Fenced(PerdureError):
+    """The sender belongs to an older epoch: a newer container of the same job has been accepted since."""
+
+
+class CommandFailed(PerdureError):
+    """An outside program ended with a non-zero status. Carries its argv, status and the end of its stderr."""
+
+    def __init__(self, argv: list[str], status: int, stderr: str) -> None:
+        self.argv = argv
+        self.status = status
+        self.stderr = stderr
+        super().__init__(f"`{' '.join(argv[:6])}` ended with status {status}: {stderr.strip()[-600:] or 'no message'}")
+
+
+class CommandTimeout(CommandFailed):
+    """An outside program did not end within its time limit (seconds) and was killed."""
+
+    retryable = True
+
+    def __init__(self, argv: list[str], limit_seconds: float, stderr: str) -> None:
+        super().__init__(argv, -9, f"not finished after {limit_seconds:g} s; {stderr}")
+        self.limit_seconds = limit_seconds
+
+
+class CheckpointFailed(PerdureError):
+    """No checkpoint was made; the job runs on. `step` is the engine step that failed."""
+
+    retryable = True
+
+    def __init__(self, message: str, step: str = "") -> None:
+        self.step = step
+        super().__init__(message)
+
+
+class NotCheckpointable(CheckpointFailed):
+    """The job holds something open that cannot be frozen now; the message names it."""
+
+    retryable = False
+
+
+class JobRootFull(CheckpointFailed):
+    """A checkpoint would not leave the reserve free on the job root."""
+
+    retryable = False
+
+
+class RestoreFailed(PerdureError):
+    """The job was not brought back from this checkpoint. `node_fault`: the node is to blame, not the checkpoint."""
+
+    def __init__(self, message: str, step: str = "", node_fault: bool = False) -> None:
+        self.step = step
+        self.node_fault = node_fault
+        super().__init__(message)
+
+
+class ImageInvalid(RestoreFailed):
+    """The checkpoint is damaged: no manifest, a wrong checksum, a missing or extra file."""
+
+
+class JobRootBusy(PerdureError):
+    """An earlier try still holds the job root (a lock or a mount below it)."""
+
+    retryable = True
+
+
+class VolumeFailed(PerdureError):
+    """A job volume could not be made, attached, moved, formatted or mounted."""
+
+    retryable = True
+
+
+class CloudUnavailable(PerdureError):
+    """AWS did not answer, or answered with a fault that is worth trying again."""
+
+    retryable = True
+
+
+class TemporalUnavailable(PerdureError):
+    """The Temporal server is out of reach."""
+
+    retryable = True
+
+
+class StackError(PerdureError):
+    """The local stack cannot do what was asked; the message says why."""
+
+
+class StackMissing(StackError):
+    """There is no running local stack of that name."""
+
+
+def _not_retryable(root: type[PerdureError]) -> list[str]:
+    names = [] if root.retryable else [root.__name__]
+    return names + [name for child in root.__subclasses__() for name in _not_retryable(child)]
+
+
+NOT_RETRYABLE: list[str] = sorted(set(_not_retryable(PerdureError)))
+"""Class names for Temporal's `non_retryable_error_types`."""

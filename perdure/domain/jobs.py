@@ -1,0 +1,132 @@
+"""A Batch job as Perdure sees it: its states, attempts, epochs, outages and its timeline."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from enum import StrEnum
+
+
+from pydantic import Field
+
+from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.values import Frozen
+
+
+class JobState(StrEnum):
+    """The job states shown to people (the reference product's words)."""
+
+    CREATING = "Creating"
+    CREATED = "Created"
+    VOLUME_UNREADY = "Volume Unready"
+    RUNNING = "Running"
+    CHECKPOINTING = "Checkpointing"
+    CHECKPOINT_SUCCEEDED = "Checkpoint Succeeded"
+    CHECKPOINT_FAILED = "Checkpoint Failed"
+    RESTORING = "Restoring"
+    RESTORE_VOLUME_UNREADY = "Restore Volume Unready"
+    RESTORE_SUCCEEDED = "Restore Succeeded"
+    RESTORE_FAILED = "Restore Failed"
+    STOPPED = "Stopped"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+FINISHED_STATES = frozenset({JobState.STOPPED, JobState.SUCCEEDED, JobState.FAILED})
+
+
+class Attempt(Frozen):
+    """One container of the job that was accepted: Batch's attempt number beside our epoch. Times are UTC."""
+
+    epoch: int
+    attempt: int
+    instance_id: str
+    zone: str
+    container_id: str
+    accepted_at: datetime
+    started_at: datetime | None = None
+    restored_from: int | None = None
+    ended_at: datetime | None = None
+    end: str | None = None
+    """Why it ended, in plain words: `exited`, `handed over`, `node lost`, `replaced`."""
+
+
+class Outage(Frozen):
+    """The time a job stood still because of one reclaim.
+
+    `seconds` runs from the freeze (with notice) or the node's death (without; as Batch reports it) to the moment the
+    processes went on. `phases` are seconds by name in order: frozen, dumped, detached, waited, attached, restored.
+    `work_lost_seconds` is the job's own run time that had to be done again (0 after a final checkpoint).
+    """
+
+    epoch: int
+    kind: str
+    """`notice` or `no notice`."""
+    started_at: datetime
+    ended_at: datetime | None = None
+    seconds: float | None = None
+    phases: dict[str, float] = Field(default_factory=dict)
+    restored_from: int | None = None
+    work_lost_seconds: float | None = None
+
+
+class JobEvent(Frozen):
+    """One line of a job's timeline. `sequence` rises by one per job; (job_id, sequence) is the key."""
+
+    sequence: int
+    at: datetime
+    kind: str
+    """Short and stable, for machines: `attached`, `started`, `restored`, `checkpoint`, `notice`, …"""
+    message: str
+    """One plain sentence, for people."""
+    level: str = "info"
+    """`info`, `warning` or `error`."""
+    epoch: int | None = None
+
+
+class Job(Frozen):
+    """Everything people are shown of one job. The job's workflow owns it; records keep a copy. Times are UTC."""
+
+    job_id: str
+    name: str = ""
+    queue: str = ""
+    state: JobState = JobState.CREATING
+    batch_status: str | None = None
+    exit_code: int | None = None
+    vcpus: float | None = None
+    memory_mib: int | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
+    interval_seconds: float | None = None
+    interval_source: str = "system"
+    """Where the interval came from: `system` or the name of the environment variable."""
+    diagnosis: bool = False
+    epoch: int = 0
+    attempts: list[Attempt] = Field(default_factory=list)
+    checkpoints: list[Checkpoint] = Field(default_factory=list)
+    """Committed ones that are still offered, oldest first."""
+    checkpoints_committed: int = 0
+    checkpoint_failures: int = 0
+    protections: int = 0
+    outages: list[Outage] = Field(default_factory=list)
+    volume_id: str | None = None
+    volume_zone: str | None = None
+    shared_mounts: list[str] = Field(default_factory=list)
+    """Mounts outside promise 1: what is written there is not rolled back."""
+    max_rootfs_bytes: int | None = None
+    hand_over: str | None = None
+    attempts_left: int | None = None
+
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+
+
+def folder_name(job_id: str) -> str:
+    """A file name for the job that is safe whatever the id holds: the id itself where it is plain, else a hash of it.
+
+    Job ids are untrusted (a container sets its own environment): they never become paths as they are.
+    """
+    if _PLAIN_ID.fullmatch(job_id):
+        return job_id
+    return "job-" + hashlib.sha256(job_id.encode("utf-8", "surrogateescape")).hexdigest()[:32]

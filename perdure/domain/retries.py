@@ -1,0 +1,85 @@
+"""AWS Batch retry strategies as the product reads them, and the way of handing a job over that they allow.
+
+Source of the rules: AWS Batch user guide, "Automated job retries": up to 5 rules, tried in order; the conditions of a
+rule are ANDed; a pattern is exact or ends in `*`; matching ignores case for reasons; no match retries; attempts are
+counted when the job reaches RUNNING.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from perdure.domain.values import Frozen
+
+
+ENDED_BY_US = 137
+"""Exit code that ECS reports for a container whose init was SIGKILLed, as ours is at a hand-over."""
+
+
+class RetryRule(Frozen):
+    """One `evaluateOnExit` rule; absent conditions match anything."""
+
+    action: str
+    on_exit_code: str | None = None
+    on_reason: str | None = None
+    on_status_reason: str | None = None
+
+
+class RetryStrategy(Frozen):
+    """A job's retry strategy: `attempts` in all (1 to 10) and the rules in their order."""
+
+    attempts: int = 1
+    rules: list[RetryRule] = Field(default_factory=list)
+
+
+class HandOver(StrEnum):
+    """What the node does with a job after its committed final checkpoint (design, section 5)."""
+
+    END_CONTAINER = "end container"
+    """The rules retry exit code 137: end it, unmount, detach; Batch retries at once."""
+    STAY_FROZEN = "stay frozen"
+    """They would not, or nobody knows: flush and let the host die; Batch then sees `Host EC2*`."""
+    KEEP_ONLY = "keep only"
+    """No attempt is left: keep the checkpoint and say so loudly."""
+
+
+def _matches(pattern: str | None, value: str | None) -> bool:
+    if pattern is None:
+        return True
+    if value is None:
+        return False
+    pattern, value = pattern.lower(), value.lower()
+    return value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern
+
+
+def would_retry(
+    strategy: RetryStrategy, *, exit_code: int | None, reason: str | None, status_reason: str | None
+) -> tuple[bool, str]:
+    """Would Batch run the job again after such an end, attempts permitting? Returns the verdict and which rule said so."""
+    if not strategy.rules:
+        return True, "no rules: every failure is retried"
+    code = None if exit_code is None else str(exit_code)
+    for place, rule in enumerate(strategy.rules, start=1):
+        if (
+            _matches(rule.on_exit_code, code)
+            and _matches(rule.on_reason, reason)
+            and _matches(rule.on_status_reason, status_reason)
+        ):
+            pattern = rule.on_status_reason or rule.on_reason or rule.on_exit_code
+            return rule.action.upper() == "RETRY", f"rule {place}, `{pattern}`"
+    return True, "no rule matches: retried"
+
+
+def choose_hand_over(strategy: RetryStrategy, attempts_made: int) -> HandOver:
+    """The way for a job that has used `attempts_made` attempts, this one included.
+
+    An attempt that we end must never be the last one: Cromwell reads a last 137 as out of memory.
+    """
+    if attempts_made >= strategy.attempts:
+        return HandOver.KEEP_ONLY
+    ended, _ = would_retry(
+        strategy, exit_code=ENDED_BY_US, reason=None, status_reason="Essential container in task exited"
+    )
+    return HandOver.END_CONTAINER if ended else HandOver.STAY_FROZEN

@@ -1,0 +1,75 @@
+"""The only reader of the environment: one settings class per process.
+
+AWS is known by URLs alone (`AWS_ENDPOINT_URL`, the metadata URL); boto3 reads its own variables, and Temporal's
+client reads TEMPORAL_* and its configuration file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+
+CRIU_PREFIX = Path("/opt/perdure/criu")
+"""Where set-up puts CRIU and the private PATH folder of its helpers."""
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="PERDURE_", extra="ignore")
+
+    log_level: str = "INFO"
+    log_file: Path | None = None
+
+
+class AgentSettings(_Settings):
+    """Settings of the agent on an instance. Times in seconds."""
+
+    metadata_url: str = Field(
+        "http://169.254.169.254",
+        validation_alias=AliasChoices("PERDURE_METADATA_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+    )
+    state_dir: Path = Path("/var/lib/perdure")
+    run_dir: Path = Path("/run/perdure")
+    criu: Path = CRIU_PREFIX / "bin" / "criu"
+    criu_path_first: Path = CRIU_PREFIX / "libexec"
+    runc: str = "runc"
+    container_start_timeout: float = Field(
+        180.0,
+        validation_alias=AliasChoices("PERDURE_CONTAINER_START_TIMEOUT", "ECS_CONTAINER_START_TIMEOUT"),
+        description="ECS gives a container this long to start; a hold ends before it.",
+    )
+    attach_patience: float = 20.0
+    """How long a first attempt waits for an answer from Temporal before it runs unprotected."""
+    notice_poll: float = 1.0
+    """Seconds between two looks at the metadata service."""
+
+
+class ControlSettings(_Settings):
+    """Settings of the control worker."""
+
+    database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
+    volume_poll: float = 1.0
+    """Seconds between two looks at a volume or snapshot that is changing state."""
+
+
+class ApiSettings(_Settings):
+    """Settings of the API server."""
+
+    database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
+    api_host: str = "127.0.0.1"
+    api_port: int = 8080
+    temporal_ui_url: str = "http://127.0.0.1:8233"
+
+
+async def connect_temporal() -> Client:
+    """A Temporal client from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_… or Temporal's own file.
+
+    Connects lazily, so that a process can start while the server is away.
+    """
+    options = ClientConfig.load_client_connect_config()
+    options.setdefault("target_host", "127.0.0.1:7233")
+    return await Client.connect(**options, data_converter=pydantic_data_converter, lazy=True)

@@ -1,0 +1,1 @@
+"""Checkpoint and restore as visible, ordered lists of steps over runc and CRIU."""

@@ -1,0 +1,1 @@
+"""The OCI runtime wrapper and its stdio keeper: stand-alone stdlib programs beside the agent."""

@@ -1,0 +1,1 @@
+"""Temporal workflows: pure and replay-tested. Start with job_protection."""
