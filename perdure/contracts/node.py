@@ -26,8 +26,9 @@ class CheckpointRequest(Frozen):
 
 
 class FinalCheckpointRequest(Frozen):
-    """Take, or join, the final checkpoint that the agent began on a notice, and hand the job over. Key: (job_id, epoch).
+    """Take, or join, the final checkpoint that the agent began on a notice, and hand the job over.
 
+    Key: (job_id, epoch).
     `hand_over` is the workflow's wish; the agent takes way STAY_FROZEN when other jobs or a fault forbid it.
     """
 

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from perdure.domain.values import Frozen
 
-
 MANIFEST_VERSION = 1
 
 

@@ -26,7 +26,11 @@ class CheckpointConfiguration(_Settings):
 
     enabled: bool = Field(True, description="Take checkpoints at all.")
     interval_seconds: float = Field(
-        900.0, ge=0, le=31_622_400, description="Seconds between periodic checkpoints; 0 turns them off.", examples=[900]
+        900.0,
+        ge=0,
+        le=31_622_400,
+        description="Seconds between periodic checkpoints; 0 turns them off.",
+        examples=[900],
     )
     diagnosis: bool = Field(False, description="Keep volumes and checkpoints of finished jobs.")
     keep: int = Field(2, ge=1, le=20, description="Committed checkpoints kept per job, newest first.")
@@ -108,7 +112,7 @@ def effective_configuration(
         if word in _TRUE or word in _FALSE:
             changes[field] = word in _TRUE
         else:
-            warnings.append(f"{name} is not usable ({text[:40]!r} is neither true nor false); the system's value is used")
+            warnings.append(f"{name} is not usable ({text[:40]!r} is not true or false); the system's value is used")
     effective = EffectiveConfiguration(
         checkpoint=system.checkpoint.model_copy(update=changes),
         job_volume=system.job_volume,

@@ -7,7 +7,6 @@ import re
 from datetime import datetime
 from enum import StrEnum
 
-
 from pydantic import Field
 
 from perdure.domain.checkpoints import Checkpoint

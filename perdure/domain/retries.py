@@ -2,7 +2,8 @@
 
 Source of the rules: AWS Batch user guide, "Automated job retries": up to 5 rules, tried in order; the conditions of a
 rule are ANDed; a pattern is exact or ends in `*`; matching ignores case for reasons; no match retries; attempts are
-counted when the job reaches RUNNING.
+counted when the job reaches RUNNING. A lone `*` also matches an absent reason: AWS's own example ends in
+`onReason: *, EXIT` as "everything else", and most failures carry no container reason (docs/aws-assumptions.md).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from enum import StrEnum
 from pydantic import Field
 
 from perdure.domain.values import Frozen
-
 
 ENDED_BY_US = 137
 """Exit code that ECS reports for a container whose init was SIGKILLed, as ours is at a hand-over."""
@@ -46,7 +46,7 @@ class HandOver(StrEnum):
 
 
 def _matches(pattern: str | None, value: str | None) -> bool:
-    if pattern is None:
+    if pattern is None or pattern == "*":
         return True
     if value is None:
         return False
@@ -57,7 +57,7 @@ def _matches(pattern: str | None, value: str | None) -> bool:
 def would_retry(
     strategy: RetryStrategy, *, exit_code: int | None, reason: str | None, status_reason: str | None
 ) -> tuple[bool, str]:
-    """Would Batch run the job again after such an end, attempts permitting? Returns the verdict and which rule said so."""
+    """Would Batch run the job again after such an end, attempts permitting? Returns the verdict and the rule."""
     if not strategy.rules:
         return True, "no rules: every failure is retried"
     code = None if exit_code is None else str(exit_code)

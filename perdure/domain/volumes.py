@@ -8,7 +8,7 @@ from perdure.domain.values import Frozen
 
 
 class JobVolume(Frozen):
-    """A job volume. `attached_to` is an instance id; sizes in GiB. `formatted`: an agent has put a file system on it."""
+    """A job volume. `attached_to` is an instance id; sizes in GiB. `formatted`: it has a file system."""
 
     volume_id: str
     zone: str
