@@ -6,9 +6,11 @@ down, `NodeEvent`s up. The link is one end of a socketpair that the node's init 
 cannot be mistaken for another node's. End of file on the cloud's side means that the node's init is dead; on the
 node's side that the cloud is gone, and the node then ends itself: nodes never outlive their cloud.
 
-Who does what at a power loss: the cloud keeps a file descriptor on each mounted volume, calls
-`NodeLauncher.power_loss`, which returns when every process of the node is dead, then shuts those file systems down
-without a log flush and takes the loop devices away. No process ever sees an I/O error that a real one would not.
+Who does what at a power loss: the cloud keeps a file descriptor on each mounted volume and calls
+`NodeLauncher.power_loss`, which freezes the node, lets the cloud shut those file systems down without a log flush
+(`cut_disks`), kills everything and returns when it is dead; then the cloud takes the loop devices away. The file systems
+must go first: a dying overlay syncs the volume below it (tried), which no power loss does. Frozen, no process ever
+sees an I/O error that a real one would not.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
@@ -206,10 +208,11 @@ class NodeLauncher(Protocol):
         subprocess.SubprocessError when it cannot, leaving nothing behind."""
         ...
 
-    def power_loss(self, node: NodeHandle) -> None:
-        """End every process of the node at once: network down, SIGKILL, frozen cgroups thawed so that they die.
-        Nothing is told to anyone, nothing flushed on purpose. Returns when no process of the node is left (and so no
-        mount namespace: only the cloud's descriptors hold the volumes). Idempotent; also for a node whose init died."""
+    def power_loss(self, node: NodeHandle, cut_disks: Callable[[], None] = lambda: None) -> None:
+        """End every process of the node at once: network down, everything frozen, `cut_disks()`, SIGKILL, frozen
+        cgroups thawed so that they die. Nothing is told to anyone, nothing flushed. Returns when no process of the
+        node is left (and so no mount namespace: only the cloud's descriptors hold the volumes). Idempotent; also for a
+        node whose init died. What `cut_disks` raises is raised again, once the node is dead."""
         ...
 
     def sweep(self, node: NodeHandle) -> None:
