@@ -8,9 +8,9 @@ node's side that the cloud is gone, and the node then ends itself: nodes never o
 
 Who does what at a power loss: the cloud keeps a file descriptor on each mounted volume and calls
 `NodeLauncher.power_loss`, which freezes the node, lets the cloud shut those file systems down without a log flush
-(`cut_disks`), kills everything and returns when it is dead; then the cloud takes the loop devices away. The file systems
-must go first: a dying overlay syncs the volume below it (tried), which no power loss does. Frozen, no process ever
-sees an I/O error that a real one would not.
+(`cut_disks`), kills everything and returns when it is dead; then the cloud takes the loop devices away. The file
+systems must go first: a dying overlay syncs the volume below it (tried), which no power loss does. Frozen, no process
+ever sees an I/O error that a real one would not.
 """
 
 from __future__ import annotations
