@@ -26,7 +26,10 @@ class BatchAttempt(Frozen):
 
 
 class BatchJob(Frozen):
-    """A job as AWS Batch sees it now. `container_count` > 1 means Perdure cannot protect it yet."""
+    """A job as AWS Batch sees it now. `container_count` > 1 means Perdure cannot protect it yet.
+
+    `terminated`: a person (or client) ended or cancelled it. Times UTC.
+    """
 
     job_id: str
     name: str = ""
@@ -42,6 +45,12 @@ class BatchJob(Frozen):
     retry: RetryStrategy = RetryStrategy()
     attempts: list[BatchAttempt] = Field(default_factory=list)
     container_count: int = 1
+    terminated: bool = False
+
+    @property
+    def final(self) -> bool:
+        """Batch will not run it again."""
+        return self.status in {"SUCCEEDED", "FAILED"}
 
 
 class JobRef(Frozen):

@@ -17,12 +17,17 @@ from perdure.domain.values import Frozen
 
 class CheckpointRequest(Frozen):
     """Take a checkpoint of the job's container. Key: (job_id, epoch, due_at): a checkpoint of that epoch frozen at or
-    after `due_at` is the answer, whoever began it; one that is running now is joined."""
+    after `due_at` is the answer, whoever began it; one that is running now is joined.
+
+    `interval_seconds` is the rhythm as it holds now (0 = off, None = not said), so that the agent knows when one is
+    overdue although nobody asks.
+    """
 
     job_id: str
     epoch: int
     kind: CheckpointKind
     due_at: datetime
+    interval_seconds: float | None = None
 
 
 class FinalCheckpointRequest(Frozen):

@@ -17,6 +17,12 @@ from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.domain.values import Frozen
 
 
+class JobProtectionInput(Frozen):
+    """Start of the workflow `batch-job/<job id>`. The caller gives it a static summary (name, queue, zone)."""
+
+    job_id: str
+
+
 class AttachRequest(Frozen):
     """A container of the job appeared on a node. The key is (instance_id, container_id): asked again, the answer is
     for the same epoch. `environment` holds only the variables that configure Perdure."""
@@ -43,6 +49,8 @@ class Verdict(StrEnum):
     """Not ready yet (volume on its way): ask again under a new update id."""
     REFUSED = "refused"
     """A newer container of this job exists, or the job is finished."""
+    UNPROTECTED = "unprotected"
+    """Run it as if Perdure were not there: Batch does not know the job, or it has several containers."""
 
 
 class AttachReply(Frozen):

@@ -14,6 +14,7 @@
     │  └─ ImageInvalid              the checkpoint itself is damaged or incomplete
     ├─ JobRootBusy                  an earlier try still has something mounted on, or a lock on, the job root
     ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
+    │  └─ VolumeGone                … because it, or its snapshot, no longer exists
     ├─ CloudUnavailable             AWS did not answer, or answered with a fault worth trying again
     ├─ TemporalUnavailable          the Temporal server is out of reach
     └─ StackError                   the local stack cannot do what was asked
@@ -113,6 +114,12 @@ class VolumeFailed(PerdureError):
     """A job volume could not be made, attached, moved, formatted or mounted."""
 
     retryable = True
+
+
+class VolumeGone(VolumeFailed):
+    """A job volume or snapshot no longer exists: somebody deleted it behind our back."""
+
+    retryable = False
 
 
 class CloudUnavailable(PerdureError):
