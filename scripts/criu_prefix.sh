@@ -1,7 +1,7 @@
 #!/bin/bash
 # Puts CRIU into a prefix of its own and leaves PREFIX/bin/criu: what runc and the agent call.
 #
-#   criu_prefix.sh [PREFIX]        (default /opt/perdure/criu)
+#   criu_prefix.sh [PREFIX]        (default /opt/perdure/criu)     prints the version
 #
 # Debian 12's CRIU (3.17) and trixie's (4.1) fail on newer kernels, so CRIU and every library it needs come from
 # Debian sid, unpacked beside the system: dpkg never hears of them and no host package changes. The archive's address
@@ -11,6 +11,7 @@
 # CRIU pipes every tmpfs (/dev/shm) through `tar --gzip`; compressing took 1.0 s of a 1.4 s dump. Dump and restore
 # must agree on it, so nobody should call CRIU in any other way.
 set -euo pipefail
+shopt -s inherit_errexit
 
 readonly minimum=4.2
 readonly prefix=${1:-/opt/perdure/criu}
@@ -103,5 +104,5 @@ if ! usable "$prefix/bin/criu"; then
 fi
 
 version=$(version_of "$prefix/bin/criu")
-[ "$version" = "$tested" ] || echo "warning: CRIU $version is here; Perdure was tested with $tested" >&2
+[ "$version" = "$tested" ] || version="$version (warning: tested with $tested)"
 echo "$version"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prepares this machine and this clone: Debian packages, .venv with the pinned dependencies, CRIU in its own prefix.
+# Prepares this machine and this clone: Debian packages, CRIU in its own prefix, .venv with the pinned dependencies.
 #
 # For root on Debian 12. Every step looks first and does only what is missing, so that a second run takes seconds.
 # Details go to .setup.log; a failure is one sentence that says what to do.
@@ -8,8 +8,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly log=$PWD/.setup.log
 readonly venv=$PWD/.venv
+readonly criu_prefix=/opt/perdure/criu # perdure/settings.py names the same folder
 readonly needed_kib=$((6 * 1024 * 1024))
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1
+export PATH=$PATH:/usr/sbin:/sbin # `su` without a login shell leaves them out
 
 fail() { echo "set-up failed: $1" >&2; exit 1; }
 
@@ -25,18 +27,8 @@ logged() {
     fi
 }
 
-# The kernel has, or can load, file system or device driver $1.
-kernel_has() { grep -qw "$1" /proc/filesystems || modprobe -q "$1" 2>/dev/null || [ -e "/sys/module/$1" ]; }
-
 check_machine() {
-    [ "$(id -u)" = 0 ] || fail "run it as root: containers, mounts and CRIU need it"
-    : >"$log"
     [ -x /usr/bin/apt-get ] || fail "apt-get is missing: use a Debian 12 machine"
-    local name
-    for name in xfs overlay; do
-        kernel_has "$name" || fail "this kernel has no $name file system: use a kernel that has it, such as Debian's own"
-    done
-    [ -e /dev/loop-control ] || modprobe -q loop || fail "this kernel has no loop devices: load the loop module"
     local free
     free=$(df --output=avail -k . | tail -n1)
     [ "$free" -ge "$needed_kib" ] || fail "only $((free / 1024)) MiB are free below $PWD: make room for 6 GiB"
@@ -72,6 +64,24 @@ install_packages() {
     # --no-remove: nothing that is on this machine may go away for our sake.
     logged "apt-get could not install $(echo $packages): check the network and the apt sources" \
         apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends --no-remove $packages
+    packages=$(missing_packages | grep -v python3-venv | sort -u || true)
+    [ -z "$packages" ] || fail "programs of $(echo $packages) are still missing from PATH: reinstall these packages"
+}
+
+# Volumes are XFS images on loop devices, root layers are overlays, and CRIU needs a good deal of the kernel.
+check_kernel() {
+    local name
+    for name in xfs overlay; do
+        grep -qw "$name" /proc/filesystems || modprobe -q "$name" ||
+            fail "this kernel has no $name file system: use a kernel that has it, such as Debian's own"
+    done
+    [ -e /dev/loop-control ] || modprobe -q loop || fail "this kernel has no loop devices: use Debian's own kernel"
+}
+
+install_criu() {
+    local version
+    version=$(scripts/criu_prefix.sh "$criu_prefix" 2>>"$log") || fail "$(tail -n1 "$log") (details: $log)"
+    echo "      CRIU $version in $criu_prefix"
 }
 
 # Prints the first Python that is new enough and can make virtual environments.
@@ -87,33 +97,38 @@ find_python() {
 }
 
 install_venv() {
-    local python stamp
-    python=$(find_python) || fail "Python 3.11 or newer is needed: use Debian 12, or put a newer python3 on PATH"
-    stamp=$(echo "$PWD" "$python" "$("$python" -V)" "$(cat requirements-dev.txt pyproject.toml | sha256sum)")
+    local python made_with stamp
+    python=$(find_python) || fail "Python 3.11 or newer with venv is needed: use Debian 12, or put such a python3 on PATH"
+    made_with="$PWD $python $("$python" -V)"
+    stamp="$made_with $(cat requirements-dev.txt pyproject.toml | sha256sum)"
     [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    echo "      $("$python" -V), $(grep -c '^[a-z].*==' requirements-dev.txt) packages"
-    logged "the virtual environment could not be made: remove .venv and run again" "$python" -m venv --clear "$venv"
+    echo "      $("$python" -V), $(grep -c '^[a-z].*==' requirements-dev.txt) packages, about a minute"
+    # New pins go into the environment as it is, because a running stack may be using it.
+    if [[ "$(cat "$venv/.stamp" 2>/dev/null)" != "$made_with "* ]]; then
+        logged "the virtual environment could not be made: remove .venv and run again" "$python" -m venv --clear "$venv"
+    fi
     logged "pip could not install the dependencies: check the network and the package index" \
-        "$venv/bin/pip" install --quiet --progress-bar off --require-hashes -r requirements-dev.txt
+        "$venv/bin/pip" install --quiet --progress-bar off --no-compile --require-hashes -r requirements-dev.txt
     # In a second step, because pip cannot mix hashes with an editable project.
     logged "pip could not install the project itself" \
         "$venv/bin/pip" install --quiet --no-deps --no-build-isolation --editable .
+    # Twice as fast as by pip. A package's own test data or templates may not compile; they are never imported.
+    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >>"$log" 2>&1 || true
     echo "$stamp" >"$venv/.stamp"
 }
 
-install_criu() {
-    local answer
-    answer=$(scripts/criu_prefix.sh 2> >(tee -a "$log" | grep --line-buffered '^warning:' >&2)) ||
-        fail "$(tail -n1 "$log")"
-    echo "      CRIU $answer in /opt/perdure/criu"
-}
+[ "$(id -u)" = 0 ] || fail "run it as root: containers, mounts and CRIU need it"
+exec 8>>"$log"
+flock 8 # Two commands of one clone may both begin with set-up.
+: >"$log"
 
 step 1 "Checking this machine"
 check_machine
 step 2 "Debian packages"
 install_packages
-step 3 "Python environment in .venv"
-install_venv
-step 4 "CRIU"
+step 3 "Kernel and CRIU"
+check_kernel
 install_criu
-step 5 "Ready: $(.venv/bin/python -V), $(runc --version | head -n1), CRIU in /opt/perdure/criu/bin/criu"
+step 4 "Python environment in .venv"
+install_venv
+step 5 "Ready: $("$venv/bin/python" -V), $(runc --version | head -n1)"

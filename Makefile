@@ -1,0 +1,52 @@
+# The few commands of this repository. Everything runs from .venv, which `make setup` makes.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit lint format requirements up down clean
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+UV := uv==0.13.9
+COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## Install what is missing: Debian packages, .venv, CRIU (as root; seconds when nothing is)
+	@bash scripts/setup.sh
+
+demo: setup ## Run two real jobs through reclaims, in one zone and across zones, and compare their output
+	@$(BIN)/perdure demo
+
+test: setup ## Lint and run every test: unit tests in parallel, then everything with real processes, one by one
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@echo "== integration and end-to-end tests, one by one"
+	@$(PYTEST) -p no:xdist tests/integration tests/e2e
+
+unit: ## Run the fast tests alone: no root, no containers
+	@echo "== unit and workflow tests"
+	@$(PYTEST) -n 2 tests/unit tests/workflows
+
+lint: ## Check style, types and import direction
+	@echo "== ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "== mypy" && $(BIN)/mypy
+	@echo "== import direction" && $(BIN)/lint-imports --no-cache
+
+format: ## Sort imports and format the code
+	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
+
+requirements: ## Compile requirements*.txt from pyproject.toml: pins and hashes, no index addresses
+	@$(BIN)/pip install --quiet $(UV)
+	@$(BIN)/$(COMPILE) --extra local --output-file requirements.txt
+	@$(BIN)/$(COMPILE) --all-extras --constraint requirements.txt --output-file requirements-dev.txt
+	@! grep -n '://' requirements.txt requirements-dev.txt
+
+up: setup ## Start a local stack in the background
+	@$(BIN)/perdure local up --detach
+
+down: ## Stop the local stack
+	@$(BIN)/perdure local down
+
+clean: ## Remove .venv, caches and build results; a running stack is stopped with `make down` first
+	@rm -rf --one-file-system .venv .setup.log build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -xdev -name __pycache__ -type d -prune -exec rm -rf --one-file-system {} +
