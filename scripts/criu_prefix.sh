@@ -57,21 +57,25 @@ download() {
     "${apt[@]}" update && "${apt[@]}" --download-only install criu && "${apt[@]}" autoclean
 }
 
-# Unpacks the cached packages below PREFIX/<version> and lets the binary find its own libraries; prints its path.
+# Unpacks the cached packages into PREFIX/<version> and lets the binary find its own libraries; prints its path.
 unpack() {
     local deb version root loader libraries
     deb=$(ls "$cache"/archives/criu_*.deb | sort -V | tail -n1)
     version=$(dpkg-deb -f "$deb" Version)
     root=$prefix/$version
-    rm -rf "$root"
-    mkdir -p "$root"
-    for deb in "$cache"/archives/*.deb; do
-        dpkg-deb -x "$deb" "$root"
-    done
-    loader=$(find "$root/usr" -name "$(basename "$(patchelf --print-interpreter "$root/usr/sbin/criu")")" | head -n1)
-    libraries=$(dirname "$(find "$root/usr/lib" -name libc.so.6 | head -n1)")
-    # The RPATH of the program (not RUNPATH) also serves the libraries of its libraries.
-    patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$root/usr/sbin/criu"
+    if [ ! -e "$root" ]; then # Never touched again once there: it may be freezing a job this very moment.
+        rm -rf "$root.partial"
+        mkdir -p "$root.partial"
+        for deb in "$cache"/archives/*.deb; do
+            dpkg-deb -x "$deb" "$root.partial"
+        done
+        loader=$(cd "$root.partial" && find usr -name "$(basename "$(patchelf --print-interpreter usr/sbin/criu)")" | head -n1)
+        libraries=$(cd "$root.partial" && dirname "$(find usr/lib -name libc.so.6 | head -n1)")
+        # The RPATH of the program (not RUNPATH) also serves the libraries of its libraries.
+        patchelf --set-interpreter "$root/$loader" --force-rpath --set-rpath "$root/$libraries" \
+            "$root.partial/usr/sbin/criu"
+        mv "$root.partial" "$root"
+    fi
     echo "$root/usr/sbin/criu"
 }
 
@@ -98,7 +102,7 @@ if ! usable "$prefix/bin/criu"; then
             fail "CRIU could not be downloaded from Debian sid: check the network and apt, or put CRIU >= $minimum on PATH"
         criu=$(unpack)
         problem=$("$criu" check 2>&1) ||
-            fail "this kernel cannot run CRIU ($(grep -m1 Error <<<"$problem" || tail -n1 <<<"$problem")): use one with checkpoint/restore, such as Debian's own"
+            fail "this machine cannot run CRIU ($(head -n1 <<<"$problem")): use a VM with Debian's kernel, as root with all capabilities"
         write_launcher "$criu"
     fi
 fi
