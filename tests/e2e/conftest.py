@@ -1,0 +1,143 @@
+"""The stack as its user sees it: through the command line, the API and the AWS endpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+JOBS = Path(__file__).parent / "jobs"
+PERDURE = Path(sys.executable).parent / "perdure"
+MOUNTED_JOBS = "/opt/jobs"
+"""Where jobs see the scripts of tests/e2e/jobs (a declared shared mount)."""
+
+
+class User:
+    """Someone at the command line of one stack."""
+
+    def __init__(self, stack: str) -> None:
+        self.stack = stack
+        self.status = json.loads(self.run("local", "status", "--json").stdout)
+        self.api = httpx.Client(base_url=self.status["api_url"], timeout=60)
+        self.cloud = httpx.Client(base_url=self.status["aws_endpoint_url"], timeout=60)
+
+    def run(self, *arguments: str, status: int | None = 0, limit: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run `perdure ARGUMENTS`; `status` is the exit code it must have (None: any)."""
+        done = subprocess.run(
+            [str(PERDURE), *arguments],
+            env={**os.environ, "PERDURE_STACK": self.stack},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        if status is not None:
+            assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def submit(self, *command: str, options: tuple[str, ...] = ()) -> str:
+        """Submit a job that sees tests/e2e/jobs; its id."""
+        mount = f"{JOBS}:{MOUNTED_JOBS}"
+        return self.run("local", "submit", "--mount", mount, *options, "--", *command).stdout.strip()
+
+    def chain(self, links: int, pause: float = 0.1, mebibytes: int = 8, options: tuple[str, ...] = ()) -> str:
+        """Submit the hash chain; its id."""
+        script = f"{MOUNTED_JOBS}/chain.py"
+        return self.submit("/usr/bin/python3", script, str(links), str(pause), str(mebibytes), options=options)
+
+    def reclaim(self, *options: str) -> None:
+        """`perdure local reclaim`, which returns when the node is gone."""
+        self.run("local", "reclaim", *options)
+
+    def wait(self, job_id: str, status: int = 0, limit: float = 240) -> dict[str, Any]:
+        """Wait for the job's end; what `perdure local wait --json` says of it."""
+        done = self.run("local", "wait", job_id, "--timeout", str(limit), "--json", status=status, limit=limit + 60)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def logs(self, job_id: str) -> tuple[str, str]:
+        """The job's stdout and stderr."""
+        done = self.run("local", "logs", job_id)
+        return done.stdout, done.stderr
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """The API's page of the job."""
+        answer = self.api.get(f"/api/v1/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        page: dict[str, Any] = answer.json()
+        return page
+
+    def placed(self, job_id: str) -> dict[str, Any]:
+        """Where the job is: node, container and volume ids."""
+        answer: dict[str, Any] = self.cloud.get(f"/_local/jobs/{job_id}").json()
+        return answer
+
+    def node_init(self, job_id: str) -> int:
+        """Process id of the init of the job's node."""
+        node = self.cloud.get(f"/_local/nodes/{self.placed(job_id)['node']}").json()
+        return int(node["init_pid"])
+
+    def events(self, job_id: str) -> list[str]:
+        """Sentences of the job's timeline, oldest first."""
+        return [event["message"] for event in self.job(job_id)["events"]]
+
+    def committed(self, job_id: str) -> int:
+        """How many checkpoints of the job were committed so far; 0 while nobody knows the job."""
+        answer = self.api.get(f"/api/v1/jobs/{job_id}")
+        return int(answer.json()["checkpoints_committed"]) if answer.status_code == 200 else 0
+
+
+def until(condition: Callable[[], Any], what: str, limit: float = 90) -> Any:
+    """The first true value of `condition`, looked at five times a second; fails naming `what` after `limit` seconds."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.2)
+    pytest.fail(f"not within {limit:g} s: {what}")
+
+
+def descendants(pid: int) -> list[tuple[int, str]]:
+    """Process ids and command lines of all processes below `pid`, as the host sees them."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found: list[tuple[int, str]] = []
+    try:
+        below = [int(child) for child in children.read_text().split()]
+    except FileNotFoundError:
+        return found
+    for child in below:
+        try:
+            line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [(child, line), *descendants(child)]
+    return found
+
+
+def chain_reference(links: int, mebibytes: int = 8) -> str:
+    """What the chain prints when nothing ever interrupts it."""
+    alone = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", 'mount -t tmpfs none /srv && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*alone, "/usr/bin/python3", str(JOBS / "chain.py"), str(links), "0", str(mebibytes)],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def user(stack: str) -> User:
+    """A user of the session's stack."""
+    return User(stack)
