@@ -35,7 +35,7 @@ check_machine() {
 }
 
 # Debian packages whose programs are not here yet. By program, because a runc that came with Docker is as good,
-# and Debian's would replace it.
+# and Debian's would replace it.  iptables: CRIU holds TCP connections still with it during a dump (default network-lock).
 missing_packages() {
     local program package
     while read -r program package; do
@@ -47,6 +47,7 @@ ip iproute2
 nsenter util-linux
 losetup mount
 modprobe kmod
+iptables-restore iptables
 patchelf patchelf
 bowtie2 bowtie2
 /usr/share/doc/bowtie2/examples bowtie2-examples
