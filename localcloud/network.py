@@ -1,0 +1,104 @@
+"""A stack's network: one bridge with the subnet 10.77.<n>.0/24, one veth pair for each node.
+
+The bridge has the address 10.77.<n>.1: there host and nodes reach Temporal, the AWS endpoint and the metadata services.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from localcloud.linux import run
+from perdure.domain.errors import CommandFailed, StackError
+
+FIRST_NODE, LAST_NODE = 10, 250
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """10.77.<number>.0/24 and the names made from it (an interface name has at most 15 characters)."""
+
+    number: int
+
+    @property
+    def bridge(self) -> str:
+        """Name of the bridge."""
+        return f"perdure{self.number}"
+
+    @property
+    def gateway(self) -> str:
+        """The bridge's address."""
+        return self.address(1)
+
+    def address(self, host: int) -> str:
+        """Address of a node."""
+        return f"10.77.{self.number}.{host}"
+
+    def port_name(self, host: int) -> str:
+        """The host's end of a node's veth pair."""
+        return f"pd{self.number}-{host}"
+
+
+def make_bridge(stack: str) -> Subnet:
+    """A bridge on the first free subnet, marked as this stack's. Raises StackError when none is free."""
+    routes = {
+        route.get("dst", "") for route in json.loads(run(["ip", "-json", "route", "show", "table", "all"]) or "[]")
+    }
+    for number in range(1, 255):
+        subnet = Subnet(number)
+        if f"10.77.{number}.0/24" in routes:
+            continue
+        try:
+            # Making the link is the claim: of two stacks that start at once, one is told that it exists.
+            run(["ip", "link", "add", subnet.bridge, "type", "bridge"])
+        except CommandFailed as problem:
+            if "exists" in problem.stderr:
+                continue
+            raise StackError(f"no network bridge can be made here: {problem.stderr.strip()}") from None
+        run(["ip", "link", "set", subnet.bridge, "alias", _mark(stack)])
+        run(["ip", "address", "add", f"{subnet.gateway}/24", "dev", subnet.bridge])
+        run(["ip", "link", "set", subnet.bridge, "up"])
+        return subnet
+    raise StackError(
+        "all subnets 10.77.1.0 to 10.77.254.0 are taken; stop a stack with `perdure local down --stack NAME`"
+    )
+
+
+def bridges_of(stack: str) -> list[str]:
+    """Names of the bridges that carry the stack's mark."""
+    links = json.loads(run(["ip", "-json", "link", "show", "type", "bridge"]) or "[]")
+    return [link["ifname"] for link in links if link.get("ifalias") == _mark(stack)]
+
+
+def remove_bridge(bridge: str) -> None:
+    """Remove a bridge and the host's ends of the veth pairs plugged into it. Idempotent."""
+    for link in json.loads(run(["ip", "-json", "link", "show", "type", "veth"]) or "[]"):
+        if link.get("master") == bridge:
+            remove_link(link["ifname"])
+    remove_link(bridge)
+
+
+def plug_in(subnet: Subnet, host: int, init_pid: int) -> None:
+    """Give the network namespace of `init_pid` lo and eth0 with the node's address; default route over the bridge."""
+    run(["ip", "link", "add", subnet.port_name(host), "type", "veth", "peer", "name", "eth0", "netns", str(init_pid)])
+    run(["ip", "link", "set", subnet.port_name(host), "master", subnet.bridge, "up"])
+    commands = (
+        "link set lo up\n"
+        f"address add {subnet.address(host)}/24 dev eth0\n"
+        "link set eth0 up\n"
+        f"route add default via {subnet.gateway}\n"
+    )
+    run(["nsenter", f"--net=/proc/{init_pid}/ns/net", "ip", "-batch", "-"], stdin=commands)
+
+
+def remove_link(name: str) -> None:
+    """Remove a network link; its peer goes with it. Idempotent."""
+    try:
+        run(["ip", "link", "delete", name])
+    except CommandFailed as problem:
+        if "Cannot find device" not in problem.stderr:
+            raise
+
+
+def _mark(stack: str) -> str:
+    return f"perdure stack {stack}"

@@ -1,0 +1,1 @@
+"""Inside a node: its init, which plays the instance's boot, service supervisor, ECS agent and dockerd."""

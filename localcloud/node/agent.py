@@ -1,0 +1,41 @@
+"""The node's systemd, as far as it matters: Perdure's agent, started at boot and again whenever it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from localcloud.node.children import Children
+
+log = logging.getLogger(__name__)
+
+RESTART_SECONDS = 1.0
+"""RestartSec of the agent's unit."""
+
+
+def keep_running(children: Children, program: list[str], environment: Mapping[str, str], log_file: Path) -> None:
+    """Run `program` for ever in a thread of its own, its output appended to `log_file`; returns once it was started."""
+
+    def start() -> int:
+        with open(os.devnull, "rb") as nothing, log_file.open("ab") as out:
+            return children.spawn(
+                program, environment, stdin=nothing.fileno(), stdout=out.fileno(), stderr=out.fileno()
+            )
+
+    def supervise(pid: int) -> None:
+        while True:
+            log.warning("agent ended with %s; starting it again", children.wait(pid))
+            time.sleep(RESTART_SECONDS)
+            pid = start()
+
+    threading.Thread(target=supervise, args=(start(),), name="agent", daemon=True).start()
+
+
+def agent_program() -> list[str]:
+    """The agent, on the Python that runs us."""
+    return [sys.executable, "-m", "worker_agent"]

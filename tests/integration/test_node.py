@@ -1,0 +1,332 @@
+"""One node for real: namespaces, a container run through runc, its end, a power loss, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from localcloud.cgroups import Cgroup, hierarchies
+from localcloud.linux import loop_devices_below, mount_table, run
+from localcloud.network import make_bridge, remove_bridge
+from localcloud.node_launcher import LauncherOptions, NamespaceLauncher, remove_folder, stack_cgroup
+from localcloud.node_link import (
+    Exited,
+    Mount,
+    NodeEvent,
+    NodeHandle,
+    NodeSpec,
+    Output,
+    Ready,
+    RunTask,
+    SetEcsAgent,
+    Started,
+    StartFailed,
+    StopTask,
+    Task,
+)
+from localcloud.pool import free_disks, make_pool
+
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+
+FS_IOC_SHUTDOWN = 0x8004587D
+NO_LOG_FLUSH = 2
+WAIT_SECONDS = 30.0
+
+Event = TypeVar("Event", Started, StartFailed, Exited)
+
+
+class Node:
+    """A launched node and everything it said."""
+
+    def __init__(self, handle: NodeHandle) -> None:
+        self.handle = handle
+        self.said: list[NodeEvent] = []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for event in self.handle.link.events():
+            with self._changed:
+                self.said.append(event)
+                self._changed.notify_all()
+
+    def until(self, condition: Callable[[list[NodeEvent]], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self.said), WAIT_SECONDS), self.said
+
+    def answer(self, kind: type[Event], container_id: str) -> Event:
+        found: list[Event] = []
+
+        def there(said: list[NodeEvent]) -> bool:
+            found[:] = [event for event in said if isinstance(event, kind) and event.container_id == container_id]
+            return bool(found)
+
+        self.until(there)
+        return found[0]
+
+    def output(self, container_id: str, stream: str = "stdout") -> bytes:
+        return b"".join(
+            event.data
+            for event in self.said
+            if isinstance(event, Output) and (event.container_id, event.stream) == (container_id, stream)
+        )
+
+    def start(self, *command: str, **more: object) -> str:
+        container_id = secrets.token_hex(32)
+        task = Task.model_validate(
+            {"container_id": container_id, "job_id": "j", "attempt": 1, "command": list(command), **more}
+        )
+        self.handle.link.send(RunTask(task=task))
+        return container_id
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[NamespaceLauncher]:
+    """A stack's ground without a cloud: folder, pool, bridge, cgroup; checked to be gone without a trace.
+
+    Not in pytest's temporary folder: that is deleted without asking what is mounted there.
+    """
+    stack = f"test-node-{os.getpid()}"
+    before = _traces()
+    folder = Path("/var/lib/perdure-local") / stack
+    folder.mkdir(parents=True)
+    subnet = make_bridge(stack)
+    group = Cgroup.at(stack_cgroup(stack))
+    try:
+        yield NamespaceLauncher(
+            LauncherOptions(
+                stack=stack,
+                stacks_folder=folder.parent,
+                pool=make_pool(folder),
+                logs=folder / "logs",
+                subnet=subnet.number,
+                temporal_address=f"{subnet.gateway}:7233",
+                with_agent=False,
+            )
+        )
+    finally:
+        group.kill()
+        free_disks(folder)
+        group.remove()
+        remove_bridge(subnet.bridge)
+        remove_folder(folder)
+    assert _traces() == before
+
+
+def _traces() -> dict[str, set[str]]:
+    """What of a stack could be left on this machine. Only names that are ours: others work here too."""
+    return {
+        "mounts": {str(entry.point) for entry in mount_table() if "test-node" in f"{entry.point}{entry.source}"},
+        "loops": {str(backing) for backing in loop_devices_below(Path("/")).values() if "test-node" in str(backing)},
+        "cgroups": {str(group) for root in hierarchies() for group in root.glob(f"perdure/test-node-{os.getpid()}")},
+        "links": {line for line in run(["ip", "-brief", "link"]).splitlines() if "test-node" in line},
+    }
+
+
+@pytest.fixture
+def node(launcher: NamespaceLauncher) -> Iterator[Node]:
+    """A node that is up; afterwards dead and swept."""
+    handle = launcher.launch(_spec())
+    try:
+        node = Node(handle)
+        node.until(lambda said: Ready() in said)
+        yield node
+    finally:
+        launcher.power_loss(handle)
+        launcher.sweep(handle)
+
+
+def _spec() -> NodeSpec:
+    return NodeSpec(
+        instance_id="i-" + secrets.token_hex(8),
+        zone="us-east-1a",
+        region="us-east-1",
+        instance_type="c5.xlarge",
+        vcpus=4,
+        memory_mib=8192,
+        imds_url="http://127.0.0.1:1",
+        aws_endpoint_url="http://127.0.0.1:1",
+    )
+
+
+def test_a_job_runs_and_its_output_and_exit_code_come_back(node: Node) -> None:
+    container = node.start(
+        "sh", "-c", 'echo out; echo err >&2; echo "$WORD"; exit 7', environment={"WORD": "a;rm\n../b"}
+    )
+    assert node.answer(Exited, container).exit_code == 7
+    assert node.output(container) == b"out\na;rm\n../b\n"
+    assert node.output(container, "stderr") == b"err\n"
+    kinds = [type(event) for event in node.said if getattr(event, "container_id", "") == container]
+    assert kinds[0] in {Started, Output} and kinds[-1] is Exited and kinds.count(Started) == 1
+
+
+def test_a_signal_is_128_plus_its_number(node: Node) -> None:
+    container = node.start("sh", "-c", "kill -9 $$; sleep 60 & exec sh -c 'kill -15 $$; sleep 60'")
+    node.answer(Started, container)
+    node.handle.link.send(StopTask(container_id=container, grace_seconds=0.5))
+    assert node.answer(Exited, container).exit_code == 137
+
+
+def test_a_job_sees_the_machine_but_not_its_private_folders(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("shared")
+    script = (
+        "ls -A /home /root /tmp /run /var/tmp /var/lib/perdure /var/lib/perdure-local; cat /in/in; echo new > /in/out;"
+        "echo x > /etc/perdure-test; cat /etc/perdure-test; stat -c %a /tmp; hostname; ls /sys/class/net"
+    )
+    container = node.start("sh", "-c", script, mounts=[Mount(source=str(tmp_path), destination="/in")])
+    assert node.answer(Exited, container).exit_code == 0
+    masked, seen = node.output(container).decode().split("shared")
+    assert [line for line in masked.splitlines() if line and not line.endswith(":")] == []
+    assert seen.split() == ["x", "1777", "ip-" + node.handle.address.replace(".", "-"), "eth0", "lo"]
+    assert (tmp_path / "out").read_text() == "new\n"
+    assert not Path("/etc/perdure-test").exists()
+
+
+def test_what_cannot_start_says_why(node: Node) -> None:
+    container = node.start("/no/such/program")
+    reason = node.answer(StartFailed, container).reason
+    assert reason.startswith("CannotStartContainerError: ") and "/no/such/program" in reason
+    container = node.start("echo", "a\0b")
+    assert node.answer(StartFailed, container).reason.startswith("CannotCreateContainerError: ")
+
+
+def test_a_start_that_takes_too_long_is_given_up(launcher: NamespaceLauncher, node: Node, tmp_path: Path) -> None:
+    slow = tmp_path / "slow-runtime"
+    slow.write_text('#!/bin/sh\ncase "$*" in *create*) sleep 1000;; *) exec runc "$@";; esac\n')
+    slow.chmod(0o755)
+    options = launcher._options.model_copy(update={"runtime": str(slow)})
+    other = NamespaceLauncher(options)
+    other._last_host = 100
+    handle = other.launch(_spec())
+    try:
+        held = Node(handle)
+        container = held.start("true", start_timeout_seconds=1)
+        assert held.answer(StartFailed, container).reason == (
+            "DockerTimeoutError: Could not transition to started; timed out after waiting 0m1s"
+        )
+    finally:
+        other.power_loss(handle)
+        other.sweep(handle)
+
+
+def test_too_much_memory_is_ecs_out_of_memory(node: Node) -> None:
+    eat = "x = []\nwhile True: x.append(bytearray(1 << 20))"
+    container = node.start("python3", "-c", eat, memory_mib=64)
+    exited = node.answer(Exited, container)
+    assert (exited.exit_code, exited.reason) == (137, "OutOfMemoryError: Container killed due to memory usage")
+
+
+def test_stop_is_sigterm_first(node: Node) -> None:
+    container = node.start("sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done")
+    node.until(lambda said: node.output(container) == b"up\n")
+    node.handle.link.send(StopTask(container_id=container))
+    assert node.answer(Exited, container).exit_code == 3
+    assert node.output(container) == b"up\nbye\n"
+
+
+def test_a_stopped_ecs_agent_reports_nothing_until_it_runs_again(node: Node) -> None:
+    container = node.start(
+        "sh", "-c", "echo up; read line < /tmp/go || while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 5"
+    )
+    node.until(lambda said: node.output(container) == b"up\n")
+    node.answer(Started, container)
+    node.handle.link.send(SetEcsAgent(running=False))
+    later = node.start("true")
+    upper = Path(f"/proc/{node.handle.init_pid}/root/run/localcloud/docker/{container}/rootfs/tmp/go")
+    upper.write_text("")
+    group = _group(node, container)
+    _wait_for(lambda: not group.folders[0].exists())
+    assert not any(isinstance(event, Exited) for event in node.said)
+    node.handle.link.send(SetEcsAgent(running=True))
+    assert node.answer(Exited, container).exit_code == 5
+    assert node.answer(Exited, later).exit_code == 0
+
+
+def test_power_loss_kills_what_is_frozen_and_keeps_only_what_was_synced(
+    launcher: NamespaceLauncher, tmp_path: Path
+) -> None:
+    handle = launcher.launch(_spec())
+    with contextlib.ExitStack() as undo:
+        undo.callback(launcher.sweep, handle)
+        undo.callback(launcher.power_loss, handle)
+        node = Node(handle)
+        container = node.start("sh", "-c", "echo up; exec sleep 1000")
+        node.until(lambda said: node.output(container) == b"up\n")
+        image = launcher._options.pool / "volumes" / "v.img"
+        run(["truncate", "--size", "400M", str(image)])
+        run(["mkfs.xfs", "-q", str(image)])
+        loop = run(["losetup", "--find", "--show", str(image)]).strip()
+        with contextlib.ExitStack() as held:
+            held.callback(run, ["losetup", "--detach", loop])
+            _write_through_an_overlay(handle, loop)
+            volume = os.open(f"/proc/{handle.init_pid}/root/var/lib/perdure/j", os.O_RDONLY)
+            held.callback(os.close, volume)
+            assert _group(node, container).freeze(5)
+            running = set(_group(node, "").pids())
+            launcher.power_loss(
+                handle, lambda: fcntl.ioctl(volume, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH)) and None
+            )
+            assert running and not any(Path(f"/proc/{pid}").exists() for pid in running)
+            launcher.power_loss(handle)  # idempotent
+        _wait_for(lambda: Path(loop) not in loop_devices_below(image))
+        after = tmp_path / "after"
+        after.mkdir()
+        run(["mount", "-o", "loop", str(image), str(after)])
+        try:
+            assert (after / "synced").read_text() == "kept\n"
+            assert not (after / "up" / "unsynced").exists()
+        finally:
+            run(["umount", str(after)])
+    launcher.sweep(handle)  # idempotent
+    assert not (launcher._options.pool / "nodes" / handle.instance_id).exists()
+
+
+def _write_through_an_overlay(handle: NodeHandle, loop: str) -> None:
+    """As a job's layer: one file synced, one only written, through an overlay whose upper lies on the volume."""
+    inside = ["nsenter", f"--mount=/proc/{handle.init_pid}/ns/mnt"]
+    script = (
+        f"mkdir -p /var/lib/perdure/j && mount {loop} /var/lib/perdure/j && cd /var/lib/perdure/j"
+        " && echo kept > synced && mkdir up work /run/o && sync -f ."
+        " && mount -t overlay overlay -o lowerdir=/run/localcloud/root,upperdir=$PWD/up,workdir=$PWD/work /run/o"
+        " && echo lost > /run/o/unsynced"
+    )
+    run([*inside, "sh", "-c", script])
+
+
+def test_a_node_does_not_outlive_its_cloud(launcher: NamespaceLauncher) -> None:
+    handle = launcher.launch(_spec())
+    try:
+        node = Node(handle)
+        container = node.start("sleep", "1000")
+        node.answer(Started, container)
+        _group(node, container).freeze(5)
+        group = _group(node, "")
+        handle.link.close()
+        _wait_for(lambda: not group.pids())
+    finally:
+        launcher.power_loss(handle)
+        launcher.sweep(handle)
+
+
+def _group(node: Node, container_id: str) -> Cgroup:
+    """The group of a container, or of the whole node."""
+    root = Cgroup.at(stack_cgroup(f"test-node-{os.getpid()}")).below(node.handle.instance_id)
+    return root.below(f"containers/{container_id}") if container_id else root
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    done = threading.Event()
+    for _ in range(int(WAIT_SECONDS / 0.02)):
+        if condition():
+            return
+        done.wait(0.02)
+    raise AssertionError("waited in vain")
