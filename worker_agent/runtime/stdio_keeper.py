@@ -282,11 +282,15 @@ class Keeper:
 
 
 def _listen(path: str) -> socket.socket:
+    # By its bare name from inside its folder: a socket's address holds 107 bytes, and a container's id takes 64.
+    os.chdir(os.path.dirname(path))
+    name = os.path.basename(path)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    os.chmod(path, 0o600)
+    listener.bind(name)
+    os.chmod(name, 0o600)
+    os.chdir("/")
     listener.listen(8)
     return listener
 
@@ -300,7 +304,6 @@ def _stay_alive() -> None:
         score.write("-900")
     with contextlib.suppress(PermissionError):
         os.setsid()  # refused when the starter has already made this a session of its own
-    os.chdir("/")
     os.umask(0o077)
 
 
