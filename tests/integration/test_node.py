@@ -272,9 +272,7 @@ def test_power_loss_kills_what_is_frozen_and_keeps_only_what_was_synced(
             held.callback(os.close, volume)
             assert _group(node, container).freeze(5)
             running = set(_group(node, "").pids())
-            launcher.power_loss(
-                handle, lambda: fcntl.ioctl(volume, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH)) and None
-            )
+            launcher.power_loss(handle, lambda: _shut_down(volume))
             assert running and not any(Path(f"/proc/{pid}").exists() for pid in running)
             launcher.power_loss(handle)  # idempotent
         _wait_for(lambda: Path(loop) not in loop_devices_below(image))
@@ -288,6 +286,10 @@ def test_power_loss_kills_what_is_frozen_and_keeps_only_what_was_synced(
             run(["umount", str(after)])
     launcher.sweep(handle)  # idempotent
     assert not (launcher._options.pool / "nodes" / handle.instance_id).exists()
+
+
+def _shut_down(volume: int) -> None:
+    fcntl.ioctl(volume, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
 
 
 def _write_through_an_overlay(handle: NodeHandle, loop: str) -> None:
