@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -103,8 +104,6 @@ def test_hostile_environment_values_arrive_unchanged(user: User) -> None:
     script = f"import os, json; print(json.dumps([os.environ[n] for n in {list(values)!r}]))"
     job_id = user.submit("/usr/bin/python3", "-c", script, options=options)
     assert user.wait(job_id)["exit_code"] == 0
-    import json
-
     assert json.loads(user.logs(job_id)[0]) == list(values.values())
 
 
