@@ -12,6 +12,7 @@
     │  └─ JobRootFull               the checkpoint would not fit
     ├─ RestoreFailed                the job was not brought back from this checkpoint
     │  └─ ImageInvalid              the checkpoint itself is damaged or incomplete
+    ├─ FreezerFailed                a container's cgroup could not be found, thawed or emptied
     ├─ JobRootBusy                  an earlier try still has something mounted on, or a lock on, the job root
     ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
     │  └─ VolumeGone                … because it, or its snapshot, no longer exists
@@ -102,6 +103,12 @@ class RestoreFailed(PerdureError):
 
 class ImageInvalid(RestoreFailed):
     """The checkpoint is damaged: no manifest, a wrong checksum, a missing or extra file."""
+
+
+class FreezerFailed(PerdureError):
+    """A container's cgroup could not be found, thawed or emptied."""
+
+    retryable = True
 
 
 class JobRootBusy(PerdureError):

@@ -1,1 +1,61 @@
-"""Checkpoint and restore as visible, ordered lists of steps over runc and CRIU."""
+"""Checkpoint and restore of one container, as visible ordered lists of steps over runc and CRIU.
+
+Start with `checkpoint.py` and `restore.py`; the agent uses what is named here.
+"""
+
+from perdure.image.files import TREES
+from worker_agent.engine.checkpoint import take_checkpoint
+from worker_agent.engine.container import Container, Identity, Tools
+from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.job_root import (
+    check_lease,
+    claim_lease,
+    committed,
+    ensure_layout,
+    keep_reserve,
+    locked,
+    offered,
+    sweep,
+    used_rootfs_bytes,
+)
+from worker_agent.engine.leavings import end_frozen, flush, release, thaw, thaw_and_clean
+from worker_agent.engine.overlay import OverlayMount, find_overlay
+from worker_agent.engine.restore import (
+    Prepared,
+    continue_restored,
+    finish_restore,
+    prepare_fresh,
+    prepare_restore,
+    restore_failure,
+)
+
+__all__ = [
+    "TREES",
+    "Container",
+    "Freezer",
+    "Identity",
+    "OverlayMount",
+    "Prepared",
+    "Tools",
+    "check_lease",
+    "claim_lease",
+    "committed",
+    "continue_restored",
+    "end_frozen",
+    "ensure_layout",
+    "find_overlay",
+    "finish_restore",
+    "flush",
+    "keep_reserve",
+    "locked",
+    "offered",
+    "prepare_fresh",
+    "prepare_restore",
+    "release",
+    "restore_failure",
+    "sweep",
+    "take_checkpoint",
+    "thaw",
+    "thaw_and_clean",
+    "used_rootfs_bytes",
+]

@@ -1,0 +1,101 @@
+"""The file half of a checkpoint: the job's writable layer and its data folder, cloned while the job stands still.
+
+A job root's live trees and their clones below `<checkpoint>/files/` are paired by the names in TREES; the same names
+begin the keys of a manifest's `inodes`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from perdure.domain.errors import ImageInvalid, JobRootBusy
+from perdure.image.manifest import encode_name
+
+FILES = "files"
+TREES = {"layer": "layer/upper", "data": "data"}
+"""Name of a tree → where it lives on the job root."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file or folder of a tree: its path relative to the tree's root, and its own (not its target's) status."""
+
+    path: str
+    status: os.stat_result
+
+    @property
+    def kind(self) -> int:
+        """The S_IFMT part of the mode."""
+        return stat.S_IFMT(self.status.st_mode)
+
+
+def walk(root: Path) -> Iterator[Entry]:
+    """Everything below `root`, each folder before what it holds, in a stable order; symbolic links are not followed.
+
+    JobRootBusy when it would enter another file system: nothing of ours is ever mounted inside a tree.
+    """
+    device = os.lstat(root).st_dev
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as listing:
+            names = sorted(listing, key=lambda item: item.name)
+        for item in names:
+            status = item.stat(follow_symlinks=False)
+            path = f"{folder}/{item.name}" if folder else item.name
+            if status.st_dev != device:
+                raise JobRootBusy(f"{root / path} lies on another file system: something is mounted there")
+            yield Entry(path, status)
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(path)
+
+
+def clone_command(source: Path, target: Path) -> list[str]:
+    """The program that clones a tree to the new folder `target`: contents by reflink where the file system can,
+    with owners, modes, times, hard links and extended attributes (overlay's own among them).
+
+    A program and not a function: it is fast with many small files, and the caller's time limit can end it.
+    """
+    keep = "--preserve=mode,ownership,timestamps,links,xattr"
+    how = ["--recursive", "--no-dereference", "--reflink=auto", "--sparse=auto", "--one-file-system"]
+    return ["cp", *how, keep, "--no-target-directory", "--", str(source), str(target)]
+
+
+def note_inodes(job_root: Path) -> dict[str, int]:
+    """The inode number of each live file and folder, by `<tree>/<path>` as manifests spell it."""
+    return {
+        f"{tree}/{encode_name(entry.path)}": entry.status.st_ino
+        for tree, live in TREES.items()
+        for entry in walk(job_root / live)
+    }
+
+
+def digest_clones(checkpoint: Path) -> str:
+    """BLAKE3 over the inventory of the cloned trees: names, types, modes, owners, sizes, link targets, times.
+
+    ImageInvalid if a tree is missing. Contents are not read: they are the file system's own until they leave it.
+    """
+    digest = blake3()
+    for tree in TREES:
+        clone = checkpoint / FILES / tree
+        if not clone.is_dir():
+            raise ImageInvalid(f"{clone} is missing: the checkpoint's files are gone")
+        for entry in walk(clone):
+            status = entry.status
+            size = status.st_size if entry.kind in (stat.S_IFREG, stat.S_IFLNK) else 0
+            target = encode_name(os.readlink(clone / entry.path)) if entry.kind == stat.S_IFLNK else ""
+            fields = (tree, encode_name(entry.path), oct(status.st_mode), status.st_uid, status.st_gid, size)
+            digest.update(repr((*fields, status.st_mtime_ns, status.st_rdev, target)).encode())
+    return digest.hexdigest()
+
+
+def verify_clones(checkpoint: Path, wanted: str) -> None:
+    """ImageInvalid unless the cloned trees are those that were committed."""
+    if digest_clones(checkpoint) != wanted:
+        raise ImageInvalid(f"{checkpoint / FILES} has changed since it was committed: files are missing or altered")

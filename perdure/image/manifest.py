@@ -1,0 +1,109 @@
+"""Manifests on disk: written last and durably, read as untrusted input.
+
+`manifest.json` holds two lines of JSON: the manifest, and the BLAKE3 of the first line. Without a readable one the
+checkpoint does not exist (promise 3).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from blake3 import blake3
+from pydantic import ValidationError
+
+from perdure.domain.checkpoints import MANIFEST_VERSION, Manifest
+from perdure.domain.errors import ImageInvalid
+from perdure.image.checksums import IMAGES
+from perdure.image.disk import fsync_folder
+
+MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 256 << 20
+"""Bytes; about two million cloned files."""
+_HEX = re.compile(r"[0-9a-f]{64}")
+_AS_IT_IS = " !\"#$&'()*+,-./:;<=>?@[]^_`{|}~"
+"""Printable ASCII but % and \\; letters and digits never change."""
+
+
+def encode_name(path: str) -> str:
+    """A file name that JSON can hold: bytes that are not plain ASCII as %xx (Linux names are bytes, not text)."""
+    return quote_from_bytes(os.fsencode(path), safe=_AS_IT_IS)
+
+
+def decode_name(name: str) -> str:
+    """The inverse of `encode_name`."""
+    return os.fsdecode(unquote_to_bytes(name))
+
+
+def write_manifest(checkpoint: Path, manifest: Manifest) -> None:
+    """Commit the checkpoint: after this it exists, even if the power fails. Its other bytes must be durable already."""
+    line = manifest.model_dump_json().encode()
+    fresh = checkpoint / (MANIFEST + ".new")
+    with open(fresh, "wb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as file:
+        file.write(line + b'\n{"blake3":"' + blake3(line).hexdigest().encode() + b'"}\n')
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(fresh, checkpoint / MANIFEST)
+    fsync_folder(checkpoint)
+    fsync_folder(checkpoint.parent)
+
+
+def read_manifest(checkpoint: Path) -> Manifest:
+    """The committed manifest of a checkpoint folder, whose name is its number. ImageInvalid says what is wrong."""
+    path = checkpoint / MANIFEST
+    line, _, rest = _read(path).partition(b"\n")
+    if rest != b'{"blake3":"' + blake3(line).hexdigest().encode() + b'"}\n':
+        raise ImageInvalid(f"{path} is damaged: its checksum is wrong")
+    try:
+        manifest = Manifest.model_validate_json(line)
+    except ValidationError as error:
+        raise ImageInvalid(f"{path} is not a manifest: {error.errors()[0]['msg']}") from error
+    problem = _problem(manifest, checkpoint.name)
+    if problem:
+        raise ImageInvalid(f"{path} is not usable: {problem}")
+    return manifest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ImageInvalid(f"{path} cannot be read: {error.strerror}") from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_MANIFEST:
+            raise ImageInvalid(f"{path} is not a file of at most {LARGEST_MANIFEST >> 20} MiB")
+        return file.read()
+
+
+def _problem(manifest: Manifest, folder: str) -> str:
+    """What makes a well-formed manifest unusable; empty if nothing does."""
+    if manifest.version != MANIFEST_VERSION:
+        return f"it has version {manifest.version}, this Perdure reads version {MANIFEST_VERSION}"
+    if str(manifest.number) != folder or manifest.number < 1:
+        return f"it says number {manifest.number} but lies in folder {folder}"
+    paths = [image.path for image in manifest.images]
+    if not paths or len(set(paths)) != len(paths):
+        return "it names no image, or one twice"
+    for image in manifest.images:
+        if not safe_path(image.path, {IMAGES}) or image.size < 0 or not _HEX.fullmatch(image.blake3):
+            return f"image {image.path[:100]!r} has an unsafe path, size or checksum"
+    for name, number in manifest.inodes.items():
+        if not safe_path(name, {"layer", "data"}) or not 0 < number < 1 << 64:
+            return f"file {name[:100]!r} has an unsafe path or inode number"
+    if manifest.stdio.stdout < 0 or manifest.stdio.stderr < 0:
+        return "an offset of the job's output is negative"
+    return ""
+
+
+def safe_path(path: str, tops: set[str]) -> bool:
+    """Is it a plain relative path below one of the folders `tops`? (No `..`, no empty part, no NUL.)"""
+    if "\0" in path:
+        return False
+    parts = [decode_name(part) if "%" in part else part for part in path.split("/")]
+    if len(parts) < 2 or parts[0] not in tops:
+        return False
+    return all(part not in ("", ".", "..") and "/" not in part and "\0" not in part for part in parts)

@@ -1,0 +1,75 @@
+"""The mount table of this mount namespace, and deletion that never reaches through a mount point.
+
+A killed restore leaves every cgroup hierarchy of the machine mounted below its work directory, and a careless
+recursive delete there removed all empty cgroups. Hence: everything that deletes folders goes through `delete_tree`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from perdure.domain.errors import CommandFailed, JobRootBusy
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo. `options` are the file system's own (overlay's layers are among them)."""
+
+    point: str
+    kind: str
+    source: str
+    options: str
+
+
+def _plain(text: str) -> str:
+    """The kernel writes space, tab, newline and backslash as octal escapes (proc(5))."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def parse_mountinfo(text: str) -> list[Mount]:
+    """The mounts of a mountinfo table, in its order: a later one at the same point lies over an earlier one."""
+    mounts = []
+    for line in text.splitlines():
+        place, _, system = line.partition(" - ")
+        fields, (kind, source, options) = place.split(" "), system.split(" ", 2)
+        mounts.append(Mount(_plain(fields[4]), kind, _plain(source), options))
+    return mounts
+
+
+def read_mounts() -> list[Mount]:
+    """The mounts that this process sees."""
+    return parse_mountinfo(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
+
+
+def mounts_below(folder: Path, *, itself: bool = False) -> list[Mount]:
+    """The mounts below `folder` (and at it, with `itself`), in the order in which they can be unmounted."""
+    top = os.path.realpath(folder)
+    inside = [
+        mount
+        for mount in read_mounts()
+        if mount.point.startswith(top.rstrip("/") + "/") or (itself and mount.point == top)
+    ]
+    return inside[::-1]
+
+
+def delete_tree(path: Path, *, limit_seconds: float = 600.0) -> None:
+    """Delete a file or a folder with all it holds; nothing happens if it is not there.
+
+    JobRootBusy, with nothing deleted, if anything is mounted at or below it; CommandFailed if the rest fails.
+    """
+    if not os.path.lexists(path):
+        return
+    mounted = [] if path.is_symlink() else mounts_below(path, itself=True)
+    if mounted:
+        raise JobRootBusy(f"{path} was not deleted: {mounted[0].point} is still mounted; unmount it first")
+    # rm copes with deep trees and long paths; its own check of the device is the second net below the one above.
+    argv = ["rm", "-rf", "--one-file-system", "--preserve-root=all", "--", str(path)]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_seconds, check=False)
+    if done.returncode != 0:
+        raise CommandFailed(argv, done.returncode, done.stderr.decode("utf-8", "replace"))

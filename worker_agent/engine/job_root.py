@@ -1,0 +1,184 @@
+"""The job root: its layout, its lock, the lease of one epoch, and the space that checkpoints may take.
+
+    layer/{upper,work}   the container's writable layer, as an overlay wants it
+    data                 bind-mounted into the container
+    log/                 stdout and stderr as the job wrote them
+    checkpoints/<n>/     images/, files/, manifest.json
+    lease.json  lock     whose it is; who works on it now
+
+Everything here blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from perdure.domain.checkpoints import Manifest, StdioOffsets
+from perdure.domain.errors import Fenced, ImageInvalid, JobRootBusy, JobRootFull
+from perdure.image.disk import bound_copy_on_write, fsync_folder
+from perdure.image.files import TREES, walk
+from perdure.image.mounts import delete_tree
+from perdure.image.rollback import ASIDE
+from perdure.image.store import DirectoryStore
+
+_LAYOUT = {
+    "layer": 0o755,
+    "layer/upper": 0o755,
+    "layer/work": 0o755,
+    "data": 0o1777,
+    "log": 0o700,
+    "checkpoints": 0o700,
+}
+"""Folders and modes. The mode of `upper` is what the container sees as its `/`; `data` is for any user of it."""
+_SETTLE = 2.0
+"""Seconds that XFS may take to give deleted space back (it does so in the background)."""
+
+
+def store(job_root: Path) -> DirectoryStore:
+    """The checkpoints on a job root."""
+    return DirectoryStore(job_root / "checkpoints")
+
+
+def ensure_layout(job_root: Path) -> None:
+    """Make what is missing. Idempotent; what exists keeps its mode."""
+    for name, mode in _LAYOUT.items():
+        folder = job_root / name
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            folder.chmod(mode)
+            if name in TREES.values():
+                bound_copy_on_write(folder)
+    for name in ("stdout", "stderr"):
+        (job_root / "log" / name).touch(mode=0o600)
+
+
+def empty(job_root: Path) -> None:
+    """For a clean start: no layer, no data, no output, no checkpoints. The numbers of checkpoints go on, though."""
+    checkpoints = store(job_root)
+    if checkpoints.root.is_dir():
+        for number in [*checkpoints.sweep(), *checkpoints.numbers()]:
+            checkpoints.delete(number)
+    for name in ("layer", "data", "log", ASIDE):
+        delete_tree(job_root / name)
+    ensure_layout(job_root)
+
+
+@contextlib.contextmanager
+def locked(job_root: Path) -> Iterator[None]:
+    """Hold the job root's lock. JobRootBusy at once if another operation holds it; it dies with its holder."""
+    if not job_root.is_dir():
+        raise JobRootBusy(f"{job_root} is not there: is the job volume mounted?")
+    descriptor = os.open(job_root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JobRootBusy(f"another checkpoint or restore is at work on {job_root}") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lease_epoch(job_root: Path) -> int:
+    """The epoch that may write this job root; 0 if none ever did. ImageInvalid for an unreadable lease."""
+    try:
+        return int(json.loads((job_root / "lease.json").read_text())["epoch"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImageInvalid(f"{job_root / 'lease.json'} is damaged: {error}") from error
+
+
+def claim_lease(job_root: Path, epoch: int) -> None:
+    """Make the job root ours, durably. Fenced if a newer epoch has it. Idempotent."""
+    held = lease_epoch(job_root)
+    if held > epoch:
+        raise Fenced(f"{job_root} belongs to epoch {held}; epoch {epoch} may no longer write it")
+    fresh = job_root / "lease.new"
+    with open(fresh, "w", encoding="utf-8") as file:
+        json.dump({"epoch": epoch}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(job_root / "lease.json")
+    fsync_folder(job_root)
+
+
+def check_lease(job_root: Path, epoch: int) -> None:
+    """Fenced unless `epoch` holds the lease."""
+    held = lease_epoch(job_root)
+    if held != epoch:
+        raise Fenced(f"{job_root} belongs to epoch {held}, not to epoch {epoch}")
+
+
+def committed(job_root: Path) -> list[Manifest]:
+    """The committed checkpoints with a readable manifest, oldest first."""
+    return store(job_root).committed()
+
+
+def offered(job_root: Path) -> list[int]:
+    """The numbers of all committed checkpoints, newest first: the rungs of the ladder, damaged ones included."""
+    return store(job_root).numbers()[::-1]
+
+
+def sweep(job_root: Path) -> list[int]:
+    """Delete torn checkpoints; their numbers."""
+    return store(job_root).sweep()
+
+
+def cut_logs(job_root: Path, offsets: StdioOffsets) -> None:
+    """Cut the job's output back to a checkpoint's offsets, so that each byte is read once.
+
+    ImageInvalid if a log is shorter than that: part of the job's output is lost.
+    """
+    for name, offset in (("stdout", offsets.stdout), ("stderr", offsets.stderr)):
+        path = job_root / "log" / name
+        size = path.stat().st_size if path.exists() else 0
+        if size < offset:
+            raise ImageInvalid(f"{path} has {size} bytes, the checkpoint was taken at {offset}: output is missing")
+        path.touch(mode=0o600)
+        os.truncate(path, offset)
+
+
+def used_rootfs_bytes(job_root: Path) -> int:
+    """Bytes that the container's writable layer takes on disk."""
+    return sum(entry.status.st_blocks * 512 for entry in walk(job_root / TREES["layer"]))
+
+
+def free_bytes(job_root: Path) -> int:
+    """Bytes still free on the job root."""
+    size = os.statvfs(job_root)
+    return size.f_bavail * size.f_frsize
+
+
+def make_room(job_root: Path, needed: int, reserve: int) -> list[int]:
+    """Drop the oldest checkpoints, never the newest, until `needed` bytes fit beside the reserve; the numbers dropped.
+
+    JobRootFull if they still do not fit. A checkpoint that filled the volume would kill the job at its next write.
+    """
+    dropped = keep_reserve(job_root, needed + reserve)
+    free = free_bytes(job_root)
+    if free < needed + reserve:
+        raise JobRootFull(
+            f"a checkpoint may need {needed >> 20} MiB beside a reserve of {reserve >> 20} MiB, but only "
+            f"{free >> 20} MiB are free on {job_root}: use a larger job volume"
+        )
+    return dropped
+
+
+def keep_reserve(job_root: Path, reserve: int) -> list[int]:
+    """Drop the oldest checkpoints, never the newest, while less than `reserve` bytes are free; the numbers dropped."""
+    dropped: list[int] = []
+    checkpoints = store(job_root)
+    while free_bytes(job_root) < reserve and len(numbers := checkpoints.numbers()) > 1:
+        checkpoints.delete(numbers[0])
+        dropped.append(numbers[0])
+        end = time.monotonic() + _SETTLE
+        while free_bytes(job_root) < reserve and time.monotonic() < end:
+            time.sleep(0.02)
+    return dropped

@@ -1,0 +1,161 @@
+"""What earlier tries leave behind on a node: orphaned dumps, frozen processes, mounts. Found, and cleaned in order.
+
+The order matters: CRIU killed in a restore leaves all cgroup hierarchies mounted below its work folder, and runc
+leaves the container's root mounted in its state folder. Everything is unmounted before anything is deleted, and
+nothing starts while something is left: after an incomplete cleaning a restore says ok and the job dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from perdure.domain.errors import JobRootBusy
+from perdure.image.disk import syncfs
+from perdure.image.files import TREES
+from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo
+from worker_agent.engine import job_root as roots
+from worker_agent.engine import runc, stdio, tasks
+from worker_agent.engine.container import Container
+from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
+
+_POLL = 0.02
+_ORPHAN_PATIENCE = 30.0
+"""Seconds in which a dump that lost its agent may still end by itself, before it is killed."""
+_DEATH = 20.0
+"""Seconds in which killed processes must be gone."""
+
+
+async def thaw_and_clean(container: Container) -> list[str]:
+    """What a starting agent does for each container of its predecessor: the job runs again and no torn checkpoint
+    is left. Returns remarks for the job's timeline; empty if there was nothing to do.
+
+    A dump whose agent died goes on; killing it at once is a needless risk to the job, so it gets some time first.
+    """
+    remarks = []
+    orphans = tasks.users_of(container.work_dir)
+    if orphans:
+        with contextlib.suppress(JobRootBusy):
+            await _wait_until_unused(container.work_dir, _ORPHAN_PATIENCE)
+        await _end_users(container.work_dir)
+        remarks.append("a checkpoint was cut short when the agent ended; it does not count")
+    if container.freezer is not None and container.freezer.frozen():
+        container.freezer.thaw()
+        remarks.append("the job stood frozen when the agent started again; it runs on")
+    torn = await asyncio.to_thread(_sweep, container.job_root)
+    if torn:
+        remarks.append(f"torn checkpoints were removed: {', '.join(map(str, torn))}")
+    return remarks
+
+
+def _sweep(job_root: Path) -> list[int]:
+    with roots.locked(job_root):
+        return roots.sweep(job_root)
+
+
+async def clean(container: Container) -> None:
+    """Before a start or a restore: end and remove whatever an earlier try left of this container, or on its job root.
+
+    JobRootBusy, naming it, if something cannot be removed; then nothing must be started. Whatever still runs under
+    this container's id is killed: call it only while the container does not run.
+    """
+    await _end_users(container.work_dir)
+    await asyncio.to_thread(_unmount_all, container)
+    await runc.delete(container)
+    await asyncio.to_thread(_check_unused, container.job_root)
+    await asyncio.to_thread(delete_tree, container.work_dir)
+    container.work_dir.mkdir(parents=True, mode=0o700)
+
+
+async def release(container: Container) -> None:
+    """After the container's end: nothing of the engine keeps the job volume busy, and all is flushed to it.
+
+    The overlay and CRIU's leftovers are unmounted, the output keeper has closed the logs. JobRootBusy if a process
+    still lives on it. Idempotent.
+    """
+    await stdio.release(container.keeper_socket)
+    await _end_users(container.work_dir)
+    await asyncio.to_thread(_unmount_all, container)
+    await asyncio.to_thread(_check_unused, container.job_root)
+    await asyncio.to_thread(syncfs, container.job_root)
+
+
+async def flush(container: Container) -> None:
+    """Everything written to the job root is durable when this returns (way STAY_FROZEN)."""
+    await asyncio.to_thread(syncfs, container.job_root)
+
+
+async def end_frozen(container: Container) -> None:
+    """SIGKILL everything in the container while it is frozen, thaw, and wait until it is gone (FreezerFailed).
+
+    No process of the job runs another instruction of its own, so nothing is written after the checkpoint.
+    """
+    if container.freezer is not None:
+        await asyncio.to_thread(container.freezer.kill)
+        await container.freezer.wait_empty(_DEATH)
+
+
+async def thaw(container: Container) -> None:
+    """Let the container run. Idempotent."""
+    if container.freezer is not None:
+        await asyncio.to_thread(container.freezer.thaw)
+
+
+def _unmount_all(container: Container) -> None:
+    for folder in (container.work_dir, container.runc_folder):
+        for mount in mounts_below(folder):
+            unmount(mount.point)
+    for overlay in overlays_on(container.job_root):
+        unmount(overlay.point)
+
+
+def _check_unused(job_root: Path) -> None:
+    points = [mount.point for mount in mounts_below(job_root)] + [mount.point for mount in overlays_on(job_root)]
+    if points:
+        raise JobRootBusy(f"{points[0]} is still mounted on {job_root}")
+    end = time.monotonic() + _DEATH
+    while holders := _holders(job_root):
+        if time.monotonic() > end:
+            raise JobRootBusy(f"process {holders[0]} of an earlier container still lives on {job_root}")
+        time.sleep(_POLL)
+
+
+def _holders(job_root: Path) -> list[int]:
+    """Processes whose own `/` is an overlay that writes to this job root (they live in other mount namespaces)."""
+    upper = str(job_root / TREES["layer"])
+    namespaces: dict[str, bool] = {}
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            namespace = os.readlink(f"/proc/{name}/ns/mnt")
+            if namespace not in namespaces:
+                table = Path(f"/proc/{name}/mountinfo").read_text("utf-8", "surrogateescape")
+                tops = [mount for mount in parse_mountinfo(table) if mount.point == "/" and mount.kind == "overlay"]
+                namespaces[namespace] = any(parse_overlay(mount).upper == upper for mount in tops)
+        except OSError:  # it ended while we looked
+            continue
+        if namespaces[namespace]:
+            found.append(int(name))
+    return found
+
+
+async def _end_users(folder: Path) -> None:
+    """Kill what still works in an engine's work folder: runc and CRIU of an operation that lost its agent."""
+    for pid in tasks.users_of(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    await _wait_until_unused(folder, _DEATH)
+
+
+async def _wait_until_unused(folder: Path, limit_seconds: float) -> None:
+    end = time.monotonic() + limit_seconds
+    while users := tasks.users_of(folder):
+        if time.monotonic() > end:
+            raise JobRootBusy(f"process {users[0]} ({tasks.command(users[0])}) still works in {folder}")
+        await asyncio.sleep(_POLL)

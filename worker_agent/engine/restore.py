@@ -1,0 +1,169 @@
+"""Bringing a container back, or starting it clean: the ordered list of steps up to what runc is to be called with.
+
+clean → verify → roll back → cut logs → sync → overlay → addresses → options        then, by the runtime:
+runc restore, left stopped → finish (addresses off again) → continue at `start`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from perdure.domain.checkpoints import Manifest
+from perdure.domain.errors import CommandFailed, ImageInvalid, RestoreFailed
+from perdure.image import checksums
+from perdure.image.disk import syncfs
+from perdure.image.rollback import roll_back
+from worker_agent.engine import addresses, criu_log, criu_options, leavings, machine, runc
+from worker_agent.engine import job_root as roots
+from worker_agent.engine.container import Container
+from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.overlay import mount_overlay
+
+StepCallback = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Ready for `runc restore`: `argv` follows that word (the caller adds --bundle, --pid-file, the id)."""
+
+    manifest: Manifest
+    argv: list[str]
+    phases: dict[str, float]
+
+
+@dataclass
+class _Restore:
+    container: Container
+    number: int
+    epoch: int
+    job_id: str
+    manifest: Manifest | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def read(self) -> Manifest:
+        assert self.manifest is not None
+        return self.manifest
+
+
+async def _clean(work: _Restore) -> None:
+    await leavings.clean(work.container)
+    await asyncio.to_thread(roots.claim_lease, work.container.job_root, work.epoch)
+
+
+async def _verify(work: _Restore) -> None:
+    """Every byte of the image, and that this node can run it at all."""
+    manifest = await asyncio.to_thread(roots.store(work.container.job_root).verify, work.number)
+    if manifest.job_id != work.job_id:
+        raise ImageInvalid(f"checkpoint {work.number} belongs to another job: {manifest.job_id[:64]!r}", "verify")
+    missing = machine.missing_features(manifest.cpu_features)
+    if missing:
+        said = f"this node's CPU lacks {' '.join(missing)}, which the job may be using"
+        raise RestoreFailed(said, "verify", node_fault=True)
+    work.manifest = manifest
+
+
+async def _roll_back(work: _Restore) -> None:
+    root = work.container.job_root
+    await asyncio.to_thread(roll_back, root, roots.store(root).folder(work.number), work.read.inodes)
+
+
+async def _cut_logs(work: _Restore) -> None:
+    await asyncio.to_thread(roots.cut_logs, work.container.job_root, work.read.stdio)
+
+
+async def _sync(work: _Restore) -> None:
+    await asyncio.to_thread(syncfs, work.container.job_root)
+
+
+async def _overlay(work: _Restore) -> None:
+    container = work.container
+    await asyncio.to_thread(mount_overlay, container.lower_layers, container.job_root, container.rootfs)
+
+
+async def _addresses(work: _Restore) -> None:
+    """Sockets bound to the old node's address can only be restored while this node has it too."""
+    await addresses.borrow(work.read.addresses)
+
+
+async def _options(work: _Restore) -> None:
+    root = work.container.cgroups_path if Freezer.of_process(os.getpid()).unified else ""
+    criu_options.write_options(work.container.criu_config, restore=True, cgroup_root=root)
+
+
+_Step = tuple[str, Callable[[_Restore], Awaitable[None]]]
+
+STEPS: tuple[_Step, ...] = (
+    ("clean", _clean),
+    ("verify", _verify),
+    ("roll back", _roll_back),
+    ("cut logs", _cut_logs),
+    ("sync", _sync),
+    ("overlay", _overlay),
+    ("addresses", _addresses),
+    ("options", _options),
+)
+
+
+async def prepare_restore(
+    container: Container, number: int, *, epoch: int, job_id: str, on_step: StepCallback | None = None
+) -> Prepared:
+    """Make the node and the job root ready to restore checkpoint `number`; for the next rung, call it again.
+
+    Claims the lease for `epoch` (Fenced). ImageInvalid: the checkpoint is damaged. RestoreFailed: with `node_fault`,
+    another node may do better. JobRootBusy: something of an earlier try cannot be removed.
+    """
+    work = _Restore(container, number, epoch, job_id)
+    with roots.locked(container.job_root):
+        for step, function in STEPS:
+            if on_step is not None:
+                on_step(step)
+            begun = time.monotonic()
+            try:
+                await function(work)
+            except (OSError, CommandFailed) as error:
+                raise RestoreFailed(f"checkpoint {number} at `{step}`: {error}", step, node_fault=True) from error
+            work.phases[step] = time.monotonic() - begun
+    images = roots.store(container.job_root).folder(number) / checksums.IMAGES
+    return Prepared(work.read, runc.restore_argv(container, images), work.phases)
+
+
+async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]:
+    """Make the job root empty and mount the overlay, for a clean start. Seconds by step. Fenced, JobRootBusy,
+    RestoreFailed (the node's fault)."""
+    root = container.job_root
+    begun = time.monotonic()
+    with roots.locked(root):
+        await leavings.clean(container)
+        await asyncio.to_thread(roots.claim_lease, root, epoch)
+        await asyncio.to_thread(roots.empty, root)
+        await asyncio.to_thread(mount_overlay, container.lower_layers, root, container.rootfs)
+        criu_options.write_options(container.criu_config, restore=False)
+    return {"clean": time.monotonic() - begun}
+
+
+def restore_failure(container: Container, number: int, message: str) -> RestoreFailed:
+    """What went wrong when runc could not restore (`message`: its last words), read out of CRIU's log."""
+    said = criu_log.errors(container.work_dir / "restore.log") or message.strip()[-300:] or "no message"
+    fault = criu_log.node_fault(said + message)
+    return RestoreFailed(f"checkpoint {number} was not restored: {said}", "restore", node_fault=fault)
+
+
+async def finish_restore(manifest: Manifest) -> None:
+    """After the restore, before the processes go on: borrowed addresses are given back and connections that used them
+    are cut, so that the job sees an error and connects anew, while its loopback connections live on."""
+    await addresses.give_back(manifest.addresses)
+
+
+async def continue_restored(container: Container) -> None:
+    """Let the restored, stopped processes go on."""
+    for pid in await runc.pids(container):
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError as error:
+            raise RestoreFailed(f"process {pid} ended before it was continued", "continue") from error
