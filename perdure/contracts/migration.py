@@ -20,7 +20,11 @@ class MigrationInput(Frozen):
 
 
 class MigrationResult(Frozen):
-    """The volume in its new zone; seconds by step (detached, snapshot, created, deleted)."""
+    """The volume in its new zone; seconds by step (detached, snapshot, created, deleted).
+
+    `left_behind`: ids of an old volume or snapshot that could not be deleted; the reconciler finds them by their tags.
+    """
 
     volume: JobVolume
     phases: dict[str, float] = Field(default_factory=dict)
+    left_behind: list[str] = Field(default_factory=list)

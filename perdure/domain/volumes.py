@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from enum import StrEnum
 
 from perdure.domain.values import Frozen
@@ -33,3 +35,8 @@ def next_volume_step(volume: JobVolume | None, zone: str, instance_id: str) -> V
     if volume.zone != zone:
         return VolumeStep.MIGRATE
     return VolumeStep.KEEP if volume.attached_to == instance_id else VolumeStep.ATTACH
+
+
+def client_token(*parts: object) -> str:
+    """A key for an EC2 call: the same parts give the same token, at most 64 ASCII characters whatever they hold."""
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode("ascii")).hexdigest()

@@ -1,0 +1,340 @@
+"""START HERE. The life of one AWS Batch job under Perdure, from its first container to its last exit code.
+
+A container of the job appears on some instance; its agent asks `attach` and gets a plan: start clean, or go on from a
+checkpoint. While the job runs, this workflow sets the rhythm of checkpoints. When AWS takes the instance back, the
+agent freezes the job at once and this workflow joins in, frees the job's volume, and waits for Batch to start the next
+container somewhere else. When Batch says that the job is over, the volume goes.
+
+`run` is the story. Around it: job_state (what is known), job_reports (what nodes say), job_endings (what an end means),
+job_checkpoints (what is asked of the node), job_volume (the volume's way to the next node), job_display (what the
+Temporal UI shows).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.contracts import names
+    from perdure.contracts.control import BatchActivities, BatchJob, JobRef, RecordActivities
+    from perdure.contracts.protection import (
+        AttachReply,
+        AttachRequest,
+        CheckpointTaken,
+        NodeReport,
+        TakeCheckpoint,
+        Verdict,
+    )
+    from perdure.domain.checkpoints import CheckpointKind
+    from perdure.domain.configuration import SystemConfiguration
+    from perdure.domain.errors import UnknownJob
+    from perdure.domain.jobs import Job, JobState
+    from perdure.domain.nodes import Notice
+    from workflows import options
+    from workflows.job_checkpoints import final_wanted, take_checkpoint, take_final_checkpoint
+    from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
+    from workflows.job_records import JobRecorder
+    from workflows.job_reports import hear_notice, hear_report
+    from workflows.job_state import JobProgress, JobStart, Stage
+    from workflows.job_volume import bring_volume, caused_by, free_volume, put_away_volume
+    from workflows.racing import Overtaken, while_wanted
+
+T = TypeVar("T")
+
+ATTACH_PATIENCE = timedelta(seconds=20)
+"""An update that waits longer blocks continue-as-new; the agent asks again."""
+SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
+"""Between two looks at Batch: while the container may be gone unseen, and while all is well."""
+
+
+@workflow.defn(name=names.JOB_PROTECTION)
+class JobProtection:
+    """Workflow `batch-job/<job id>`, started by the first container's `attach`."""
+
+    @workflow.init
+    def __init__(self, start: JobStart) -> None:
+        self._progress = start.carried or JobProgress(job=Job(job_id=start.job_id, created_at=workflow.now()))
+        self._heard = 0
+        """Rises with everything heard that may change what to do next."""
+        self._looks = 0
+        self._wishes: dict[str, CheckpointTaken | None] = {}
+        self._reload = self._closing = False
+        self._trouble = ""
+
+    @workflow.run
+    async def run(self, start: JobStart) -> Job:
+        """Guard the job until Batch says that it is over."""
+        progress, recorder = self._progress, JobRecorder(self._progress)
+        background = [asyncio.create_task(recorder.keep_shown()), asyncio.create_task(recorder.keep_recorded())]
+        while not progress.finished:
+            await self._renew_when_suggested()
+            await self._reload_configuration()
+            try:
+                match progress.stage:
+                    case Stage.PREPARING:
+                        await self._prepare_container()
+                    case Stage.STARTING:
+                        await self._await_start()
+                    case Stage.RUNNING:
+                        await self._guard_running_job()
+                    case Stage.AWAITING | Stage.EXITED:
+                        await self._await_next_container()
+            except Overtaken:
+                continue
+            except (ActivityError, ChildWorkflowError) as problem:
+                await self._live_with(problem)
+        await put_away_volume(progress)
+        self._closing = True
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() and recorder.up_to_date)
+        for task in background:
+            task.cancel()
+        return progress.job
+
+    # ---- the stages of a container --------------------------------------------------------------------------------
+
+    async def _prepare_container(self) -> None:
+        """Make the plan for the newest container: what it starts from, and its volume attached to its node."""
+        progress, request, epoch = self._progress, self._progress.request, self._progress.job.epoch
+        assert request is not None
+
+        def wanted() -> bool:
+            return progress.stage is Stage.PREPARING and progress.job.epoch == epoch
+
+        async def race(work: workflow.ActivityHandle[T]) -> T:
+            return await while_wanted(work, wanted)
+
+        try:
+            batch = await race(self._describe())
+        except ActivityError as problem:
+            if not caused_by(problem, UnknownJob):
+                raise
+            progress.leave_unprotected("AWS Batch does not know the job", workflow.now())
+            finish_unknown(progress, workflow.now())
+            return
+        if batch.final:
+            hear_batch(progress, batch, workflow.now())
+            return
+        progress.know_batch(batch, request)
+        if batch.container_count > 1:
+            progress.leave_unprotected("jobs of several containers cannot be frozen together yet", workflow.now())
+            return
+        try:
+            progress.configure(await race(self._load_configuration()), workflow.now())
+        except ActivityError:
+            # Better the values known before, or the defaults, than a container that does not start.
+            workflow.logger.warning("The configuration could not be read; going on with what is known")
+            if progress.configuration is None:
+                progress.configure(SystemConfiguration(), workflow.now())
+        if progress.verdict is None:
+            progress.verdict = choose_verdict(progress, request, batch, workflow.now())
+        if progress.verdict is Verdict.FRESH:
+            progress.show(state=JobState.VOLUME_UNREADY)
+        await bring_volume(progress, request, race)
+        if wanted():
+            progress.plan(request, progress.verdict, workflow.now())
+            self._trouble = ""
+
+    async def _await_start(self) -> None:
+        """The node has its plan and starts the container: it reports, or dies without a word."""
+        mark = self._heard
+        if final_wanted(self._progress):
+            await self._join_final_checkpoint()
+        elif not await self._listen(mark, SOON, "has the container started?"):
+            await self._ask_batch()
+
+    async def _guard_running_job(self) -> None:
+        """Checkpoints on an absolute deadline, on wish and on a notice; and a look at Batch when in doubt."""
+        progress, mark, now = self._progress, self._heard, workflow.now()
+        due = progress.next_due()
+        if final_wanted(progress):
+            await self._join_final_checkpoint()
+        elif None in self._wishes.values():
+            await self._grant_wishes()
+        elif progress.checkpoint_now or (due is not None and due <= now):
+            at = now if due is None or progress.checkpoint_now else due
+            outcome = await take_checkpoint(progress, CheckpointKind.PERIODIC, at)
+            if outcome is None and progress.out_of_touch:
+                await self._ask_batch()
+                await self._listen(self._heard, SOON, "the node does not answer")
+        else:
+            look = SOON if progress.doubtful else SELDOM
+            pause = look if due is None else min(look, due - now)
+            what = "ask Batch" if pause == look else f"checkpoint {progress.job.checkpoints_committed + 1} is due"
+            if not await self._listen(mark, pause, what) and pause == look:
+                await self._ask_batch()
+
+    async def _join_final_checkpoint(self) -> None:
+        if not await take_final_checkpoint(self._progress):
+            await self._listen(self._heard, timedelta(seconds=2), "join the final checkpoint again")
+
+    async def _grant_wishes(self) -> None:
+        open_wishes = [wish for wish, answer in self._wishes.items() if answer is None]
+        outcome = await take_checkpoint(self._progress, CheckpointKind.REQUESTED, workflow.now())
+        for wish in open_wishes:
+            self._wishes[wish] = (
+                CheckpointTaken(failure="the job's node did not answer, or the job left it; see the job's events")
+                if outcome is None
+                else CheckpointTaken(checkpoint=outcome.checkpoint, failure=outcome.failure)
+            )
+
+    async def _await_next_container(self) -> None:
+        """Nothing runs: free the volume, then ask Batch whether the job is over until a container arrives."""
+        progress, mark, stage = self._progress, self._heard, self._progress.stage
+        if progress.release:
+            await free_volume(progress, lambda work: while_wanted(work, lambda: progress.stage is stage))
+            return
+        await self._ask_batch()
+        if progress.stage is stage and mark == self._heard:
+            first, most = (1, 15) if stage is Stage.EXITED else (300, 300) if progress.unprotected else (15, 30)
+            seconds = min(first * 2 ** min(self._looks, 8), most)
+            self._looks += 1
+            await self._listen(mark, timedelta(seconds=seconds), f"{stage}: ask Batch again")
+
+    # ---- what is heard --------------------------------------------------------------------------------------------
+
+    @workflow.update
+    async def attach(self, request: AttachRequest) -> AttachReply:
+        """A container appeared on a node. Key: (instance_id, container_id). Answers WAIT after 20 s: ask again under a
+        new update id."""
+        progress = self._progress
+        if progress.finished:
+            return self._refused("the job is over")
+        before = progress.job.epoch
+        epoch = progress.accept(request, workflow.now())
+        if epoch is not None and epoch != before:
+            self._hear()
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._closing or self._answer(epoch) is not None, timeout=ATTACH_PATIENCE
+            )
+        waiting_for = self._trouble or str(progress.job.state)
+        return self._answer(epoch) or AttachReply(verdict=Verdict.WAIT, reason=waiting_for, epoch=epoch or 0)
+
+    def _answer(self, epoch: int | None) -> AttachReply | None:
+        """The last word for the container of that epoch, once there is one."""
+        if self._progress.job.epoch != epoch:
+            return self._refused("a newer container of this job has been accepted")
+        if self._progress.reply is None and self._progress.finished:
+            return self._refused("the job is over")
+        return self._progress.reply
+
+    def _refused(self, reason: str) -> AttachReply:
+        return AttachReply(verdict=Verdict.REFUSED, reason=f"{reason} ({self._progress.job.state})")
+
+    @attach.validator
+    def _attach_is_for_this_job(self, request: AttachRequest) -> None:
+        if request.job_id != self._progress.job.job_id:
+            raise ApplicationError(f"this workflow is for job {self._progress.job.job_id}", type="Fenced")
+
+    @workflow.update
+    async def take_checkpoint(self, wish: TakeCheckpoint) -> CheckpointTaken:
+        """A person wants a checkpoint now. Key: request_id."""
+        progress = self._progress
+        if progress.stage is not Stage.RUNNING or self._closing:
+            return CheckpointTaken(failure=f"the job does not run on a node now ({progress.job.state})")
+        self._wishes.setdefault(wish.request_id, None)
+        self._hear()
+        await workflow.wait_condition(
+            lambda: self._wishes[wish.request_id] is not None or progress.stage is not Stage.RUNNING
+        )
+        answer = self._wishes[wish.request_id] or CheckpointTaken(failure="the job left its node before the checkpoint")
+        self._wishes[wish.request_id] = answer
+        return answer
+
+    @workflow.signal
+    def report(self, report: NodeReport) -> None:
+        """A fact from a node."""
+        if hear_report(self._progress, report, workflow.now()):
+            self._hear()
+
+    @workflow.signal
+    def notice(self, notice: Notice) -> None:
+        """AWS announced that an instance will go, or should be left."""
+        if hear_notice(self._progress, notice, workflow.now()):
+            self._hear()
+
+    @workflow.signal
+    def configuration_changed(self) -> None:
+        """The system's configuration was changed; what the job's own environment says still wins."""
+        self._reload = True
+        self._hear()
+
+    @workflow.query
+    def job(self) -> Job:
+        """The job as it is known now."""
+        return self._progress.job
+
+    def _hear(self) -> None:
+        self._heard += 1
+        self._looks = 0
+
+    async def _listen(self, mark: int, timeout: timedelta, summary: str) -> bool:
+        """Whether anything was heard since `mark` was noted, waiting at most `timeout` for it."""
+        try:
+            await workflow.wait_condition(
+                lambda: self._heard != mark, timeout=max(timeout, timedelta(milliseconds=1)), timeout_summary=summary
+            )
+        except TimeoutError:
+            return False
+        return True
+
+    # ---- Batch, configuration, records ----------------------------------------------------------------------------
+
+    def _describe(self) -> workflow.ActivityHandle[BatchJob]:
+        return workflow.start_activity_method(
+            BatchActivities.describe_job,
+            JobRef(job_id=self._progress.job.job_id),
+            summary="what does Batch say?",
+            **options.LOOK,
+        )
+
+    def _load_configuration(self) -> workflow.ActivityHandle[SystemConfiguration]:
+        return workflow.start_activity_method(RecordActivities.load_configuration, **options.CONFIGURATION)
+
+    async def _ask_batch(self) -> None:
+        """Let Batch's word move the story on. No answer, or something newer heard meanwhile, changes nothing."""
+        mark = self._heard
+        try:
+            batch = await while_wanted(self._describe(), lambda: self._heard == mark)
+        except ActivityError as problem:
+            if caused_by(problem, UnknownJob):
+                finish_unknown(self._progress, workflow.now())
+            return
+        hear_batch(self._progress, batch, workflow.now())
+
+    async def _reload_configuration(self) -> None:
+        if not self._reload or self._progress.configuration is None:
+            return
+        mark = self._heard
+        try:
+            system = await while_wanted(self._load_configuration(), lambda: self._heard == mark)
+        except (Overtaken, ActivityError):
+            return  # asked again at the next turn
+        self._reload = False
+        self._progress.configure(system, workflow.now())
+
+    async def _live_with(self, problem: ActivityError | ChildWorkflowError) -> None:
+        """Nothing that fails out there ends the guard: people are told once, and it is tried again."""
+        cause: BaseException = problem
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        sentence = str(cause)
+        if sentence != self._trouble:
+            self._trouble = sentence
+            self._progress.tell(workflow.now(), "trouble", f"{sentence} It is tried again.", "error")
+        await self._listen(self._heard, timedelta(seconds=10), "try again")
+
+    async def _renew_when_suggested(self) -> None:
+        """Continue as new before the history gets long, with nothing in flight that would be lost."""
+        busy = None in self._wishes.values() or final_wanted(self._progress)
+        if busy or not workflow.info().is_continue_as_new_suggested():
+            return
+        self._closing = True
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        workflow.continue_as_new(JobStart(job_id=self._progress.job.job_id, carried=self._progress))

@@ -1,0 +1,177 @@
+"""How what nodes and AWS tell about a job changes what its workflow knows. Pure: time is an argument.
+
+Nodes spool their reports and may send one twice, late, or after a newer container has been accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from perdure.contracts.protection import NodeReport, ReportKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind, droppable
+from perdure.domain.jobs import JobState
+from perdure.domain.nodes import Notice, NoticeKind
+from perdure.domain.retries import HandOver
+from workflows.job_endings import close_outage, open_outage
+from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
+
+BAD_AFTER = 2
+"""A checkpoint that failed this often on sound nodes is not tried again (promise 5)."""
+
+_HANDED_OVER = {
+    HandOver.END_CONTAINER: "The job is safe. Perdure ended its container, and Batch starts the next attempt.",
+    HandOver.STAY_FROZEN: "The job is safe. It stays frozen until its instance is gone; Batch then starts anew.",
+    HandOver.KEEP_ONLY: "The job is saved, but no attempt is left: Batch will not start it again. `resume` can.",
+}
+
+
+def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> bool:
+    """Take a report in. False: it was known, or is of an older epoch, and changed nothing."""
+    if not progress.first_time(f"report {report.report_id}"):
+        return False
+    if report.max_rootfs_bytes is not None:
+        known = progress.job.max_rootfs_bytes or 0
+        progress.show(max_rootfs_bytes=max(known, report.max_rootfs_bytes))
+    if progress.stage is Stage.FINISHED:
+        return False
+    if report.epoch != progress.job.epoch:
+        return _hear_old_report(progress, report, now)
+    progress.out_of_touch = False
+    match report.kind:
+        case ReportKind.STARTED:
+            _started(progress, report, now)
+        case ReportKind.CHECKPOINT if report.checkpoint is not None:
+            committed(progress, report.checkpoint, now)
+        case ReportKind.CHECKPOINT_FAILED:
+            _checkpoint_failed(progress, report, now)
+        case ReportKind.HANDED_OVER:
+            handed_over(progress, report.hand_over or HandOver.STAY_FROZEN, report.checkpoint, now)
+        case ReportKind.EXITED:
+            _exited(progress, report)
+        case _:
+            progress.tell(report.at, "remark", report.reason, report.level)
+    return True
+
+
+def _hear_old_report(progress: JobProgress, report: NodeReport, now: datetime) -> bool:
+    """Of an older epoch only what is still true counts: a checkpoint that lies on the volume."""
+    if report.checkpoint is None or not progress.clean_epoch <= report.epoch < progress.job.epoch:
+        return False
+    committed(progress, report.checkpoint, now)
+    return True
+
+
+def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
+    progress.change_current(started_at=report.at, restored_from=report.restored_from)
+    if progress.stage not in HOLDS_CONTAINER:
+        return
+    progress.stage = Stage.RUNNING
+    for rung in report.rungs:
+        blame = "the node's fault" if rung.node_fault else "not the node's fault"
+        message = f"Checkpoint {rung.number} was not restored ({blame}): {rung.reason}"
+        progress.tell(report.at, "restore failed", message, "warning")
+        if not rung.node_fault:
+            progress.failed_rungs[rung.number] = progress.failed_rungs.get(rung.number, 0) + 1
+            if progress.failed_rungs[rung.number] >= BAD_AFTER and rung.number not in progress.quarantined:
+                progress.quarantined = [*progress.quarantined, rung.number]
+                progress.tell(report.at, "quarantined", f"Checkpoint {rung.number} will not be tried again.", "error")
+    for checkpoint in report.found:
+        committed(progress, checkpoint, now)
+    _offer(progress, report.found)
+    where = progress.current.instance_id if progress.current else report.instance_id
+    progress.due_from = min(report.at, now)
+    if report.restored_from is not None:
+        close_outage(progress, report.restored_from, report.at)
+        message = f"The job goes on from checkpoint {report.restored_from} on {where}."
+        progress.tell(report.at, "restored", message)
+    else:
+        level = "warning" if progress.open_outage is not None else "info"
+        close_outage(progress, None, report.at)
+        progress.clean_since = report.at
+        progress.tell(report.at, "started", f"The job starts clean on {where}.", level)
+    progress.show(state=JobState.RUNNING)
+
+
+def committed(progress: JobProgress, checkpoint: Checkpoint, now: datetime) -> None:
+    """A checkpoint exists. Told as often as one likes, counted once."""
+    if not progress.first_time(f"checkpoint {checkpoint.epoch}/{checkpoint.number}"):
+        return
+    others = [one for one in progress.job.checkpoints if one.number != checkpoint.number]
+    _offer(progress, [*others, checkpoint])
+    progress.show(checkpoints_committed=progress.job.checkpoints_committed + 1)
+    size = checkpoint.image_bytes / 2**20
+    message = f"Checkpoint {checkpoint.number} ({checkpoint.kind}) is committed: {size:.1f} MiB of memory."
+    progress.tell(checkpoint.committed_at, "checkpoint", message, epoch=checkpoint.epoch)
+    if checkpoint.epoch == progress.job.epoch:
+        # The node's clock may be wrong: the rhythm never runs ahead of ours.
+        frozen = min(checkpoint.frozen_at, now)
+        progress.due_from = max(progress.due_from, frozen) if progress.due_from else frozen
+
+
+def _offer(progress: JobProgress, checkpoints: Iterable[Checkpoint]) -> None:
+    """These lie on the job root; the node keeps the newest ones only."""
+    listed = sorted(checkpoints, key=lambda one: one.number)
+    keep = progress.configuration.checkpoint.keep if progress.configuration else len(listed)
+    gone = set(droppable([one.number for one in listed], keep))
+    progress.show(checkpoints=[one for one in listed if one.number not in gone])
+
+
+def _checkpoint_failed(progress: JobProgress, report: NodeReport, now: datetime) -> None:
+    progress.show(checkpoint_failures=progress.job.checkpoint_failures + 1)
+    final = report.checkpoint_kind is CheckpointKind.FINAL
+    if final:
+        progress.final_settled = True
+        progress.show(state=JobState.CHECKPOINT_FAILED)
+    what = "The final checkpoint" if final else "A checkpoint"
+    progress.tell(report.at, "checkpoint failed", f"{what} failed and the job runs on: {report.reason}", "warning")
+
+
+def handed_over(progress: JobProgress, way: HandOver, final: Checkpoint | None, now: datetime) -> None:
+    """The node has taken the final checkpoint and let go of the job. Told twice: by the activity and by a report."""
+    if final is not None:
+        committed(progress, final, now)
+    current = progress.current
+    if current is None or current.end == "handed over" or progress.stage is Stage.FINISHED:
+        return
+    instant = min(final.frozen_at, now) if final else now
+    progress.stage = Stage.AWAITING
+    progress.final_settled = True
+    progress.release = way is HandOver.END_CONTAINER
+    progress.change_current(ended_at=instant, end="handed over")
+    open_outage(progress, progress.job.epoch, instant, now, final)
+    progress.show(state=JobState.CHECKPOINT_SUCCEEDED)
+    level = "error" if way is HandOver.KEEP_ONLY else "info"
+    progress.tell(now, "handed over", _HANDED_OVER[way], level)
+
+
+def _exited(progress: JobProgress, report: NodeReport) -> None:
+    current = progress.current
+    if current is None or current.end is not None:
+        return
+    progress.change_current(ended_at=report.at, end="exited")
+    progress.stage = Stage.EXITED
+    progress.tell(report.at, "exited", f"The container on {report.instance_id} ended; Batch is asked what follows.")
+
+
+def hear_notice(progress: JobProgress, notice: Notice, now: datetime) -> bool:
+    """AWS announced that an instance goes, or should be left. False: known, or not the node that holds the job."""
+    current = progress.current
+    if current is None or progress.stage not in HOLDS_CONTAINER or notice.instance_id != current.instance_id:
+        return False
+    if not progress.first_time(f"notice {progress.job.epoch} {notice.notice_id}"):
+        return False
+    if notice.kind is NoticeKind.REBALANCE:
+        enabled = progress.configuration is not None and progress.configuration.checkpoint.enabled
+        progress.checkpoint_now = enabled and progress.stage is Stage.RUNNING
+        what = ": a checkpoint is taken at once" if progress.checkpoint_now else ""
+        progress.tell(now, "rebalance", f"AWS recommends leaving {notice.instance_id}{what}.")
+        return True
+    progress.notice = notice
+    progress.interrupted_epochs = [*progress.interrupted_epochs, progress.job.epoch]
+    when = f" at {notice.deadline:%H:%M:%S} UTC" if notice.deadline else ""
+    progress.tell(now, "notice", f"AWS takes {notice.instance_id} back{when}.", "warning")
+    if progress.stage is Stage.PREPARING:
+        # Its container is held by the runtime until the host dies; another node will ask.
+        progress.stage = Stage.AWAITING
+    return True

@@ -1,0 +1,255 @@
+"""What the workflow of a job knows. No Temporal in here: time is an argument.
+
+`JobProgress` survives continue-as-new whole. `Job` is the part that people are shown: every change of it goes through
+`show`, every line of its timeline through `tell`, so that the records know what is new. How reports change it stands in
+job_reports, what the end of a container means in job_endings.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+
+from perdure.contracts.control import BatchJob
+from perdure.contracts.protection import AttachReply, AttachRequest, JobProtectionInput, Verdict
+from perdure.domain.configuration import EffectiveConfiguration, SystemConfiguration, effective_configuration
+from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.nodes import Notice
+from perdure.domain.outages import Milestones
+from perdure.domain.retries import RetryStrategy, choose_hand_over
+from perdure.domain.values import format_duration
+from perdure.domain.volumes import JobVolume
+
+REMEMBERED = 256
+"""Keys of reports, notices and checkpoints that are kept to recognise a repetition."""
+MOST_EVENTS = 1000
+"""Timeline lines kept for a database that is away; the oldest go first."""
+
+
+class Stage(StrEnum):
+    """What the workflow is doing; finer than the states that people are shown."""
+
+    AWAITING = "awaiting a container"
+    PREPARING = "preparing a container"
+    STARTING = "container starting"
+    RUNNING = "running"
+    EXITED = "exited, asking Batch"
+    FINISHED = "finished"
+
+
+HOLDS_CONTAINER = frozenset({Stage.PREPARING, Stage.STARTING, Stage.RUNNING})
+
+
+class JobProgress(BaseModel):
+    """Everything the workflow carries from run to run. Mutable; owned by one workflow."""
+
+    job: Job
+    stage: Stage = Stage.AWAITING
+    revision: int = 1
+    sequence: int = 0
+    unrecorded: list[JobEvent] = Field(default_factory=list)
+    unprotected: bool = False
+    request: AttachRequest | None = None
+    """The newest accepted container's."""
+    reply: AttachReply | None = None
+    """Its plan, once made …"""
+    verdict: Verdict | None = None
+    """… and before that, what it will start from."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    configuration: EffectiveConfiguration | None = None
+    retry: RetryStrategy = RetryStrategy()
+    volume: JobVolume | None = None
+    volumes_lost: int = 0
+    keep_volume: str = ""
+    """Why the volume outlives the finished job; empty: it does not."""
+    release: bool = False
+    """The node let go of the volume: detach it, so that the next node need not wait."""
+    notice: Notice | None = None
+    """The interruption of the node that holds the newest container."""
+    interrupted_epochs: list[int] = Field(default_factory=list)
+    final_settled: bool = False
+    """The final checkpoint is taken, or never will be: nothing more is to be asked of that node."""
+    out_of_touch: bool = False
+    """The node did not answer; only Batch can tell."""
+    due_from: datetime | None = None
+    """The interval counts from here: the last freeze, or the start."""
+    checkpoint_now: bool = False
+    clean_since: datetime | None = None
+    """When the job last started from nothing …"""
+    clean_epoch: int = 0
+    """… and since which epoch nothing older is used."""
+    milestones: Milestones = Milestones()
+    failed_rungs: dict[int, int] = Field(default_factory=dict)
+    """How often a checkpoint failed on sound nodes, by number."""
+    quarantined: list[int] = Field(default_factory=list)
+    seen: list[str] = Field(default_factory=list)
+
+    def show(self, **changes: object) -> None:
+        """Change what people see of the job."""
+        changed = self.job.model_copy(update=changes)
+        if changed != self.job:
+            self.job = changed
+            self.revision += 1
+
+    def tell(self, at: datetime, kind: str, message: str, level: str = "info", epoch: int | None = None) -> None:
+        """Add a line to the timeline."""
+        self.sequence += 1
+        self.revision += 1
+        line = JobEvent(
+            sequence=self.sequence,
+            at=at,
+            kind=kind,
+            message=message,
+            level=level,
+            epoch=epoch or self.job.epoch or None,
+        )
+        self.unrecorded = [*self.unrecorded, line][-MOST_EVENTS:]
+
+    def recorded(self, up_to_sequence: int) -> None:
+        """The lines up to that sequence are in the database."""
+        self.unrecorded = [line for line in self.unrecorded if line.sequence > up_to_sequence]
+
+    def first_time(self, key: str) -> bool:
+        """Whether this key is new; remembers it."""
+        if key in self.seen:
+            return False
+        self.seen = [*self.seen, key][-REMEMBERED:]
+        return True
+
+    @property
+    def finished(self) -> bool:
+        """Batch will not run the job again, or does not know it."""
+        return self.stage is Stage.FINISHED
+
+    @property
+    def current(self) -> Attempt | None:
+        """The newest accepted container."""
+        return self.job.attempts[-1] if self.job.attempts else None
+
+    @property
+    def open_outage(self) -> Outage | None:
+        """The outage that has not ended, if the job stands still because of a reclaim."""
+        return next((one for one in self.job.outages if one.ended_at is None), None)
+
+    @property
+    def doubtful(self) -> bool:
+        """The container may be gone without anybody telling us: Batch is worth asking."""
+        return self.out_of_touch or self.notice is not None or self.stage is Stage.STARTING
+
+    def change_current(self, **changes: object) -> None:
+        """Change the newest attempt as people see it."""
+        if self.current is not None:
+            self.show(attempts=[*self.job.attempts[:-1], self.current.model_copy(update=changes)])
+
+    def accept(self, request: AttachRequest, now: datetime) -> int | None:
+        """The epoch of this container: its own if it asked before, a new one if it is the newest, None if it is fenced.
+
+        A container that dies while it starts may repeat its attempt number; a lower number is always an older one.
+        """
+        for attempt in self.job.attempts:
+            if (attempt.instance_id, attempt.container_id) == (request.instance_id, request.container_id):
+                return attempt.epoch if attempt.epoch == self.job.epoch else None
+        before = self.current
+        if before is not None:
+            if request.attempt < before.attempt:
+                return None
+            if before.ended_at is None:
+                self.change_current(ended_at=now, end="node lost" if before.started_at else "replaced")
+        epoch = self.job.epoch + 1
+        attempt = Attempt(
+            epoch=epoch,
+            attempt=request.attempt,
+            instance_id=request.instance_id,
+            zone=request.zone,
+            container_id=request.container_id,
+            accepted_at=now,
+        )
+        self.request, self.reply, self.verdict, self.notice = request, None, None, None
+        self.final_settled = self.out_of_touch = self.checkpoint_now = self.release = False
+        self.stage = Stage.PREPARING
+        self.show(
+            epoch=epoch,
+            attempts=[*self.job.attempts, attempt],
+            shared_mounts=request.shared_mounts,
+            state=JobState.CREATING if epoch == 1 else JobState.RESTORE_VOLUME_UNREADY,
+        )
+        self.tell(now, "attached", f"Attempt {request.attempt} arrived on {request.instance_id} in {request.zone}.")
+        return epoch
+
+    def know_batch(self, batch: BatchJob, request: AttachRequest) -> None:
+        """Take over what Batch says, while a container is being prepared."""
+        self.retry = batch.retry
+        self.environment = request.environment
+        self.show(
+            name=batch.name,
+            queue=batch.queue,
+            vcpus=batch.vcpus,
+            memory_mib=batch.memory_mib,
+            created_at=batch.created_at or self.job.created_at,
+            batch_status=batch.status,
+            hand_over=choose_hand_over(batch.retry, request.attempt).value,
+            attempts_left=max(0, batch.retry.attempts - request.attempt),
+        )
+
+    def configure(self, system: SystemConfiguration, now: datetime) -> None:
+        """Apply the system's configuration under the job's own; it holds from the next interval on."""
+        first = self.configuration is None
+        self.configuration, warnings = effective_configuration(system, self.environment)
+        checkpoint = self.configuration.checkpoint
+        interval = checkpoint.interval_seconds if checkpoint.enabled else 0.0
+        if first:
+            for warning in warnings:
+                self.tell(now, "configuration", f"{warning}.", "warning")
+        elif interval != self.job.interval_seconds:
+            words = f"every {format_duration(interval)}" if interval else "off"
+            self.tell(now, "configuration", f"Periodic checkpoints are now {words}.")
+        self.show(
+            interval_seconds=interval,
+            interval_source=self.configuration.interval_source,
+            diagnosis=checkpoint.diagnosis,
+        )
+
+    def next_due(self) -> datetime | None:
+        """When the next periodic checkpoint is due; None while they are off."""
+        if self.configuration is None or self.due_from is None or not self.configuration.checkpoint.enabled:
+            return None
+        interval = self.configuration.checkpoint.interval_seconds
+        return self.due_from + timedelta(seconds=interval) if interval > 0 else None
+
+    def has_volume(self, volume: JobVolume) -> None:
+        """The job volume is this one, in this place."""
+        self.volume = volume
+        self.show(volume_id=volume.volume_id, volume_zone=volume.zone)
+
+    def plan(self, request: AttachRequest, verdict: Verdict, now: datetime) -> None:
+        """The container may start: its volume is there."""
+        assert self.volume is not None and self.current is not None
+        self.reply = AttachReply(
+            verdict=verdict,
+            epoch=self.job.epoch,
+            volume_id=self.volume.volume_id,
+            configuration=self.configuration,
+            retry=self.retry,
+            attempts_made=request.attempt,
+            hand_over=choose_hand_over(self.retry, request.attempt),
+            quarantined=self.quarantined,
+        )
+        self.milestones = self.milestones.model_copy(update={"accepted_at": self.current.accepted_at, "ready_at": now})
+        self.stage = Stage.STARTING
+        self.show(state=JobState.CREATED if verdict is Verdict.FRESH else JobState.RESTORING)
+
+    def leave_unprotected(self, reason: str, now: datetime) -> None:
+        """Perdure keeps its hands off this job."""
+        self.unprotected = True
+        self.reply = AttachReply(verdict=Verdict.UNPROTECTED, reason=reason, epoch=self.job.epoch)
+        self.stage = Stage.AWAITING
+        self.show(state=JobState.RUNNING)
+        self.tell(now, "unprotected", f"The job runs unprotected: {reason}.", "warning")
+
+
+class JobStart(JobProtectionInput):
+    """What a run of the workflow begins with; `carried` by continue-as-new."""
+
+    carried: JobProgress | None = None

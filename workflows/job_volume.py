@@ -1,0 +1,203 @@
+"""The job volume's way: made, brought to the node that needs it, freed by the one that goes, deleted in the end.
+
+Called by the job's workflow only. A volume is taken to be attached where an attach was asked for, whether or not an
+answer came: the next node then detaches it first, and both calls are idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.contracts import names
+    from perdure.contracts.control import AttachVolume, CreateVolume, DetachVolume, VolumeActivities, VolumeRef
+    from perdure.contracts.migration import MigrationInput, MigrationResult
+    from perdure.contracts.protection import AttachRequest
+    from perdure.domain.configuration import JobVolumeConfiguration
+    from perdure.domain.errors import PerdureError, VolumeGone
+    from perdure.domain.volumes import JobVolume, VolumeStep, client_token, next_volume_step
+    from workflows import options
+    from workflows.job_state import JobProgress
+
+T = TypeVar("T")
+
+
+class Race(Protocol):
+    """Awaits an activity as long as its result is wanted; raises when it no longer is."""
+
+    def __call__(self, work: workflow.ActivityHandle[T]) -> Awaitable[T]: ...
+
+
+def caused_by(problem: BaseException, error: type[PerdureError]) -> bool:
+    """Whether an activity (or one of a child workflow's) failed with that error of ours."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, ApplicationError) and cause.type == error.__name__:
+            return True
+        cause = cause.__cause__
+    return False
+
+
+async def bring_volume(progress: JobProgress, request: AttachRequest, race: Race) -> None:
+    """Have the job volume attached to the asking node. Raises ActivityError or ChildWorkflowError, and what `race`
+    raises; called again, it goes on from where the volume then is."""
+    assert progress.configuration is not None
+    settings = progress.configuration.job_volume
+    while True:
+        try:
+            match next_volume_step(progress.volume, request.zone, request.instance_id):
+                case VolumeStep.CREATE:
+                    await _create(progress, request, settings, race)
+                case VolumeStep.MIGRATE:
+                    await _migrate(progress, request, settings)
+                case VolumeStep.ATTACH | VolumeStep.KEEP:
+                    await _attach(progress, request, race)
+                    return
+        except (ActivityError, ChildWorkflowError) as problem:
+            if progress.volume is None or not caused_by(problem, VolumeGone):
+                raise
+            gone = progress.volume.volume_id
+            progress.volume, progress.volumes_lost = None, progress.volumes_lost + 1
+            progress.show(checkpoints=[], volume_id=None, volume_zone=None)
+            message = f"Volume {gone} no longer exists, and the job's checkpoints with it: the job starts clean."
+            progress.tell(workflow.now(), "volume lost", message, "error")
+
+
+async def _create(progress: JobProgress, request: AttachRequest, settings: JobVolumeConfiguration, race: Race) -> None:
+    work = workflow.start_activity_method(
+        VolumeActivities.create_volume,
+        CreateVolume(
+            job_id=progress.job.job_id,
+            zone=request.zone,
+            volume_type=settings.volume_type,
+            size_gib=settings.size_gib,
+            # Not by epoch: a second container must find the volume that was made for the first.
+            token=client_token(progress.job.job_id, "volume", progress.volumes_lost, request.zone),
+            tags=settings.tags,
+        ),
+        summary=f"{settings.size_gib} GiB {settings.volume_type} in {request.zone}",
+        **options.VOLUME,
+    )
+    volume = await race(work)
+    progress.has_volume(volume)
+    progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} was made in {volume.zone}.")
+
+
+async def _attach(progress: JobProgress, request: AttachRequest, race: Race) -> None:
+    volume = progress.volume
+    assert volume is not None
+    if volume.attached_to not in {None, request.instance_id}:
+        volume = await _detach(progress, volume, race)
+    progress.has_volume(volume.model_copy(update={"attached_to": request.instance_id}))
+    work = workflow.start_activity_method(
+        VolumeActivities.attach_volume,
+        AttachVolume(volume_id=volume.volume_id, instance_id=request.instance_id),
+        summary=f"{volume.volume_id} to {request.instance_id}",
+        **options.VOLUME,
+    )
+    await race(work)
+
+
+async def _detach(progress: JobProgress, volume: JobVolume, race: Race) -> JobVolume:
+    """Wait for the instance that went to let go, and keep the seconds that took."""
+    since = workflow.time()
+    work = workflow.start_activity_method(
+        VolumeActivities.detach_volume,
+        DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+        summary=f"{volume.volume_id} from {volume.attached_to}",
+        **options.VOLUME,
+    )
+    await race(work)
+    _spent_detaching(progress, workflow.time() - since)
+    free = volume.model_copy(update={"attached_to": None})
+    progress.has_volume(free)
+    return free
+
+
+async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobVolumeConfiguration) -> None:
+    """Never given up half-way, even if a newer container comes meanwhile: that one goes on from where this ends."""
+    volume = progress.volume
+    assert volume is not None
+    progress.tell(workflow.now(), "migration", f"Volume {volume.volume_id} moves from {volume.zone} to {request.zone}.")
+    moved: MigrationResult = await workflow.execute_child_workflow(
+        names.VOLUME_MIGRATION,
+        MigrationInput(
+            job_id=progress.job.job_id,
+            epoch=progress.job.epoch,
+            volume=volume,
+            zone=request.zone,
+            volume_type=settings.volume_type,
+            tags=settings.tags,
+        ),
+        id=names.migration_workflow_id(progress.job.job_id, progress.job.epoch),
+        result_type=MigrationResult,
+        task_queue=names.CONTROL_QUEUE,
+        parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        static_summary=f"{volume.zone} → {request.zone}: {volume.volume_id}",
+    )
+    _spent_detaching(progress, moved.phases.get("detached", 0.0))
+    progress.has_volume(moved.volume)
+    progress.tell(workflow.now(), "migration", f"The volume is {moved.volume.volume_id} in {moved.volume.zone} now.")
+    if moved.left_behind:
+        left = ", ".join(moved.left_behind)
+        progress.tell(workflow.now(), "left behind", f"{left} could not be deleted and still costs money.", "warning")
+
+
+def _spent_detaching(progress: JobProgress, seconds: float) -> None:
+    known = progress.milestones
+    progress.milestones = known.model_copy(update={"detach_seconds": known.detach_seconds + seconds})
+
+
+async def free_volume(progress: JobProgress, race: Race) -> None:
+    """The node unmounted the volume: have it `available` before the next node asks. No harm if that fails: the next
+    node's attach begins with the same call."""
+    progress.release = False
+    volume = progress.volume
+    if volume is None or volume.attached_to is None:
+        return
+    work = workflow.start_activity_method(
+        VolumeActivities.detach_volume,
+        DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+        summary=f"{volume.volume_id} from {volume.attached_to}, inside the notice",
+        **options.VOLUME,
+    )
+    await race(work)
+    progress.has_volume(volume.model_copy(update={"attached_to": None}))
+    progress.milestones = progress.milestones.model_copy(update={"available_at": workflow.now()})
+    progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")
+
+
+async def put_away_volume(progress: JobProgress) -> None:
+    """The job is over: delete its volume, unless there is a reason to keep it."""
+    volume = progress.volume
+    if volume is None:
+        return
+    if progress.keep_volume:
+        message = f"Volume {volume.volume_id} with the job's checkpoints is kept: {progress.keep_volume}."
+        progress.tell(workflow.now(), "kept", message, "warning")
+        return
+    try:
+        await workflow.execute_activity_method(
+            VolumeActivities.detach_volume,
+            DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+            summary=f"{volume.volume_id}: the job is over",
+            **options.CLEAN_UP,
+        )
+        await workflow.execute_activity_method(
+            VolumeActivities.delete_volume,
+            VolumeRef(volume_id=volume.volume_id),
+            summary=f"delete {volume.volume_id}",
+            **options.CLEAN_UP,
+        )
+    except ActivityError as problem:
+        if not caused_by(problem, VolumeGone):
+            message = f"Volume {volume.volume_id} could not be deleted and still costs money: {problem.cause}"
+            progress.tell(workflow.now(), "left behind", message, "error")
+            return
+    progress.volume = None
+    progress.show(volume_id=None, volume_zone=None, checkpoints=[])
+    progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is deleted.")

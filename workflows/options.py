@@ -1,0 +1,80 @@
+"""Time limits and retries of the activities that workflows call, each with its reason. Durations in seconds.
+
+A time-out means unknown, never failed: whoever catches one looks for evidence before saying that something is lost.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TypedDict
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.domain.errors import NOT_RETRYABLE
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of an activity call."""
+
+    schedule_to_close_timeout: timedelta
+    schedule_to_start_timeout: timedelta
+    start_to_close_timeout: timedelta
+    heartbeat_timeout: timedelta
+    retry_policy: RetryPolicy
+
+
+_ONCE = RetryPolicy(maximum_attempts=1)
+_PATIENT = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    maximum_interval=timedelta(seconds=15),
+    non_retryable_error_types=NOT_RETRYABLE,
+)
+
+# A look at Batch or EC2. Given up after a minute; whoever asks has a timer of its own and asks again.
+LOOK = Options(
+    start_to_close_timeout=timedelta(seconds=30), schedule_to_close_timeout=timedelta(seconds=60), retry_policy=_PATIENT
+)
+
+# A container waits for this one: better the values known before than a late start.
+CONFIGURATION = Options(
+    start_to_close_timeout=timedelta(seconds=5), schedule_to_close_timeout=timedelta(seconds=10), retry_policy=_PATIENT
+)
+
+# Records must be written in the end, however long the database is away.
+SURELY = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_PATIENT)
+
+# Volume calls poll until the volume is in the wanted state and heartbeat at each look. A volume can take minutes to be
+# let go of by a dying instance, and as long as a live one has it mounted it takes for ever.
+VOLUME = Options(
+    start_to_close_timeout=timedelta(hours=2), heartbeat_timeout=timedelta(seconds=60), retry_policy=_PATIENT
+)
+
+# The same where a person waits for the end of a finished job: what is left then is the reconciler's.
+CLEAN_UP = Options(
+    start_to_close_timeout=timedelta(minutes=30),
+    schedule_to_close_timeout=timedelta(minutes=30),
+    heartbeat_timeout=timedelta(seconds=60),
+    retry_policy=_PATIENT,
+)
+
+
+def periodic_checkpoint(limit: timedelta) -> Options:
+    """Tried once: the next tick is the retry. Nobody serving the queue for 30 s means that the node is out of reach."""
+    return Options(
+        schedule_to_start_timeout=timedelta(seconds=30),
+        start_to_close_timeout=limit,
+        heartbeat_timeout=timedelta(seconds=15),
+        retry_policy=_ONCE,
+    )
+
+
+def final_checkpoint(limit: timedelta) -> Options:
+    """Two minutes are left: what does not start within 10 s or beat within 5 s is asked again and joins what runs."""
+    return Options(
+        schedule_to_start_timeout=timedelta(seconds=10),
+        start_to_close_timeout=limit,
+        heartbeat_timeout=timedelta(seconds=5),
+        retry_policy=_ONCE,
+    )

@@ -1,0 +1,100 @@
+"""Brings a job volume to another zone: let go of → snapshot → volume there → the old ones deleted.
+
+A child of the job's workflow with a page of its own in the UI. It outlives its parent's runs: half a migration would
+leave the job's only checkpoint in a snapshot that nobody knows.
+"""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.contracts import names
+    from perdure.contracts.control import (
+        CreateSnapshot,
+        CreateVolume,
+        DetachVolume,
+        SnapshotRef,
+        VolumeActivities,
+        VolumeRef,
+    )
+    from perdure.contracts.migration import MigrationInput, MigrationResult
+    from perdure.domain.volumes import client_token
+    from workflows.options import LOOK, VOLUME
+
+
+@workflow.defn(name=names.VOLUME_MIGRATION)
+class VolumeMigration:
+    """One move of one volume. Each step is idempotent by a key made of the job, the epoch and the volume."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, float] = {}
+        self._since = 0.0
+
+    @workflow.run
+    async def run(self, move: MigrationInput) -> MigrationResult:
+        """The volume in its new zone, available. Fails with VolumeGone when there is nothing left to move."""
+        old = move.volume
+        self._since = workflow.time()
+        await workflow.execute_activity_method(
+            VolumeActivities.detach_volume,
+            DetachVolume(volume_id=old.volume_id, instance_id=old.attached_to),
+            summary=f"wait until {old.volume_id} is available in {old.zone}",
+            **VOLUME,
+        )
+        self._done("detached")
+        snapshot = await workflow.execute_activity_method(
+            VolumeActivities.create_snapshot,
+            CreateSnapshot(
+                volume_id=old.volume_id,
+                job_id=move.job_id,
+                token=client_token(move.job_id, move.epoch, "snapshot", old.volume_id),
+                tags=move.tags,
+            ),
+            summary=f"snapshot of {old.volume_id}",
+            **VOLUME,
+        )
+        self._done("snapshot")
+        volume = await workflow.execute_activity_method(
+            VolumeActivities.create_volume,
+            CreateVolume(
+                job_id=move.job_id,
+                zone=move.zone,
+                volume_type=move.volume_type,
+                size_gib=old.size_gib,
+                token=client_token(move.job_id, move.epoch, "volume", old.volume_id, move.zone),
+                snapshot_id=snapshot.snapshot_id,
+                tags=move.tags,
+            ),
+            summary=f"volume from {snapshot.snapshot_id} in {move.zone}",
+            **VOLUME,
+        )
+        self._done("created")
+        left_behind = await self._delete_old(old.volume_id, snapshot)
+        self._done("deleted")
+        return MigrationResult(
+            volume=volume.model_copy(update={"formatted": old.formatted}), phases=self._phases, left_behind=left_behind
+        )
+
+    async def _delete_old(self, volume_id: str, snapshot: SnapshotRef) -> list[str]:
+        """Delete what is no longer needed. The job waits for its volume, so this is tried for a minute at most; returns
+        the ids that stay behind."""
+        left_behind = []
+        try:
+            await workflow.execute_activity_method(
+                VolumeActivities.delete_volume, VolumeRef(volume_id=volume_id), summary=f"delete {volume_id}", **LOOK
+            )
+        except ActivityError:
+            left_behind.append(volume_id)
+        try:
+            await workflow.execute_activity_method(
+                VolumeActivities.delete_snapshot, snapshot, summary=f"delete {snapshot.snapshot_id}", **LOOK
+            )
+        except ActivityError:
+            left_behind.append(snapshot.snapshot_id)
+        return left_behind
+
+    def _done(self, step: str) -> None:
+        self._phases[step] = round(workflow.time() - self._since, 3)
+        self._since = workflow.time()
