@@ -65,11 +65,12 @@ class ApiSettings(_Settings):
     temporal_ui_url: str = "http://127.0.0.1:8233"
 
 
-async def connect_temporal() -> Client:
+async def connect_temporal(*, lazy: bool = True) -> Client:
     """A Temporal client from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_… or Temporal's own file.
 
-    Connects lazily, so that a process can start while the server is away.
+    Connects lazily, so that a process can start while the server is away. Workers cannot use a lazy client: with
+    `lazy` off, RuntimeError says that the server is out of reach.
     """
     options = ClientConfig.load_client_connect_config()
     options.setdefault("target_host", "127.0.0.1:7233")
-    return await Client.connect(**options, data_converter=pydantic_data_converter, lazy=True)
+    return await Client.connect(**options, data_converter=pydantic_data_converter, lazy=lazy)
