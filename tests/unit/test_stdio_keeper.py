@@ -97,6 +97,7 @@ def test_both_streams_reach_the_files_and_the_old_readers(kept: Kept, tmp_path: 
     assert read_all(kept.out_reader) == b"one\n"
     assert read_all(kept.err_reader) == b"two\n"
     assert kept.process.wait(10) == 0
+    assert not kept.control.exists(), "a missing socket says that the files are complete"
     assert (tmp_path / "stdout").read_bytes() == b"one\n"
     assert (tmp_path / "stderr").read_bytes() == b"two\n"
 

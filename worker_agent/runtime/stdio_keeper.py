@@ -325,6 +325,9 @@ def main(argv: list[str]) -> int:
         os.read(sync, 8)
     os.close(sync)
     keeper.run()
+    # No socket says: the job closed both streams, and all it wrote is in the files. A keeper that was killed leaves it.
+    with contextlib.suppress(OSError):
+        os.unlink(control)
     return 0
 
 
