@@ -1,0 +1,1 @@
+"""The database: tables, queries (one module per question asked), migrations. SQLite by default, PostgreSQL by URL."""

@@ -1,0 +1,144 @@
+"""Jobs: written as their workflows tell, read one at a time, as pages, with their timelines, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import and_, delete, func, or_, update
+from sqlmodel import Session, SQLModel, col, select
+
+from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.errors import UnknownJob
+from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.records.pages import Page, decode_cursor, encode_cursor
+from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow
+
+LISTS = {"attempts", "checkpoints", "outages"}
+"""Fields of Job that are tables of their own."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Row = TypeVar("Row", bound=SQLModel)
+
+
+def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision: int) -> bool:
+    """Store the job as it is at `revision`, and the timeline lines not yet stored. Key: (job_id, revision).
+
+    False: the same or a newer revision is stored already, and the job stays as it is; lines are added all the same.
+    """
+    known = session.get(JobRow, job.job_id)
+    newer = known is None or known.revision < revision
+    if newer:
+        session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision))
+        session.flush()  # the lists below refer to it
+        _replace_lists(session, job)
+    _add_events(session, job.job_id, events)
+    return newer
+
+
+def _replace_lists(session: Session, job: Job) -> None:
+    for attempt in job.attempts:
+        session.merge(AttemptRow(job_id=job.job_id, **_plain(attempt.model_dump())))
+    session.execute(delete(OutageRow).where(col(OutageRow.job_id) == job.job_id))
+    for outage in job.outages:
+        session.merge(OutageRow(job_id=job.job_id, **_plain(outage.model_dump())))
+    session.execute(update(CheckpointRow).where(col(CheckpointRow.job_id) == job.job_id).values(offered=False))
+    for checkpoint in job.checkpoints:
+        session.merge(CheckpointRow(job_id=job.job_id, offered=True, **_plain(checkpoint.model_dump())))
+
+
+def _add_events(session: Session, job_id: str, events: Sequence[JobEvent]) -> None:
+    if not events:
+        return
+    first = min(event.sequence for event in events)
+    mine = select(EventRow.sequence).where(EventRow.job_id == job_id, EventRow.sequence >= first)
+    known = set(session.exec(mine).all())
+    session.add_all(EventRow(job_id=job_id, **event.model_dump()) for event in events if event.sequence not in known)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Enumerations as their words: drivers disagree about subclasses of str."""
+    return {name: str(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """One job with everything. Raises UnknownJob."""
+    row = session.get(JobRow, job_id)
+    if row is None:
+        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+    return _jobs(session, [row])[0]
+
+
+def list_jobs(
+    session: Session,
+    *,
+    limit: int = 50,
+    after: str | None = None,
+    states: Collection[JobState] = (),
+    queue: str | None = None,
+) -> Page[Job]:
+    """Jobs, newest first, that are in one of `states` (empty: any) and in `queue` (None: any).
+
+    `after` is the `next` of the page before; ConfigurationInvalid when it is anything else.
+    """
+    query = select(JobRow).order_by(col(JobRow.created_at).desc(), col(JobRow.job_id).desc()).limit(limit + 1)
+    if states:
+        query = query.where(col(JobRow.state).in_([state.value for state in states]))
+    if queue is not None:
+        query = query.where(JobRow.queue == queue)
+    if after is not None:
+        micros, job_id = decode_cursor(after, int, str)
+        instant = _EPOCH + timedelta(microseconds=int(micros))
+        same = and_(col(JobRow.created_at) == instant, col(JobRow.job_id) < job_id)
+        query = query.where(or_(col(JobRow.created_at) < instant, same))
+    rows = session.exec(query).all()
+    page = rows[:limit]
+    more = None
+    if len(rows) > limit:
+        more = encode_cursor((page[-1].created_at - _EPOCH) // timedelta(microseconds=1), page[-1].job_id)
+    return Page(items=_jobs(session, page), next=more)
+
+
+def _jobs(session: Session, rows: Sequence[JobRow]) -> list[Job]:
+    """Jobs with their lists: one query per list, however many jobs."""
+    ids = [row.job_id for row in rows]
+    attempts = _children(session, AttemptRow, ids, AttemptRow.epoch)
+    outages = _children(session, OutageRow, ids, OutageRow.started_at)
+    checkpoints = _children(session, CheckpointRow, ids, CheckpointRow.number)
+    return [
+        Job(
+            **row.model_dump(exclude={"revision"}),
+            attempts=[Attempt.model_validate(one.model_dump()) for one in attempts if one.job_id == row.job_id],
+            outages=[Outage.model_validate(one.model_dump()) for one in outages if one.job_id == row.job_id],
+            checkpoints=[
+                Checkpoint.model_validate(one.model_dump())
+                for one in checkpoints
+                if one.job_id == row.job_id and one.offered
+            ],
+        )
+        for row in rows
+    ]
+
+
+def _children(session: Session, table: type[Row], ids: list[str], order: Any) -> Sequence[Row]:
+    return session.exec(select(table).where(col(table.job_id).in_(ids)).order_by(order)).all()  # type: ignore[attr-defined]
+
+
+def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit: int = 500) -> list[JobEvent]:
+    """The job's timeline after `after_sequence`, oldest first. Raises UnknownJob."""
+    if session.get(JobRow, job_id) is None:
+        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+    query = (
+        select(EventRow)
+        .where(EventRow.job_id == job_id, EventRow.sequence > after_sequence)
+        .order_by(col(EventRow.sequence))
+        .limit(limit)
+    )
+    return [JobEvent.model_validate(row.model_dump()) for row in session.exec(query)]
+
+
+def count_jobs(session: Session) -> dict[JobState, int]:
+    """How many jobs are in each state that occurs."""
+    counted = session.exec(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
+    return {JobState(state): number for state, number in counted}

@@ -1,0 +1,160 @@
+"""The tables, and how each maps to the domain. Nothing outside this package sees a row.
+
+Instants are integers, microseconds since 1970 UTC: they sort and compare alike in SQLite and PostgreSQL. A test per
+table keeps its columns in step with the fields of its domain model.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Dialect, Index, TypeDecorator
+from sqlmodel import Field, SQLModel
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time, stored as microseconds since 1970 UTC. A naive datetime is refused."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To the database."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        return None if value is None else _EPOCH + timedelta(microseconds=int(value))
+
+
+class JobRow(SQLModel, table=True):
+    """A job without its lists; `revision` is the workflow's count of changes."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_newest", "created_at", "job_id"),
+        Index("ix_jobs_state", "state", "created_at", "job_id"),
+        Index("ix_jobs_queue", "queue", "created_at", "job_id"),
+    )
+
+    job_id: str = Field(primary_key=True)
+    revision: int
+    name: str
+    queue: str
+    state: str
+    batch_status: str | None
+    exit_code: int | None
+    vcpus: float | None
+    memory_mib: int | None
+    created_at: datetime = Field(sa_type=Instant)
+    finished_at: datetime | None = Field(sa_type=Instant)
+    interval_seconds: float | None
+    interval_source: str
+    diagnosis: bool
+    epoch: int
+    checkpoints_committed: int
+    checkpoint_failures: int
+    protections: int
+    volume_id: str | None
+    volume_zone: str | None
+    shared_mounts: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    max_rootfs_bytes: int | None = Field(sa_type=BigInteger)
+    hand_over: str | None
+    attempts_left: int | None
+
+
+class AttemptRow(SQLModel, table=True):
+    """One accepted container of a job."""
+
+    __tablename__ = "attempts"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
+    epoch: int = Field(primary_key=True)
+    attempt: int
+    instance_id: str = Field(index=True)
+    zone: str
+    container_id: str
+    accepted_at: datetime = Field(sa_type=Instant)
+    started_at: datetime | None = Field(sa_type=Instant)
+    restored_from: int | None
+    ended_at: datetime | None = Field(sa_type=Instant)
+    end: str | None
+
+
+class CheckpointRow(SQLModel, table=True):
+    """One committed checkpoint. Those of the past stay as history; `offered` ones can be restored."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
+    epoch: int = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    offered: bool
+    kind: str
+    frozen_at: datetime = Field(sa_type=Instant)
+    committed_at: datetime = Field(sa_type=Instant)
+    image_bytes: int = Field(sa_type=BigInteger)
+    phases: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class OutageRow(SQLModel, table=True):
+    """One time a job stood still because a node went."""
+
+    __tablename__ = "outages"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
+    epoch: int = Field(primary_key=True)
+    kind: str
+    started_at: datetime = Field(sa_type=Instant)
+    ended_at: datetime | None = Field(sa_type=Instant)
+    seconds: float | None
+    phases: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
+    restored_from: int | None
+    work_lost_seconds: float | None
+
+
+class EventRow(SQLModel, table=True):
+    """One line of a job's timeline. Appended, never changed."""
+
+    __tablename__ = "events"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
+    sequence: int = Field(primary_key=True)
+    at: datetime = Field(sa_type=Instant)
+    kind: str
+    message: str
+    level: str
+    epoch: int | None
+
+
+class NodeRow(SQLModel, table=True):
+    """A worker instance. Its notice is kept as JSON: it is only ever read with the node."""
+
+    __tablename__ = "nodes"
+
+    instance_id: str = Field(primary_key=True)
+    zone: str
+    instance_type: str
+    state: str = Field(index=True)
+    agent_version: str
+    first_seen_at: datetime | None = Field(sa_type=Instant)
+    changed_at: datetime | None = Field(sa_type=Instant)
+    notice: dict[str, Any] | None = Field(sa_column=Column(JSON(none_as_null=True)))
+
+
+class ConfigurationRow(SQLModel, table=True):
+    """The system configuration as it was saved; the highest number holds, the others are its history."""
+
+    __tablename__ = "configuration"
+
+    number: int | None = Field(default=None, primary_key=True)
+    at: datetime = Field(sa_type=Instant)
+    by: str
+    configuration: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
