@@ -1,0 +1,122 @@
+"""The control worker, `python -m activities`: workflows and control-plane activities on the queue `control`.
+
+Waits for Temporal as long as it takes; brings the database up to date first. SIGTERM or SIGINT ends it gracefully.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import structlog
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from activities.batch import BatchLookups
+from activities.instances import InstanceLookups
+from activities.records import Records
+from activities.volumes import Volumes
+from perdure.contracts import names
+from perdure.logs import configure_logs
+from perdure.records.database import migrate, open_engine
+from perdure.settings import ControlSettings, connect_temporal
+from workflows.job_protection import JobProtection
+from workflows.node_watch import NodeWatch
+from workflows.volume_migration import VolumeMigration
+
+log = structlog.get_logger("control")
+
+
+async def serve(settings: ControlSettings) -> None:
+    """Serve until a signal asks to stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    engine = open_engine(settings.database_url)
+    await asyncio.to_thread(migrate, engine)
+    client = await connect_temporal()
+    if not await wait_for_temporal(client, stop):
+        return
+    await register_search_attributes(client)
+    batch, instances = BatchLookups(), InstanceLookups()
+    volumes, records = Volumes(settings.volume_poll), Records(engine)
+    worker = Worker(
+        client,
+        task_queue=names.CONTROL_QUEUE,
+        workflows=[JobProtection, VolumeMigration, NodeWatch],
+        activities=[
+            batch.describe_job,
+            instances.instance_state,
+            volumes.create_volume,
+            volumes.attach_volume,
+            volumes.detach_volume,
+            volumes.create_snapshot,
+            volumes.delete_volume,
+            volumes.delete_snapshot,
+            records.record_job,
+            records.record_node,
+            records.load_configuration,
+        ],
+    )
+    async with worker:
+        log.info(
+            "The control worker serves", queue=names.CONTROL_QUEUE, temporal=client.service_client.config.target_host
+        )
+        await stop.wait()
+    log.info("The control worker has stopped")
+
+
+async def wait_for_temporal(client: Client, stop: asyncio.Event) -> bool:
+    """Whether Temporal answers; False when asked to stop before it did."""
+    tries = 0
+    while not stop.is_set():
+        try:
+            if await client.service_client.check_health():
+                return True
+        except (RPCError, RuntimeError) as problem:
+            if tries % 30 == 0:
+                where = client.service_client.config.target_host
+                log.warning("Temporal does not answer; waiting for it", address=where, problem=str(problem)[:200])
+        tries += 1
+        await asyncio.sleep(1)
+    return False
+
+
+async def register_search_attributes(client: Client) -> None:
+    """Make sure that Temporal knows our search attributes: without them the workflows' first tasks would fail.
+
+    A server that does not let us is not fatal here, its operator may have registered them.
+    """
+    try:
+        known = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+        missing = {
+            name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{kind.upper()}")
+            for name, kind in names.SEARCH_ATTRIBUTES.items()
+            if name not in known.custom_attributes
+        }
+        if missing:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+            )
+            log.info("Search attributes registered", names=sorted(missing))
+    except RPCError as problem:
+        log.error(
+            "Search attributes could not be registered; do it with `temporal operator search-attribute create`",
+            problem=problem.message,
+        )
+
+
+def main() -> None:
+    """Entry of `python -m activities`."""
+    settings = ControlSettings()
+    configure_logs(settings.log_level, settings.log_file)
+    asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

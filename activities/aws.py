@@ -1,0 +1,73 @@
+"""The edge to AWS: clients with time-outs, calls in threads, AWS's errors turned into ours. All activities use it.
+
+boto3 reads region, credentials and AWS_ENDPOINT_URL by itself; nothing here knows which cloud answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from temporalio import activity
+
+from perdure.domain.errors import CloudUnavailable, PerdureError, VolumeFailed, VolumeGone
+
+T = TypeVar("T")
+
+# Temporal retries whole activities; botocore only what is worth a second try at once.
+_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+
+_PASSING = {
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "InternalError",
+    "InternalFailure",
+    "ServerException",
+    "ServiceUnavailable",
+    "Unavailable",
+    "RequestTimeout",
+}
+
+
+def client(service: str) -> Any:
+    """A boto3 client; safe to share between threads."""
+    session: Any = boto3.session.Session()
+    return session.client(service, config=_CONFIG)
+
+
+def error_code(problem: ClientError) -> str:
+    """AWS's name for what went wrong."""
+    return str(problem.response.get("Error", {}).get("Code", ""))
+
+
+def as_ours(problem: Exception, what: str) -> PerdureError:
+    """The error of ours for one of botocore's. `what` says what was asked for, as in `attach vol-1 to i-1`."""
+    if not isinstance(problem, ClientError):
+        return CloudUnavailable(f"AWS did not answer ({what}): {problem}. Check the network and AWS_ENDPOINT_URL.")
+    code = error_code(problem)
+    sentence = f"AWS refused to {what}: {code}: {problem.response.get('Error', {}).get('Message', '')}"
+    if code in _PASSING:
+        return CloudUnavailable(sentence)
+    if code in {"InvalidVolume.NotFound", "InvalidSnapshot.NotFound"}:
+        return VolumeGone(sentence)
+    return VolumeFailed(sentence)
+
+
+async def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
+    """Call boto3 in a thread. Raises CloudUnavailable, VolumeGone or VolumeFailed with `what` in the sentence."""
+    try:
+        return await asyncio.to_thread(function, **arguments)
+    except (BotoCoreError, ClientError) as problem:
+        raise as_ours(problem, what) from problem
+
+
+async def poll(seconds: float) -> None:
+    """Wait before the next look at something that takes its time, telling Temporal that we are alive."""
+    activity.heartbeat()
+    await asyncio.sleep(seconds)

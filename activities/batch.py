@@ -1,0 +1,90 @@
+"""What AWS Batch knows of a job."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from temporalio import activity
+
+from activities import aws
+from perdure.contracts.control import BatchActivities, BatchAttempt, BatchJob, JobRef
+from perdure.domain.errors import UnknownJob
+from perdure.domain.retries import RetryRule, RetryStrategy
+
+
+class BatchLookups(BatchActivities):
+    """Reads AWS Batch; changes nothing there."""
+
+    def __init__(self, client: Any = None) -> None:
+        self._batch = client or aws.client("batch")
+
+    @activity.defn(name="describe_job")
+    async def describe_job(self, job: JobRef) -> BatchJob:
+        """DescribeJobs for one id. Raises UnknownJob when Batch does not know it, CloudUnavailable when it is away."""
+        answer = await aws.call(f"describe job {job.job_id}", self._batch.describe_jobs, jobs=[job.job_id])
+        # Ids are matched exactly: `jobs` also takes ARNs, and an id comes from a container's environment.
+        found = next((one for one in answer.get("jobs", []) if one.get("jobId") == job.job_id), None)
+        if found is None:
+            raise UnknownJob(f"AWS Batch knows no job {job.job_id[:80]!r} in this account and region")
+        return read_job(found)
+
+
+def read_job(found: dict[str, Any]) -> BatchJob:
+    """One entry of DescribeJobs. Times there are milliseconds; 0 or absent means not yet."""
+    container = found.get("container", {})
+    resources = {one["type"]: one["value"] for one in container.get("resourceRequirements", [])}
+    vcpus, memory = resources.get("VCPU", container.get("vcpus")), resources.get("MEMORY", container.get("memory"))
+    return BatchJob(
+        job_id=found["jobId"],
+        name=found.get("jobName", ""),
+        queue=found.get("jobQueue", ""),
+        status=found["status"],
+        status_reason=found.get("statusReason"),
+        exit_code=container.get("exitCode"),
+        vcpus=float(vcpus) if vcpus else None,
+        memory_mib=int(memory) if memory else None,
+        created_at=_instant(found.get("createdAt")),
+        stopped_at=_instant(found.get("stoppedAt")),
+        timeout_seconds=found.get("timeout", {}).get("attemptDurationSeconds"),
+        retry=_read_retry(found.get("retryStrategy", {})),
+        attempts=[_read_attempt(one) for one in found.get("attempts", [])],
+        container_count=_count_containers(found),
+        terminated=bool(found.get("isTerminated") or found.get("isCancelled")),
+    )
+
+
+def _read_retry(found: dict[str, Any]) -> RetryStrategy:
+    rules = [
+        RetryRule(
+            action=rule.get("action", ""),
+            on_exit_code=rule.get("onExitCode"),
+            on_reason=rule.get("onReason"),
+            on_status_reason=rule.get("onStatusReason"),
+        )
+        for rule in found.get("evaluateOnExit", [])
+    ]
+    return RetryStrategy(attempts=found.get("attempts") or 1, rules=rules)
+
+
+def _read_attempt(found: dict[str, Any]) -> BatchAttempt:
+    container = found.get("container", {})
+    return BatchAttempt(
+        exit_code=container.get("exitCode"),
+        reason=container.get("reason"),
+        status_reason=found.get("statusReason"),
+        started_at=_instant(found.get("startedAt")),
+        stopped_at=_instant(found.get("stoppedAt")),
+    )
+
+
+def _count_containers(found: dict[str, Any]) -> int:
+    """Containers that make up one attempt: of the ECS task's, or of all nodes of a multi-node job."""
+    if "nodeProperties" in found:
+        return max(2, int(found["nodeProperties"].get("numNodes", 2)))
+    tasks = found.get("ecsProperties", {}).get("taskProperties", [])
+    return max(1, sum(len(task.get("containers", [])) for task in tasks))
+
+
+def _instant(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None

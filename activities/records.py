@@ -1,0 +1,48 @@
+"""The database, as workflows see it. SQLAlchemy blocks, so each call runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy import Engine
+from temporalio import activity
+
+from perdure.contracts.control import JobRecord, RecordActivities
+from perdure.domain.configuration import SystemConfiguration
+from perdure.domain.nodes import Node
+from perdure.records import configuration, jobs, nodes
+from perdure.records.database import reading, writing
+
+
+class Records(RecordActivities):
+    """Writes what workflows know; reads the configuration."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @activity.defn(name="record_job")
+    async def record_job(self, record: JobRecord) -> None:
+        """Idempotent by (job_id, revision): an older revision changes nothing; events are inserted once."""
+        await asyncio.to_thread(self._record_job, record)
+
+    def _record_job(self, record: JobRecord) -> None:
+        with writing(self._engine) as session:
+            jobs.record_job(session, record.job, record.events, record.revision)
+
+    @activity.defn(name="record_node")
+    async def record_node(self, node: Node) -> None:
+        """Idempotent by (instance_id, changed_at): an older message changes nothing."""
+        await asyncio.to_thread(self._record_node, node)
+
+    def _record_node(self, node: Node) -> None:
+        with writing(self._engine) as session:
+            nodes.record_node(session, node)
+
+    @activity.defn(name="load_configuration")
+    async def load_configuration(self) -> SystemConfiguration:
+        """What is stored, or the defaults."""
+        return await asyncio.to_thread(self._load_configuration)
+
+    def _load_configuration(self) -> SystemConfiguration:
+        with reading(self._engine) as session:
+            return configuration.current_configuration(session)
