@@ -6,6 +6,7 @@ Waits for Temporal as long as it takes; brings the database up to date first. SI
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 
 import structlog
@@ -37,8 +38,8 @@ async def serve(settings: ControlSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
-    client = await connect_temporal()
-    if not await wait_for_temporal(client, stop):
+    client = await wait_for_temporal(stop)
+    if client is None:
         return
     await register_search_attributes(client)
     batch, instances = BatchLookups(), InstanceLookups()
@@ -69,20 +70,18 @@ async def serve(settings: ControlSettings) -> None:
     log.info("The control worker has stopped")
 
 
-async def wait_for_temporal(client: Client, stop: asyncio.Event) -> bool:
-    """Whether Temporal answers; False when asked to stop before it did."""
+async def wait_for_temporal(stop: asyncio.Event) -> Client | None:
+    """A connected client, however long Temporal takes to answer; None when asked to stop before it did."""
     tries = 0
     while not stop.is_set():
         try:
-            if await client.service_client.check_health():
-                return True
-        except (RPCError, RuntimeError) as problem:
+            return await connect_temporal(lazy=False)
+        except RuntimeError as problem:
             if tries % 30 == 0:
-                where = client.service_client.config.target_host
-                log.warning("Temporal does not answer; waiting for it", address=where, problem=str(problem)[:200])
+                log.warning("Temporal does not answer; waiting for it", problem=str(problem)[:300])
         tries += 1
         await asyncio.sleep(1)
-    return False
+    return None
 
 
 async def register_search_attributes(client: Client) -> None:
@@ -115,6 +114,8 @@ def main() -> None:
     """Entry of `python -m activities`."""
     settings = ControlSettings()
     configure_logs(settings.log_level, settings.log_file)
+    for chatty in ("botocore", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(serve(settings))
 
 

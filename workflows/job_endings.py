@@ -30,7 +30,7 @@ def choose_verdict(progress: JobProgress, request: AttachRequest, batch: BatchJo
 
 def hear_batch(progress: JobProgress, batch: BatchJob, now: datetime) -> None:
     """What Batch says of the job while a container of it should be, or was, somewhere."""
-    progress.show(batch_status=batch.status)
+    progress.know_batch(batch)
     if batch.final:
         finish(progress, batch, now)
         return

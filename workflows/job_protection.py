@@ -120,7 +120,8 @@ class JobProtection:
         if batch.final:
             hear_batch(progress, batch, workflow.now())
             return
-        progress.know_batch(batch, request)
+        progress.know_batch(batch)
+        progress.know_chances(request)
         if batch.container_count > 1:
             progress.leave_unprotected("jobs of several containers cannot be frozen together yet", workflow.now())
             return

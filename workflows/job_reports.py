@@ -35,6 +35,8 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
         progress.show(max_rootfs_bytes=max(known, report.max_rootfs_bytes))
     if progress.stage is Stage.FINISHED:
         return False
+    if report.epoch == 0 and report.kind is ReportKind.REMARK:
+        return _hear_of_unprotected(progress, report)
     if report.epoch != progress.job.epoch:
         return _hear_old_report(progress, report, now)
     progress.out_of_touch = False
@@ -51,6 +53,13 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
             _exited(progress, report)
         case _:
             progress.tell(report.at, "remark", report.reason, report.level)
+    return True
+
+
+def _hear_of_unprotected(progress: JobProgress, report: NodeReport) -> bool:
+    """A container that runs without us, and why. It never asked for a plan, so it has no epoch."""
+    progress.unprotected = progress.unprotected or progress.job.epoch == 0
+    progress.tell(report.at, "unprotected", report.reason, report.level)
     return True
 
 
@@ -139,9 +148,12 @@ def handed_over(progress: JobProgress, way: HandOver, final: Checkpoint | None, 
     progress.final_settled = True
     progress.release = way is HandOver.END_CONTAINER
     progress.change_current(ended_at=instant, end="handed over")
-    open_outage(progress, progress.job.epoch, instant, now, final)
     progress.show(state=JobState.CHECKPOINT_SUCCEEDED)
-    level = "error" if way is HandOver.KEEP_ONLY else "info"
+    level = "info"
+    if way is HandOver.KEEP_ONLY:
+        level = "error"  # the node lets the job run on: it may still finish in the seconds that are left
+    else:
+        open_outage(progress, progress.job.epoch, instant, now, final)
     progress.tell(now, "handed over", _HANDED_OVER[way], level)
 
 

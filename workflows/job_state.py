@@ -168,7 +168,7 @@ class JobProgress(BaseModel):
         )
         self.request, self.reply, self.verdict, self.notice = request, None, None, None
         self.final_settled = self.out_of_touch = self.checkpoint_now = self.release = False
-        self.stage = Stage.PREPARING
+        self.stage, self.unprotected = Stage.PREPARING, False
         self.show(
             epoch=epoch,
             attempts=[*self.job.attempts, attempt],
@@ -178,10 +178,9 @@ class JobProgress(BaseModel):
         self.tell(now, "attached", f"Attempt {request.attempt} arrived on {request.instance_id} in {request.zone}.")
         return epoch
 
-    def know_batch(self, batch: BatchJob, request: AttachRequest) -> None:
-        """Take over what Batch says, while a container is being prepared."""
+    def know_batch(self, batch: BatchJob) -> None:
+        """Take over what Batch says of the job as a whole."""
         self.retry = batch.retry
-        self.environment = request.environment
         self.show(
             name=batch.name,
             queue=batch.queue,
@@ -189,6 +188,12 @@ class JobProgress(BaseModel):
             memory_mib=batch.memory_mib,
             created_at=batch.created_at or self.job.created_at,
             batch_status=batch.status,
+        )
+
+    def know_chances(self, request: AttachRequest) -> None:
+        """What the job's own settings and its retry rules mean for the container that asks."""
+        self.environment = request.environment
+        self.show(
             hand_over=choose_hand_over(batch.retry, request.attempt).value,
             attempts_left=max(0, batch.retry.attempts - request.attempt),
         )
