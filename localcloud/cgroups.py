@@ -61,9 +61,17 @@ class Cgroup:
     def make(self) -> None:
         """Make it, and its parents, in each hierarchy. Idempotent."""
         for root, folder in zip(self.roots, self.folders, strict=True):
-            for step in [*reversed(folder.relative_to(root).parents), folder.relative_to(root)][1:]:
-                (root / step).mkdir(exist_ok=True)
-                _inherit_cpuset(root / step)
+            try:
+                _make_below(root, folder)
+            except FileNotFoundError:  # another stack just removed the empty parent
+                _make_below(root, folder)
+
+    def remove_empty_parents(self) -> None:
+        """Remove those above it that hold nothing else."""
+        for root, folder in zip(self.roots, self.folders, strict=True):
+            with contextlib.suppress(OSError):  # in use, or another stack was faster
+                for step in list(folder.relative_to(root).parents)[:-1]:
+                    (root / step).rmdir()
 
     def enter(self, argv: list[str]) -> list[str]:
         """`argv` preceded by a shell that moves itself into this (made) group and becomes the command."""
@@ -153,6 +161,12 @@ def _subtree(folder: Path) -> Iterator[Path]:
     """The group and all below it, parents first; nothing when it does not exist."""
     for name, _, _ in os.walk(folder):
         yield Path(name)
+
+
+def _make_below(root: Path, folder: Path) -> None:
+    for step in [*reversed(folder.relative_to(root).parents), folder.relative_to(root)][1:]:
+        (root / step).mkdir(exist_ok=True)
+        _inherit_cpuset(root / step)
 
 
 def _inherit_cpuset(group: Path) -> None:

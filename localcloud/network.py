@@ -39,8 +39,8 @@ class Subnet:
         return f"pd{self.number}-{host}"
 
 
-def make_bridge(stack: str) -> Subnet:
-    """A bridge on the first free subnet, marked as this stack's. Raises StackError when none is free."""
+def make_bridge(mark: str) -> Subnet:
+    """A bridge on the first free subnet, with `mark` as its alias. Raises StackError when none is free."""
     routes = {
         route.get("dst", "") for route in json.loads(run(["ip", "-json", "route", "show", "table", "all"]) or "[]")
     }
@@ -55,7 +55,7 @@ def make_bridge(stack: str) -> Subnet:
             if "exists" in problem.stderr:
                 continue
             raise StackError(f"no network bridge can be made here: {problem.stderr.strip()}") from None
-        run(["ip", "link", "set", subnet.bridge, "alias", _mark(stack)])
+        run(["ip", "link", "set", subnet.bridge, "alias", mark])
         run(["ip", "address", "add", f"{subnet.gateway}/24", "dev", subnet.bridge])
         run(["ip", "link", "set", subnet.bridge, "up"])
         return subnet
@@ -64,10 +64,10 @@ def make_bridge(stack: str) -> Subnet:
     )
 
 
-def bridges_of(stack: str) -> list[str]:
-    """Names of the bridges that carry the stack's mark."""
+def bridges_of(mark: str) -> list[str]:
+    """Names of the bridges that carry the mark."""
     links = json.loads(run(["ip", "-json", "link", "show", "type", "bridge"]) or "[]")
-    return [link["ifname"] for link in links if link.get("ifalias") == _mark(stack)]
+    return [link["ifname"] for link in links if link.get("ifalias") == mark]
 
 
 def remove_bridge(bridge: str) -> None:
@@ -98,7 +98,3 @@ def remove_link(name: str) -> None:
     except CommandFailed as problem:
         if "Cannot find device" not in problem.stderr:
             raise
-
-
-def _mark(stack: str) -> str:
-    return f"perdure stack {stack}"

@@ -31,7 +31,8 @@ class LauncherOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stack: str
+    cgroup: str
+    """Path of the stack's group; each node's lies in it."""
     stacks_folder: Path
     pool: Path
     logs: Path
@@ -48,11 +49,6 @@ class LauncherOptions(BaseModel):
 def make_launcher(options: dict[str, object]) -> NodeLauncher:
     """The cloud's way in: it names this function in its configuration."""
     return NamespaceLauncher(LauncherOptions.model_validate(options))
-
-
-def stack_cgroup(stack: str) -> str:
-    """Path of the group that holds everything of a stack."""
-    return f"/perdure/{stack}"
 
 
 class NamespaceLauncher:
@@ -171,7 +167,7 @@ class NamespaceLauncher:
         )
 
     def _group(self, instance_id: str) -> Cgroup:
-        return Cgroup.at(f"{stack_cgroup(self._options.stack)}/{instance_id}")
+        return Cgroup.at(f"{self._options.cgroup}/{instance_id}")
 
     def _claim_address(self, instance_id: str) -> int:
         with self._lock:

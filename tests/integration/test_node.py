@@ -17,7 +17,7 @@ import pytest
 from localcloud.cgroups import Cgroup, hierarchies
 from localcloud.linux import loop_devices_below, mount_table, run
 from localcloud.network import make_bridge, remove_bridge
-from localcloud.node_launcher import LauncherOptions, NamespaceLauncher, remove_folder, stack_cgroup
+from localcloud.node_launcher import LauncherOptions, NamespaceLauncher, remove_folder
 from localcloud.node_link import (
     Exited,
     Mount,
@@ -37,6 +37,8 @@ from localcloud.pool import free_disks, make_pool
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
 
+STACK = f"test-node-{os.getpid()}"
+CGROUP = f"/perdure/{STACK}"
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 WAIT_SECONDS = 30.0
@@ -95,16 +97,15 @@ def launcher() -> Iterator[NamespaceLauncher]:
 
     Not in pytest's temporary folder: that is deleted without asking what is mounted there.
     """
-    stack = f"test-node-{os.getpid()}"
     before = _traces()
-    folder = Path("/var/lib/perdure-local") / stack
+    folder = Path("/var/lib/perdure-local") / STACK
     folder.mkdir(parents=True)
-    subnet = make_bridge(stack)
-    group = Cgroup.at(stack_cgroup(stack))
+    subnet = make_bridge(STACK)
+    group = Cgroup.at(CGROUP)
     try:
         yield NamespaceLauncher(
             LauncherOptions(
-                stack=stack,
+                cgroup=CGROUP,
                 stacks_folder=folder.parent,
                 pool=make_pool(folder),
                 logs=folder / "logs",
@@ -127,7 +128,7 @@ def _traces() -> dict[str, set[str]]:
     return {
         "mounts": {str(entry.point) for entry in mount_table() if "test-node" in f"{entry.point}{entry.source}"},
         "loops": {str(backing) for backing in loop_devices_below(Path("/")).values() if "test-node" in str(backing)},
-        "cgroups": {str(group) for root in hierarchies() for group in root.glob(f"perdure/test-node-{os.getpid()}")},
+        "cgroups": {str(group) for root in hierarchies() for group in root.glob(CGROUP.lstrip("/"))},
         "links": {line for line in run(["ip", "-brief", "link"]).splitlines() if "test-node" in line},
     }
 
@@ -321,7 +322,7 @@ def test_a_node_does_not_outlive_its_cloud(launcher: NamespaceLauncher) -> None:
 
 def _group(node: Node, container_id: str) -> Cgroup:
     """The group of a container, or of the whole node."""
-    root = Cgroup.at(stack_cgroup(f"test-node-{os.getpid()}")).below(node.handle.instance_id)
+    root = Cgroup.at(CGROUP).below(node.handle.instance_id)
     return root.below(f"containers/{container_id}") if container_id else root
 
 

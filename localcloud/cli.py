@@ -1,0 +1,233 @@
+"""`perdure local …`: a stack on this machine, and jobs on it. Progress on stderr, what a program reads on stdout."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from localcloud.stack import DEFAULT_BASE, DEFAULT_STACK, StackPlace
+from perdure.domain.errors import ConfigurationInvalid
+
+if TYPE_CHECKING:
+    from localcloud.client import StackClient
+
+app = typer.Typer(help="A whole AWS on this machine, and jobs that outlive its reclaims.")
+progress = Console(stderr=True, highlight=False)
+
+JOB_FAILED = 1
+
+Stack = Annotated[str, typer.Option("--stack", envvar="PERDURE_STACK", help="Which stack, by name.")]
+Base = Annotated[
+    Path, typer.Option("--base", envvar="PERDURE_LOCAL_DIR", hidden=True, help="The folder that holds all stacks.")
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A Batch job id.")]
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it serves.")] = False,
+    temporal_address: Annotated[
+        str | None, typer.Option(envvar="TEMPORAL_ADDRESS", hidden=True, help="Use this server instead of our own.")
+    ] = None,
+    temporal_namespace: Annotated[str, typer.Option(envvar="TEMPORAL_NAMESPACE", hidden=True)] = "default",
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Start a stack: Temporal, AWS, the product's servers, a node in each zone."""
+    from localcloud.control import start_stack
+
+    place = StackPlace(stack, base)
+    with progress.status(f"starting stack {stack}"):
+        state, supervisor = start_stack(
+            place, temporal_address, temporal_namespace, lambda line: progress.print(f"[green]✓[/] {line}")
+        )
+    if supervisor is None:
+        progress.print(f"stack {stack} is running already")
+    progress.print(
+        f"API {state.api_url}\nTemporal {state.temporal_ui_url or '(your own)'}\nAWS {state.aws_endpoint_url}"
+    )
+    if supervisor is None or detach:
+        return
+    progress.print("Ctrl-C stops it.")
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.terminate())
+    try:
+        status = supervisor.wait()
+    except KeyboardInterrupt:
+        with progress.status("stopping"):
+            supervisor.terminate()
+            status = supervisor.wait()
+    raise typer.Exit(1 if status else 0)
+
+
+@app.command()
+def down(stack: Stack = DEFAULT_STACK, base: Base = DEFAULT_BASE) -> None:
+    """Stop a stack and remove everything of it but its logs."""
+    from localcloud.control import stop_stack
+
+    with progress.status(f"stopping stack {stack}"):
+        stop_stack(StackPlace(stack, base))
+    progress.print(f"stack {stack} is gone")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Where a stack serves, its nodes and its jobs."""
+    found = _client(stack, base).status()
+    if as_json:
+        print(json.dumps(found))
+        return
+    out = Console(highlight=False)
+    for name in ("api_url", "temporal_ui_url", "aws_endpoint_url", "region"):
+        out.print(f"{name.removesuffix('_url'):>13}  {found[name]}")
+    out.print(f"{'queues':>13}  {' '.join(found['queues'])}")
+    for node in found["nodes"]:
+        out.print(f"{'node':>13}  {node['id']}  {node['zone']}  {node['state']}")
+    for job in found["jobs"]:
+        out.print(f"{'job':>13}  {job['id']}  {job['status']:<10}  {job['name']}", markup=False)
+
+
+@app.command()
+def submit(
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run.")],
+    name: Annotated[str, typer.Option(help="The job's name.")] = "job",
+    vcpus: Annotated[int, typer.Option(min=1)] = 1,
+    memory: Annotated[int, typer.Option(metavar="MIB", min=4)] = 1024,
+    queue: Annotated[str | None, typer.Option(help="Job queue; the stack's first one if not given.")] = None,
+    attempts: Annotated[int, typer.Option(min=1, max=10, help="Runs in all, as Batch counts them.")] = 10,
+    interval: Annotated[
+        str | None, typer.Option(metavar="D", help="Between checkpoints, such as 15m or 30s; 0 for none.")
+    ] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A variable; may be repeated.")] = None,
+    mount: Annotated[
+        list[str] | None, typer.Option(metavar="HOST:CONTAINER", help="A shared folder; may be repeated.")
+    ] = None,
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Submit a Batch job; prints its id. Reclaims are retried, nothing else is."""
+    from localcloud.client import JobRequest, parse_mount, parse_variable
+
+    environment = dict(parse_variable(text) for text in env or [])
+    if interval is not None:
+        environment["PERDURE_CHECKPOINT_INTERVAL"] = checked_interval(interval)
+    request = JobRequest(
+        command=command,
+        name=name,
+        vcpus=vcpus,
+        memory_mib=memory,
+        queue=queue,
+        attempts=attempts,
+        environment=environment,
+        mounts=[parse_mount(text) for text in mount or []],
+    )
+    print(_client(stack, base).submit(request))
+
+
+@app.command()
+def reclaim(
+    job: Annotated[str | None, typer.Option(metavar="ID", help="The node that runs this job.")] = None,
+    node: Annotated[str | None, typer.Option(metavar="ID", help="This node.")] = None,
+    to_zone: Annotated[str | None, typer.Option(metavar="Z", help="Leave capacity in this zone only.")] = None,
+    notice: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Seconds between notice and end.")] = 120,
+    no_notice: Annotated[bool, typer.Option("--no-notice", help="Pull the plug.")] = False,
+    rebalance: Annotated[bool, typer.Option("--rebalance", help="A rebalance recommendation first.")] = False,
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Take a node away, as AWS does with Spot instances; returns when it is gone."""
+    if (job is None) == (node is None):
+        raise ConfigurationInvalid("say either --job ID or --node ID")
+    request: dict[str, object] = {"job_id": job} if job is not None else {"node_id": node}
+    request |= {"notice_seconds": notice, "no_notice": no_notice, "rebalance": rebalance}
+    if to_zone is not None:
+        request["to_zone"] = to_zone
+    _client(stack, base).reclaim(request, progress.print)
+
+
+@app.command()
+def checkpoint(
+    job: Annotated[str, typer.Option(metavar="ID", help="The job.")],
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Take a checkpoint now; prints its number once it is committed."""
+    print(_client(stack, base).checkpoint(job))
+
+
+@app.command()
+def wait(
+    job_id: JobId,
+    timeout: Annotated[float | None, typer.Option(metavar="S", min=0, help="Give up after so many seconds.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Wait for a job's end and say how it went. Exit code 1 when it failed, 4 when time ran out."""
+    found = _client(stack, base).wait(job_id, timeout, progress.print)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        out = Console(highlight=False, markup=False)
+        for key in ("status", "exit_code", "attempts", "protections", "checkpoints", "zones"):
+            value = found[key]
+            shown = " → ".join(map(str, value)) if isinstance(value, list) else value
+            out.print(f"{key.replace('_', ' '):>12}  {'unknown' if value is None else shown}")
+        for outage in found["outages"] or []:
+            out.print(f"{'outage':>12}  {outage['seconds']} s")
+    if found["status"] == "FAILED":
+        raise typer.Exit(JOB_FAILED)
+
+
+@app.command()
+def logs(job_id: JobId, stack: Stack = DEFAULT_STACK, base: Base = DEFAULT_BASE) -> None:
+    """The job's stdout and stderr, each byte once over all attempts."""
+    from localcloud.job_files import copy_output
+
+    copy_output(_client(stack, base), StackPlace(stack, base), job_id, sys.stdout.buffer, sys.stderr.buffer)
+
+
+@app.command()
+def cp(
+    source: Annotated[str, typer.Argument(metavar="ID:PATH", help="A job and a path inside its container.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST")],
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Copy a file or folder that the job wrote, from its root layer or its volume."""
+    from localcloud.job_files import copy_file
+
+    job_id, colon, path = source.partition(":")
+    if not colon or not job_id:
+        raise ConfigurationInvalid(f"{source!r} is not ID:PATH")
+    for remark in copy_file(_client(stack, base), StackPlace(stack, base), job_id, path, destination):
+        progress.print(remark, markup=False)
+
+
+def checked_interval(text: str) -> str:
+    """The interval as it was written, when it can be used. Raises ConfigurationInvalid."""
+    from perdure.domain.configuration import MINIMUM_INTERVAL_SECONDS
+    from perdure.domain.values import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as problem:
+        raise ConfigurationInvalid(f"--interval: {problem}") from None
+    if 0 < seconds < MINIMUM_INTERVAL_SECONDS:
+        raise ConfigurationInvalid(f"--interval {text} is shorter than {MINIMUM_INTERVAL_SECONDS:g}s")
+    return text
+
+
+def _client(stack: str, base: Path) -> StackClient:
+    from localcloud.client import StackClient
+
+    return StackClient.of(StackPlace(stack, base))

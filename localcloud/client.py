@@ -1,0 +1,308 @@
+"""What the command line (and the demo) asks of a running stack, over HTTP: API, AWS (boto3), the cloud's /_local."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from localcloud.stack import StackPlace, StackState, ready_state
+from perdure.domain.errors import CheckpointFailed, ConfigurationInvalid, StackError, UnknownJob, UnknownNode
+
+if TYPE_CHECKING:
+    from mypy_boto3_batch import BatchClient
+    from mypy_boto3_batch.type_defs import ContainerPropertiesTypeDef, RetryStrategyTypeDef
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+FINISHED = {"SUCCEEDED", "FAILED"}
+POLL_SECONDS = 0.5
+SETTLE_SECONDS = 30.0
+"""How long after Batch's end of a job Perdure's own books are given to close."""
+CHECKPOINT_LIMIT_SECONDS = 300.0
+CREDENTIALS = {"aws_access_key_id": "perdure", "aws_secret_access_key": "perdure"}
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A job as `submit` takes it. `mounts`: (host path, container path)."""
+
+    command: list[str]
+    name: str = "job"
+    vcpus: int = 1
+    memory_mib: int = 512
+    queue: str | None = None
+    attempts: int = 10
+    environment: Mapping[str, str] = field(default_factory=dict)
+    mounts: list[tuple[str, str]] = field(default_factory=list)
+
+
+class StackClient:
+    """One running stack. Every call raises StackError when a part of it does not answer."""
+
+    def __init__(self, state: StackState) -> None:
+        self.state = state
+        self._http = httpx.Client(timeout=httpx.Timeout(60, connect=5))
+
+    @classmethod
+    def of(cls, place: StackPlace) -> StackClient:
+        """The running stack at that place. Raises StackMissing."""
+        return cls(ready_state(place))
+
+    @functools.cached_property
+    def batch(self) -> BatchClient:
+        """AWS Batch of this stack."""
+        return self._aws("batch")  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def logs(self) -> CloudWatchLogsClient:
+        """CloudWatch Logs of this stack."""
+        return self._aws("logs")  # type: ignore[no-any-return]
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` prints: addresses, queues, nodes (those that serve or served) and jobs."""
+        cloud = self.cloud("GET", "/_local/status")
+        nodes = [node for node in cloud["nodes"] if node["state"] in {"ready", "noticed", "gone"}]
+        return {
+            "stack": self.state.stack,
+            "api_url": self.state.api_url,
+            "temporal_ui_url": self.state.temporal_ui_url,
+            "temporal_address": self.state.temporal_address,
+            "aws_endpoint_url": self.state.aws_endpoint_url,
+            "region": self.state.region,
+            "queues": self.state.queues,
+            "nodes": [{name: node.get(name) for name in ("id", "zone", "state", "instance_type")} for node in nodes],
+            "jobs": cloud["jobs"],
+            "processes": self.state.processes,
+        }
+
+    def submit(self, job: JobRequest) -> str:
+        """Register a definition with the job's mounts and submit it; the Batch job id. Raises StackError."""
+        with self._aws_errors():
+            definition = self.batch.register_job_definition(
+                jobDefinitionName=definition_name(job.name),
+                type="container",
+                containerProperties=container_properties(job),
+                retryStrategy=retry_strategy(job.attempts),
+            )
+            submitted = self.batch.submit_job(
+                jobName=job.name,
+                jobQueue=job.queue or self.state.queues[0],
+                jobDefinition=definition["jobDefinitionArn"],
+            )
+        return submitted["jobId"]
+
+    def reclaim(self, request: dict[str, Any], tell: Callable[[str], None]) -> None:
+        """Start a reclaim and return when its node is gone; `tell` gets each step. Raises UnknownJob, UnknownNode."""
+        unknown = UnknownJob if "job_id" in request else UnknownNode
+        reclaim = self.cloud("POST", "/_local/reclaim", json=request, unknown=unknown)
+        told = 0
+        while True:
+            reclaim = self.cloud("GET", f"/_local/reclaims/{reclaim['id']}", params={"wait": 2})
+            for step in reclaim["steps"][told:]:
+                tell(f"{reclaim['node']}: {step['what']}")
+            told = len(reclaim["steps"])
+            if reclaim["state"] == "done":
+                return
+
+    def checkpoint(self, job_id: str) -> int:
+        """Have a checkpoint taken; its number once it is committed. Raises UnknownJob, CheckpointFailed."""
+        answer = self.api("POST", f"/api/v1/jobs/{job_id}/checkpoints", timeout=CHECKPOINT_LIMIT_SECONDS)
+        if answer.status_code == 404 and self.described(job_id) is None:
+            raise UnknownJob(f"there is no job {job_id!r}")
+        if answer.is_error:
+            raise CheckpointFailed(_sentence(answer))
+        return int(answer.json()["number"])
+
+    def described(self, job_id: str) -> dict[str, Any] | None:
+        """The job as DescribeJobs shows it; None when Batch does not know it."""
+        with self._aws_errors():
+            found = self.batch.describe_jobs(jobs=[job_id])["jobs"]
+        return dict(found[0]) if found else None
+
+    def placed(self, job_id: str) -> dict[str, Any]:
+        """The job as the cloud places it: node, zones, container, volumes. Raises UnknownJob."""
+        return self.cloud("GET", f"/_local/jobs/{job_id}", unknown=UnknownJob)
+
+    def job_page(self, job_id: str) -> dict[str, Any] | None:
+        """The job as Perdure's API shows it; None when Perdure never heard of it (it ran unprotected)."""
+        answer = self.api("GET", f"/api/v1/jobs/{job_id}")
+        if answer.status_code == 404:
+            return None
+        if answer.is_error:
+            raise StackError(f"the API refuses: {_sentence(answer)}")
+        page: dict[str, Any] = answer.json()
+        return page
+
+    def wait(self, job_id: str, limit_seconds: float | None, tell: Callable[[str], None]) -> dict[str, Any]:
+        """What `wait --json` prints, once the job is finished; `tell` gets each change of its status.
+
+        Raises UnknownJob; TimeoutError after the limit.
+        """
+        end = time.monotonic() + limit_seconds if limit_seconds is not None else None
+        told = ""
+        while True:
+            job = self.described(job_id)
+            if job is None:
+                raise UnknownJob(f"there is no job {job_id!r}")
+            if job["status"] != told:
+                told = job["status"]
+                tell(f"{job_id}: {told}")
+            if told in FINISHED:
+                return self._summary(job, self._settled_page(job_id))
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"job {job_id} is still {told} after {limit_seconds:g} s")
+            time.sleep(POLL_SECONDS)
+
+    def api(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """One request to Perdure's API, whatever its status."""
+        return self._request(method, f"{self.state.api_url}{path}", **more)
+
+    def cloud(
+        self, method: str, path: str, *, unknown: type[UnknownJob | UnknownNode] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """One control request to the cloud. Raises `unknown` for 404, StackError with its sentence otherwise."""
+        answer = self._request(method, f"{self.state.aws_endpoint_url}{path}", **more)
+        if answer.is_error:
+            raise (unknown if unknown and answer.status_code == 404 else StackError)(_sentence(answer))
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def _settled_page(self, job_id: str) -> dict[str, Any] | None:
+        """Perdure's page once it is finished there too (its last figures come a moment after Batch's end)."""
+        end = time.monotonic() + SETTLE_SECONDS
+        page = self.job_page(job_id)
+        while page is not None and page.get("finished_at") is None and time.monotonic() < end:
+            time.sleep(POLL_SECONDS / 2)
+            page = self.job_page(job_id)
+        return page
+
+    def _summary(self, job: dict[str, Any], page: dict[str, Any] | None) -> dict[str, Any]:
+        known = page or {}
+        outages = known.get("outages")
+        return {
+            "id": job["jobId"],
+            "name": job["jobName"],
+            "status": job["status"],
+            "status_reason": job.get("statusReason"),
+            "perdure_state": known.get("state"),
+            "exit_code": job.get("container", {}).get("exitCode"),
+            "attempts": len(job.get("attempts", [])),
+            "protections": known.get("protections"),
+            "checkpoints": known.get("checkpoints_committed"),
+            "zones": self.placed(job["jobId"])["zones"],
+            "outages": outages
+            and [{"seconds": outage.get("seconds"), "phases": outage.get("phases", {})} for outage in outages],
+            "max_rootfs_bytes": known.get("max_rootfs_bytes"),
+        }
+
+    def _request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, url, **more)
+        except httpx.HTTPError as problem:
+            raise StackError(f"stack {self.state.stack!r} does not answer at {url}: {problem}") from problem
+
+    def _aws(self, service: str) -> Any:
+        import boto3  # half a second, which most commands need not wait for
+
+        return boto3.client(  # type: ignore[call-overload]
+            service, endpoint_url=self.state.aws_endpoint_url, region_name=self.state.region, **CREDENTIALS
+        )
+
+    def _aws_errors(self) -> _AwsErrors:
+        return _AwsErrors(self.state.stack)
+
+
+class _AwsErrors:
+    """Turns botocore's errors into ours, at the one place where they enter."""
+
+    def __init__(self, stack: str) -> None:
+        self._stack = stack
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
+        if isinstance(problem, ClientError):
+            raise StackError(f"AWS refuses: {problem.response['Error'].get('Message', problem)}") from problem
+        if isinstance(problem, ParamValidationError):
+            raise ConfigurationInvalid(" ".join(str(problem).split())) from problem
+        if isinstance(problem, BotoCoreError):
+            raise StackError(f"stack {self._stack!r} does not answer: {problem}") from problem
+
+
+def container_properties(job: JobRequest) -> ContainerPropertiesTypeDef:
+    """The job as RegisterJobDefinition takes it; its mounts are host volumes."""
+    names = [f"mount{number}" for number in range(len(job.mounts))]
+    return {
+        "image": "localhost/machine",  # localcloud runs every job over the machine's own root
+        "command": job.command,
+        "resourceRequirements": [
+            {"type": "VCPU", "value": str(job.vcpus)},
+            {"type": "MEMORY", "value": str(job.memory_mib)},
+        ],
+        "environment": [{"name": name, "value": value} for name, value in job.environment.items()],
+        "volumes": [
+            {"name": name, "host": {"sourcePath": source}} for name, (source, _) in zip(names, job.mounts, strict=True)
+        ],
+        "mountPoints": [
+            {"sourceVolume": name, "containerPath": destination, "readOnly": False}
+            for name, (_, destination) in zip(names, job.mounts, strict=True)
+        ],
+    }
+
+
+def retry_strategy(attempts: int) -> RetryStrategyTypeDef:
+    """Reclaims and containers that Perdure ended are tried again; nothing else is.
+
+    Rules are tried in order, the conditions of one are ANDed; out of memory is 137 too, so it comes first.
+    """
+    return {
+        "attempts": attempts,
+        "evaluateOnExit": [
+            {"onReason": "OutOfMemory*", "action": "EXIT"},
+            {"onStatusReason": "Host EC2*", "action": "RETRY"},
+            {"onExitCode": "137", "action": "RETRY"},
+            {"onReason": "*", "action": "EXIT"},
+        ],
+    }
+
+
+def definition_name(job_name: str) -> str:
+    """A job definition's name for the job: letters, digits, '-' and '_', 1 to 128 characters."""
+    return "local-" + re.sub(r"[^A-Za-z0-9_-]", "-", job_name)[:100]
+
+
+def parse_mount(text: str) -> tuple[str, str]:
+    """`HOST:CONTAINER`, both absolute. Raises ConfigurationInvalid."""
+    source, colon, destination = text.partition(":")
+    if not colon or not all(PurePosixPath(path).is_absolute() for path in (source, destination)):
+        raise ConfigurationInvalid(f"--mount {text!r} is not HOST:CONTAINER with two absolute paths")
+    return source, destination
+
+
+def parse_variable(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`; the value may be anything. Raises ConfigurationInvalid."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigurationInvalid(f"--env {text[:60]!r} is not NAME=VALUE")
+    return name, value
+
+
+def _sentence(answer: httpx.Response) -> str:
+    """What an error answer says, whichever of ours wrote it."""
+    try:
+        document = answer.json()
+    except ValueError:
+        return f"{answer.request.url.path} answers {answer.status_code}"
+    for name in ("error", "detail", "message"):
+        if isinstance(document.get(name), str):
+            return str(document[name])
+    return f"{answer.request.url.path} answers {answer.status_code}: {document}"

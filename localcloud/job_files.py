@@ -1,0 +1,220 @@
+"""A job's own files, wherever they are now: its output, its root layer, its volume.
+
+A job root is read in place while a node has it mounted; otherwise from a reflink copy of the volume's backing file,
+mounted read-only for the moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from localcloud.client import StackClient
+from localcloud.linux import mount_table, run
+from localcloud.node_launcher import remove_folder
+from localcloud.pool import free_disks
+from localcloud.stack import StackPlace
+from perdure.domain.configuration import JobVolumeConfiguration
+from perdure.domain.errors import CommandFailed, ConfigurationInvalid, StackError
+from perdure.domain.jobs import folder_name
+
+JOB_ROOTS = "var/lib/perdure/jobs"
+XFS_MAGIC = b"XFSB"
+LOG_GROUP = "/aws/batch/job"
+
+
+@contextlib.contextmanager
+def job_root(client: StackClient, place: StackPlace, job_id: str) -> Iterator[Path | None]:
+    """The job's root as it is now, read-only by courtesy; None when it has none (it ran unprotected, or not yet).
+
+    Raises UnknownJob.
+    """
+    job = client.placed(job_id)
+    mounted = _mounted_job_root(client, job)
+    if mounted is not None:
+        yield mounted
+        return
+    with contextlib.ExitStack() as held:
+        for volume_id in reversed(job["volumes"]):  # the newest that an agent has formatted
+            copy = held.enter_context(_copy_mounted(client, place, volume_id))
+            if copy is not None:
+                yield copy
+                return
+        yield None
+
+
+def copy_output(client: StackClient, place: StackPlace, job_id: str, stdout: BinaryIO, stderr: BinaryIO) -> None:
+    """Write the job's captured stdout and stderr, each byte once over all attempts. Raises UnknownJob.
+
+    Of a job that ran unprotected it writes what CloudWatch has, which does not tell the two apart.
+    """
+    with job_root(client, place, job_id) as root:
+        if root is not None and (root / "log").is_dir():
+            for name, stream in (("stdout", stdout), ("stderr", stderr)):
+                with contextlib.suppress(FileNotFoundError), (root / "log" / name).open("rb") as file:
+                    shutil.copyfileobj(file, stream)
+            return
+    for attempt in client.placed(job_id)["attempts"]:
+        if attempt.get("log_stream"):
+            _copy_log_stream(client, attempt["log_stream"], stdout)
+
+
+def copy_file(client: StackClient, place: StackPlace, job_id: str, path: str, destination: Path) -> list[str]:
+    """Copy a file or folder of the job, by its path inside the container, from its volume or its root layer.
+
+    Returns remarks: what could not be copied. Raises UnknownJob, StackError when there is no such file,
+    ConfigurationInvalid for a path that is not absolute.
+    """
+    if not path.startswith("/"):
+        raise ConfigurationInvalid(f"{path!r} is not an absolute path inside the container")
+    plain = posixpath.normpath(path)
+    mount_path = _mount_path(client)
+    on_volume = plain == mount_path or plain.startswith(mount_path + "/")
+    with job_root(client, place, job_id) as root:
+        if root is not None:
+            base = root / "data" if on_volume else root / "layer" / "upper"
+        else:
+            base, on_volume = _unprotected_layer(client, place, job_id), False
+        relative = plain[len(mount_path) :] if on_volume else plain
+        target = destination / posixpath.basename(plain) if destination.is_dir() else destination
+        remarks: list[str] = []
+        with _opened(base, relative, plain) as (folder, name):
+            _copy(folder, name, target, remarks)
+        return remarks
+
+
+def _mounted_job_root(client: StackClient, job: dict[str, object]) -> Path | None:
+    """The job root through the mount namespace of the job's node; None while it is not mounted there."""
+    if not job.get("node"):
+        return None
+    node = client.cloud("GET", f"/_local/nodes/{job['node']}")
+    inside = Path("/") / JOB_ROOTS / folder_name(str(job["id"]))
+    try:
+        if not any(entry.point == inside for entry in mount_table(node["init_pid"])):
+            return None
+    except OSError:  # the node died meanwhile
+        return None
+    return Path(f"/proc/{node['init_pid']}/root") / inside.relative_to("/")
+
+
+@contextlib.contextmanager
+def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Iterator[Path | None]:
+    """A reflink copy of a volume, mounted; None when there is no file system on it yet.
+
+    A copy, because the log of a volume that lost power must be replayed, and that writes.
+    """
+    folder = place.folder / "pool" / f"look-{secrets.token_hex(8)}"
+    image, point = folder / "volume.img", folder / "mounted"
+    point.mkdir(parents=True)
+    try:
+        _copy_image(client, volume_id, image)
+        with image.open("rb") as file:
+            formatted = file.read(len(XFS_MAGIC)) == XFS_MAGIC
+        if formatted:
+            # nouuid: the original may be mounted on this very kernel.
+            run(["mount", "-o", "loop,ro,nouuid", str(image), str(point)])
+        yield point if formatted else None
+    finally:
+        free_disks(folder)
+        remove_folder(folder)
+
+
+def _copy_image(client: StackClient, volume_id: str, image: Path) -> None:
+    backing = ""
+    while True:
+        previous, backing = backing, client.cloud("GET", f"/_local/volumes/{volume_id}")["backing_file"]
+        try:
+            run(["cp", "--reflink=always", backing, str(image)])
+            return
+        except CommandFailed:
+            if backing == previous:
+                raise
+            # It was just deleted, which moves its file; the cloud knows where to.
+
+
+def _unprotected_layer(client: StackClient, place: StackPlace, job_id: str) -> Path:
+    """The writable layer of a container that lived on its node's own disk. Raises StackError when that is gone."""
+    for attempt in reversed(client.placed(job_id)["attempts"]):
+        container = place.folder / "pool" / "nodes" / str(attempt["node"]) / "docker" / str(attempt["container_id"])
+        if (container / "upper").is_dir():
+            return container / "upper"
+    raise StackError(f"job {job_id} has no files: it has not run, or ran unprotected and its node is gone with them")
+
+
+def _copy_log_stream(client: StackClient, stream: str, out: BinaryIO) -> None:
+    token: dict[str, str] = {}
+    while True:
+        page = client.logs.get_log_events(
+            logGroupName=LOG_GROUP,
+            logStreamName=stream,
+            startFromHead=True,
+            **token,  # type: ignore[arg-type]
+        )
+        for event in page["events"]:
+            out.write(event["message"].encode() + b"\n")
+        if not page["events"] or token.get("nextToken") == page["nextForwardToken"]:
+            return
+        token = {"nextToken": page["nextForwardToken"]}
+
+
+def _mount_path(client: StackClient) -> str:
+    """Where jobs see their volume."""
+    answer = client.api("GET", "/api/v1/configuration")
+    default = JobVolumeConfiguration().mount_path
+    return str(answer.json().get("job_volume", {}).get("mount_path", default)) if answer.is_success else default
+
+
+@contextlib.contextmanager
+def _opened(base: Path, relative: str, shown: str) -> Iterator[tuple[int, str]]:
+    """The folder that holds `relative` below `base`, as a descriptor, and the last name; no symbolic link is followed.
+
+    The job made these names: a link in them leads wherever the job liked.
+    """
+    *folders, name = [part for part in relative.split("/") if part] or ["."]
+    with contextlib.ExitStack() as held:
+        current = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+        held.callback(os.close, current)
+        for part in folders:
+            try:
+                current = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+            except OSError:
+                raise StackError(f"the job wrote no {shown!r} (symbolic links are not followed)") from None
+            held.callback(os.close, current)
+        yield current, name
+
+
+def _copy(folder: int, name: str, destination: Path, remarks: list[str]) -> None:
+    try:
+        kind = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        raise StackError(f"the job wrote no file of that name: {name}") from None
+    if destination.is_symlink():
+        destination.unlink()  # never write through a link that an earlier copy may have brought
+    if stat.S_ISDIR(kind.st_mode):
+        _copy_folder(folder, name, destination, remarks)
+    elif stat.S_ISREG(kind.st_mode):
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+        with open(source, "rb") as reader, destination.open("wb") as writer:
+            shutil.copyfileobj(reader, writer)
+        destination.chmod(stat.S_IMODE(kind.st_mode) & 0o777)
+    elif stat.S_ISLNK(kind.st_mode):
+        destination.symlink_to(os.readlink(name, dir_fd=folder))
+    elif not (stat.S_ISCHR(kind.st_mode) and kind.st_rdev == 0):  # an overlay's whiteout: the job deleted that file
+        remarks.append(f"{name} is neither a file, a folder nor a link and was left out")
+
+
+def _copy_folder(folder: int, name: str, destination: Path, remarks: list[str]) -> None:
+    destination.mkdir(parents=True, exist_ok=True)
+    current = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        for entry in sorted(os.listdir(current)):
+            _copy(current, entry, destination / entry, remarks)
+    finally:
+        os.close(current)

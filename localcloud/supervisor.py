@@ -1,0 +1,324 @@
+"""`python -m localcloud.supervisor`: starts and stops everything of one local stack, in order.
+
+    sweep what a dead stack left → disk → bridge → Temporal → cloud → control worker → API → first nodes
+
+It lives as long as the stack, holds its lock, and writes stack.json at every change. SIGTERM stops the stack in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+
+from localcloud.cgroups import Cgroup
+from localcloud.checks import check_machine, find_temporal
+from localcloud.cloud_config import CREDENTIALS, CloudConfig
+from localcloud.network import Subnet, make_bridge
+from localcloud.node_launcher import LauncherOptions, remove_folder
+from localcloud.pool import make_pool
+from localcloud.programs import Program
+from localcloud.relay import start_relay
+from localcloud.stack import SUPERVISOR_LOG, StackPhase, StackPlace, StackState, claimed, write_state
+from localcloud.sweep import sweep
+from localcloud.temporal import TEMPORAL_PORT, prepare_temporal, wait_for_worker
+from perdure.domain.errors import StackError
+
+log = logging.getLogger(__name__)
+
+START_LIMIT_SECONDS = 60.0
+POLL_SECONDS = 0.1
+STOP_GRACE_SECONDS = 5.0
+CLOUD_STOP_GRACE_SECONDS = 30.0
+CODE = Path(__file__).resolve().parents[1]
+RUNTIME = CODE / "worker_agent" / "runtime" / "perdure-runtime"
+
+
+class Supervisor:
+    """One stack, from nothing to ready and back."""
+
+    def __init__(self, place: StackPlace, external_temporal: str | None, namespace: str) -> None:
+        self._place = place
+        self._external_temporal = external_temporal
+        self._state = StackState(stack=place.name, temporal_namespace=namespace, processes={"supervisor": os.getpid()})
+        self._programs: list[Program] = []
+        self._cgroup = Cgroup.at(place.cgroup).below("programs")
+        self._lost = asyncio.Event()
+        self._relay: asyncio.Server | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start, serve until `stop` is set, stop. Raises StackError when a part does not serve or the cloud is lost."""
+        self._save()
+        try:
+            await _first_of(self._start(), stop, self._lost)
+            if not stop.is_set() and not self._lost.is_set():
+                self._state.phase = StackPhase.READY
+                self._tell("ready")
+                await _first_of(asyncio.Event().wait(), stop, self._lost)
+            if self._lost.is_set():
+                raise StackError(f"the cloud ended, and all instances with it; {self._place.logs}/cloud.log says why")
+        finally:
+            self._state.phase = StackPhase.STOPPING
+            self._save()
+            await self._stop()
+
+    async def _start(self) -> None:
+        folder = self._place.folder
+        await asyncio.to_thread(check_machine, self._place.base)
+        self._tell("this machine can freeze processes")
+        await asyncio.to_thread(sweep, self._place)
+        await asyncio.to_thread(_clear_logs, self._place.logs)
+        await asyncio.to_thread(make_pool, folder)
+        subnet = await asyncio.to_thread(make_bridge, self._place.mark)
+        self._cgroup.make()
+        self._tell(f"disk and network {subnet.address(0)}/24 made")
+        await self._start_temporal(subnet)
+        await self._start_cloud(subnet)
+        await self._start_control()
+        await self._start_api()
+        await self._wait_for_nodes()
+
+    async def _start_temporal(self, subnet: Subnet) -> None:
+        address = f"{subnet.gateway}:{TEMPORAL_PORT}"
+        if self._external_temporal:
+            host, _, port = self._external_temporal.rpartition(":")
+            if not host or not port.isdigit():
+                raise StackError(f"TEMPORAL_ADDRESS must be host:port, not {self._external_temporal!r}")
+            self._relay = await start_relay(subnet.gateway, TEMPORAL_PORT, host, int(port))
+        else:
+            ui_port = free_port()
+            self._state.temporal_ui_url = f"http://127.0.0.1:{ui_port}"
+            argv = [
+                *(str(find_temporal()), "server", "start-dev", "--ip", subnet.gateway, "--port", str(TEMPORAL_PORT)),
+                *("--ui-ip", "127.0.0.1", "--ui-port", str(ui_port), "--log-level", "warn"),
+                *("--db-filename", str(self._place.folder / "temporal.db")),
+                *("--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"),
+            ]
+            await self._start_program("temporal", argv, {})
+        self._state.temporal_address = address
+        await self._within("Temporal", prepare_temporal(address, self._state.temporal_namespace))
+        self._tell(f"Temporal serves; its web page is {self._state.temporal_ui_url or 'at your own server'}")
+
+    async def _start_cloud(self, subnet: Subnet) -> None:
+        config = CloudConfig(
+            stack=self._place.name,
+            folder=self._place.folder,
+            host=subnet.gateway,
+            ready_file=self._place.folder / "cloud.json",
+        )
+        options = LauncherOptions(
+            cgroup=self._place.cgroup,
+            stacks_folder=self._place.base,
+            pool=config.pool,
+            logs=self._place.logs,
+            subnet=subnet.number,
+            temporal_address=f"{subnet.gateway}:{TEMPORAL_PORT}",
+            temporal_namespace=self._state.temporal_namespace,
+            container_start_timeout=config.timing.container_start_timeout,
+            runtime=str(RUNTIME) if RUNTIME.exists() else "runc",
+            environment=_our_variables(),
+        )
+        config = config.model_copy(update={"launcher_options": options.model_dump(mode="json")})
+        config_file = self._place.folder / "cloud-config.json"
+        config_file.write_text(config.model_dump_json(indent=1))
+        ready = config.ready_file
+        assert ready is not None
+        argv = [sys.executable, "-m", "localcloud.cloud", "--config", str(config_file)]
+        await self._start_program("cloud", argv, {}, essential=True)
+        await self._within("the cloud", _until(ready.exists))
+        serving = json.loads(ready.read_text())
+        self._state.aws_endpoint_url = serving["aws_endpoint_url"]
+        self._state.region, self._state.queues = serving["region"], serving["queues"]
+        self._tell(f"AWS serves at {self._state.aws_endpoint_url}")
+
+    async def _start_control(self) -> None:
+        await self._start_program("control", [sys.executable, "-m", "activities"], self._product_environment())
+        address, namespace = self._state.temporal_address, self._state.temporal_namespace
+        await self._within("the control worker", wait_for_worker(str(address), namespace))
+        self._tell("control worker serves")
+
+    async def _start_api(self) -> None:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        environment = self._product_environment() | {"PERDURE_API_HOST": "127.0.0.1", "PERDURE_API_PORT": str(port)}
+        if self._state.temporal_ui_url:
+            environment["PERDURE_TEMPORAL_UI_URL"] = self._state.temporal_ui_url
+        await self._start_program("api", [sys.executable, "-m", "api"], environment)
+        await self._within("the API", _until_answers(f"{url}/api/v1/health"))
+        self._state.api_url = url
+        self._tell(f"API serves at {url}")
+
+    async def _wait_for_nodes(self) -> None:
+        async def up() -> None:
+            async with httpx.AsyncClient(base_url=str(self._state.aws_endpoint_url), timeout=10) as cloud:
+                while True:
+                    status = (await cloud.get("/_local/status")).json()
+                    ready = {node["zone"] for node in status["nodes"] if node["state"] == "ready"}
+                    if ready >= set(status["zones"]):
+                        self._tell(f"nodes ready in {', '.join(sorted(ready))}")
+                        return
+                    await asyncio.sleep(POLL_SECONDS)
+
+        await self._within("a node in each zone", up())
+
+    async def _start_program(
+        self, name: str, argv: list[str], environment: dict[str, str], *, essential: bool = False
+    ) -> None:
+        program = Program(
+            name=name,
+            argv=argv,
+            environment={**_base_environment(), **environment},
+            log_file=self._place.logs / f"{name}.log",
+            hold_file=self._place.folder / f"hold-{name}",
+            cgroup=self._cgroup,
+            on_change=self._note_process,
+            essential=essential,
+        )
+        if essential:
+            program.lost = self._lost
+        self._programs.append(program)
+        await program.start()
+
+    async def _within(self, what: str, work: Awaitable[None]) -> None:
+        """Wait for a part to serve; StackError with the end of its log when it does not."""
+        try:
+            await asyncio.wait_for(work, START_LIMIT_SECONDS)
+        except TimeoutError:
+            newest = self._programs[-1].log_file if self._programs else self._place.logs
+            raise StackError(f"{what} did not serve within {START_LIMIT_SECONDS:g} s; {newest} says why") from None
+
+    async def _stop(self) -> None:
+        for program in reversed(self._programs):
+            # The cloud goes before Temporal and after its clients, and takes the nodes down with it.
+            await program.stop(CLOUD_STOP_GRACE_SECONDS if program.name == "cloud" else STOP_GRACE_SECONDS)
+        if self._relay is not None:
+            self._relay.close()
+        await asyncio.to_thread(sweep, self._place)
+
+    def _product_environment(self) -> dict[str, str]:
+        return {
+            **_our_variables(),
+            **CREDENTIALS,
+            "TEMPORAL_ADDRESS": str(self._state.temporal_address),
+            "TEMPORAL_NAMESPACE": self._state.temporal_namespace,
+            "AWS_ENDPOINT_URL": str(self._state.aws_endpoint_url),
+            "AWS_REGION": self._state.region,
+            "AWS_DEFAULT_REGION": self._state.region,
+            "PERDURE_DATABASE_URL": f"sqlite:///{self._place.folder}/server/perdure.db",
+        }
+
+    def _note_process(self, name: str, pid: int) -> None:
+        self._state.processes[name] = pid
+        self._save()
+
+    def _tell(self, line: str) -> None:
+        log.info(line)
+        self._state.progress.append(line)
+        self._save()
+
+    def _save(self) -> None:
+        self._place.folder.mkdir(parents=True, exist_ok=True)
+        write_state(self._place, self._state)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _clear_logs(folder: Path) -> None:
+    """Yesterday's logs go, today's supervisor.log stays: we are writing it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            remove_folder(entry)
+        elif entry.name != SUPERVISOR_LOG:
+            entry.unlink()
+
+
+def _base_environment() -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.environ.get("HOME", "/root"),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        # Nothing here may find the way to a real account.
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def _our_variables() -> dict[str, str]:
+    """PERDURE_* of whoever started the stack: how one tunes the agents and servers of a local stack."""
+    return {name: value for name, value in os.environ.items() if name.startswith("PERDURE_")}
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _until_answers(url: str) -> None:
+    async with httpx.AsyncClient(timeout=5) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(url)).status_code == 200:
+                    return
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _first_of(work: Awaitable[object], *events: asyncio.Event) -> None:
+    """Do the work until it is done or an event is set, whichever comes first. Raises what the work raises."""
+    doing = asyncio.ensure_future(work)
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait([doing, *waiting], return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+    finally:
+        for task in (doing, *waiting):
+            task.cancel()
+        await asyncio.gather(doing, *waiting, return_exceptions=True)
+
+
+async def _serve(place: StackPlace, external_temporal: str | None, namespace: str) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await Supervisor(place, external_temporal, namespace).run(stop)
+
+
+def main() -> None:
+    """Run one stack. What went wrong stands in stack.json, for the command line, and in our log."""
+    parser = argparse.ArgumentParser(prog="localcloud.supervisor")
+    parser.add_argument("--stack", required=True)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--temporal-address")
+    parser.add_argument("--temporal-namespace", default="default")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    place = StackPlace(arguments.stack, arguments.base)
+    with claimed(place):
+        try:
+            asyncio.run(_serve(place, arguments.temporal_address, arguments.temporal_namespace))
+        except Exception as problem:
+            log.exception("stack %s gave up", place.name)
+            state = StackState(stack=place.name, phase=StackPhase.FAILED, error=str(problem))
+            write_state(place, state.model_copy(update={"processes": {"supervisor": os.getpid()}}))
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
