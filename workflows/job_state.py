@@ -194,8 +194,8 @@ class JobProgress(BaseModel):
         """What the job's own settings and its retry rules mean for the container that asks."""
         self.environment = request.environment
         self.show(
-            hand_over=choose_hand_over(batch.retry, request.attempt).value,
-            attempts_left=max(0, batch.retry.attempts - request.attempt),
+            hand_over=choose_hand_over(self.retry, request.attempt).value,
+            attempts_left=max(0, self.retry.attempts - request.attempt),
         )
 
     def configure(self, system: SystemConfiguration, now: datetime) -> None:
