@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import boto3
@@ -31,29 +30,15 @@ class Clients:
 
     def __init__(self, endpoint_url: str, region: str) -> None:
         self.endpoint_url, self.region = endpoint_url, region
-        self._session = boto3.Session(
+        # All made here: making clients, unlike using them, is not safe from several threads.
+        session = boto3.Session(
             CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name=region
         )
-
-    @cached_property
-    def ec2(self) -> EC2Client:
-        return self._session.client("ec2", endpoint_url=self.endpoint_url)
-
-    @cached_property
-    def batch(self) -> BatchClient:
-        return self._session.client("batch", endpoint_url=self.endpoint_url)
-
-    @cached_property
-    def ecs(self) -> ECSClient:
-        return self._session.client("ecs", endpoint_url=self.endpoint_url)
-
-    @cached_property
-    def iam(self) -> IAMClient:
-        return self._session.client("iam", endpoint_url=self.endpoint_url)
-
-    @cached_property
-    def logs(self) -> CloudWatchLogsClient:
-        return self._session.client("logs", endpoint_url=self.endpoint_url)
+        self.ec2: EC2Client = session.client("ec2", endpoint_url=endpoint_url)
+        self.batch: BatchClient = session.client("batch", endpoint_url=endpoint_url)
+        self.ecs: ECSClient = session.client("ecs", endpoint_url=endpoint_url)
+        self.iam: IAMClient = session.client("iam", endpoint_url=endpoint_url)
+        self.logs: CloudWatchLogsClient = session.client("logs", endpoint_url=endpoint_url)
 
 
 @dataclass(frozen=True)

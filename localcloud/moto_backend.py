@@ -14,6 +14,7 @@ from typing import Any
 
 from moto.ec2.models import ec2_backends, elastic_block_store
 from moto.ec2.models.instances import StateReason
+from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
 from localcloud.cloud_config import ACCOUNT
@@ -52,7 +53,8 @@ class RequestHandler(MotoRequestHandler):
 
 
 def application() -> Callable[..., Iterable[bytes]]:
-    """moto's server as a WSGI application."""
+    """moto's server as a WSGI application, with nothing in it: moto's state belongs to the process, not to a server."""
+    moto_api_backend.reset()
     app: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
     return app
 

@@ -1,0 +1,182 @@
+"""A cloud in this process, with nodes whose part the test plays: it reads what the cloud asks and says what happens."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from localcloud.account import Clients
+from localcloud.cloud import Cloud
+from localcloud.cloud_config import CloudConfig, Timing
+from localcloud.node_link import (
+    Exited,
+    Link,
+    NodeCommand,
+    NodeHandle,
+    NodeSpec,
+    Output,
+    Ready,
+    RunTask,
+    Started,
+    StartFailed,
+    Task,
+)
+
+ZONES = ["us-east-1a", "us-east-1b"]
+PATIENCE = 20.0
+"""Seconds within which a thing that must happen has happened."""
+QUICK = Timing(
+    volume_create=0.05,
+    attach=0.05,
+    detach=0.05,
+    snapshot=0.05,
+    device_poll=0.02,
+    dead_host_release=0.05,
+    late_host_notice=0.05,
+    terminate=0.02,
+    shortest_notice=0.05,
+    launch_retry=0.05,
+    shortest_attempt=1,
+)
+
+
+Found = TypeVar("Found")
+
+
+def wait_for(what: Callable[[], Found | None]) -> Found:
+    """Look until it is true; what it was then."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+    return found
+
+
+class PlayedNode:
+    """The node's end of a link."""
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.spec = spec
+        self.alive = True
+        mine, theirs = socket.socketpair()
+        self.link = Link(mine)
+        self.handle = NodeHandle(spec.instance_id, 2**22 + 1, Link(theirs), "10.77.0.2")
+        self._asked: queue.Queue[NodeCommand] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def asked(self) -> NodeCommand:
+        """The next thing that the cloud asks."""
+        return self._asked.get(timeout=PATIENCE)
+
+    def task(self) -> Task:
+        """The next thing asked, which must be a task to run."""
+        command = self.asked()
+        assert isinstance(command, RunTask), command
+        return command.task
+
+    def started(self, task: Task) -> None:
+        self.link.send(Started(container_id=task.container_id))
+
+    def exited(self, task: Task, exit_code: int, reason: str | None = None) -> None:
+        self.link.send(Exited(container_id=task.container_id, exit_code=exit_code, reason=reason))
+
+    def start_failed(self, task: Task, reason: str) -> None:
+        self.link.send(StartFailed(container_id=task.container_id, reason=reason))
+
+    def wrote(self, task: Task, data: bytes) -> None:
+        self.link.send(Output(container_id=task.container_id, data=data))
+
+    def _read(self) -> None:
+        for command in self.link.commands():
+            self._asked.put(command)
+
+
+class PlayedLauncher:
+    """Launches played nodes, ready at once unless `slow` says otherwise."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, PlayedNode] = {}
+        self.slow = False
+        self.failures = 0
+
+    def launch(self, spec: NodeSpec) -> NodeHandle:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no node today")
+        node = self.nodes[spec.instance_id] = PlayedNode(spec)
+        if not self.slow:
+            node.link.send(Ready())
+        return node.handle
+
+    def power_loss(self, node: NodeHandle, cut_disks: Callable[[], None] = lambda: None) -> None:
+        cut_disks()
+        self.nodes[node.instance_id].alive = False
+        self.nodes[node.instance_id].link.close()
+
+    def sweep(self, node: NodeHandle) -> None:
+        assert not self.nodes[node.instance_id].alive
+
+
+class CloudBed:
+    """What a test has at hand."""
+
+    def __init__(self, cloud: Cloud, launcher: PlayedLauncher, region: str) -> None:
+        self.cloud, self.launcher = cloud, launcher
+        self.aws = Clients(cloud.endpoint_url, region)
+        self.http = httpx.Client(base_url=cloud.endpoint_url, timeout=PATIENCE)
+
+    def node_in(self, zone: str) -> PlayedNode:
+        """The newest living node of a zone, once it is ready."""
+
+        def ready() -> PlayedNode | None:
+            states = {node["id"]: node["state"] for node in self.status()["nodes"]}
+            found = [node for node in list(self.launcher.nodes.values()) if node.spec.zone == zone and node.alive]
+            return next((node for node in reversed(found) if states[node.spec.instance_id] == "ready"), None)
+
+        return wait_for(ready)
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.http.get("/_local/status").json()
+        return answer
+
+    def submit(self, **request: Any) -> str:
+        """SubmitJob with defaults; the job's id."""
+        asked = {"jobName": "try", "jobQueue": "default", "jobDefinition": "perdure-local", **request}
+        return self.aws.batch.submit_job(**asked)["jobId"]
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """As DescribeJobs shows it."""
+        return dict(self.aws.batch.describe_jobs(jobs=[job_id])["jobs"][0])
+
+    def wait_status(self, job_id: str, status: str) -> dict[str, Any]:
+        """The job, once it has that status."""
+
+        def there() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            return job if job["status"] == status else None
+
+        return wait_for(there)
+
+
+@contextmanager
+def cloud_bed(folder: Path, **settings: Any) -> Iterator[CloudBed]:
+    """A cloud on loopback; `settings` as in CloudConfig."""
+    given = {"stack": "test", "folder": folder, "zones": ZONES, "timing": QUICK, **settings}
+    config = CloudConfig.model_validate(given)
+    launcher = PlayedLauncher()
+    cloud = Cloud(config, launcher)
+    try:
+        cloud.start()
+        bed = CloudBed(cloud, launcher, config.region)
+        with bed.http:
+            yield bed
+    finally:
+        cloud.close()
