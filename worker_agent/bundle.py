@@ -1,0 +1,195 @@
+"""What a container's bundle says, read as untrusted input, and the edits to config.json that protection needs.
+
+Owns the mount rules (design, section 6): every mount of a container is captured, read-only, declared shared, or made
+anew by the runtime; any other makes the job unprotectable, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perdure.domain.checkpoints import MountRule
+from perdure.domain.configuration import JOB_LEVEL_NAMES, LONGEST_VALUE
+from perdure.domain.errors import NotCheckpointable
+
+SHARED_ANNOTATION = "perdure.shared-mounts"
+"""JSON list of mount destinations that are declared shared: outside promise 1."""
+CRIU_ANNOTATION = "org.criu.config"
+VOLUME_VARIABLE = "PERDURE_VOLUME_PATH"
+JOB_ID = re.compile(r"[A-Za-z0-9:_-]{1,128}")
+"""What a Batch job id may look like (an array child's has a colon). Anything else is no Batch job."""
+
+_MADE_ANEW = {"proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "tmpfs", "devtmpfs"}
+"""File systems that the runtime makes for each container. A tmpfs's contents are in the memory image."""
+_ENGINES_OWN = {"/etc/resolv.conf", "/etc/hosts", "/etc/hostname"}
+"""Files that container engines bind from their own state folder and write anew for each container."""
+_ORIGINAL = "config.json.original"
+_CONFIG_LIMIT = 16 << 20
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Process(_Lenient):
+    env: list[str] = Field(default_factory=list)
+    terminal: bool = False
+
+
+class _Root(_Lenient):
+    path: str = "rootfs"
+
+
+class _Mount(_Lenient):
+    destination: str
+    type: str = ""
+    source: str = ""
+    options: list[str] = Field(default_factory=list)
+
+
+class _Linux(_Lenient):
+    cgroupsPath: str = ""
+
+
+class _Config(_Lenient):
+    """The part of the OCI runtime specification's config.json that we look at."""
+
+    process: _Process = _Process()
+    root: _Root = _Root()
+    mounts: list[_Mount] | None = None
+    linux: _Linux = _Linux()
+    annotations: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One container's bundle. `environment` holds only the variables that configure Perdure, cut to a sane length."""
+
+    path: Path
+    config: _Config
+    job_id: str
+    attempt: int
+    queue: str
+    environment: dict[str, str]
+    shared: tuple[str, ...]
+
+    @property
+    def rootfs(self) -> Path:
+        """Where the container's root file system is mounted."""
+        return self.path / self.config.root.path
+
+    @property
+    def cgroups_path(self) -> str:
+        """As config.json has it."""
+        return self.config.linux.cgroupsPath
+
+    def rules(self, mount_path: str) -> tuple[MountRule, ...]:
+        """The rule of each mount, with the job volume's data at `mount_path`. NotCheckpointable names a mount that has
+        none."""
+        rules = [self._rule(mount) for mount in self.config.mounts or []]
+        if not any(rule.destination == mount_path for rule in rules):
+            rules.append(MountRule(destination=mount_path, rule="captured", source="data"))
+        return tuple(rules)
+
+    def check(self) -> None:
+        """NotCheckpointable, with the reason, for a container that cannot be protected whatever its mounts are."""
+        if self.config.process.terminal:
+            raise NotCheckpointable("the container has a terminal (tty), which cannot be brought back")
+
+    def _rule(self, mount: _Mount) -> MountRule:
+        options = set(mount.options)
+        if mount.type in _MADE_ANEW:
+            rule = "fresh"
+        elif options & {"ro", "rro"}:
+            rule = "readonly"
+        elif mount.destination in self.shared:
+            rule = "shared"
+        elif mount.destination in _ENGINES_OWN or mount.source.startswith("/dev/"):
+            rule = "fresh"
+        else:
+            raise NotCheckpointable(
+                f"the mount {mount.destination[:200]!r} is writable and lies outside the job volume; "
+                "declare it shared, or mount it read-only"
+            )
+        return MountRule(destination=mount.destination, rule=rule, source=mount.source)
+
+
+def read_bundle(path: Path) -> Bundle | None:
+    """The bundle at `path`; None when its environment names no Batch job with a sane id.
+
+    Raises NotCheckpointable for a config.json that cannot be read or understood.
+    """
+    try:
+        with open(path / "config.json", "rb") as file:
+            config = _Config.model_validate_json(file.read(_CONFIG_LIMIT))
+    except (OSError, ValidationError) as problem:
+        raise NotCheckpointable(f"{path}/config.json cannot be understood: {problem}") from problem
+    environment = {name: _sane(value) for name, _, value in (entry.partition("=") for entry in config.process.env)}
+    job_id = environment.get("AWS_BATCH_JOB_ID", "")
+    if not JOB_ID.fullmatch(job_id):
+        return None
+    return Bundle(
+        path=path,
+        config=config,
+        job_id=job_id,
+        attempt=_attempt(environment.get("AWS_BATCH_JOB_ATTEMPT", "")),
+        queue=environment.get("AWS_BATCH_JQ_NAME", "")[:LONGEST_VALUE],
+        environment={name: environment[name][: LONGEST_VALUE + 1] for name in JOB_LEVEL_NAMES if name in environment},
+        shared=_shared(config.annotations or {}),
+    )
+
+
+def _sane(value: str) -> str:
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _attempt(text: str) -> int:
+    return max(1, int(text)) if re.fullmatch(r"[0-9]{1,3}", text) else 1
+
+
+def _shared(annotations: dict[str, str]) -> tuple[str, ...]:
+    try:
+        listed = json.loads(annotations.get(SHARED_ANNOTATION, "[]"))
+    except ValueError:
+        return ()
+    return tuple(one for one in listed if isinstance(one, str)) if isinstance(listed, list) else ()
+
+
+def edit_config(bundle: Bundle, *, data: Path, mount_path: str, criu_config: Path, keep_in: Path) -> None:
+    """Bind the job's data at `mount_path`, tell the job where, and name CRIU's options file. Always from the original,
+    which is kept in the folder `keep_in`; so it can be done again."""
+    original = keep_in / _ORIGINAL
+    if not original.exists():
+        _write(original, (bundle.path / "config.json").read_bytes())
+    config: dict[str, Any] = json.loads(original.read_bytes())
+    mounts = config.setdefault("mounts", None) or []
+    if not any(mount.get("destination") == mount_path for mount in mounts):
+        mounts.append({"destination": mount_path, "type": "bind", "source": str(data), "options": ["rbind", "rw"]})
+        config["process"]["env"] = [*config["process"]["env"], f"{VOLUME_VARIABLE}={mount_path}"]
+    config["mounts"] = mounts
+    config["annotations"] = {**(config.get("annotations") or {}), CRIU_ANNOTATION: str(criu_config)}
+    _write(bundle.path / "config.json", json.dumps(config).encode())
+
+
+def restore_config(bundle_path: Path, kept_in: Path) -> None:
+    """Undo `edit_config`. Nothing happens if nothing was edited."""
+    original = kept_in / _ORIGINAL
+    if original.exists():
+        _write(bundle_path / "config.json", original.read_bytes())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all; the mode of the file that it replaces stays."""
+    temporary = path.with_name(path.name + ".new")
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    temporary.replace(path)

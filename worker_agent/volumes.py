@@ -1,0 +1,100 @@
+"""Job volumes on this instance: wait for the device, put a file system on a blank one, mount it, unmount it.
+
+Attaching and detaching are the control worker's: the agent has no rights on EC2 (design, section 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from pathlib import Path
+
+from perdure.domain.errors import CommandFailed, VolumeFailed
+from perdure.image.disk import syncfs
+from perdure.image.mounts import mounts_below, read_mounts
+from worker_agent.engine.commands import run
+
+DEVICES = Path("/dev/disk/by-id")
+_POLL = 0.05
+_SHORT = 30.0
+_MKFS = 300.0
+_DEVICE_PATIENCE = 60.0
+"""Seconds for udev to show a volume that EC2 calls attached."""
+_BUSY_PATIENCE = 10.0
+"""Seconds in which the last user of a volume lets go of it (a keeper, a dying process)."""
+_OPTIONS = "nouuid,noatime"
+"""`nouuid`: a volume made from a snapshot has the file system's UUID of its original, which may still be mounted on
+the same kernel (it refuses a second one)."""
+
+
+def device_link(volume_id: str) -> Path:
+    """Where udev shows an attached EBS volume. Source: EBS user guide, "Amazon EBS and NVMe"; rule of AL2023."""
+    if not re.fullmatch(r"vol-[0-9a-f]{1,64}", volume_id):
+        raise VolumeFailed(f"{volume_id[:80]!r} is not the id of an EBS volume")
+    return DEVICES / f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
+
+
+async def mount_volume(volume_id: str, point: Path) -> dict[str, float]:
+    """Mount the attached volume at `point`, with a new file system if it is blank. Idempotent.
+
+    Returns seconds by step. VolumeFailed: no such device in time, another mount in its place, or a program said no.
+    """
+    begun = time.monotonic()
+    device = await _device(volume_id)
+    seen = time.monotonic()
+    mounted = next((mount for mount in read_mounts()[::-1] if mount.point == str(point)), None)
+    if mounted is not None and Path(mounted.source).resolve() == device:
+        return {"attached": seen - begun, "mounted": 0.0}
+    if mounted is not None:
+        raise VolumeFailed(f"{mounted.source} is mounted at {point}, where {volume_id} ({device}) belongs")
+    try:
+        if not await _file_system(device):
+            await run(["mkfs.xfs", "-q", "-m", "reflink=1", str(device)], limit_seconds=_MKFS)
+        point.mkdir(parents=True, exist_ok=True)
+        await run(["mount", "-t", "xfs", "-o", _OPTIONS, str(device), str(point)], limit_seconds=_MKFS)
+    except (CommandFailed, OSError) as problem:
+        raise VolumeFailed(f"{volume_id} was not mounted at {point}: {problem}") from problem
+    return {"attached": seen - begun, "mounted": time.monotonic() - seen}
+
+
+async def _device(volume_id: str) -> Path:
+    link = device_link(volume_id)
+    end = time.monotonic() + _DEVICE_PATIENCE
+    while not link.exists():
+        if time.monotonic() > end:
+            raise VolumeFailed(f"{volume_id} did not appear as {link} within {_DEVICE_PATIENCE:g} s")
+        await asyncio.sleep(_POLL)
+    return link.resolve()
+
+
+async def _file_system(device: Path) -> str:
+    """Its type; "" only for a device that holds nothing known at all (blkid's status 2)."""
+    try:
+        return (await run(["blkid", "-p", "-o", "value", "-s", "TYPE", str(device)], limit_seconds=_SHORT)).strip()
+    except CommandFailed as problem:
+        if problem.status == 2:
+            return ""
+        raise
+
+
+async def unmount_volume(point: Path) -> None:
+    """Flush and unmount the volume at `point`, and remove the empty mount point. Idempotent.
+
+    VolumeFailed if something is mounted below it, or still uses it after some seconds.
+    """
+    below = [mount for mount in mounts_below(point) if mount.point != str(point)]
+    if below:
+        raise VolumeFailed(f"{point} was not unmounted: {below[0].point} is mounted on it")
+    end = time.monotonic() + _BUSY_PATIENCE
+    while any(mount.point == str(point) for mount in read_mounts()):
+        try:
+            await asyncio.to_thread(syncfs, point)
+            await run(["umount", str(point)], limit_seconds=_MKFS)
+        except (CommandFailed, OSError) as problem:
+            if time.monotonic() > end:
+                raise VolumeFailed(f"{point} was not unmounted: {problem}") from problem
+            await asyncio.sleep(_POLL * 4)
+    with contextlib.suppress(OSError):  # not empty or not there: nothing of ours
+        point.rmdir()
