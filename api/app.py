@@ -1,0 +1,60 @@
+"""Puts the API together: settings in, one FastAPI application out. The only place of wiring."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+import perdure
+from api import docs, errors
+from api.guards import Guards
+from api.routes import configuration, health, home, jobs, nodes
+from api.workflows import JobWorkflows
+from perdure.records.database import migrate, open_engine
+from perdure.settings import ApiSettings, connect_temporal
+
+DESCRIPTION = """\
+What Perdure knows of your AWS Batch jobs, the nodes they run on and the checkpoints it took, and the few things that
+can be asked of it.
+
+Times are UTC (ISO 8601), durations are seconds, sizes are bytes unless a name says otherwise. Lists come in pages: pass
+`next` as `cursor` until it is null. Every error has one shape:
+`{"error": {"code": "…", "message": "…", "details": […]}}`.
+"""
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The API. Opens the database and brings its tables up to date when it starts to serve; Temporal may be away."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = open_engine(settings.database_url)
+        await run_in_threadpool(migrate, engine)
+        app.state.settings = settings
+        app.state.engine = engine
+        app.state.workflows = JobWorkflows(await connect_temporal())
+        yield
+        engine.dispose()
+
+    app = FastAPI(
+        title="Perdure",
+        version=perdure.__version__,
+        summary="AWS Batch jobs that outlive the Spot instances they run on.",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        responses=errors.COMMON,
+    )
+    for resource in (jobs, nodes, configuration, health):
+        app.include_router(resource.router, prefix="/api/v1")
+    app.include_router(home.router)
+    docs.add_to(app)
+    errors.add_to(app)
+    app.add_middleware(Guards, loopback_names_only=True)
+    return app

@@ -1,0 +1,54 @@
+"""What endpoints ask for by type: a database session, the workflows, the settings, a job id that can be one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Query, Request
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from api.workflows import JobWorkflows
+from perdure.domain.errors import UnknownJob
+from perdure.records.database import reading
+from perdure.settings import ApiSettings
+
+LARGEST_PAGE = 200
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]{0,127}")
+
+
+def _engine(request: Request) -> Engine:
+    return cast(Engine, request.app.state.engine)
+
+
+def _reading(engine: Annotated[Engine, Depends(_engine)]) -> Iterator[Session]:
+    with reading(engine) as session:
+        yield session
+
+
+def _workflows(request: Request) -> JobWorkflows:
+    return cast(JobWorkflows, request.app.state.workflows)
+
+
+def _settings(request: Request) -> ApiSettings:
+    return cast(ApiSettings, request.app.state.settings)
+
+
+def _job_id(
+    job_id: Annotated[str, Path(description="AWS Batch's job id.", examples=["5b3f1d0e-8a0c-4c8e-9f0e-2d6c8a1b7e55"])],
+) -> str:
+    """Whatever cannot be an id is an unknown one; it never gets as far as the database."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise UnknownJob(f"There is no job {job_id[:60]!r}.")
+    return job_id
+
+
+Database = Annotated[Engine, Depends(_engine)]
+Reading = Annotated[Session, Depends(_reading)]
+Workflows = Annotated[JobWorkflows, Depends(_workflows)]
+Settings = Annotated[ApiSettings, Depends(_settings)]
+JobId = Annotated[str, Depends(_job_id)]
+Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Entries per page.")]
+Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]

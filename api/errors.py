@@ -1,0 +1,142 @@
+"""One shape for every error, and which of our errors is which HTTP status. Errors are logged here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from perdure.domain.errors import (
+    CheckpointFailed,
+    ConfigurationInvalid,
+    PerdureError,
+    TemporalUnavailable,
+    UnknownJob,
+    UnknownNode,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class NotRunning(PerdureError):
+    """The job is known, but no container of it runs that could be asked."""
+
+
+class NoAnswer(PerdureError):
+    """Nobody answered in time; what was asked for may still happen."""
+
+    retryable = True
+
+
+class OutOfDate(PerdureError):
+    """Somebody else changed the value since the caller read it."""
+
+
+class ErrorDetail(BaseModel):
+    """One unusable value."""
+
+    field: str = Field(description="Where it stands, such as `body.keep` or `query.limit`.", examples=["body.keep"])
+    message: str = Field(description="What is allowed.", examples=["Input should be less than or equal to 20"])
+
+
+class ErrorContent(BaseModel):
+    code: str = Field(description="Short and stable, for programs.", examples=["unknown_job"])
+    message: str = Field(description="What happened and what to do, for people.")
+    details: list[ErrorDetail] = Field(default_factory=list, description="The unusable values of a request, if any.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorContent
+
+
+COMMON: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorBody, "description": "A value is not usable; `details` names each."},
+    503: {"model": ErrorBody, "description": "The database or Temporal is out of reach; try again."},
+}
+
+_STATUS: list[tuple[type[Exception], HTTPStatus, str]] = [
+    (UnknownJob, HTTPStatus.NOT_FOUND, "unknown_job"),
+    (UnknownNode, HTTPStatus.NOT_FOUND, "unknown_node"),
+    (ConfigurationInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
+    (NotRunning, HTTPStatus.CONFLICT, "not_running"),
+    (CheckpointFailed, HTTPStatus.CONFLICT, "checkpoint_failed"),
+    (OutOfDate, HTTPStatus.PRECONDITION_FAILED, "out_of_date"),
+    (NoAnswer, HTTPStatus.GATEWAY_TIMEOUT, "no_answer"),
+    (TemporalUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "temporal_unavailable"),
+]
+
+
+def described(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """For an endpoint's `responses`: these failures have the common shape."""
+    return {int(status): {"model": ErrorBody, "description": status.phrase} for status in statuses}
+
+
+def answer(status: int, code: str, message: str, details: Sequence[ErrorDetail] = ()) -> JSONResponse:
+    """The one shape. Text that a request brought along may hold lone surrogates, which no encoder takes."""
+    content = ErrorContent(
+        code=code,
+        message=_printable(message),
+        details=[ErrorDetail(field=_printable(d.field), message=_printable(d.message)) for d in details],
+    )
+    return JSONResponse(ErrorBody(error=content).model_dump(), status_code=status)
+
+
+def add_to(app: FastAPI) -> None:
+    """Turn every exception that leaves an endpoint into the one shape."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(PerdureError, _ours)
+    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _invalid(request: Request, problem: Exception) -> JSONResponse:
+    assert isinstance(problem, RequestValidationError | ValidationError)
+    details = [
+        # The value itself is left out: it may be huge, secret or not encodable.
+        ErrorDetail(field=".".join(map(str, error["loc"]))[:200], message=error["msg"].removeprefix("Value error, "))
+        for error in problem.errors()[:20]
+    ]
+    named = "; ".join(f"{detail.field}: {detail.message}" for detail in details[:3])
+    return answer(422, "invalid_request", f"The request is not usable: {named}", details)
+
+
+async def _http(request: Request, problem: Exception) -> JSONResponse:
+    assert isinstance(problem, HTTPException)
+    phrase = HTTPStatus(problem.status_code).phrase
+    message = problem.detail if problem.detail != phrase else f"{phrase}: {request.method} {request.url.path[:200]}"
+    response = answer(problem.status_code, phrase.lower().replace(" ", "_"), message)
+    response.headers.update(problem.headers or {})
+    return response
+
+
+async def _ours(request: Request, problem: Exception) -> JSONResponse:
+    for kind, status, code in _STATUS:
+        if isinstance(problem, kind):
+            return answer(status, code, str(problem))
+    return await _unexpected(request, problem)
+
+
+async def _database(request: Request, problem: Exception) -> JSONResponse:
+    log.error("the database failed", path=request.url.path, problem=str(problem)[:500])
+    return answer(503, "database_unavailable", "The database does not answer; try again in a moment.")
+
+
+async def _unexpected(request: Request, problem: Exception) -> JSONResponse:
+    log.error("a request failed", method=request.method, path=request.url.path, exc_info=problem)
+    return answer(500, "internal", "Perdure made a mistake; the server's log has the details.")
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

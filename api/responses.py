@@ -1,0 +1,169 @@
+"""The wire: what API answers look like. Apart from domain and tables, so that each can change by itself.
+
+Every model is filled from the domain value of the same meaning by field name; a test keeps the fields in step.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from perdure.domain.checkpoints import CheckpointKind
+from perdure.domain.jobs import JobState
+from perdure.domain.nodes import NodeState, NoticeKind
+
+Item = TypeVar("Item")
+
+
+class Wire(BaseModel):
+    """Filled from attributes of a domain value."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class PageOf(Wire, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next: str | None = Field(None, description="Pass it as `cursor` for the next page; null on the last one.")
+
+
+class CheckpointView(Wire):
+    """A committed, restorable point of one job."""
+
+    number: int = Field(description="Rises with every checkpoint of the job.", examples=[3])
+    kind: CheckpointKind
+    epoch: int = Field(description="The container it was taken of.")
+    frozen_at: datetime = Field(description="The instant that a restore brings back.")
+    committed_at: datetime
+    image_bytes: int = Field(description="Bytes of the memory image.")
+    phases: dict[str, float] = Field(description="Seconds by step, as the node measured them.")
+
+
+class AttemptView(Wire):
+    """One container of the job."""
+
+    epoch: int = Field(description="Perdure's own count of containers; always rises.")
+    attempt: int = Field(description="Batch's attempt number.")
+    instance_id: str = Field(examples=["i-0123456789abcdef0"])
+    zone: str = Field(examples=["us-east-1a"])
+    container_id: str
+    accepted_at: datetime
+    started_at: datetime | None
+    restored_from: int | None = Field(description="Number of the checkpoint it went on from; null: a clean start.")
+    ended_at: datetime | None
+    end: str | None = Field(description="Why it ended: exited, handed over, node lost, replaced.")
+
+
+class OutageView(Wire):
+    """The time the job stood still because of one reclaim."""
+
+    epoch: int
+    kind: str = Field(description="`notice` or `no notice`.")
+    started_at: datetime
+    ended_at: datetime | None
+    seconds: float | None
+    phases: dict[str, float] = Field(description="frozen, dumped, detached, waited, attached, restored: seconds each.")
+    restored_from: int | None
+    work_lost_seconds: float | None = Field(description="Run time that had to be done again.")
+
+
+class EventView(Wire):
+    """One line of the job's timeline."""
+
+    sequence: int
+    at: datetime
+    kind: str = Field(description="Short and stable, for programs.", examples=["restored"])
+    message: str = Field(description="One plain sentence.")
+    level: str = Field(description="info, warning or error.")
+    epoch: int | None
+
+
+class JobSummary(Wire):
+    """A job in a list."""
+
+    job_id: str = Field(description="AWS Batch's job id.")
+    name: str
+    queue: str
+    state: JobState = Field(description="What Perdure is doing with it.")
+    batch_status: str | None = Field(description="AWS Batch's own status.", examples=["RUNNING"])
+    exit_code: int | None
+    created_at: datetime
+    finished_at: datetime | None
+    protections: int = Field(description="Reclaims survived.")
+    checkpoints_committed: int
+    checkpoint_failures: int
+    volume_zone: str | None
+
+
+class JobDetail(JobSummary):
+    """Everything known of one job."""
+
+    vcpus: float | None
+    memory_mib: int | None
+    interval_seconds: float | None = Field(description="Seconds between periodic checkpoints; 0: off.")
+    interval_source: str = Field(description="`system`, or the job's environment variable that won.")
+    diagnosis: bool
+    epoch: int
+    attempts: list[AttemptView]
+    checkpoints: list[CheckpointView] = Field(description="Those still offered, oldest first.")
+    outages: list[OutageView]
+    volume_id: str | None
+    shared_mounts: list[str] = Field(description="Mounts that are not rolled back: outside the exactly-once promise.")
+    max_rootfs_bytes: int | None
+    hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
+    attempts_left: int | None
+
+
+class JobWithTimeline(JobDetail):
+    """A job and its timeline."""
+
+    events: list[EventView] = Field(description="Oldest first; at most the first 500, see `/events` for the rest.")
+
+
+class CheckpointCommitted(Wire):
+    """Answer to a request for a checkpoint."""
+
+    number: int = Field(description="Number of the committed checkpoint.", examples=[4])
+    checkpoint: CheckpointView
+
+
+class NoticeView(Wire):
+    """What AWS announced of a node."""
+
+    notice_id: str
+    kind: NoticeKind
+    instance_id: str
+    seen_at: datetime
+    deadline: datetime | None
+
+
+class NodeView(Wire):
+    """A worker instance with an agent on it."""
+
+    instance_id: str
+    zone: str
+    instance_type: str
+    state: NodeState
+    agent_version: str
+    first_seen_at: datetime | None
+    changed_at: datetime | None
+    notice: NoticeView | None
+
+
+class Part(Wire):
+    """One thing that Perdure depends on."""
+
+    ok: bool
+    message: str = Field("", description="What is wrong, if something is.")
+
+
+class Health(Wire):
+    """Can this server do its work?"""
+
+    status: str = Field(description="`ok` or `broken`.")
+    version: str
+    database: Part
+    temporal: Part

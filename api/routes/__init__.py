@@ -1,0 +1,1 @@
+"""One module per resource. Thin: read the request, ask, shape the answer."""

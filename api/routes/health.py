@@ -1,0 +1,51 @@
+"""Health: can this server reach what it needs?"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+import perdure
+from api.dependencies import Database, Workflows
+from api.responses import Health, Part
+from api.workflows import JobWorkflows
+from perdure.domain.errors import TemporalUnavailable
+from perdure.records.configuration import current_configuration
+from perdure.records.database import reading
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get(
+    "",
+    summary="Health of the server and of what it depends on",
+    responses={503: {"model": Health, "description": "Something that Perdure needs is out of reach."}},
+)
+async def health(response: Response, database: Database, workflows: Workflows) -> Health:
+    stored, temporal = await asyncio.gather(run_in_threadpool(_database, database), _temporal(workflows))
+    ok = stored.ok and temporal.ok
+    if not ok:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Health(status="ok" if ok else "broken", version=perdure.__version__, database=stored, temporal=temporal)
+
+
+def _database(database: Engine) -> Part:
+    try:
+        with reading(database) as session:
+            current_configuration(session)
+    except SQLAlchemyError as problem:
+        return Part(ok=False, message=f"The database does not answer: {str(problem)[:200]}")
+    return Part(ok=True)
+
+
+async def _temporal(workflows: JobWorkflows) -> Part:
+    try:
+        await workflows.reachable()
+    except TemporalUnavailable as problem:
+        return Part(ok=False, message=str(problem))
+    return Part(ok=True)

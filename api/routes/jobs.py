@@ -1,0 +1,96 @@
+"""Jobs: lists, one job with its timeline, and a checkpoint on request."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import Engine
+
+from api.dependencies import Cursor, Database, JobId, Limit, Reading, Workflows
+from api.errors import NotRunning, described
+from api.responses import (
+    CheckpointCommitted,
+    CheckpointView,
+    EventView,
+    JobDetail,
+    JobSummary,
+    JobWithTimeline,
+    PageOf,
+)
+from perdure.domain.errors import UnknownJob
+from perdure.domain.jobs import FINISHED_STATES, Job, JobState
+from perdure.records.database import reading
+from perdure.records.jobs import get_job, list_events, list_jobs
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+EVENTS_WITH_JOB = 500
+
+
+@router.get("", summary="List jobs, newest first")
+def jobs(
+    session: Reading,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    status: Annotated[list[JobState] | None, Query(description="Only jobs in these states; repeatable.")] = None,
+    queue: Annotated[
+        str | None, Query(pattern="^[A-Za-z0-9_:./-]{1,256}$", description="Only jobs of this job queue.")
+    ] = None,
+) -> PageOf[JobSummary]:
+    page = list_jobs(session, limit=limit, after=cursor, states=status or (), queue=queue)
+    return PageOf(items=[JobSummary.model_validate(job) for job in page.items], next=page.next)
+
+
+@router.get("/{job_id}", summary="One job with its timeline", responses=described(HTTPStatus.NOT_FOUND))
+def job(session: Reading, job_id: JobId) -> JobWithTimeline:
+    known = JobDetail.model_validate(get_job(session, job_id))
+    events = list_events(session, job_id, limit=EVENTS_WITH_JOB)
+    return JobWithTimeline(**dict(known), events=[EventView.model_validate(event) for event in events])
+
+
+@router.get(
+    "/{job_id}/events", summary="A job's timeline, oldest line first", responses=described(HTTPStatus.NOT_FOUND)
+)
+def events(
+    session: Reading,
+    job_id: JobId,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only lines with a higher sequence.")] = 0,
+    limit: Limit = 200,
+) -> list[EventView]:
+    found = list_events(session, job_id, after_sequence=after, limit=limit)
+    return [EventView.model_validate(event) for event in found]
+
+
+@router.post(
+    "/{job_id}/checkpoints",
+    summary="Take a checkpoint now",
+    status_code=HTTPStatus.CREATED,
+    responses=described(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GATEWAY_TIMEOUT),
+)
+async def take_checkpoint(database: Database, workflows: Workflows, job_id: JobId) -> CheckpointCommitted:
+    """Returns when the checkpoint is committed, with its number; the job runs on.
+
+    409 when the job does not run, or why it could not be checkpointed. 504 when nobody answered in time: the
+    checkpoint may still be taken.
+    """
+    known = await run_in_threadpool(_known, database, job_id)
+    if known is not None and known.state in FINISHED_STATES:
+        raise NotRunning(f"Job {job_id} is finished ({known.state}); there is nothing to checkpoint.")
+    try:
+        checkpoint = await workflows.take_checkpoint(job_id)
+    except NotRunning:
+        if known is None:
+            raise UnknownJob(f"There is no job {job_id}.") from None
+        raise
+    return CheckpointCommitted(number=checkpoint.number, checkpoint=CheckpointView.model_validate(checkpoint))
+
+
+def _known(database: Engine, job_id: str) -> Job | None:
+    """The job as recorded; None when its workflow has not written it yet, or there is none."""
+    with reading(database) as session:
+        try:
+            return get_job(session, job_id)
+        except UnknownJob:
+            return None

@@ -1,0 +1,106 @@
+"""What the API asks of the jobs' workflows, with time limits and clear errors. Called by name, never imported."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowUpdateFailedError
+from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimedOut
+from temporalio.service import RPCError, RPCStatusCode
+
+from api.errors import NoAnswer, NotRunning
+from perdure.contracts import names
+from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
+from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.errors import CheckpointFailed, TemporalUnavailable
+
+REACH_SECONDS = 3.0
+"""How long Temporal may take to say that it is there."""
+TELL_SECONDS = 20.0
+"""How long telling all open workflows of a change may take."""
+CHECKPOINT_SECONDS = 180.0
+"""How long a person waits for a checkpoint: longer than any dump may take (dump_limit_seconds is 110 by default)."""
+TELL_AT_ONCE = 20
+
+
+class JobWorkflows:
+    """The open `JobProtection` workflows, seen from outside."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def reachable(self) -> None:
+        """Returns if Temporal answers and serves; TemporalUnavailable within REACH_SECONDS otherwise."""
+        async with _temporal_errors(REACH_SECONDS):
+            if not await self._client.service_client.check_health():
+                raise TemporalUnavailable("Temporal answers but does not serve yet; try again in a moment.")
+
+    async def take_checkpoint(self, job_id: str, wait_seconds: float = CHECKPOINT_SECONDS) -> Checkpoint:
+        """Ask the job's workflow for a checkpoint now and wait until it is committed.
+
+        NotRunning: there is no open workflow of that id. CheckpointFailed: there was none, with the reason; the job
+        runs on. NoAnswer: not within `wait_seconds`; it may still come. TemporalUnavailable.
+        """
+        await self.reachable()
+        wish = TakeCheckpoint(request_id=uuid.uuid4().hex)
+        handle = self._client.get_workflow_handle(names.job_workflow_id(job_id))
+        try:
+            async with asyncio.timeout(wait_seconds):
+                taken: CheckpointTaken = await handle.execute_update(
+                    "take_checkpoint", wish, id=wish.request_id, result_type=CheckpointTaken
+                )
+        except (TimeoutError, UpdateTimedOut) as late:
+            raise NoAnswer(
+                f"No checkpoint of job {job_id} after {wait_seconds:g} s. It may still be taken: look at the job."
+            ) from late
+        except WorkflowUpdateFailedError as refused:
+            raise CheckpointFailed(f"Job {job_id} took no checkpoint: {refused.cause or refused}") from refused
+        except RPCError as problem:
+            if problem.status == RPCStatusCode.NOT_FOUND:
+                raise NotRunning(f"Job {job_id} is not running under Perdure's protection.") from problem
+            raise TemporalUnavailable(f"Temporal failed: {problem.message}") from problem
+        if taken.checkpoint is None:
+            raise CheckpointFailed(f"Job {job_id} took no checkpoint: {taken.failure or 'no reason was given'}.")
+        return taken.checkpoint
+
+    async def configuration_changed(self) -> int:
+        """Signal every open job workflow, so that it reads the configuration anew. Returns how many were told.
+
+        Telling twice does no harm. TemporalUnavailable when not all could be told.
+        """
+        limit = asyncio.Semaphore(TELL_AT_ONCE)
+
+        async def tell(workflow_id: str) -> int:
+            async with limit:
+                try:
+                    await self._client.get_workflow_handle(workflow_id).signal("configuration_changed")
+                except RPCError as problem:
+                    if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
+                        raise
+                    return 0
+                return 1
+
+        await self.reachable()
+        async with _temporal_errors(TELL_SECONDS):
+            query = f"WorkflowType = '{names.JOB_PROTECTION}' AND ExecutionStatus = 'Running'"
+            open_ones = [
+                found.id
+                async for found in self._client.list_workflows(query)
+                if found.status == WorkflowExecutionStatus.RUNNING
+            ]
+            return sum(await asyncio.gather(*(tell(workflow_id) for workflow_id in open_ones)))
+
+
+@asynccontextmanager
+async def _temporal_errors(limit_seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(limit_seconds):
+            yield
+    except TimeoutError as late:
+        raise TemporalUnavailable(f"Temporal does not answer within {limit_seconds:g} s; try again later.") from late
+    # A lazily connecting client reports a failed connection as RuntimeError.
+    except (RPCError, RuntimeError) as problem:
+        raise TemporalUnavailable(f"Temporal is out of reach ({str(problem)[:200]}); try again later.") from problem

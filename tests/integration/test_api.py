@@ -1,0 +1,520 @@
+"""The API over a real socket, a real SQLite file and a real Temporal dev server."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import httpx
+import pytest
+import uvicorn
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from api.__main__ import is_loopback
+from api.app import create_app
+from api.guards import LARGEST_BODY
+from api.responses import (
+    AttemptView,
+    CheckpointView,
+    EventView,
+    JobDetail,
+    JobSummary,
+    NodeView,
+    NoticeView,
+    OutageView,
+)
+from api.routes.configuration import CheckpointConfig, CheckpointConfigChange
+from perdure.contracts import names
+from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.configuration import CheckpointConfiguration
+from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
+from perdure.domain.values import Frozen
+from perdure.records.database import migrate, open_engine, writing
+from perdure.records.jobs import record_job
+from perdure.records.nodes import record_node
+from perdure.settings import ApiSettings
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def checkpoint(number: int) -> Checkpoint:
+    return Checkpoint(
+        number=number, kind=CheckpointKind.PERIODIC, epoch=1, frozen_at=NOON, committed_at=NOON, image_bytes=5
+    )
+
+
+def job(job_id: str, *, state: JobState = JobState.RUNNING, minute: int = 0, queue: str = "default") -> Job:
+    outage = Outage(epoch=1, kind="notice", started_at=NOON, seconds=3.5, phases={"frozen": 0.1, "dumped": 3.4})
+    attempt = Attempt(epoch=1, attempt=1, instance_id="i-1", zone="us-east-1a", container_id="c", accepted_at=NOON)
+    return Job(
+        job_id=job_id,
+        name=f"name of {job_id}",
+        queue=queue,
+        state=state,
+        created_at=NOON + timedelta(minutes=minute),
+        epoch=1,
+        attempts=[attempt],
+        checkpoints=[checkpoint(7)],
+        outages=[outage],
+        shared_mounts=["/data"],
+    )
+
+
+@workflow.defn(name=names.JOB_PROTECTION)
+class StubJob:
+    """Answers as a job's workflow would: how is said by its id."""
+
+    def __init__(self) -> None:
+        self._told = 0
+        self._over = False
+
+    @workflow.run
+    async def run(self) -> int:
+        await workflow.wait_condition(lambda: self._over)
+        return self._told
+
+    @workflow.update
+    async def take_checkpoint(self, wish: TakeCheckpoint) -> CheckpointTaken:
+        word = workflow.info().workflow_id.rsplit("-", 1)[-1]
+        if word == "traced":
+            return CheckpointTaken(failure="a process is being traced")
+        if word == "refusing":
+            raise ApplicationError("the update was refused")
+        if word == "silent":
+            await workflow.wait_condition(lambda: self._over)
+        return CheckpointTaken(checkpoint=checkpoint(8))
+
+    @workflow.signal
+    def configuration_changed(self) -> None:
+        self._told += 1
+
+    @workflow.signal
+    def end(self) -> None:
+        self._over = True
+
+    @workflow.query
+    def told(self) -> int:
+        return self._told
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """Base URL of the app on a real server, in a thread of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        # The listener is bound already: the first request waits until the application is ready.
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Engine]]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('api')}/perdure.db"
+    engine = open_engine(url)
+    migrate(engine)
+    with writing(engine) as session:
+        for number in range(5):
+            state = JobState.SUCCEEDED if number == 0 else JobState.RUNNING
+            queue = "spot" if number % 2 else "default"
+            events = [JobEvent(sequence=line, at=NOON, kind="attached", message=f"line {line}") for line in (1, 2, 3)]
+            record_job(session, job(f"job-{number}", state=state, minute=number, queue=queue), events, 1)
+        for word in ("traced", "refusing", "silent", "gone"):
+            record_job(session, job(f"job-{word}", minute=-60), [], 1)
+        notice = Notice(notice_id="n", kind=NoticeKind.INTERRUPTION, instance_id="i-2", seen_at=NOON, deadline=NOON)
+        record_node(session, Node(instance_id="i-1", zone="us-east-1a", changed_at=NOON))
+        noticed = Node(instance_id="i-2", zone="us-east-1b", state=NodeState.NOTICED, changed_at=NOON, notice=notice)
+        record_node(session, noticed)
+    yield url, engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def portal() -> Iterator[BlockingPortal]:
+    """An event loop in a thread of its own, for Temporal's client and the stub worker."""
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@asynccontextmanager
+async def jobs_at_work() -> AsyncIterator[Client]:
+    """Open stub workflows for job-1, job-2 and the odd ones; job-unrecorded has a workflow but no record yet."""
+    binary = str(Path(sys.executable).with_name("temporal"))
+    environment = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=binary, data_converter=pydantic_data_converter, dev_server_log_level="error"
+    )
+    async with environment:
+        client = environment.client
+        runner = UnsandboxedWorkflowRunner()
+        async with Worker(client, task_queue="stub", workflows=[StubJob], workflow_runner=runner):
+            for word in ("1", "2", "traced", "refusing", "silent", "unrecorded"):
+                workflow_id = names.job_workflow_id(f"job-{word}")
+                await client.start_workflow(names.JOB_PROTECTION, id=workflow_id, task_queue="stub")
+            yield client
+
+
+@pytest.fixture(scope="module")
+def temporal(portal: BlockingPortal) -> Iterator[Client]:
+    with portal.wrap_async_context_manager(jobs_at_work()) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def address(temporal: Client) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEMPORAL_ADDRESS", temporal.service_client.config.target_host)
+        yield
+
+
+@pytest.fixture(scope="module")
+def api(database: tuple[str, Engine], address: None) -> Iterator[httpx.Client]:
+    app = create_app(ApiSettings(database_url=database[0], temporal_ui_url="http://127.0.0.1:8233"))
+    with served(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def assert_error(response: httpx.Response, status: int, code: str, *words: str) -> None:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert error["code"] == code
+    for word in words:
+        assert word in response.text
+    assert set(error) == {"code", "message", "details"}
+
+
+# Reading
+
+
+def test_jobs_come_newest_first_and_in_pages(api: httpx.Client) -> None:
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = api.get("/api/v1/jobs", params={"limit": 2, **cursor}).json()
+        assert len(page["items"]) <= 2
+        seen += [item["job_id"] for item in page["items"]]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+    assert seen[:5] == ["job-4", "job-3", "job-2", "job-1", "job-0"]
+    assert len(seen) == len(set(seen)) == 9
+
+
+def test_jobs_are_filtered_by_state_and_queue(api: httpx.Client) -> None:
+    succeeded = api.get("/api/v1/jobs", params={"status": "Succeeded"}).json()["items"]
+    assert [item["job_id"] for item in succeeded] == ["job-0"]
+    spot = api.get("/api/v1/jobs", params={"queue": "spot", "status": ["Running", "Failed"]}).json()["items"]
+    assert [item["job_id"] for item in spot] == ["job-3", "job-1"]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "status=running", "queue=%00", "queue=", "cursor=nonsense"]
+)
+def test_a_bad_filter_is_named(api: httpx.Client, query: str) -> None:
+    assert_error(api.get(f"/api/v1/jobs?{query}"), 422, "invalid_request")
+
+
+def test_a_bad_state_names_the_allowed_ones(api: httpx.Client) -> None:
+    assert_error(api.get("/api/v1/jobs?status=up"), 422, "invalid_request", "query.status.0", "Restore Succeeded")
+
+
+def test_a_job_comes_with_everything(api: httpx.Client) -> None:
+    answer = api.get("/api/v1/jobs/job-1").json()
+    assert answer["attempts"][0]["zone"] == "us-east-1a"
+    assert answer["checkpoints"][0]["number"] == 7
+    assert answer["outages"][0]["phases"] == {"frozen": 0.1, "dumped": 3.4}
+    assert answer["shared_mounts"] == ["/data"]
+    assert [event["message"] for event in answer["events"]] == ["line 1", "line 2", "line 3"]
+
+
+def test_the_timeline_goes_on_after_a_line(api: httpx.Client) -> None:
+    lines = api.get("/api/v1/jobs/job-1/events", params={"after": 1, "limit": 1}).json()
+    assert [line["sequence"] for line in lines] == [2]
+    assert_error(api.get("/api/v1/jobs/job-x/events"), 404, "unknown_job")
+
+
+@pytest.mark.parametrize("job_id", ["nobody", "..%2f..%2fetc%2fpasswd", "%00", "a" * 500, "%ff%fe", "x;rm%20-rf"])
+def test_an_unknown_job_is_404(api: httpx.Client, job_id: str) -> None:
+    assert api.get(f"/api/v1/jobs/{job_id}").status_code == 404
+    assert api.post(f"/api/v1/jobs/{job_id}/checkpoints").status_code == 404
+
+
+def test_nodes(api: httpx.Client) -> None:
+    nodes = api.get("/api/v1/nodes").json()["items"]
+    assert [(node["instance_id"], node["state"]) for node in nodes] == [("i-1", "ready"), ("i-2", "noticed")]
+    assert nodes[1]["notice"]["kind"] == "interruption"
+    assert api.get("/api/v1/nodes", params={"state": "gone"}).json() == {"items": [], "next": None}
+
+
+# Checkpoints on request
+
+
+def test_a_checkpoint_is_taken(api: httpx.Client) -> None:
+    response = api.post("/api/v1/jobs/job-1/checkpoints")
+    assert response.status_code == 201
+    assert response.json()["number"] == 8
+    assert response.json()["checkpoint"]["kind"] == "periodic"
+
+
+def test_a_job_that_is_not_recorded_yet_is_checkpointed(api: httpx.Client) -> None:
+    assert api.post("/api/v1/jobs/job-unrecorded/checkpoints").json()["number"] == 8
+
+
+def test_why_there_is_no_checkpoint(api: httpx.Client) -> None:
+    post = [api.post(f"/api/v1/jobs/job-{word}/checkpoints") for word in ("0", "gone", "x")]
+    assert_error(post[0], 409, "not_running", "finished")
+    assert_error(post[1], 409, "not_running")
+    assert_error(post[2], 404, "unknown_job")
+    traced = api.post("/api/v1/jobs/job-traced/checkpoints")
+    assert_error(traced, 409, "checkpoint_failed", "a process is being traced")
+    refused = api.post("/api/v1/jobs/job-refusing/checkpoints")
+    assert_error(refused, 409, "checkpoint_failed", "the update was refused")
+
+
+def test_a_checkpoint_that_does_not_come_is_504(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.workflows.JobWorkflows.take_checkpoint.__defaults__", (1.0,))
+    silent = api.post("/api/v1/jobs/job-silent/checkpoints")
+    assert_error(silent, 504, "no_answer", "It may still be taken")
+
+
+# Configuration
+
+
+@pytest.fixture
+def config(api: httpx.Client) -> Iterator[httpx.Client]:
+    yield api
+    defaults = CheckpointConfiguration().model_dump()
+    with httpx.Client(base_url=api.base_url) as other:
+        assert other.put("/api/v1/checkpoint-config", json=defaults).status_code in {200, 503}
+
+
+PUT = ("PUT", "/api/v1/checkpoint-config")
+
+
+def test_a_change_is_stored_and_told(config: httpx.Client, temporal: Client, portal: BlockingPortal) -> None:
+    handle = temporal.get_workflow_handle(names.job_workflow_id("job-1"))
+    before = portal.call(handle.query, StubJob.told)
+    answer = config.request(*PUT, json={"interval_seconds": "15s", "keep": 3}).json()
+    assert (answer["interval_seconds"], answer["keep"], answer["warning"]) == (15.0, 3, None)
+    assert answer["jobs_told"] == 6
+    assert portal.call(handle.query, StubJob.told) == before + 1
+    stored = config.get("/api/v1/checkpoint-config").json()
+    assert stored["interval_seconds"] == 15.0
+    again = config.request(*PUT, json={"interval_seconds": 20}).json()
+    assert (again["interval_seconds"], again["keep"]) == (20.0, 3)
+
+
+def test_an_etag_guards_against_overwriting(config: httpx.Client) -> None:
+    etag = config.get("/api/v1/checkpoint-config").headers["ETag"]
+    first = config.request(*PUT, json={"keep": 4}, headers={"If-Match": etag})
+    assert first.status_code == 200 and first.headers["ETag"] != etag
+    assert_error(config.request(*PUT, json={"keep": 5}, headers={"If-Match": etag}), 412, "out_of_date")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"interval_seconds": "-5m"}, ["body.interval_seconds", "write for example 15m"]),
+        ({"interval_seconds": "banana"}, ["body.interval_seconds", "write for example 15m"]),
+        ({"interval_seconds": 0.5}, ["body.interval_seconds", "at least 1 second"]),
+        ({"interval_seconds": -1}, ["body.interval_seconds", "greater than or equal to 0"]),
+        ({"interval_seconds": True}, ["body.interval_seconds", "number of seconds"]),
+        ({"keep": 0}, ["body.keep", "greater than or equal to 1"]),
+        ({"keep": None}, ["body.keep"]),
+        ({"keep": "2"}, ["body.keep", "valid integer"]),
+        ({"enabled": "yes"}, ["body.enabled", "valid boolean"]),
+        ({"mode": "on"}, ["body.mode", "not permitted"]),
+        ({"reserve_mib": 10**40}, ["body.reserve_mib"]),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(
+    config: httpx.Client, change: dict[str, object], words: list[str]
+) -> None:
+    assert_error(config.request(*PUT, json=change), 422, "invalid_request", *words)
+
+
+def test_zero_turns_periodic_checkpoints_off(config: httpx.Client) -> None:
+    assert config.request(*PUT, json={"interval_seconds": "0"}).json()["interval_seconds"] == 0
+
+
+# What stands before the endpoints
+
+
+def test_large_bodies_are_refused_however_they_come(api: httpx.Client) -> None:
+    body = b" " * (LARGEST_BODY + 1)
+    assert_error(api.request(*PUT, content=body), 413, "body_too_large")
+    chunks = api.request(*PUT, content=iter([body]), headers={"Content-Type": "application/json"})
+    assert chunks.status_code == 413 and "error" in chunks.json()
+
+
+def test_other_sites_pages_are_refused(api: httpx.Client) -> None:
+    assert_error(api.get("/", headers={"Host": "evil.example"}), 421, "wrong_host")
+    post = api.post("/api/v1/jobs/job-1/checkpoints", headers={"Sec-Fetch-Site": "cross-site"})
+    assert_error(post, 403, "cross_site")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/api/v1/jobs", "/nowhere", "/api/v1/jobs?limit=0"])
+def test_every_answer_carries_the_security_headers(api: httpx.Client, path: str) -> None:
+    headers = api.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_unknown_paths_and_methods_have_the_common_shape(api: httpx.Client) -> None:
+    assert_error(api.get("/nowhere"), 404, "not_found")
+    assert_error(api.delete("/api/v1/jobs"), 405, "method_not_allowed")
+
+
+def test_the_pages_need_no_other_server(api: httpx.Client) -> None:
+    home = api.get("/").text
+    assert "http://127.0.0.1:8233" in home and 'href="/docs"' in home
+    assert "<dt>Jobs</dt><dd>9</dd>" in home
+    page = api.get("/docs").text
+    assert "cdn" not in page
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert f"/docs/assets/{asset}" in page
+        assert len(api.get(f"/docs/assets/{asset}").content) > 100_000
+
+
+def test_openapi_describes_every_call(api: httpx.Client) -> None:
+    document = api.get("/api/v1/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len(operations) == 8
+    assert all(operation["summary"] for operation in operations)
+    durations = document["components"]["schemas"]["CheckpointConfigChange"]["properties"]["interval_seconds"]
+    assert {"type": "string"} in durations["anyOf"]
+
+
+# When something is away
+
+
+def test_health(api: httpx.Client) -> None:
+    answer = api.get("/api/v1/health")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ok"
+
+
+def test_without_temporal_reading_goes_on_and_asking_is_503(
+    database: tuple[str, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        closed = unused.getsockname()[1]
+    monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{closed}")
+    with served(create_app(ApiSettings(database_url=database[0]))) as url, httpx.Client(base_url=url) as api:
+        health = api.get("/api/v1/health", timeout=30)
+        assert health.status_code == 503
+        assert health.json()["database"]["ok"] and not health.json()["temporal"]["ok"]
+        assert api.get("/api/v1/jobs/job-1").status_code == 200
+        assert_error(api.post("/api/v1/jobs/job-1/checkpoints", timeout=30), 503, "temporal_unavailable")
+        stored = api.request(*PUT, json={"keep": 2}, timeout=30)
+        assert stored.status_code == 200 and stored.json()["warning"] and stored.json()["jobs_told"] is None
+
+
+def test_a_broken_database_is_503(tmp_path: Path, address: None) -> None:
+    file = tmp_path / "perdure.db"
+    with served(create_app(ApiSettings(database_url=f"sqlite:///{file}"))) as url, httpx.Client(base_url=url) as api:
+        assert api.get("/api/v1/jobs").status_code == 200
+        with sqlite3.connect(file) as connection:
+            tables = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            )
+            for (table,) in connection.execute(listed).fetchall():
+                connection.execute(f"DROP TABLE {table}")
+        connection.close()
+        assert_error(api.get("/api/v1/jobs"), 503, "database_unavailable")
+        assert api.get("/api/v1/health").json()["database"]["ok"] is False
+
+
+def test_only_loopback_counts_as_loopback() -> None:
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "perdure.example", "")] == [False] * 5
+
+
+# Anything at all
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.sampled_from([*CheckpointConfigChange.model_fields, "other"])
+PARAMETERS = st.sampled_from(["limit", "cursor", "status", "queue", "after", "state"])
+PRINTABLE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(change=st.dictionaries(FIELDS, ANYTHING, max_size=3) | ANYTHING)
+def test_no_configuration_is_a_server_error(api: httpx.Client, change: object) -> None:
+    body = httpx.Request("PUT", "http://x", json=change).content if finite(change) else b'{"keep": NaN}'
+    response = api.request(*PUT, content=body, headers={"If-Match": '"none"'})
+    assert response.status_code in {412, 422}, response.text
+
+
+def finite(value: object) -> bool:
+    try:
+        httpx.Request("PUT", "http://x", json=value)
+    except (ValueError, UnicodeEncodeError):
+        return False
+    return True
+
+
+@FUZZ
+@given(
+    query=st.dictionaries(
+        st.sampled_from(["limit", "cursor", "status", "queue", "after", "state"]), st.text(), max_size=3
+    ),
+    path=st.sampled_from(["jobs", "jobs/job-1", "jobs/job-1/events", "nodes", "jobs/{}", "{}"]),
+    piece=PRINTABLE,
+)
+def test_no_query_is_a_server_error(api: httpx.Client, query: dict[str, str], path: str, piece: str) -> None:
+    url = "/api/v1/" + quote(path.format(piece)) + "?" + urlencode(query)
+    assert api.get(url).status_code < 500
+
+
+# Four models, one meaning
+
+
+@pytest.mark.parametrize(
+    ("wire", "domain"),
+    [
+        (JobDetail, Job),
+        (AttemptView, Attempt),
+        (CheckpointView, Checkpoint),
+        (OutageView, Outage),
+        (EventView, JobEvent),
+        (NodeView, Node),
+        (NoticeView, Notice),
+        (CheckpointConfig, CheckpointConfiguration),
+        (CheckpointConfigChange, CheckpointConfiguration),
+    ],
+)
+def test_the_wire_keeps_step_with_the_domain(wire: type[Frozen], domain: type[Frozen]) -> None:
+    assert set(wire.model_fields) == set(domain.model_fields)
+
+
+def test_a_summary_shows_nothing_that_a_job_lacks() -> None:
+    assert set(JobSummary.model_fields) < set(Job.model_fields)
