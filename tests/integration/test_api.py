@@ -438,9 +438,7 @@ def test_a_broken_database_is_503(tmp_path: Path, address: None) -> None:
     with served(create_app(ApiSettings(database_url=f"sqlite:///{file}"))) as url, httpx.Client(base_url=url) as api:
         assert api.get("/api/v1/jobs").status_code == 200
         with sqlite3.connect(file) as connection:
-            tables = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
-            )
+            listed = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
             for (table,) in connection.execute(listed).fetchall():
                 connection.execute(f"DROP TABLE {table}")
         connection.close()
