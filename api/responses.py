@@ -42,6 +42,12 @@ class CheckpointView(Wire):
     phases: dict[str, float] = Field(description="Seconds by step, as the node measured them.")
 
 
+class PastCheckpointView(CheckpointView):
+    """A checkpoint that was committed once."""
+
+    offered: bool = Field(description="Can it still be restored, as far as anybody knows?")
+
+
 class AttemptView(Wire):
     """One container of the job."""
 

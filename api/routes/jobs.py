@@ -19,11 +19,12 @@ from api.responses import (
     JobSummary,
     JobWithTimeline,
     PageOf,
+    PastCheckpointView,
 )
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.records.database import reading
-from perdure.records.jobs import get_job, list_events, list_jobs
+from perdure.records.jobs import get_job, list_checkpoints, list_events, list_jobs
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 EVENTS_WITH_JOB = 500
@@ -61,6 +62,18 @@ def events(
 ) -> list[EventView]:
     found = list_events(session, job_id, after_sequence=after, limit=limit)
     return [EventView.model_validate(event) for event in found]
+
+
+@router.get(
+    "/{job_id}/checkpoints",
+    summary="Every checkpoint that was ever committed, oldest first",
+    responses=described(HTTPStatus.NOT_FOUND),
+)
+def checkpoints(session: Reading, job_id: JobId) -> list[PastCheckpointView]:
+    return [
+        PastCheckpointView(**dict(CheckpointView.model_validate(checkpoint)), offered=offered)
+        for checkpoint, offered in list_checkpoints(session, job_id)
+    ]
 
 
 @router.post(

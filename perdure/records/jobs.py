@@ -138,6 +138,17 @@ def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit
     return [JobEvent.model_validate(row.model_dump()) for row in session.exec(query)]
 
 
+def list_checkpoints(session: Session, job_id: str) -> list[tuple[Checkpoint, bool]]:
+    """Every checkpoint of the job that was ever committed, in order, and whether it is still offered. UnknownJob."""
+    if session.get(JobRow, job_id) is None:
+        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+    rows = _children(session, CheckpointRow, [job_id], col(CheckpointRow.epoch))
+    return [
+        (Checkpoint.model_validate(row.model_dump()), row.offered)
+        for row in sorted(rows, key=lambda row: (row.epoch, row.number))
+    ]
+
+
 def count_jobs(session: Session) -> dict[JobState, int]:
     """How many jobs are in each state that occurs."""
     counted = session.exec(select(JobRow.state, func.count()).group_by(JobRow.state)).all()

@@ -262,6 +262,14 @@ def test_an_unknown_job_is_404(api: httpx.Client, job_id: str) -> None:
     assert api.post(f"/api/v1/jobs/{job_id}/checkpoints").status_code == 404
 
 
+def test_checkpoints_of_the_past_stay_listed(api: httpx.Client, database: tuple[str, Engine]) -> None:
+    with writing(database[1]) as session:
+        record_job(session, job("job-2", minute=2).model_copy(update={"checkpoints": [checkpoint(8)]}), [], 2)
+    listed = api.get("/api/v1/jobs/job-2/checkpoints").json()
+    assert [(each["number"], each["offered"]) for each in listed] == [(7, False), (8, True)]
+    assert_error(api.get("/api/v1/jobs/job-x/checkpoints"), 404, "unknown_job")
+
+
 def test_nodes(api: httpx.Client) -> None:
     nodes = api.get("/api/v1/nodes").json()["items"]
     assert [(node["instance_id"], node["state"]) for node in nodes] == [("i-1", "ready"), ("i-2", "noticed")]
@@ -402,7 +410,7 @@ def test_the_pages_need_no_other_server(api: httpx.Client) -> None:
 def test_openapi_describes_every_call(api: httpx.Client) -> None:
     document = api.get("/api/v1/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len(operations) == 8
+    assert len(operations) == 9
     assert all(operation["summary"] for operation in operations)
     durations = document["components"]["schemas"]["CheckpointConfigChange"]["properties"]["interval_seconds"]
     assert {"type": "string"} in durations["anyOf"]
