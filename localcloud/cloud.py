@@ -63,7 +63,7 @@ class Cloud:
             config.host, config.port, self, threaded=True, request_handler=moto_backend.RequestHandler
         )
         self.endpoint_url = f"http://{config.host}:{self._server.server_port}"
-        self._serving = threading.Thread(target=self._server.serve_forever, name="endpoint")
+        self._serving = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="endpoint")
         self._serving.start()
         try:
             self._build(launcher)

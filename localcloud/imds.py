@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -50,7 +51,9 @@ class MetadataService:
         self._tasks: dict[str, dict[str, Any]] = {}
         self._server = _Server((host, 0), self)
         self.url = f"http://{host}:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, name=f"imds-{identity.instance_id}", daemon=True).start()
+        # The interval is how long `close` may take: a power loss should not wait for its metadata service.
+        serve = partial(self._server.serve_forever, poll_interval=0.05)
+        threading.Thread(target=serve, name=f"imds-{identity.instance_id}", daemon=True).start()
 
     def close(self) -> None:
         """The node is gone, and its metadata service with it."""

@@ -133,6 +133,21 @@ class CloudBed:
         self.aws = Clients(cloud.endpoint_url, region)
         self.http = httpx.Client(base_url=cloud.endpoint_url, timeout=PATIENCE)
 
+    def refresh(self) -> None:
+        """End all jobs and nodes and launch a node in each zone: a cloud is dear to start, so tests share one."""
+        self.launcher.failures = 0
+        for job in self.cloud.engine.jobs():
+            self.cloud.engine.terminate(job.job_id, "the test is over")
+        for node in self.cloud.fleet.nodes():
+            self.cloud.fleet.end(node.instance_id)
+        wait_for(lambda: all(job.stopped_at is not None for job in self.cloud.engine.jobs()))
+        wait_for(lambda: all(node.ended for node in self.cloud.fleet.nodes()))
+        zones = self.status()["zones"]
+        self.http.post("/_local/capacity", json={"zones": zones}).raise_for_status()
+        for zone in zones:
+            self.http.post("/_local/nodes", json={"zone": zone}).raise_for_status()
+            self.node_in(zone)
+
     def node_in(self, zone: str) -> PlayedNode:
         """The newest living node of a zone, once it is ready."""
 
@@ -142,6 +157,11 @@ class CloudBed:
             return next((node for node in reversed(found) if states[node.spec.instance_id] == "ready"), None)
 
         return wait_for(ready)
+
+    def living(self, vcpus: float) -> PlayedNode | None:
+        """A living node of that size, when there is one."""
+        nodes = list(self.launcher.nodes.values())
+        return next((node for node in nodes if node.alive and node.spec.vcpus == vcpus), None)
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = self.http.get("/_local/status").json()

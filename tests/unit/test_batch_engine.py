@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from localcloud.batch.definitions import lower_keys
 from localcloud.node_link import StopTask
 from tests.unit.cloud_bed import CloudBed, cloud_bed, wait_for
 
@@ -16,10 +16,16 @@ RECLAIMS = {"attempts": 3, "evaluateOnExit": [{"onStatusReason": "Host EC2*", "a
 EXIT_REST = {"onReason": "*", "action": "EXIT"}
 
 
-@pytest.fixture
-def bed(tmp_path: Path) -> Iterator[CloudBed]:
-    with cloud_bed(tmp_path, zones=["us-east-1a"]) as bed:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudBed]:
+    with cloud_bed(tmp_path_factory.mktemp("cloud"), zones=["us-east-1a"], nodes_per_zone=0) as bed:
         yield bed
+
+
+@pytest.fixture
+def bed(shared: CloudBed) -> CloudBed:
+    shared.refresh()
+    return shared
 
 
 def test_a_job_runs_and_succeeds(bed: CloudBed) -> None:
@@ -100,21 +106,6 @@ def test_a_reclaimed_job_is_retried_on_another_node_and_has_no_exit_code(bed: Cl
     state = bed.aws.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     assert state["State"]["Name"] == "terminated"
     assert state["StateReason"]["Code"] == "Server.SpotInstanceTermination"
-
-
-def test_batch_learns_late_of_a_dead_host(tmp_path: Path) -> None:
-    from tests.unit.cloud_bed import QUICK
-
-    timing = QUICK.model_copy(update={"late_host_notice": 3600.0})
-    with cloud_bed(tmp_path, zones=["us-east-1a"], timing=timing) as bed:
-        job_id = bed.submit()
-        node = bed.node_in("us-east-1a")
-        node.started(node.task())
-        bed.wait_status(job_id, "RUNNING")
-        bed.http.post("/_local/reclaim", json={"job_id": job_id, "no_notice": True, "wait": True}).raise_for_status()
-        assert bed.job(job_id)["status"] == "RUNNING"
-        again = bed.http.post("/_local/reclaim", json={"job_id": job_id})
-        assert again.status_code == 409 and "gone already" in again.json()["error"]
 
 
 def test_out_of_memory_is_told_by_its_reason(bed: CloudBed) -> None:
@@ -200,7 +191,7 @@ def test_cancel_ends_what_has_not_started(bed: CloudBed) -> None:
 def test_a_large_job_gets_a_larger_node_and_an_impossible_one_says_so(bed: CloudBed) -> None:
     needs = [{"type": "VCPU", "value": "6"}, {"type": "MEMORY", "value": "1000"}]
     bed.submit(containerOverrides={"resourceRequirements": needs})
-    node = wait_for(lambda: next((n for n in bed.launcher.nodes.values() if n.spec.vcpus == 8), None))
+    node = wait_for(lambda: bed.living(vcpus=8))
     assert node.task().vcpus == 6
     job_id = bed.submit(containerOverrides={"resourceRequirements": [{"type": "VCPU", "value": "1000"}]})
     wait_for(lambda: "MISCONFIGURATION" in bed.job(job_id).get("statusReason", ""))
@@ -208,12 +199,12 @@ def test_a_large_job_gets_a_larger_node_and_an_impossible_one_says_so(bed: Cloud
 
 
 def test_a_launch_that_fails_is_tried_again(bed: CloudBed) -> None:
-    bed.node_in("us-east-1a")
+    gone_before = sum(node["state"] == "gone" for node in bed.status()["nodes"])
     bed.launcher.failures = 2
     bed.submit(containerOverrides={"resourceRequirements": [{"type": "VCPU", "value": "6"}]})
-    node = wait_for(lambda: next((n for n in bed.launcher.nodes.values() if n.spec.vcpus == 8), None))
+    node = wait_for(lambda: bed.living(vcpus=8))
     assert node.task().vcpus == 6
-    assert sum(node["state"] == "gone" for node in bed.status()["nodes"]) == 2
+    assert sum(node["state"] == "gone" for node in bed.status()["nodes"]) == gone_before + 2
 
 
 def test_host_mounts_of_a_definition(bed: CloudBed) -> None:
@@ -266,9 +257,7 @@ def test_list_jobs_by_status_and_filter(bed: CloudBed) -> None:
     assert bed.aws.batch.describe_jobs(jobs=["unknown"])["jobs"] == []
 
 
-def test_capitalised_keys_are_taken(bed: CloudBed) -> None:
-    from localcloud.batch.definitions import lower_keys
-
+def test_capitalised_keys_are_taken() -> None:
     asked = {"JobName": "x", "ContainerOverrides": {"Environment": [{"Name": "A", "Value": "B"}]}, "Tags": {"Key": "V"}}
     assert lower_keys(asked) == {
         "jobName": "x",
