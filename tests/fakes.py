@@ -1,0 +1,253 @@
+"""AWS and nodes as workflow tests see them: the stubs of perdure.contracts, answered from memory.
+
+They keep the rules that the real ones keep (a volume is in one zone, attached to one instance; keys make calls
+idempotent; a checkpoint of an older epoch is fenced), so that a workflow that breaks one fails its test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from perdure.contracts.control import (
+    AttachVolume,
+    BatchActivities,
+    BatchAttempt,
+    BatchJob,
+    CreateSnapshot,
+    CreateVolume,
+    DetachVolume,
+    InstanceActivities,
+    InstanceRef,
+    InstanceState,
+    JobRecord,
+    JobRef,
+    RecordActivities,
+    SnapshotRef,
+    VolumeActivities,
+    VolumeRef,
+)
+from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCheckpointRequest, NodeActivities
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.configuration import SystemConfiguration
+from perdure.domain.errors import Fenced, UnknownJob, VolumeFailed, VolumeGone
+from perdure.domain.jobs import Job, JobEvent
+from perdure.domain.nodes import Node
+from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
+from perdure.domain.volumes import JobVolume
+
+RETRY_ALL = RetryStrategy(
+    attempts=10,
+    rules=[
+        RetryRule(action="EXIT", on_reason="OutOfMemory*"),
+        RetryRule(action="RETRY", on_status_reason="Host EC2*"),
+        RetryRule(action="RETRY", on_exit_code="137"),
+        RetryRule(action="EXIT", on_exit_code="*"),
+    ],
+)
+HOST_LOST = "Host EC2 (instance i-gone) terminated."
+
+Now = Callable[[], Awaitable[datetime]]
+
+
+class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordActivities):
+    """Batch, EBS, EC2 and the database. `calls` holds the names of all activities that ran, in order."""
+
+    def __init__(self) -> None:
+        self.batch: dict[str, BatchJob] = {}
+        self.volumes: dict[str, JobVolume] = {}
+        self.deleted: list[str] = []
+        self.snapshots: dict[str, JobVolume] = {}
+        self.by_token: dict[str, str] = {}
+        self.gone: set[str] = set()
+        self.configuration = SystemConfiguration()
+        self.records: dict[str, JobRecord] = {}
+        self.events: dict[str, dict[int, JobEvent]] = {}
+        self.nodes: dict[str, Node] = {}
+        self.calls: list[str] = []
+        self.volume_gate = asyncio.Event()
+        self.volume_gate.set()
+        self.database_down = False
+        self.mounted: set[str] = set()
+        """Volumes that a live instance has mounted: EC2 does not detach them."""
+
+    def _called(self) -> None:
+        self.calls.append(activity.info().activity_type)
+
+    def job(self, job_id: str, **changes: object) -> None:
+        """Change what Batch says of a job."""
+        known = self.batch.get(job_id) or BatchJob(
+            job_id=job_id, name="chain", queue="arn:aws:batch:us-east-1:1:job-queue/default", status="RUNNING"
+        )
+        self.batch[job_id] = known.model_copy(update=changes)
+
+    def attempt_over(self, job_id: str, status: str, at: datetime, **end: object) -> None:
+        """Batch closes the running attempt."""
+        attempts = [*self.batch[job_id].attempts, BatchAttempt.model_validate({"stopped_at": at, **end})]
+        final = {"stopped_at": at, "exit_code": end.get("exit_code")} if status in {"SUCCEEDED", "FAILED"} else {}
+        self.job(job_id, attempts=attempts, status=status, status_reason=end.get("status_reason"), **final)
+
+    @activity.defn(name="describe_job")
+    async def describe_job(self, job: JobRef) -> BatchJob:
+        self._called()
+        if job.job_id not in self.batch:
+            raise UnknownJob(f"no job {job.job_id}")
+        return self.batch[job.job_id]
+
+    @activity.defn(name="create_volume")
+    async def create_volume(self, request: CreateVolume) -> JobVolume:
+        self._called()
+        await self.volume_gate.wait()
+        volume_id = self.by_token.setdefault(request.token, f"vol-{len(self.by_token) + 1}")
+        if volume_id not in self.volumes:
+            self.volumes[volume_id] = JobVolume(volume_id=volume_id, zone=request.zone, size_gib=request.size_gib)
+        return self.volumes[volume_id]
+
+    def _volume(self, volume_id: str) -> JobVolume:
+        if volume_id not in self.volumes:
+            raise VolumeGone(f"{volume_id} does not exist")
+        return self.volumes[volume_id]
+
+    @activity.defn(name="attach_volume")
+    async def attach_volume(self, request: AttachVolume) -> JobVolume:
+        self._called()
+        volume = self._volume(request.volume_id)
+        if volume.attached_to not in {None, request.instance_id}:
+            raise VolumeFailed(f"{volume.attached_to} holds {volume.volume_id}")
+        self.volumes[volume.volume_id] = volume.model_copy(update={"attached_to": request.instance_id})
+        return self.volumes[volume.volume_id]
+
+    @activity.defn(name="detach_volume")
+    async def detach_volume(self, request: DetachVolume) -> JobVolume:
+        self._called()
+        while request.volume_id in self.mounted:
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
+        volume = self._volume(request.volume_id)
+        if volume.attached_to is not None and request.instance_id not in {None, volume.attached_to}:
+            raise VolumeFailed(f"{volume.attached_to} holds {volume.volume_id}, not {request.instance_id}")
+        self.volumes[volume.volume_id] = volume.model_copy(update={"attached_to": None})
+        return self.volumes[volume.volume_id]
+
+    @activity.defn(name="create_snapshot")
+    async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:
+        self._called()
+        volume = self._volume(request.volume_id)
+        if volume.attached_to is not None:
+            raise VolumeFailed(f"{volume.volume_id} is still attached")
+        snapshot_id = f"snap-of-{volume.volume_id}"
+        self.snapshots[snapshot_id] = volume
+        return SnapshotRef(snapshot_id=snapshot_id)
+
+    @activity.defn(name="delete_volume")
+    async def delete_volume(self, request: VolumeRef) -> None:
+        self._called()
+        volume = self.volumes.pop(request.volume_id, None)
+        assert volume is None or volume.attached_to is None, f"{request.volume_id} was deleted while attached"
+        self.deleted.append(request.volume_id)
+
+    @activity.defn(name="delete_snapshot")
+    async def delete_snapshot(self, request: SnapshotRef) -> None:
+        self._called()
+        self.snapshots.pop(request.snapshot_id, None)
+
+    @activity.defn(name="instance_state")
+    async def instance_state(self, instance: InstanceRef) -> InstanceState:
+        self._called()
+        state = "terminated" if instance.instance_id in self.gone else "running"
+        return InstanceState(instance_id=instance.instance_id, state=state)
+
+    @activity.defn(name="record_job")
+    async def record_job(self, record: JobRecord) -> None:
+        self._called()
+        if self.database_down:
+            raise ApplicationError("the database is away", type="OperationalError")
+        job_id = record.job.job_id
+        known = self.records.get(job_id)
+        if known is None or known.revision < record.revision:
+            self.records[job_id] = record
+        for event in record.events:
+            self.events.setdefault(job_id, {}).setdefault(event.sequence, event)
+
+    @activity.defn(name="record_node")
+    async def record_node(self, node: Node) -> None:
+        self._called()
+        self.nodes[node.instance_id] = node
+
+    @activity.defn(name="load_configuration")
+    async def load_configuration(self) -> SystemConfiguration:
+        self._called()
+        if self.database_down:
+            raise ApplicationError("the database is away", type="OperationalError")
+        return self.configuration
+
+    def recorded(self, job_id: str) -> Job:
+        """The job as the records have it."""
+        return self.records[job_id].job
+
+    def timeline(self, job_id: str) -> list[JobEvent]:
+        """The job's recorded timeline."""
+        return [event for _, event in sorted(self.events.get(job_id, {}).items())]
+
+    def kinds(self, job_id: str) -> list[str]:
+        """The kinds of the timeline's lines."""
+        return [event.kind for event in self.timeline(job_id)]
+
+
+class FakeNode(NodeActivities):
+    """The agent's activities on one instance."""
+
+    def __init__(self, now: Now) -> None:
+        self._now = now
+        self.epoch = 0
+        """Of the container that this node runs."""
+        self.taken: list[Checkpoint] = []
+        self.requests: list[CheckpointRequest] = []
+        self.finals: list[FinalCheckpointRequest] = []
+        self.failure = ""
+        self.clock_error = timedelta(0)
+        self.first_number = 1
+        self.hand_over: HandOver | None = None
+        self.gate = asyncio.Event()
+        """While closed, a periodic checkpoint does not end."""
+        self.gate.set()
+
+    @activity.defn(name="checkpoint")
+    async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
+        self.requests.append(request)
+        if request.epoch != self.epoch:
+            raise Fenced(f"this node runs epoch {self.epoch}, not {request.epoch}")
+        while not self.gate.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
+        if self.failure:
+            return CheckpointOutcome(failure=self.failure)
+        return CheckpointOutcome(checkpoint=await self.commit(request.kind))
+
+    @activity.defn(name="final_checkpoint")
+    async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:
+        self.finals.append(request)
+        if self.failure:
+            return CheckpointOutcome(failure=self.failure)
+        ours = [one for one in self.taken if one.kind is CheckpointKind.FINAL]
+        final = ours[0] if ours else await self.commit(CheckpointKind.FINAL)
+        return CheckpointOutcome(checkpoint=final, handed_over=self.hand_over or request.hand_over)
+
+    async def commit(self, kind: CheckpointKind) -> Checkpoint:
+        """Take a checkpoint now, whoever wants it."""
+        frozen = await self._now() + self.clock_error
+        checkpoint = Checkpoint(
+            number=self.first_number + len(self.taken),
+            kind=kind,
+            epoch=self.epoch,
+            frozen_at=frozen,
+            committed_at=frozen + timedelta(seconds=2),
+            image_bytes=1 << 20,
+            phases={"pause": 0.25, "dump": 1.5},
+        )
+        self.taken.append(checkpoint)
+        return checkpoint

@@ -1,0 +1,230 @@
+"""Plays agents and Batch towards the workflow of one job."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from perdure.contracts import names
+from perdure.contracts.protection import (
+    AttachReply,
+    AttachRequest,
+    CheckpointTaken,
+    JobProtectionInput,
+    NodeReport,
+    ReportKind,
+    TakeCheckpoint,
+    Verdict,
+)
+from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.jobs import Job, JobState
+from perdure.domain.nodes import Notice, NoticeKind
+from tests.fakes import RETRY_ALL, FakeCloud, FakeNode
+from workflows.job_protection import JobProtection
+from workflows.node_watch import NodeWatch
+from workflows.volume_migration import VolumeMigration
+
+HISTORIES = Path(__file__).parent / "histories"
+
+
+class Story:
+    """Plays nodes and Batch towards one job's workflow."""
+
+    job_id = "0a1b2c3d-job"
+
+    def __init__(self, client: Client, environment: WorkflowEnvironment) -> None:
+        self.client, self.environment = client, environment
+        self.cloud = FakeCloud()
+        self.nodes: dict[str, FakeNode] = {}
+        self._node_workers: dict[str, Worker] = {}
+        self._polls = itertools.count(1)
+        self._reports = itertools.count(1)
+        self._stack = contextlib.AsyncExitStack()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def begin(cls, client: Client, environment: WorkflowEnvironment) -> AsyncIterator[Story]:
+        story = cls(client, environment)
+        story.cloud.job(story.job_id, retry=RETRY_ALL)
+        async with story._stack:
+            await story._stack.enter_async_context(story._control_worker())
+            yield story
+
+    def _control_worker(self) -> Worker:
+        cloud = self.cloud
+        return Worker(
+            self.client,
+            task_queue=names.CONTROL_QUEUE,
+            workflows=[JobProtection, VolumeMigration, NodeWatch],
+            activities=[
+                cloud.describe_job,
+                cloud.create_volume,
+                cloud.attach_volume,
+                cloud.detach_volume,
+                cloud.create_snapshot,
+                cloud.delete_volume,
+                cloud.delete_snapshot,
+                cloud.instance_state,
+                cloud.record_job,
+                cloud.record_node,
+                cloud.load_configuration,
+            ],
+        )
+
+    @property
+    def handle(self) -> WorkflowHandle[JobProtection, Job]:
+        return self.client.get_workflow_handle_for(JobProtection.run, names.job_workflow_id(self.job_id))
+
+    async def now(self) -> datetime:
+        return await self.environment.get_current_time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let that much of the server's time pass."""
+        await self.environment.sleep(timedelta(seconds=seconds))
+
+    async def node(self, instance_id: str) -> FakeNode:
+        """The agent of an instance, serving its queue; made when first named."""
+        if instance_id not in self.nodes:
+            node = self.nodes[instance_id] = FakeNode(self.now)
+            worker = Worker(
+                self.client,
+                task_queue=names.node_queue(instance_id),
+                activities=[node.checkpoint, node.final_checkpoint],
+                max_heartbeat_throttle_interval=timedelta(seconds=1),
+            )
+            self._node_workers[instance_id] = await self._stack.enter_async_context(worker)
+        return self.nodes[instance_id]
+
+    async def lose(self, instance_id: str) -> None:
+        """The instance dies: nobody serves its queue any more."""
+        await self._node_workers.pop(instance_id).shutdown()
+
+    async def attach(
+        self, instance_id: str, zone: str, attempt: int = 1, container: str = "", **more: object
+    ) -> AttachReply:
+        """One question of an agent; the container is the instance's only one unless named."""
+        request = AttachRequest.model_validate(
+            {
+                "job_id": self.job_id,
+                "container_id": container or f"container-{instance_id}",
+                "attempt": attempt,
+                "instance_id": instance_id,
+                "zone": zone,
+                "asked_at": await self.now(),
+                **more,
+            }
+        )
+        start = WithStartWorkflowOperation(
+            names.JOB_PROTECTION,
+            JobProtectionInput(job_id=self.job_id),
+            id=names.job_workflow_id(self.job_id),
+            task_queue=names.CONTROL_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            static_summary=f"`chain` in default / {zone}",
+        )
+        reply = await self.client.execute_update_with_start_workflow(
+            "attach",
+            request,
+            id=f"attach-{next(self._polls)}",
+            start_workflow_operation=start,
+            result_type=AttachReply,
+        )
+        await start.workflow_handle()
+        return reply
+
+    async def run_on(
+        self,
+        instance_id: str,
+        zone: str,
+        attempt: int = 1,
+        *,
+        restored_from: int | None = None,
+        found: list[Checkpoint] | None = None,
+        **more: object,
+    ) -> AttachReply:
+        """A container that gets its plan and starts as planned."""
+        node = await self.node(instance_id)
+        reply = await self.attach(instance_id, zone, attempt, **more)
+        assert reply.verdict in {Verdict.FRESH, Verdict.RESTORE}, reply
+        assert self.cloud.volumes[reply.volume_id or ""].attached_to == instance_id
+        assert self.cloud.volumes[reply.volume_id or ""].zone == zone
+        node.epoch = reply.epoch
+        await self.report(ReportKind.STARTED, instance_id, reply.epoch, restored_from=restored_from, found=found or [])
+        await self.reaches(JobState.RUNNING)
+        return reply
+
+    async def report(self, kind: ReportKind, instance_id: str, epoch: int, **more: object) -> None:
+        """A fact from a node, under a key of its own unless `report_id` is given."""
+        fields = {
+            "report_id": f"report-{next(self._reports)}",
+            "job_id": self.job_id,
+            "epoch": epoch,
+            "kind": kind,
+            "at": await self.now(),
+            "instance_id": instance_id,
+            **more,
+        }
+        await self.handle.signal(JobProtection.report, NodeReport.model_validate(fields))
+
+    async def notice(self, instance_id: str, *, seconds: float = 120, name: str = "", **more: object) -> None:
+        """AWS announces that it takes the instance back."""
+        now = await self.now()
+        fields = {
+            "notice_id": name or f"notice-{instance_id}",
+            "kind": NoticeKind.INTERRUPTION,
+            "instance_id": instance_id,
+            "seen_at": now,
+            "deadline": now + timedelta(seconds=seconds),
+            **more,
+        }
+        await self.handle.signal(JobProtection.notice, Notice.model_validate(fields))
+
+    async def wish(self, name: str) -> CheckpointTaken:
+        return await self.handle.execute_update(JobProtection.take_checkpoint, TakeCheckpoint(request_id=name))
+
+    async def job(self) -> Job:
+        return await self.handle.query(JobProtection.job)
+
+    async def until(self, what: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
+        """Wait, in real time, for something that follows without the server's time passing."""
+        async with asyncio.timeout(20):
+            while True:
+                answer = what()
+                if await answer if isinstance(answer, Awaitable) else answer:
+                    return
+                await asyncio.sleep(0.01)
+
+    async def reaches(self, state: JobState) -> Job:
+        """The job, once it is in that state."""
+
+        async def there() -> bool:
+            return (await self.job()).state is state
+
+        await self.until(there)
+        return await self.job()
+
+    async def happens(self, kind: str) -> None:
+        """Wait until a line of that kind is in the recorded timeline."""
+        await self.until(lambda: kind in self.cloud.kinds(self.job_id))
+
+    async def ends(self, status: str = "SUCCEEDED", **end: object) -> Job:
+        """The container exits, Batch calls the job over, and the workflow completes."""
+        job = await self.job()
+        self.cloud.attempt_over(self.job_id, status, await self.now(), **{"exit_code": 0, **end})
+        await self.report(ReportKind.EXITED, job.attempts[-1].instance_id, job.epoch, max_rootfs_bytes=4096)
+        return await self.handle.result()
+
+    async def record_history(self, name: str) -> None:
+        history = await self.handle.fetch_history()
+        HISTORIES.mkdir(exist_ok=True)
+        (HISTORIES / f"{name}.json").write_text(history.to_json() + "\n")

@@ -1,0 +1,193 @@
+"""A job that no reclaim troubles: start, rhythm, wishes, changes of the configuration, and its end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from perdure.contracts.protection import ReportKind, Verdict
+from perdure.domain.checkpoints import CheckpointKind
+from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
+from perdure.domain.jobs import JobState
+from perdure.domain.nodes import NoticeKind
+from tests.workflows.story import Story
+from workflows.job_protection import JobProtection
+
+
+def every(seconds: float, **more: object) -> SystemConfiguration:
+    fields = {"interval_seconds": seconds, **more}
+    return SystemConfiguration(checkpoint=CheckpointConfiguration.model_validate(fields))
+
+
+@pytest.mark.recorded("quiet_life")
+async def test_fresh_start_to_clean_end(story: Story) -> None:
+    reply = await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_INTERVAL": "10m"})
+    assert (reply.verdict, reply.epoch, reply.attempts_made) == (Verdict.FRESH, 1, 1)
+    assert reply.configuration is not None and reply.configuration.checkpoint.interval_seconds == 600
+    job = await story.ends()
+    assert (job.state, job.exit_code, job.epoch) == (JobState.SUCCEEDED, 0, 1)
+    assert (job.interval_seconds, job.interval_source) == (600, "PERDURE_CHECKPOINT_INTERVAL")
+    assert (job.max_rootfs_bytes, job.outages, job.protections) == (4096, [], 0)
+    assert job.attempts[0].end == "exited"
+    assert story.cloud.volumes == {} and story.cloud.deleted == ["vol-1"]
+    assert story.cloud.recorded(story.job_id) == job
+    assert story.cloud.kinds(story.job_id) == ["attached", "volume", "started", "exited", "finished", "volume"]
+    assert [event.sequence for event in story.cloud.timeline(story.job_id)] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_search_attributes_and_details_tell_the_state(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    shown = (await story.handle.describe()).search_attributes
+    assert shown["PerdureState"] == ["Running"] and shown["PerdureQueue"] == ["default"]
+    assert shown["PerdureNode"] == ["i-1"] and shown["PerdureZone"] == ["zone-a"]
+    await story.ends()
+
+
+async def test_rhythm_is_an_absolute_deadline(story: Story) -> None:
+    story.cloud.configuration = every(60)
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(5 * 60 + 30)
+    node = story.nodes["i-1"]
+    await story.until(lambda: len(node.taken) == 5)
+    gaps = [b.frozen_at - a.frozen_at for a, b in zip(node.taken, node.taken[1:], strict=False)]
+    assert all(timedelta(seconds=59) < gap < timedelta(seconds=63) for gap in gaps), gaps
+    assert {request.interval_seconds for request in node.requests} == {60}
+    job = await story.ends()
+    assert job.checkpoints_committed == 5 and job.checkpoint_failures == 0
+    assert story.cloud.kinds(story.job_id).count("checkpoint") == 5
+
+
+async def test_only_the_newest_checkpoints_are_offered(story: Story) -> None:
+    story.cloud.configuration = every(60, keep=2)
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(4 * 60 + 30)
+    await story.until(lambda: len(story.nodes["i-1"].taken) == 4)
+    await story.reaches(JobState.RUNNING)
+    assert [checkpoint.number for checkpoint in (await story.job()).checkpoints] == [3, 4]
+    await story.ends()
+
+
+async def test_a_node_whose_clock_is_wrong_keeps_the_rhythm(story: Story) -> None:
+    story.cloud.configuration = every(60)
+    node = await story.node("i-1")
+    node.clock_error = timedelta(hours=-3)
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(5 * 60 + 30)
+    await story.until(lambda: len(node.taken) == 5)
+    node.clock_error = timedelta(hours=3)
+    await story.sleep(5 * 60)
+    await story.until(lambda: len(node.taken) == 10)
+    await story.ends()
+
+
+async def test_no_interval_no_periodic_checkpoints(story: Story) -> None:
+    await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_INTERVAL": "0"})
+    await story.sleep(24 * 3600)
+    assert story.nodes["i-1"].requests == []
+    await story.ends()
+
+
+async def test_interval_changes_mid_flight(story: Story) -> None:
+    story.cloud.configuration = every(3600)
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(90)
+    story.cloud.configuration = every(60)
+    await story.handle.signal(JobProtection.configuration_changed)
+    await story.happens("configuration")
+    node = story.nodes["i-1"]
+    await story.until(lambda: len(node.taken) == 1)  # 90 s are more than the new interval
+    await story.sleep(125)
+    await story.until(lambda: len(node.taken) == 3)
+    story.cloud.configuration = every(0)
+    await story.handle.signal(JobProtection.configuration_changed)
+    await story.until(lambda: story.cloud.kinds(story.job_id).count("configuration") == 2)
+    await story.sleep(3600)
+    assert len(node.taken) == 3
+    await story.ends()
+
+
+async def test_the_jobs_own_interval_wins_over_a_change(story: Story) -> None:
+    await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_INTERVAL": "5m"})
+    story.cloud.configuration = every(10)
+    await story.handle.signal(JobProtection.configuration_changed)
+    await story.until(lambda: story.cloud.calls.count("load_configuration") == 2)
+    assert (await story.job()).interval_seconds == 300
+    await story.ends()
+
+
+@pytest.mark.parametrize("value", ["-5m", "banana", "0.2s", "../../etc", "9" * 10_000, "1m\n;rm -rf /"])
+async def test_a_bad_interval_is_told_and_the_systems_is_used(story: Story, value: str) -> None:
+    await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_INTERVAL": value})
+    job = await story.ends()
+    assert (job.interval_seconds, job.interval_source) == (900, "system")
+    told = [event for event in story.cloud.timeline(story.job_id) if event.kind == "configuration"]
+    assert len(told) == 1 and told[0].level == "warning" and len(told[0].message) < 300
+
+
+async def test_a_person_asks_for_a_checkpoint(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    answer = await story.wish("w-1")
+    assert answer.checkpoint is not None and answer.checkpoint.kind is CheckpointKind.REQUESTED
+    story.nodes["i-1"].failure = "process 7 (gdb) is traced"
+    assert (await story.wish("w-2")).failure == "process 7 (gdb) is traced"
+    job = await story.ends()
+    assert job.checkpoints_committed == 1
+
+
+async def test_no_checkpoint_of_a_job_that_does_not_run(story: Story) -> None:
+    await story.attach("i-1", "zone-a")
+    assert "does not run" in (await story.wish("w-1")).failure
+    await story.run_on("i-1", "zone-a")
+    await story.ends()
+
+
+async def test_a_failed_checkpoint_is_counted_once_and_the_job_runs_on(story: Story) -> None:
+    story.cloud.configuration = every(60)
+    node = await story.node("i-1")
+    node.failure = "the volume is full"
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(65)
+    await story.until(lambda: len(node.requests) == 1)
+    for _ in range(2):  # the node's spool may send a report twice
+        await story.report(ReportKind.CHECKPOINT_FAILED, "i-1", 1, reason="the volume is full", report_id="failed-once")
+    node.failure = ""
+    await story.sleep(60)
+    await story.until(lambda: len(node.taken) == 1)
+    job = await story.ends()
+    assert (job.checkpoint_failures, job.checkpoints_committed) == (1, 1)
+
+
+async def test_a_rebalance_recommendation_takes_a_checkpoint_at_once(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await story.notice("i-1", name="early", kind=NoticeKind.REBALANCE, deadline=None)
+    await story.until(lambda: len(story.nodes["i-1"].taken) == 1)
+    assert (await story.reaches(JobState.RUNNING)).attempts[-1].end is None
+    await story.ends()
+
+
+async def test_batch_may_lag_behind_the_exit(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await story.report(ReportKind.EXITED, "i-1", 1)
+    await story.sleep(40)
+    looks = story.cloud.calls.count("describe_job")
+    assert looks >= 5  # after 1, 2, 4, 8, 15 seconds
+    story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), exit_code=3)
+    job = await story.handle.result()
+    assert (job.state, job.exit_code) == (JobState.FAILED, 3)
+    assert story.cloud.volumes == {}
+
+
+async def test_a_terminated_job_is_stopped(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    story.cloud.job(story.job_id, terminated=True)
+    job = await story.ends("FAILED", exit_code=143)
+    assert job.state is JobState.STOPPED and story.cloud.volumes == {}
+
+
+async def test_diagnosis_mode_keeps_the_volume(story: Story) -> None:
+    story.cloud.configuration = every(900, diagnosis=True)
+    await story.run_on("i-1", "zone-a")
+    job = await story.ends("FAILED", exit_code=1)
+    assert job.volume_id == "vol-1" and list(story.cloud.volumes) == ["vol-1"]
+    assert "diagnosis mode" in story.cloud.timeline(story.job_id)[-1].message
