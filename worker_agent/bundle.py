@@ -121,13 +121,17 @@ class Bundle:
         return MountRule(destination=mount.destination, rule=rule, source=mount.source)
 
 
-def read_bundle(path: Path) -> Bundle | None:
-    """The bundle at `path`; None when its environment names no Batch job with a sane id.
+def read_bundle(path: Path, kept_in: Path | None = None) -> Bundle | None:
+    """The bundle at `path`, as it was before our edits if an original was kept in the folder `kept_in`; None when its
+    environment names no Batch job with a sane id.
 
     Raises NotCheckpointable for a config.json that cannot be read or understood.
     """
+    source = path / "config.json"
+    if kept_in is not None and (kept_in / _ORIGINAL).exists():
+        source = kept_in / _ORIGINAL
     try:
-        with open(path / "config.json", "rb") as file:
+        with open(source, "rb") as file:
             config = _Config.model_validate_json(file.read(_CONFIG_LIMIT))
     except (OSError, ValidationError) as problem:
         raise NotCheckpointable(f"{path}/config.json cannot be understood: {problem}") from problem

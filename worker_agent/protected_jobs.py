@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,8 @@ class ContainerRecord(Frozen):
     cgroups_path: str = ""
     mounts: list[MountRule] = Field(default_factory=list)
     plan: AttachReply | None = None
+    holds: bool = False
+    """Its volume may be mounted here, and its overlay."""
     restoring: int | None = None
     rungs: list[RestoreRung] = Field(default_factory=list)
     phases: dict[str, float] = Field(default_factory=dict)
@@ -91,15 +96,25 @@ class ProtectedJob:
         self.dump: asyncio.Task[Checkpoint] | None = None
         self.final: asyncio.Task[None] | None = None
         self.wish: HandOver | None = None
-        """How the workflow wants it handed over, once it has said so."""
+        """How the workflow wants it handed over, once it has said so (`wished`)."""
+        self.wished = asyncio.Event()
+        self.failure = ""
+        """Why there is no final checkpoint."""
         self.step = ""
         """What the engine does now, for heartbeats."""
         self.tried_at: datetime | None = None
+        self.rules: tuple[MountRule, ...] = tuple(record.mounts)
+        self.handed_out = 0.0
+        """When the runtime got its last order (monotonic seconds)."""
         self.started = asyncio.Event()
         self.gone = asyncio.Event()
         """Its first process has ended."""
         self.released = asyncio.Event()
-        """Nothing of it is mounted here any more."""
+        """Nothing of it is mounted here (yet, or any more)."""
+        if not record.holds:
+            self.released.set()
+        self.heard = time.monotonic()
+        """When the runtime was last known to wait for us."""
         self.lock = asyncio.Lock()
         """Held by whoever ends, releases or hands over this container."""
 
@@ -137,6 +152,11 @@ class ProtectedJob:
             zone=self._node.identity.availabilityZone,
         )
 
+    def hold(self) -> None:
+        """From now on its volume may be mounted here."""
+        self.note(holds=True)
+        self.released.clear()
+
     def note(self, **changes: Any) -> None:
         """Change the record and keep it on disk (a tmpfs: no wait)."""
         self.record = self.record.model_copy(update=changes)
@@ -144,6 +164,11 @@ class ProtectedJob:
         fresh = self.folder / (_RECORD + ".new")
         fresh.write_text(self.record.model_dump_json())
         fresh.replace(self.folder / _RECORD)
+
+    def with_mounts(self, rules: tuple[MountRule, ...]) -> Container:
+        """The container with the rules of its mounts, which go into every manifest."""
+        self.note(mounts=list(rules))
+        return replace(self.container, mounts=rules)
 
     def mark_restoring(self, number: int | None) -> None:
         """From now on (None: no longer) the files under the container are those of a checkpoint."""
@@ -183,7 +208,7 @@ class ProtectedJobs:
         self._node = node
         self._jobs: dict[str, ProtectedJob] = {}
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[ProtectedJob]:
         return iter(list(self._jobs.values()))
 
     def get(self, container_id: str) -> ProtectedJob | None:

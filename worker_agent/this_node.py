@@ -13,6 +13,8 @@ from perdure.settings import AgentSettings
 from worker_agent.engine import Tools
 from worker_agent.metadata import Identity
 
+_IDENTITY = "identity.json"
+
 
 class ThisNode:
     """One per agent. `identified` is set once the metadata service has said who we are; `interrupted` by a notice
@@ -26,6 +28,7 @@ class ThisNode:
         self.notice: Notice | None = None
         self._identity: Identity | None = None
         self._first_seen = datetime.now(UTC)
+        self._loop = asyncio.get_running_loop()
 
     @property
     def identity(self) -> Identity:
@@ -39,9 +42,19 @@ class ThisNode:
         return self.identity.instanceId
 
     def identify(self, identity: Identity) -> None:
-        """The metadata service has answered."""
+        """The metadata service has answered. Kept for the next agent of this boot, which must not wait for it."""
         self._identity = identity
-        self.identified.set()
+        self._loop.call_soon_threadsafe(self.identified.set)
+        self.settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.settings.run_dir / _IDENTITY).write_text(identity.model_dump_json())
+
+    def remember(self) -> None:
+        """Who we are, as an earlier agent of this boot knew (the run folder does not outlive a boot). Blocks."""
+        try:
+            self._identity = Identity.model_validate_json((self.settings.run_dir / _IDENTITY).read_text())
+        except (OSError, ValueError):
+            return
+        self._loop.call_soon_threadsafe(self.identified.set)
 
     def interrupt(self, notice: Notice) -> None:
         """AWS takes this instance back."""

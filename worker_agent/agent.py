@@ -1,0 +1,241 @@
+"""The agent's life: its parts, wired once, and running beside each other.
+
+Each part goes on when another cannot: without Temporal the node still freezes, saves and keeps its rhythm; without the
+metadata service containers still start. START HERE to read the agent: `Agent.run` names all parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+
+from perdure.contracts.names import node_queue
+from perdure.contracts.runtime import RuntimeOperation
+from perdure.domain.errors import CloudUnavailable, FreezerFailed, PerdureError
+from perdure.domain.nodes import Notice, NoticeKind
+from perdure.settings import AgentSettings, connect_temporal
+from worker_agent import engine
+from worker_agent.attach import Attacher
+from worker_agent.bundle import JOB_ID
+from worker_agent.checkpointing import Checkpoints
+from worker_agent.endings import Endings
+from worker_agent.hand_over import HandOvers
+from worker_agent.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
+from worker_agent.metadata import Metadata
+from worker_agent.node_activities import AgentActivities
+from worker_agent.planning import Planner
+from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs, start_ticks
+from worker_agent.reporting import Reporter
+from worker_agent.rhythm import Rhythm
+from worker_agent.runtime_socket import RuntimeSocket
+from worker_agent.spool import Spool
+from worker_agent.starting import Starter
+from worker_agent.this_node import ThisNode
+
+log = structlog.get_logger()
+
+_AGAIN = 1.0
+"""Seconds before a part that ended is begun again."""
+_NODE_SLOTS = 64
+"""Activities at once: more than one for each job that fits on an instance."""
+_SHUTDOWN = timedelta(seconds=5)
+
+
+class Agent:
+    """One per instance."""
+
+    def __init__(self, settings: AgentSettings, client: Client) -> None:
+        self._settings = settings
+        self._node = ThisNode(settings)
+        self._metadata = Metadata(settings.metadata_url)
+        self._jobs = ProtectedJobs(self._node)
+        self._spool = Spool(settings.state_dir / "spool", client)
+        self._reporter = Reporter(self._node, self._spool)
+        self._checkpoints = Checkpoints(self._reporter)
+        self._endings = Endings(self._jobs, self._reporter)
+        self._hand_overs = HandOvers(
+            self._node, self._jobs, self._checkpoints, self._endings, self._reporter, self._spool
+        )
+        planner = Planner(self._node, Attacher(client))
+        self._starter = Starter(self._node, self._jobs, planner, self._endings, self._reporter)
+        self._starter.on_started = self._started
+        self._rhythm = Rhythm(self._node, self._jobs, self._checkpoints, self._endings, self._reporter, client)
+        self._activities = AgentActivities(self._jobs, self._checkpoints, self._hand_overs)
+        self._socket = RuntimeSocket(settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits)
+
+    def _handlers(self) -> dict[RuntimeOperation, Any]:
+        starter = self._starter
+        return {
+            RuntimeOperation.CREATE: starter.create,
+            RuntimeOperation.CREATED: starter.created,
+            RuntimeOperation.RESTORED: starter.created,
+            RuntimeOperation.FAILED: starter.failed,
+            RuntimeOperation.STARTED: starter.started,
+            RuntimeOperation.DELETED: starter.deleted,
+        }
+
+    async def run(self) -> None:
+        """Until cancelled. What an earlier agent left is thawed and taken over before anything else."""
+        await asyncio.to_thread(self._node.remember)
+        await asyncio.to_thread(self._spool.load)
+        for job in await asyncio.to_thread(self._jobs.load):
+            await self._take_over(job)
+        try:
+            async with asyncio.TaskGroup() as parts:
+                for name, part in (
+                    ("runtime socket", self._socket.serve),
+                    ("interruption watcher", self._watch),
+                    ("rhythm", self._rhythm.keep),
+                    ("reports", self._deliver),
+                    ("Temporal worker", self._serve_temporal),
+                    ("unprotected containers", self._collect_unprotected),
+                ):
+                    parts.create_task(_for_ever(name, part))
+        finally:
+            await self._spool.stop()
+            await self._metadata.close()
+
+    # ---- the parts ------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Who we are, then what AWS announces."""
+        while not self._node.identified.is_set():
+            try:
+                identity = await self._metadata.identity()
+                await asyncio.to_thread(self._node.identify, identity)
+            except CloudUnavailable as problem:
+                log.warning("waiting for the metadata service", reason=str(problem))
+                await asyncio.sleep(_AGAIN)
+        log.info("this is", instance=self._node.instance_id, zone=self._node.identity.availabilityZone)
+        sources: list[Source] = [SpotInterruption(self._metadata), RebalanceRecommendation(self._metadata)]
+        await watch(sources, self._node.instance_id, self._settings.notice_poll, self._notice)
+
+    def _notice(self, notice: Notice) -> None:
+        if notice.kind is NoticeKind.INTERRUPTION:
+            self._hand_overs.begin(notice)
+        else:
+            # Only told: the job's workflow asks for a checkpoint at once, and containers go on as before.
+            log.warning("rebalance recommendation")
+            self._hand_overs.tell(notice)
+
+    async def _deliver(self) -> None:
+        """The inventory hears of us; then everything spooled is on its way until the end."""
+        self._spool.start()
+        await self._node.identified.wait()
+        await self._reporter.node()
+        await asyncio.Event().wait()
+
+    async def _serve_temporal(self) -> None:
+        """Our own task queue, activities only, one poller; heartbeats are not held back (they carry cancellations)."""
+        await self._node.identified.wait()
+        client = await connect_temporal(lazy=False)
+        worker = Worker(
+            client,
+            task_queue=node_queue(self._node.instance_id),
+            activities=[self._activities.checkpoint, self._activities.final_checkpoint],
+            max_concurrent_activities=_NODE_SLOTS,
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(1),
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            graceful_shutdown_timeout=_SHUTDOWN,
+        )
+        await worker.run()
+
+    async def _collect_unprotected(self) -> None:
+        """Containers that the runtime ran without us, because nobody answered it, become events."""
+        folder = self._settings.run_dir / "unprotected"
+        while True:
+            for path in await asyncio.to_thread(lambda: sorted(folder.glob("*.json"))):
+                await self._tell_unprotected(path)
+            await asyncio.sleep(_AGAIN)
+
+    async def _tell_unprotected(self, path: Path) -> None:
+        try:
+            note = json.loads(await asyncio.to_thread(path.read_text))
+            job_id, container_id, later = str(note["job_id"]), str(note["container_id"]), bool(note["later"])
+            reason = str(note["reason"])[:500]
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            log.error("a note of the runtime is not understood", note=path.name, reason=str(problem))
+            job_id = ""
+        if JOB_ID.fullmatch(job_id):
+            level = "error" if later else "warning"
+            kept = "; it started anew, and its checkpoints are kept on the job volume" if later else ""
+            await self._reporter.unprotected(job_id, container_id, reason + kept, level)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    # ---- containers -----------------------------------------------------------------------------------------------
+
+    def _started(self, job: ProtectedJob) -> None:
+        if self._node.interrupted.is_set() and job.runs:
+            self._hand_overs.start(job)
+
+    def _runtime_waits(self, container_id: str) -> None:
+        job = self._jobs.get(container_id)
+        if job is not None:
+            job.heard = asyncio.get_running_loop().time()
+
+    async def _take_over(self, job: ProtectedJob) -> None:
+        """A container of our predecessor: thawed, swept, watched, and its story continued."""
+        record = job.record
+        started, stands = job.mark("started"), job.mark("restored") or job.mark("created")
+        log.info("taken over", job_id=record.job_id, container=record.container_id[:12], started=started is not None)
+        pid = int((stands or {}).get("pid") or record.pid)
+        if not pid:
+            return  # never created: the runtime asks again, or nobody does and it is given up
+        known = record.pid_started
+        if not _is_alive(pid, known) or not job.has_init(pid):
+            job.note(pid=pid)
+            if started is not None and record.started_at is None:
+                await self._starter.note_start(job, datetime.now(UTC))
+            job.started.set()
+            self._endings.ended(job)
+            return
+        self._endings.watch(job)
+        if record.final is not None:
+            # Saved, and the predecessor ended before the hand-over was over: the job must not run on past it.
+            job.started.set()
+            if record.handed_over is None:
+                self._hand_overs.start(job)
+            return
+        await self._thaw(job)
+        if started is None:
+            return
+        if record.started_at is None:
+            await self._starter.note_start(job, datetime.now(UTC))
+        job.started.set()
+
+    async def _thaw(self, job: ProtectedJob) -> None:
+        try:
+            remarks = await engine.thaw_and_clean(job.container)
+        except (PerdureError, OSError) as problem:
+            remarks = [f"what the agent's predecessor left was not all cleaned: {problem}"]
+            log.error("not cleaned", job_id=job.record.job_id, reason=str(problem))
+        for remark in remarks:
+            await self._reporter.remark(job, remark)
+
+
+def _is_alive(pid: int, ticks: int) -> bool:
+    """The process exists, and is the one that started then (0: not known)."""
+    try:
+        return start_ticks(pid) == ticks or ticks == 0
+    except (OSError, FreezerFailed):
+        return False
+
+
+async def _for_ever(name: str, part: Callable[[], Awaitable[None]]) -> None:
+    """A part that ends is begun again: no fault of one may stop the others."""
+    while True:
+        try:
+            await part()
+            log.error("a part of the agent ended", part=name)
+        except Exception as problem:
+            log.error("a part of the agent failed", part=name, reason=f"{type(problem).__name__}: {problem}")
+            log.debug("how", exc_info=problem)
+        await asyncio.sleep(_AGAIN)
