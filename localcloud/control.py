@@ -44,7 +44,9 @@ def start_stack(
             raise StackError(f"stack {place.name!r} is being started or stopped by another command")
         return state, None
     place.logs.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "localcloud.supervisor", "--stack", place.name, "--base", str(place.base)]
+    # In a mount namespace of its own, so that nobody else's namespace can hold the stack's disk.
+    argv = ["unshare", "--mount", "--propagation", "slave"]
+    argv += [sys.executable, "-m", "localcloud.supervisor", "--stack", place.name, "--base", str(place.base)]
     argv += ["--temporal-namespace", namespace]
     argv += ["--temporal-address", temporal_address] if temporal_address else []
     with (place.logs / SUPERVISOR_LOG).open("wb") as log:

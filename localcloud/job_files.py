@@ -1,7 +1,8 @@
 """A job's own files, wherever they are now: its output, its root layer, its volume.
 
 A job root is read in place while a node has it mounted; otherwise from a reflink copy of the volume's backing file,
-mounted read-only for the moment.
+mounted read-only for the moment. The stack's disk is mounted in the stack's own mount namespace only, so everything is
+seen through the eyes of a process in there.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ from typing import BinaryIO
 
 from localcloud.client import StackClient
 from localcloud.linux import mount_table, run
-from localcloud.node_launcher import remove_folder
-from localcloud.pool import free_disks
 from localcloud.stack import StackPlace
 from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import CommandFailed, ConfigurationInvalid, StackError
 from perdure.domain.jobs import folder_name
 
-JOB_ROOTS = "var/lib/perdure/jobs"
+JOB_ROOTS = Path("/var/lib/perdure/jobs")
 XFS_MAGIC = b"XFSB"
 LOG_GROUP = "/aws/batch/job"
 
@@ -95,22 +94,25 @@ def _mounted_job_root(client: StackClient, job: dict[str, object]) -> Path | Non
     if not job.get("node"):
         return None
     node = client.cloud("GET", f"/_local/nodes/{job['node']}")
-    inside = Path("/") / JOB_ROOTS / folder_name(str(job["id"]))
+    inside = JOB_ROOTS / folder_name(str(job["id"]))
     try:
         if not any(entry.point == inside for entry in mount_table(node["init_pid"])):
             return None
     except OSError:  # the node died meanwhile
         return None
-    return Path(f"/proc/{node['init_pid']}/root") / inside.relative_to("/")
+    return _seen_by(node["init_pid"], inside)
 
 
 @contextlib.contextmanager
 def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Iterator[Path | None]:
-    """A reflink copy of a volume, mounted; None when there is no file system on it yet.
+    """A reflink copy of a volume, mounted where the stack's disk is; None when there is no file system on it yet.
 
     A copy, because the log of a volume that lost power must be replayed, and that writes.
     """
-    folder = place.folder / "pool" / f"look-{secrets.token_hex(8)}"
+    cloud = client.state.processes["cloud"]
+    enter = ["nsenter", f"--mount=/proc/{cloud}/ns/mnt"]
+    inside = place.folder / "pool" / f"look-{secrets.token_hex(8)}"
+    folder = _seen_by(cloud, inside)
     image, point = folder / "volume.img", folder / "mounted"
     point.mkdir(parents=True)
     try:
@@ -119,19 +121,20 @@ def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Ite
             formatted = file.read(len(XFS_MAGIC)) == XFS_MAGIC
         if formatted:
             # nouuid: the original may be mounted on this very kernel.
-            run(["mount", "-o", "loop,ro,nouuid", str(image), str(point)])
+            run([*enter, "mount", "-o", "loop,ro,nouuid", str(inside / "volume.img"), str(inside / "mounted")])
         yield point if formatted else None
     finally:
-        free_disks(folder)
-        remove_folder(folder)
+        if point.is_mount():
+            run([*enter, "umount", str(inside / "mounted")])
+        shutil.rmtree(folder)
 
 
 def _copy_image(client: StackClient, volume_id: str, image: Path) -> None:
-    backing = ""
+    cloud, backing = client.state.processes["cloud"], ""
     while True:
         previous, backing = backing, client.cloud("GET", f"/_local/volumes/{volume_id}")["backing_file"]
         try:
-            run(["cp", "--reflink=always", backing, str(image)])
+            run(["cp", "--reflink=always", str(_seen_by(cloud, Path(backing))), str(image)])
             return
         except CommandFailed:
             if backing == previous:
@@ -141,11 +144,17 @@ def _copy_image(client: StackClient, volume_id: str, image: Path) -> None:
 
 def _unprotected_layer(client: StackClient, place: StackPlace, job_id: str) -> Path:
     """The writable layer of a container that lived on its node's own disk. Raises StackError when that is gone."""
+    nodes = _seen_by(client.state.processes["cloud"], place.folder / "pool" / "nodes")
     for attempt in reversed(client.placed(job_id)["attempts"]):
-        container = place.folder / "pool" / "nodes" / str(attempt["node"]) / "docker" / str(attempt["container_id"])
-        if (container / "upper").is_dir():
-            return container / "upper"
+        upper = nodes / str(attempt["node"]) / "docker" / str(attempt["container_id"]) / "upper"
+        if upper.is_dir():
+            return upper
     raise StackError(f"job {job_id} has no files: it has not run, or ran unprotected and its node is gone with them")
+
+
+def _seen_by(pid: int, path: Path) -> Path:
+    """The path as that process sees it."""
+    return Path(f"/proc/{pid}/root") / path.relative_to("/")
 
 
 def _copy_log_stream(client: StackClient, stream: str, out: BinaryIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -101,13 +102,18 @@ def _plain(text: str) -> str:
 
 
 def loop_devices_below(folder: Path) -> dict[Path, Path]:
-    """Loop devices in use whose backing file lies, or lay, below `folder`: device → backing file."""
-    found = {}
-    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
-            backing = Path(entry.read_text().rstrip("\n").removesuffix(" (deleted)"))
-        except OSError:  # let go of between the listing and the reading
-            continue
-        if backing.is_relative_to(folder):
-            found[Path("/dev") / entry.parts[3]] = backing
+    """Loop devices in use whose backing file lies, or lay, below `folder`, or on the file system of one of these.
+
+    Device → backing file, as far as the kernel can still name it: of a file whose mount is gone it shows only the end.
+    """
+    listing = run(["losetup", "--list", "--json", "--output", "NAME,BACK-FILE,BACK-MAJ:MIN,MAJ:MIN"])
+    devices = json.loads(listing or "{}").get("loopdevices", [])
+    found: dict[Path, Path] = {}
+    numbers: set[str] = set()
+    for _ in range(2):  # a pool's device first, then those of the files on it
+        for device in devices:
+            backing = Path((device["back-file"] or "/").removesuffix(" (deleted)"))
+            if backing.is_relative_to(folder) or device["back-maj:min"].strip() in numbers:
+                found[Path(device["name"])] = backing
+                numbers.add(device["maj:min"].strip())
     return found

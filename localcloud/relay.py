@@ -1,4 +1,4 @@
-"""A TCP relay: what connects to an address of the stack's bridge reaches a Temporal server that listens elsewhere."""
+"""A TCP relay: what connects to the bridge reaches the Temporal server, which listens on loopback or elsewhere."""
 
 from __future__ import annotations
 

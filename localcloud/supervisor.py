@@ -1,8 +1,9 @@
 """`python -m localcloud.supervisor`: starts and stops everything of one local stack, in order.
 
-    sweep what a dead stack left → disk → bridge → Temporal → cloud → control worker → API → first nodes
+    sweep what a dead stack left → disk → bridge → Temporal → cloud, control worker, API → first nodes
 
 It lives as long as the stack, holds its lock, and writes stack.json at every change. SIGTERM stops the stack in order.
+It must be started in a mount namespace of its own: the stack's disk is mounted there and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -24,6 +24,8 @@ import httpx
 from localcloud.cgroups import Cgroup
 from localcloud.checks import check_machine, find_temporal
 from localcloud.cloud_config import CREDENTIALS, CloudConfig
+from localcloud.foreign import foreign_mounts, let_go, needed_paths
+from localcloud.linux import mount_table
 from localcloud.network import Subnet, make_bridge
 from localcloud.node_launcher import LauncherOptions, remove_folder
 from localcloud.pool import make_pool
@@ -38,8 +40,10 @@ log = logging.getLogger(__name__)
 
 START_LIMIT_SECONDS = 60.0
 POLL_SECONDS = 0.1
-STOP_GRACE_SECONDS = 5.0
-CLOUD_STOP_GRACE_SECONDS = 30.0
+STOP_GRACE_SECONDS = {"api": 5.0, "control": 5.0, "cloud": 30.0, "temporal": 1.0}
+"""Temporal takes longer to stop than is worth waiting for: its database is deleted with the stack."""
+AWS_PORT = 4566
+"""On the stack's bridge, which has no other user."""
 CODE = Path(__file__).resolve().parents[1]
 RUNTIME = CODE / "worker_agent" / "runtime" / "perdure-runtime"
 
@@ -83,38 +87,51 @@ class Supervisor:
         self._cgroup.make()
         self._tell(f"disk and network {subnet.address(0)}/24 made")
         await self._start_temporal(subnet)
-        await self._start_cloud(subnet)
+        # All three at once: they find each other by addresses that are known by now.
+        cloud_ready = await self._start_cloud(subnet)
         await self._start_control()
-        await self._start_api()
+        api_url = await self._start_api()
+        await self._within("the cloud", "cloud.log", _until(cloud_ready.exists))
+        self._tell(f"AWS serves at {self._state.aws_endpoint_url}")
+        address, namespace = str(self._state.temporal_address), self._state.temporal_namespace
+        await self._within("the control worker", "control.log", wait_for_worker(address, namespace))
+        self._tell("control worker serves")
+        await self._within("the API", "api.log", _until_answers(f"{api_url}/api/v1/health"))
+        self._state.api_url = api_url
+        self._tell(f"API serves at {api_url}")
         await self._wait_for_nodes()
 
     async def _start_temporal(self, subnet: Subnet) -> None:
-        address = f"{subnet.gateway}:{TEMPORAL_PORT}"
-        if self._external_temporal:
-            host, _, port = self._external_temporal.rpartition(":")
-            if not host or not port.isdigit():
-                raise StackError(f"TEMPORAL_ADDRESS must be host:port, not {self._external_temporal!r}")
-            self._relay = await start_relay(subnet.gateway, TEMPORAL_PORT, host, int(port))
-        else:
-            ui_port = free_port()
+        """Our dev server or the one that was named; nodes reach either through a relay on the bridge.
+
+        The dev server could listen on the bridge itself, but then its parts look for each other on 127.0.0.1 in vain
+        (Temporal CLI 1.9.1, tried).
+        """
+        address = self._external_temporal
+        if address is None:
+            port, ui_port = free_port(), free_port()
+            address = f"127.0.0.1:{port}"
             self._state.temporal_ui_url = f"http://127.0.0.1:{ui_port}"
             argv = [
-                *(str(find_temporal()), "server", "start-dev", "--ip", subnet.gateway, "--port", str(TEMPORAL_PORT)),
+                *(str(find_temporal()), "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port)),
                 *("--ui-ip", "127.0.0.1", "--ui-port", str(ui_port), "--log-level", "warn"),
                 *("--db-filename", str(self._place.folder / "temporal.db")),
                 *("--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL"),
             ]
             await self._start_program("temporal", argv, {})
+        host, _, text = address.rpartition(":")
+        if not host or not text.isdigit():
+            raise StackError(f"TEMPORAL_ADDRESS must be host:port, not {address!r}")
+        self._relay = await start_relay(subnet.gateway, TEMPORAL_PORT, host, int(text))
         self._state.temporal_address = address
-        await self._within("Temporal", prepare_temporal(address, self._state.temporal_namespace))
+        await self._within("Temporal", "temporal.log", prepare_temporal(address, self._state.temporal_namespace))
         self._tell(f"Temporal serves; its web page is {self._state.temporal_ui_url or 'at your own server'}")
 
-    async def _start_cloud(self, subnet: Subnet) -> None:
+    async def _start_cloud(self, subnet: Subnet) -> Path:
+        """Returns the file that appears once it serves."""
+        ready = self._place.folder / "cloud.json"
         config = CloudConfig(
-            stack=self._place.name,
-            folder=self._place.folder,
-            host=subnet.gateway,
-            ready_file=self._place.folder / "cloud.json",
+            stack=self._place.name, folder=self._place.folder, host=subnet.gateway, port=AWS_PORT, ready_file=ready
         )
         options = LauncherOptions(
             cgroup=self._place.cgroup,
@@ -131,32 +148,24 @@ class Supervisor:
         config = config.model_copy(update={"launcher_options": options.model_dump(mode="json")})
         config_file = self._place.folder / "cloud-config.json"
         config_file.write_text(config.model_dump_json(indent=1))
-        ready = config.ready_file
-        assert ready is not None
         argv = [sys.executable, "-m", "localcloud.cloud", "--config", str(config_file)]
         await self._start_program("cloud", argv, {}, essential=True)
-        await self._within("the cloud", _until(ready.exists))
-        serving = json.loads(ready.read_text())
-        self._state.aws_endpoint_url = serving["aws_endpoint_url"]
-        self._state.region, self._state.queues = serving["region"], serving["queues"]
-        self._tell(f"AWS serves at {self._state.aws_endpoint_url}")
+        self._state.aws_endpoint_url = f"http://{config.host}:{config.port}"
+        self._state.region, self._state.queues = config.region, config.queues
+        return ready
 
     async def _start_control(self) -> None:
         await self._start_program("control", [sys.executable, "-m", "activities"], self._product_environment())
-        address, namespace = self._state.temporal_address, self._state.temporal_namespace
-        await self._within("the control worker", wait_for_worker(str(address), namespace))
-        self._tell("control worker serves")
 
-    async def _start_api(self) -> None:
+    async def _start_api(self) -> str:
+        """Returns its address."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         environment = self._product_environment() | {"PERDURE_API_HOST": "127.0.0.1", "PERDURE_API_PORT": str(port)}
         if self._state.temporal_ui_url:
             environment["PERDURE_TEMPORAL_UI_URL"] = self._state.temporal_ui_url
         await self._start_program("api", [sys.executable, "-m", "api"], environment)
-        await self._within("the API", _until_answers(f"{url}/api/v1/health"))
-        self._state.api_url = url
-        self._tell(f"API serves at {url}")
+        return url
 
     async def _wait_for_nodes(self) -> None:
         async def up() -> None:
@@ -169,7 +178,7 @@ class Supervisor:
                         return
                     await asyncio.sleep(POLL_SECONDS)
 
-        await self._within("a node in each zone", up())
+        await self._within("a node in each zone", "cloud.log", up())
 
     async def _start_program(
         self, name: str, argv: list[str], environment: dict[str, str], *, essential: bool = False
@@ -189,18 +198,18 @@ class Supervisor:
         self._programs.append(program)
         await program.start()
 
-    async def _within(self, what: str, work: Awaitable[None]) -> None:
-        """Wait for a part to serve; StackError with the end of its log when it does not."""
+    async def _within(self, what: str, log_name: str, work: Awaitable[None]) -> None:
+        """Wait for a part to serve; StackError that names its log when it does not."""
         try:
             await asyncio.wait_for(work, START_LIMIT_SECONDS)
         except TimeoutError:
-            newest = self._programs[-1].log_file if self._programs else self._place.logs
-            raise StackError(f"{what} did not serve within {START_LIMIT_SECONDS:g} s; {newest} says why") from None
+            where = self._place.logs / log_name
+            raise StackError(f"{what} did not serve within {START_LIMIT_SECONDS:g} s; {where} says why") from None
 
     async def _stop(self) -> None:
         for program in reversed(self._programs):
             # The cloud goes before Temporal and after its clients, and takes the nodes down with it.
-            await program.stop(CLOUD_STOP_GRACE_SECONDS if program.name == "cloud" else STOP_GRACE_SECONDS)
+            await program.stop(STOP_GRACE_SECONDS[program.name])
         if self._relay is not None:
             self._relay.close()
         await asyncio.to_thread(sweep, self._place)
@@ -311,6 +320,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     place = StackPlace(arguments.stack, arguments.base)
     with claimed(place):
+        let_go(foreign_mounts(mount_table(), place.base, needed_paths()))
         try:
             asyncio.run(_serve(place, arguments.temporal_address, arguments.temporal_namespace))
         except Exception as problem:

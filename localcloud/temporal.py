@@ -14,7 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from perdure.contracts.names import CONTROL_QUEUE, SEARCH_ATTRIBUTES
 
 TEMPORAL_PORT = 7233
-"""On the stack's bridge, which has no other user."""
+"""Of the relay on the stack's bridge, which has no other user."""
 POLL_SECONDS = 0.1
 
 _TYPES = {
@@ -41,14 +41,7 @@ async def prepare_temporal(address: str, namespace: str) -> None:
                 AddSearchAttributesRequest(namespace=namespace, search_attributes=missing)
             )
         except RPCError as problem:
-            # NOT_FOUND: the namespace is being made; ALREADY_EXISTS: another stack was faster.
-            if problem.status not in {
-                RPCStatusCode.NOT_FOUND,
-                RPCStatusCode.UNAVAILABLE,
-                RPCStatusCode.ALREADY_EXISTS,
-                RPCStatusCode.UNKNOWN,
-            }:
-                raise
+            _raise_unless_starting(problem)
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -56,15 +49,33 @@ async def wait_for_worker(address: str, namespace: str) -> None:
     """Wait until some worker polls the control queue for workflows and for activities; bounded by the caller."""
     client = await _connect(address, namespace)
     for kind in (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY):
-        while True:
-            described = await client.workflow_service.describe_task_queue(
-                DescribeTaskQueueRequest(
-                    namespace=namespace, task_queue=TaskQueue(name=CONTROL_QUEUE), task_queue_type=kind
-                )
-            )
-            if described.pollers:
-                break
+        request = DescribeTaskQueueRequest(
+            namespace=namespace, task_queue=TaskQueue(name=CONTROL_QUEUE), task_queue_type=kind
+        )
+        while not await _has_pollers(client, request):
             await asyncio.sleep(POLL_SECONDS)
+
+
+async def _has_pollers(client: Client, request: DescribeTaskQueueRequest) -> bool:
+    try:
+        return bool((await client.workflow_service.describe_task_queue(request)).pollers)
+    except RPCError as problem:
+        _raise_unless_starting(problem)
+        return False
+
+
+def _raise_unless_starting(problem: RPCError) -> None:
+    """A server that has just started refuses for a second or so: its parts and its namespace come up one by one.
+
+    ALREADY_EXISTS: another stack on the same server was faster.
+    """
+    if problem.status not in {
+        RPCStatusCode.NOT_FOUND,
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.ALREADY_EXISTS,
+        RPCStatusCode.UNKNOWN,
+    }:
+        raise problem
 
 
 async def _connect(address: str, namespace: str) -> Client:

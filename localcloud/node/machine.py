@@ -5,13 +5,11 @@ Called once by the node's init, in fresh mount, pid, uts, ipc and network namesp
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import sys
 from pathlib import Path
 
-from localcloud.linux import MountEntry, bind, mount, mount_table, unmount
-from perdure.settings import CRIU_PREFIX
+from localcloud.foreign import foreign_mounts, let_go, needed_paths
+from localcloud.linux import bind, mount, mount_table
 
 STATE = Path("/var/lib/perdure")
 """The agent's folder: on a real instance it lies on the root volume."""
@@ -27,9 +25,9 @@ def furnish(*, state_folder: Path, docker_folder: Path, mask_folder: Path, host_
     Raises OSError.
     """
     socket.sethostname(host_name)
-    foreign = foreign_mounts(mount_table(), stacks, _needed_paths())
+    foreign = foreign_mounts(mount_table(), stacks, needed_paths())
     pool = [point for point in foreign if mask_folder.is_relative_to(point)]
-    _let_go([point for point in foreign if point not in pool])
+    let_go([point for point in foreign if point not in pool])
     mount("tmpfs", Path("/run"), "tmpfs", options="mode=755")
     for folder in (STATE, DISK_LINKS, OWN / "docker", *LAYERS):
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,34 +37,4 @@ def furnish(*, state_folder: Path, docker_folder: Path, mask_folder: Path, host_
     bind(docker_folder, OWN / "docker")
     bind(mask_folder, LAYERS[0], read_only=True)
     bind(Path("/"), LAYERS[1], read_only=True)
-    _let_go(pool)
-
-
-def _let_go(points: list[Path]) -> None:
-    for point in points:
-        with contextlib.suppress(OSError):  # went with one above it
-            unmount(point, lazily=True)
-
-
-def foreign_mounts(table: list[MountEntry], stacks: Path, needed: list[Path]) -> list[Path]:
-    """Inherited mounts that a node must let go, deepest first: it would pin volumes, layers and namespaces of others.
-
-    Those are everything below the stacks' folders, on loop devices, overlays and namespace files, unless a `needed`
-    path lies on it.
-    """
-    return [
-        entry.point
-        for entry in reversed(table)
-        if (
-            entry.point.is_relative_to(stacks)
-            or entry.source.startswith("/dev/loop")
-            or entry.kind in {"overlay", "nsfs"}
-        )
-        and not any(path.is_relative_to(entry.point) for path in needed)
-    ]
-
-
-def _needed_paths() -> list[Path]:
-    code = Path(__file__).resolve().parents[2]
-    system = [Path("/"), Path("/proc"), Path("/sys"), Path("/dev")]
-    return [*system, code, Path(sys.prefix).resolve(), CRIU_PREFIX.resolve()]
+    let_go(pool)

@@ -29,15 +29,19 @@ _CODES: list[tuple[type[Exception], int]] = [
 ]
 
 
-def build() -> typer.Typer:
-    """The whole command, with everything that is installed."""
+def build(wanted: str | None = None) -> typer.Typer:
+    """The whole command, with everything that is installed; only the part `wanted` when there is one of that name.
+
+    The parts are loaded to be added, and each command line should pay for its own part alone.
+    """
     app = typer.Typer(
         help="AWS Batch jobs that outlive the Spot instances they run on.",
         add_completion=False,
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    for entry in entry_points(group=COMMANDS):
+    parts = entry_points(group=COMMANDS)
+    for entry in [part for part in parts if part.name == wanted] or parts:
         _add(app, entry)
     return app
 
@@ -49,9 +53,10 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit code. What went wrong is one sentence on stderr."""
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
     try:
         # click's own handling is off so that all ways out meet here.
-        result = typer.main.get_command(build())(arguments, prog_name="perdure", standalone_mode=False)
+        result = typer.main.get_command(build(wanted))(arguments, prog_name="perdure", standalone_mode=False)
     except Exception as problem:
         if os.environ.get("PERDURE_DEBUG"):
             raise
@@ -94,7 +99,7 @@ def _root(
 def _add(app: typer.Typer, entry: EntryPoint) -> None:
     try:
         command = entry.load()
-    except ImportError as problem:
+    except (ImportError, AttributeError) as problem:
         # An extra that is not installed takes away its own commands only, and they say so.
         reason = f"`perdure {entry.name}` is not available: {problem}; install perdure[local]"
 
