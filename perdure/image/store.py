@@ -129,7 +129,8 @@ class DirectoryStore(CheckpointStore):
     def _folders(self) -> list[int]:
         if not self.root.is_dir():
             raise JobRootBusy(f"{self.root} is not there: is the job volume mounted?")
-        names = [item.name for item in os.scandir(self.root) if item.is_dir(follow_symlinks=False)]
+        with os.scandir(self.root) as listing:
+            names = [item.name for item in listing if item.is_dir(follow_symlinks=False)]
         return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
     def _last_number(self) -> int:

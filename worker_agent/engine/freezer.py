@@ -43,13 +43,14 @@ class Freezer:
                 return cls(Path(mount.point + places[""]), unified=True)
         raise FreezerFailed("no freezer hierarchy is mounted: mount cgroup version 1's freezer, or version 2")
 
-    @property
-    def cgroup(self) -> str:
-        """The cgroup's path as CRIU's `cgroup-root` wants it; empty on version 1, which needs none."""
-        if not self.unified:
-            return ""
-        top = next(mount.point for mount in read_mounts() if mount.kind == "cgroup2")
-        return str(self.path)[len(top) :]
+    @classmethod
+    def of_cgroup(cls, path: str) -> Freezer:
+        """The freezer of a cgroup named as in config.json (`/a/b`), on the same hierarchy as this process."""
+        own = cls.of_process(os.getpid())
+        kind = "cgroup2" if own.unified else "cgroup"
+        mounts = [mount.point for mount in read_mounts() if mount.kind == kind]
+        top = next(point for point in mounts if str(own.path).startswith(point))
+        return cls(Path(top + os.path.normpath("/" + path)), own.unified)
 
     def exists(self) -> bool:
         """Is the cgroup still there?"""

@@ -14,13 +14,14 @@ import signal
 import time
 from pathlib import Path
 
-from perdure.domain.errors import JobRootBusy
+from perdure.domain.errors import FreezerFailed, JobRootBusy
 from perdure.image.disk import syncfs
 from perdure.image.files import TREES
 from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import runc, stdio, tasks
 from worker_agent.engine.container import Container
+from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
 
 _POLL = 0.02
@@ -60,12 +61,19 @@ def _sweep(job_root: Path) -> list[int]:
 async def clean(container: Container) -> None:
     """Before a start or a restore: end and remove whatever an earlier try left of this container, or on its job root.
 
-    JobRootBusy, naming it, if something cannot be removed; then nothing must be started. Whatever still runs under
-    this container's id is killed: call it only while the container does not run.
+    Everything of this container, and every process of another one that still lives on the job root, is killed: the
+    caller holds the lease, so they are of an older epoch or of a restore that was cut short. JobRootBusy, naming it,
+    if something cannot be removed; then nothing must be started.
     """
     await _end_users(container.work_dir)
+    if container.cgroups_path.startswith("/"):
+        # A restore that was cut short leaves processes in the cgroup before runc knows the container.
+        left = Freezer.of_cgroup(container.cgroups_path)
+        left.kill()
+        await left.wait_empty(_DEATH)
     await asyncio.to_thread(_unmount_all, container)
     await runc.delete(container)
+    await asyncio.to_thread(_end_holders, container.job_root)
     await asyncio.to_thread(_check_unused, container.job_root)
     await asyncio.to_thread(delete_tree, container.work_dir)
     container.work_dir.mkdir(parents=True, mode=0o700)
@@ -122,6 +130,16 @@ def _check_unused(job_root: Path) -> None:
         if time.monotonic() > end:
             raise JobRootBusy(f"process {holders[0]} of an earlier container still lives on {job_root}")
         time.sleep(_POLL)
+
+
+def _end_holders(job_root: Path) -> None:
+    own = Freezer.of_process(os.getpid()).path
+    for pid in _holders(job_root):
+        with contextlib.suppress(ProcessLookupError, FreezerFailed):  # it ended meanwhile
+            os.kill(pid, signal.SIGKILL)
+            freezer = Freezer.of_process(pid)
+            if freezer.path != own:  # a frozen process does not die before it is thawed
+                freezer.thaw()
 
 
 def _holders(job_root: Path) -> list[int]:

@@ -52,8 +52,9 @@ class _Restore:
 
 
 async def _clean(work: _Restore) -> None:
-    await leavings.clean(work.container)
+    # The lease first: with it, whatever still lives on the job root is an older epoch's and may be ended.
     await asyncio.to_thread(roots.claim_lease, work.container.job_root, work.epoch)
+    await leavings.clean(work.container)
 
 
 async def _verify(work: _Restore) -> None:
@@ -139,8 +140,8 @@ async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]
     root = container.job_root
     begun = time.monotonic()
     with roots.locked(root):
-        await leavings.clean(container)
         await asyncio.to_thread(roots.claim_lease, root, epoch)
+        await leavings.clean(container)
         await asyncio.to_thread(roots.empty, root)
         await asyncio.to_thread(mount_overlay, container.lower_layers, root, container.rootfs)
         criu_options.write_options(container.criu_config, restore=False)

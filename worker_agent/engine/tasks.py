@@ -142,9 +142,9 @@ def _address(text: str) -> str:
 
 def _descriptors(pid: int) -> set[str]:
     links = set()
-    for item in os.scandir(_PROC / f"{pid}/fd"):
+    for name in os.listdir(_PROC / f"{pid}/fd"):
         try:
-            links.add(os.readlink(item.path))
+            links.add(os.readlink(_PROC / f"{pid}/fd" / name))
         except FileNotFoundError:  # closed while we looked
             continue
     return links

@@ -1,0 +1,412 @@
+"""What the engine's tests run on: a job volume (XFS in a file, by loop device), nodes (network namespaces), and
+containers made as the runtime makes them (output keeper, runc create or restore, start)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perdure.image.mounts import delete_tree, mounts_below
+from perdure.settings import CRIU_PREFIX
+from worker_agent.engine.leavings import clean
+from worker_agent.engine import Container, Freezer, Tools, find_overlay
+
+JOBS = Path(__file__).parent / "jobs"
+KEEPER = Path(__file__).parents[2] / "worker_agent/runtime/stdio_keeper.py"
+TOOLS = Tools(criu=CRIU_PREFIX / "bin/criu", path_first=CRIU_PREFIX / "libexec")
+MASKED = ("home", "root", "tmp", "run", "var/tmp", "var/lib")
+WAIT = 60.0
+LAUNCH_LIMIT = 8.0
+SERVER = "198.18.77.1"
+"""An address of the range for benchmarks (RFC 2544): it is nobody's."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_PR_SET_CHILD_SUBREAPER = 36
+_FS_IOC_SHUTDOWN = 0x8004587D
+_NO_LOG_FLUSH = 2
+
+
+def tool(*argv: str | Path) -> str:
+    """Run a program that must succeed."""
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = None) -> None:
+    """Until the condition holds."""
+    seconds = seconds or WAIT
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+class LaunchFailed(Exception):
+    """runc could not create or restore a container."""
+
+
+class Volume:
+    """A job volume: an XFS image that is mounted on one node at a time."""
+
+    def __init__(self, image: Path, mount_point: Path, mebibytes: int) -> None:
+        self.image, self.root, self.loop = image, mount_point, ""
+        mount_point.mkdir()
+        tool("truncate", "-s", f"{mebibytes}M", image)
+        tool("mkfs.xfs", "-q", image)
+
+    def attach(self) -> None:
+        self.loop = tool("losetup", "--find", "--show", self.image)
+        tool("mount", "-o", "nouuid", self.loop, self.root)
+
+    def detach(self) -> None:
+        """A namespace that still holds it keeps it busy for a moment."""
+        if self.loop:
+            wait_for(lambda: subprocess.run(["umount", str(self.root)], capture_output=True).returncode == 0, "umount")
+            tool("losetup", "--detach", self.loop)
+            self.loop = ""
+
+    def lose_power(self) -> None:
+        """What was not synced is gone."""
+        descriptor = os.open(self.root, os.O_RDONLY)
+        fcntl.ioctl(descriptor, _FS_IOC_SHUTDOWN, _NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
+        os.close(descriptor)
+
+    def move(self) -> None:
+        """To another zone: snapshot, new volume."""
+        fresh = self.image.with_suffix(f".{secrets.token_hex(2)}")
+        tool("cp", "--sparse=always", self.image, fresh)
+        self.image.unlink()
+        self.image = fresh
+
+
+class Node:
+    """A network namespace with loopback up. While entered, programs started by this thread run in it."""
+
+    def __init__(self) -> None:
+        self.name = f"perdure-test-{secrets.token_hex(3)}"
+        self.cable = ""
+        tool("ip", "netns", "add", self.name)
+        tool("ip", "-n", self.name, "link", "set", "lo", "up")
+
+    def enter(self) -> None:
+        descriptor = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        _set_network(descriptor)
+        os.close(descriptor)
+
+    def connect(self, number: int) -> None:
+        """A cable to where the tests run, which has the address SERVER there."""
+        self.cable = outer = self.name.removeprefix("perdure-")
+        tool("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        tool("ip", "address", "add", f"{SERVER}/24", "dev", outer)
+        tool("ip", "link", "set", outer, "up")
+        tool("ip", "-n", self.name, "address", "add", f"198.18.77.{10 + number}/24", "dev", "eth0")
+        tool("ip", "-n", self.name, "link", "set", "eth0", "up")
+
+    def remove(self) -> None:
+        if self.cable:
+            tool("ip", "link", "delete", self.cable)
+        tool("ip", "netns", "delete", self.name)
+
+
+def _set_network(descriptor: int) -> None:
+    assert _libc.setns(descriptor, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+
+
+@dataclass
+class Running:
+    """A container with its keeper."""
+
+    container: Container
+    keeper: subprocess.Popen[bytes]
+    pipes: tuple[int, int]
+    started: bool = False
+
+    def log(self, name: str = "stdout") -> bytes:
+        return (self.container.job_root / "log" / name).read_bytes()
+
+    def lines(self) -> int:
+        return self.log().count(b"\n")
+
+    def more_lines(self, count: int) -> None:
+        """Until the job has written `count` lines more."""
+        wanted = self.lines() + count
+        wait_for(lambda: self.lines() >= wanted or not alive(self.container.init_pid), f"{count} more lines")
+        assert self.lines() >= wanted, self.log("stderr").decode()
+
+    def exit_code(self, seconds: float = WAIT) -> int:
+        """Wait for the job's end, and until its output is complete."""
+        descriptor = os.pidfd_open(self.container.init_pid)
+        assert select.select([descriptor], [], [], seconds)[0], "the job did not end"
+        os.close(descriptor)
+        _, status = os.waitpid(self.container.init_pid, 0)
+        self.keeper.wait(WAIT)
+        return os.waitstatus_to_exitcode(status)
+
+
+def alive(pid: int) -> bool:
+    """Does it run (a zombie does not)?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@dataclass
+class Bed:
+    """One job with its volume, on one node after the other. Everything it makes, `close` removes."""
+
+    folder: Path
+    volume: Volume
+    cgroup: str
+    runc_root: Path
+    home: int
+    """The network namespace that the tests came from."""
+    command: list[str] = field(default_factory=list)
+    node: Node | None = None
+    cables: int = 0
+    """When not 0: nodes are connected to SERVER, and have this number in their address."""
+    containers: list[Container] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, folder: Path, mebibytes: int = 1500) -> Bed:
+        assert _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+        tool("mount", "-t", "tmpfs", "-o", "mode=755", "none", folder)
+        tool("mount", "--make-private", folder)
+        for name in MASKED:
+            (folder / "mask" / name).mkdir(parents=True)
+            os.setxattr(folder / "mask" / name, "trusted.overlay.opaque", b"y")
+        disk = Path("/var/tmp") / f"perdure-test-{secrets.token_hex(4)}"
+        disk.mkdir()
+        volume = Volume(disk / "volume.img", folder / "job", mebibytes)
+        volume.attach()
+        return cls(
+            folder,
+            volume,
+            f"/perdure-test-{secrets.token_hex(4)}",
+            folder / "runc",
+            os.open("/proc/thread-self/ns/net", os.O_RDONLY),
+        )
+
+    def new_node(self) -> None:
+        """Leave the node for another one."""
+        self.leave_node()
+        self.node = Node()
+        if self.cables:
+            self.node.connect(self.cables)
+            self.cables += 1
+        self.node.enter()
+
+    def change_node(self, *, move: bool = False) -> None:
+        """The volume is taken to a new node (`move`: in another zone)."""
+        self.volume.detach()
+        if move:
+            self.volume.move()
+        self.new_node()
+        self.volume.attach()
+
+    def leave_node(self) -> None:
+        if self.node is not None:
+            _set_network(self.home)
+            self.node.remove()
+            self.node = None
+
+    def container(self) -> Container:
+        """A container as the container engine would have made it: a bundle, an overlay of its own at the root."""
+        name = secrets.token_hex(32)
+        place = self.folder / "containers" / name
+        bundle, rootfs = place / "bundle", place / "bundle" / "rootfs"
+        for part in (rootfs, place / "upper", place / "work"):
+            part.mkdir(parents=True)
+        layers = f"lowerdir={self.folder}/mask:/,upperdir={place}/upper,workdir={place}/work"
+        tool("mount", "-t", "overlay", "-o", layers, "overlay", rootfs)
+        found = find_overlay(rootfs)
+        assert found is not None and found.lower == (f"{self.folder}/mask", "/"), found
+        tool("umount", rootfs)
+        container = Container(
+            id=name,
+            bundle=bundle,
+            runc_root=str(self.runc_root),
+            job_root=self.volume.root,
+            work_dir=place / "criu",
+            keeper_socket=place / "keeper.sock",
+            rootfs=rootfs,
+            lower_layers=found.lower,
+            tools=TOOLS,
+            cgroups_path=f"{self.cgroup}/{name}",
+        )
+        self.containers.append(container)
+        (bundle / "config.json").write_text(json.dumps(self._config(container)))
+        return container
+
+    def _config(self, container: Container) -> dict[str, object]:
+        binds = {"/data": (self.volume.root / "data", "rw"), "/jobs": (JOBS, "ro")}
+        fixed = [
+            ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
+            ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            ("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            ("/dev/shm", "tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            ("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
+            ("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        ]
+        mounts = [dict(zip(("destination", "type", "source", "options"), mount, strict=True)) for mount in fixed]
+        mounts += [
+            {"destination": place, "type": "bind", "source": str(source), "options": ["rbind", mode]}
+            for place, (source, mode) in binds.items()
+        ]
+        capabilities = [
+            f"CAP_{name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "MKNOD")
+        ]
+        sets = ("bounding", "effective", "permitted")
+        return {
+            "ociVersion": "1.0.2",
+            "annotations": {"org.criu.config": str(container.criu_config)},
+            "process": {
+                "args": self.command,
+                "cwd": "/",
+                "env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"],
+                "user": {"uid": 0, "gid": 0},
+                "capabilities": dict.fromkeys(sets, capabilities),
+            },
+            "root": {"path": str(container.rootfs)},
+            "mounts": mounts,
+            "linux": {
+                "cgroupsPath": container.cgroups_path,
+                "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")],
+                "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            },
+        }
+
+    def _keeper(self, container: Container) -> Running:
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        here, there = socket.socketpair()
+        argv = [
+            "/usr/bin/python3",
+            "-I",
+            "-S",
+            str(KEEPER),
+            str(container.job_root / "log"),
+            str(container.keeper_socket),
+        ]
+        descriptors = (out_read, err_read, there.fileno())
+        with open(container.bundle / "forwarded", "wb") as reader:
+            keeper = subprocess.Popen(
+                [*argv, *map(str, descriptors)],
+                pass_fds=descriptors,
+                stdout=reader,
+                stderr=reader,
+                stdin=subprocess.DEVNULL,
+            )
+        for descriptor in descriptors[:2]:
+            os.close(descriptor)
+        there.close()
+        with here:
+            here.settimeout(WAIT)
+            assert here.recv(64) == b"ready\n"
+        running = Running(container, keeper, (out_write, err_write))
+        self.running.append(running)
+        return running
+
+    def launch(self, container: Container, words: list[str]) -> Running:
+        """`runc create` or `runc restore …` with a keeper's pipes; the first process exists afterwards."""
+        running = self._keeper(container)
+        pid_file = container.bundle / "pid"
+        argv = [
+            "runc",
+            "--root",
+            container.runc_root,
+            "--log",
+            str(container.bundle / "runc.log"),
+            "--criu",
+            str(TOOLS.criu),
+        ]
+        argv += [*words, "--bundle", str(container.bundle), "--pid-file", str(pid_file), container.id]
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=running.pipes[0],
+            stderr=running.pipes[1],
+            env=TOOLS.environment(),
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(LAUNCH_LIMIT)
+        except subprocess.TimeoutExpired:  # runc waits for ever once CRIU was killed
+            os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+        finally:
+            for descriptor in running.pipes:
+                os.close(descriptor)
+        if status != 0:
+            raise LaunchFailed((container.bundle / "runc.log").read_text() + running.log("stderr").decode())
+        running.container = container.with_init(int(pid_file.read_text()))
+        return running
+
+    def start(self, running: Running) -> Running:
+        tool("runc", "--root", self.runc_root, "start", running.container.id)
+        running.started = True
+        return running
+
+    def kill(self, running: Running) -> None:
+        """Everything of the container dies at once, as on a node that loses its power."""
+        if running.container.freezer is not None:
+            running.container.freezer.kill()
+            wait_for(lambda: running.container.freezer is None or not running.container.freezer.pids(), "death")
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(running.container.init_pid, 0)
+        running.keeper.kill()
+        running.keeper.wait(WAIT)
+
+    async def close(self) -> None:
+        """Remove everything, whatever state a failed test left it in; a step that fails does not stop the others."""
+        async with contextlib.AsyncExitStack() as steps:  # run from the last to the first
+            steps.callback(os.close, self.home)
+            steps.callback(self._remove_cgroups)
+            steps.callback(delete_tree, self.volume.image.parent)
+            steps.callback(tool, "umount", self.folder)
+            steps.callback(self.volume.detach)
+            steps.callback(self._unmount)
+            steps.callback(self.leave_node)
+            for running in self.running:
+                steps.callback(self.kill, running)
+            for container in self.containers:
+                steps.push_async_callback(clean, container)
+
+    def _unmount(self) -> None:
+        for mount in mounts_below(self.folder):
+            if mount.point != str(self.volume.root):
+                tool("umount", mount.point)
+
+    def _remove_cgroups(self) -> None:
+        for hierarchy in Path("/sys/fs/cgroup").iterdir():
+            for folder, _, _ in os.walk(hierarchy / self.cgroup.strip("/"), topdown=False):
+                os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process in state T."""
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
+def freezer_of(running: Running) -> Freezer:
+    assert running.container.freezer is not None
+    return running.container.freezer
