@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ def main() -> int:
         return 2
     settings = AgentSettings()
     configure_logs(settings.log_level, settings.log_file)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of two requests a second
     asyncio.run(_run(settings))
     return 0
 

@@ -18,7 +18,7 @@ import sys
 
 RUN_DIR = os.environ.get("PERDURE_RUN_DIR", "/run/perdure")
 START_LIMIT = 180.0
-"""Seconds that ECS gives a container to start (ECS_CONTAINER_START_TIMEOUT's default), unless the environment says."""
+"""Seconds that ECS gives a container to start, unless the environment says otherwise."""
 MARGIN = 10.0
 """Seconds before that limit at which a hold ends. The agent ends its own holds earlier."""
 SILENCE = 15.0
@@ -486,11 +486,15 @@ def _runc_output(call: Call, arguments: list[str]) -> str:
 
 
 def _start_limit() -> float:
-    text = os.environ.get("PERDURE_CONTAINER_START_TIMEOUT", "")
-    try:
-        return max(MARGIN + 1, float(text)) if text else START_LIMIT
-    except ValueError:
-        return START_LIMIT
+    """Seconds that the container has to start: our setting, else the ECS agent's (`180`, `3m`), else its default."""
+    for name in ("PERDURE_CONTAINER_START_TIMEOUT", "ECS_CONTAINER_START_TIMEOUT"):
+        text = os.environ.get(name, "")
+        unit = {"s": 1.0, "m": 60.0}.get(text[-1:], 0.0)
+        try:
+            return max(MARGIN + 1, float(text[:-1]) * unit if unit else float(text))
+        except ValueError:
+            continue
+    return START_LIMIT
 
 
 def _write_file(path: str, text: str) -> None:
