@@ -93,11 +93,15 @@ class Disks:
     def attach(self, volume_id: str, init_pid: int) -> str:
         """Make the loop device and the link in the node's file system. Returns the device."""
         file = str(self._volumes / f"{volume_id}.img")
+        # A file that shares blocks with a snapshot takes direct I/O in 4 KiB only, and the kernel then gives its loop
+        # device sectors of that size: a file system made before the snapshot, on sectors of 512, would not mount again
+        # (`Function not implemented`; tried). So the size is 4 KiB from the start.
+        losetup = ["losetup", "--find", "--show", "--sector-size", "4096"]
         try:
-            device = run(["losetup", "--find", "--show", "--direct-io=on", file]).strip()
+            device = run([*losetup, "--direct-io=on", file]).strip()
         except CommandFailed:
             # Not every file system below can do direct I/O; then the host's page cache plays the disk.
-            device = run(["losetup", "--find", "--show", file]).strip()
+            device = run([*losetup, file]).strip()
         self._devices[volume_id] = device
         link = Path(f"/proc/{init_pid}/root") / LINK_FOLDER / link_name(volume_id)
         link.unlink(missing_ok=True)

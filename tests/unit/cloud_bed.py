@@ -63,12 +63,12 @@ def wait_for(what: Callable[[], Found | None]) -> Found:
 class PlayedNode:
     """The node's end of a link."""
 
-    def __init__(self, spec: NodeSpec) -> None:
+    def __init__(self, spec: NodeSpec, init_pid: int) -> None:
         self.spec = spec
         self.alive = True
         mine, theirs = socket.socketpair()
         self.link = Link(mine)
-        self.handle = NodeHandle(spec.instance_id, 2**22 + 1, Link(theirs), "10.77.0.2")
+        self.handle = NodeHandle(spec.instance_id, init_pid, Link(theirs), "10.77.0.2")
         self._asked: queue.Queue[NodeCommand] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -111,10 +111,14 @@ class PlayedLauncher:
         if self.failures:
             self.failures -= 1
             raise OSError("no node today")
-        node = self.nodes[spec.instance_id] = PlayedNode(spec)
+        node = self.nodes[spec.instance_id] = PlayedNode(spec, self.start_init(spec))
         if not self.slow:
             node.link.send(Ready())
         return node.handle
+
+    def start_init(self, spec: NodeSpec) -> int:
+        """A pid that no process can have: nothing is behind a played node."""
+        return 2**22 + 1
 
     def power_loss(self, node: NodeHandle, cut_disks: Callable[[], None] = lambda: None) -> None:
         cut_disks()
@@ -187,11 +191,11 @@ class CloudBed:
 
 
 @contextmanager
-def cloud_bed(folder: Path, **settings: Any) -> Iterator[CloudBed]:
+def cloud_bed(folder: Path, launcher: PlayedLauncher | None = None, **settings: Any) -> Iterator[CloudBed]:
     """A cloud on loopback; `settings` as in CloudConfig."""
     given = {"stack": "test", "folder": folder, "zones": ZONES, "timing": QUICK, **settings}
     config = CloudConfig.model_validate(given)
-    launcher = PlayedLauncher()
+    launcher = launcher or PlayedLauncher()
     cloud = Cloud(config, launcher)
     try:
         cloud.start()
