@@ -302,7 +302,6 @@ def _sentence(answer: httpx.Response) -> str:
         document = answer.json()
     except ValueError:
         return f"{answer.request.url.path} answers {answer.status_code}"
-    for name in ("error", "detail", "message"):
-        if isinstance(document.get(name), str):
-            return str(document[name])
-    return f"{answer.request.url.path} answers {answer.status_code}: {document}"
+    error = document.get("error")
+    words = error.get("message") if isinstance(error, dict) else error
+    return str(words) if words else f"{answer.request.url.path} answers {answer.status_code}"

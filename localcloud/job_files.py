@@ -74,7 +74,7 @@ def copy_file(client: StackClient, place: StackPlace, job_id: str, path: str, de
     if not path.startswith("/"):
         raise ConfigurationInvalid(f"{path!r} is not an absolute path inside the container")
     plain = posixpath.normpath(path)
-    mount_path = _mount_path(client)
+    mount_path = JobVolumeConfiguration().mount_path
     on_volume = plain == mount_path or plain.startswith(mount_path + "/")
     with job_root(client, place, job_id) as root:
         if root is not None:
@@ -171,13 +171,6 @@ def _copy_log_stream(client: StackClient, stream: str, out: BinaryIO) -> None:
         if not page["events"] or token.get("nextToken") == page["nextForwardToken"]:
             return
         token = {"nextToken": page["nextForwardToken"]}
-
-
-def _mount_path(client: StackClient) -> str:
-    """Where jobs see their volume."""
-    answer = client.api("GET", "/api/v1/configuration")
-    default = JobVolumeConfiguration().mount_path
-    return str(answer.json().get("job_volume", {}).get("mount_path", default)) if answer.is_success else default
 
 
 @contextlib.contextmanager

@@ -14,13 +14,15 @@ import threading
 from pathlib import Path
 
 from localcloud.cgroups import Cgroup
-from localcloud.node.agent import agent_program, keep_running
+from localcloud.node.agent import agent_program, keep_running, wait_until_it_listens
 from localcloud.node.children import Children
 from localcloud.node.configuration import NodeConfiguration
 from localcloud.node.containers import Dockerd
 from localcloud.node.ecs import EcsAgent
 from localcloud.node.machine import LAYERS, OWN, furnish
 from localcloud.node_link import Link, Ready
+
+AGENT_LIMIT_SECONDS = 30.0
 
 
 def main() -> None:
@@ -56,6 +58,9 @@ def main() -> None:
     ecs = EcsAgent(dockerd, link.send)
     if configuration.with_agent:
         keep_running(children, agent_program(), configuration.environment, configuration.agent_log)
+        # As the agent's unit is ordered before ECS's; and as there, a broken agent does not keep ECS from starting.
+        if not wait_until_it_listens(AGENT_LIMIT_SECONDS):
+            logging.warning("the agent does not listen; jobs will run unprotected")
     ecs.tell(Ready())
     ecs.serve(link.commands())
     logging.info("the cloud is gone; this node ends")

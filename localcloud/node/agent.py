@@ -14,6 +14,7 @@ from localcloud.node.children import Children
 
 log = logging.getLogger(__name__)
 
+SOCKET = Path("/run/perdure/agent.sock")
 RESTART_SECONDS = 1.0
 """RestartSec of the agent's unit."""
 
@@ -34,6 +35,16 @@ def keep_running(children: Children, program: list[str], environment: Mapping[st
             pid = start()
 
     threading.Thread(target=supervise, args=(start(),), name="agent", daemon=True).start()
+
+
+def wait_until_it_listens(limit_seconds: float) -> bool:
+    """Whether the agent's socket appeared within the limit."""
+    deadline = time.monotonic() + limit_seconds
+    while not SOCKET.is_socket():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def agent_program() -> list[str]:
