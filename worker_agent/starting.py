@@ -255,7 +255,7 @@ class Starter:
     async def created(self, request: RuntimeRequest) -> RuntimeReply:
         """The container stands and waits for its start (created, or restored and left stopped)."""
         job = self._jobs.get(request.container_id)
-        if job is None or request.pid is None:
+        if job is None or request.pid is None or job.container.init_pid == request.pid:
             return DONE
         if not job.has_init(request.pid):
             self._endings.ended(job)
@@ -271,7 +271,7 @@ class Starter:
             job.manifest = next((one for one in found if one.number == number), None)
         if job.manifest is not None:
             try:
-                await engine.finish_restore(job.manifest)
+                await engine.finish_restore(job.container, job.manifest)
             except PerdureError as problem:
                 # Its connections to outside may hang until they time out; that is no reason to lose the restore.
                 log.warning("old addresses were not given back", job_id=job.record.job_id, reason=str(problem))
