@@ -6,6 +6,7 @@ begin the keys of a manifest's `inodes`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -35,19 +36,25 @@ class Entry:
         return stat.S_IFMT(self.status.st_mode)
 
 
-def walk(root: Path) -> Iterator[Entry]:
+def walk(root: Path, *, changing: bool = False) -> Iterator[Entry]:
     """Everything below `root`, each folder before what it holds, in a stable order; symbolic links are not followed.
 
-    JobRootBusy when it would enter another file system: nothing of ours is ever mounted inside a tree.
+    With `changing`, the tree is in use and what vanishes meanwhile is left out. JobRootBusy when it would enter another
+    file system: nothing of ours is ever mounted inside a tree.
     """
     device = os.lstat(root).st_dev
+    vanishing = (FileNotFoundError, NotADirectoryError) if changing else ()
     folders = [""]
     while folders:
         folder = folders.pop()
-        with os.scandir(root / folder) as listing:
+        names: list[os.DirEntry[str]] = []
+        with contextlib.suppress(*vanishing), os.scandir(root / folder) as listing:
             names = sorted(listing, key=lambda item: item.name)
         for item in names:
-            status = item.stat(follow_symlinks=False)
+            try:
+                status = item.stat(follow_symlinks=False)
+            except vanishing:
+                continue
             path = f"{folder}/{item.name}" if folder else item.name
             if status.st_dev != device:
                 raise JobRootBusy(f"{root / path} lies on another file system: something is mounted there")

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from perdure.image.mounts import delete_tree, mounts_below
 from perdure.settings import CRIU_PREFIX
-from worker_agent.engine.leavings import clean
 from worker_agent.engine import Container, Freezer, Tools, find_overlay
+from worker_agent.engine.leavings import clean
 
 JOBS = Path(__file__).parent / "jobs"
 KEEPER = Path(__file__).parents[2] / "worker_agent/runtime/stdio_keeper.py"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from tests.integration.engine_bed import Bed, Running, tool
+from perdure.domain.errors import CheckpointFailed
+from tests.integration.engine_bed import Bed, Running, freezer_of, tool
 from worker_agent.engine import (
     Identity,
     continue_restored,
@@ -58,7 +60,7 @@ async def restored(bed: Bed, epoch: int, number: int) -> Running:
     container = bed.container()
     prepared = await prepare_restore(container, number, epoch=epoch, job_id=JOB_ID)
     running = bed.launch(container, ["restore", *prepared.argv])
-    await finish_restore(prepared.manifest)
+    await finish_restore(running.container, prepared.manifest)
     await continue_restored(running.container)
     return running
 
@@ -114,3 +116,24 @@ async def test_cycles(bed: Bed) -> None:
     running = await fresh(bed, 5)
     assert running.exit_code() == 0
     assert seen == outputs(bed, running)
+
+
+async def test_a_dump_that_takes_too_long_is_given_up_and_the_job_goes_on(bed: Bed) -> None:
+    """At whatever instant the limit falls: nothing of the checkpoint is left, and the job is none the worse."""
+    bed.command = chain(400, mebibytes=300)
+    running = await fresh(bed, 1)
+    running.more_lines(3)
+    for limit in (0.02, 0.08, 0.14, 0.2, 0.3):
+        with pytest.raises(CheckpointFailed, match="it was thawed"):
+            await take_checkpoint(
+                running.container,
+                identity(1),
+                kind=CheckpointKind.FINAL,
+                limit_seconds=limit,
+                keep=2,
+                reserve_bytes=RESERVE,
+            )
+        assert not freezer_of(running).frozen()
+        assert os.listdir(bed.volume.root / "checkpoints") == ["last"]
+        running.more_lines(3)
+    assert (await checkpoint(running, 1)).number == 6

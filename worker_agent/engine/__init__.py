@@ -18,7 +18,7 @@ from worker_agent.engine.job_root import (
     sweep,
     used_rootfs_bytes,
 )
-from worker_agent.engine.leavings import end_frozen, flush, release, thaw, thaw_and_clean
+from worker_agent.engine.leavings import clean, end_frozen, flush, release, thaw, thaw_and_clean
 from worker_agent.engine.overlay import OverlayMount, find_overlay
 from worker_agent.engine.restore import (
     Prepared,
@@ -39,6 +39,7 @@ __all__ = [
     "Tools",
     "check_lease",
     "claim_lease",
+    "clean",
     "committed",
     "continue_restored",
     "end_frozen",

@@ -1,6 +1,7 @@
 """Taking a checkpoint: the ordered list of steps, and the way out of every one of them.
 
-    look → room → presync → pause → look again → dump → drain → clone → resume → sync → checksums → commit → prune
+    look → room → presync → pause → look again → names → dump → drain → clone → resume
+         → sync → checksums → commit → prune
 
 The steps from pause to clone see the job standing still; memory, files and output belong to one instant. Whatever goes
 wrong (an error, the time limit, a cancelled caller), the torn checkpoint is deleted and the job runs on.
@@ -9,6 +10,8 @@ wrong (an error, the time limit, a cancelled caller), the torn checkpoint is del
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,12 +30,14 @@ from perdure.domain.errors import (
 )
 from perdure.image import checksums, files
 from perdure.image.disk import syncfs
+from perdure.image.manifest import encode_name
 from perdure.image.store import DirectoryStore
-from worker_agent.engine import criu_log, criu_options, machine, runc, stdio, tasks
+from worker_agent.engine import criu_log, criu_options, lost_names, machine, runc, stdio, tasks
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete, run
 from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.watches import watched_paths
 
 StepCallback = Callable[[str], None]
 
@@ -40,9 +45,9 @@ log = structlog.get_logger()
 
 _VFORK_PATIENCE = 2.0
 """Seconds in which a waiting vfork parent usually goes on by itself."""
-_DUMP_GRACE = 10.0
-"""Seconds that a dump gets to end by itself once its time is up and the cgroup is thawed. A dump that hangs on a
-stopped process ends rightly that way (tried); a kill is a needless risk to the job."""
+_DUMP_GRACE = 60.0
+"""Seconds that a dump gets to end by itself once it was given up. Killing CRIU is the last resort: it leaves TCP
+sockets in repair mode, and the job dies of EPERM at its next read (tried)."""
 _SLACK = 16 << 20
 """Bytes of a dump beyond the processes' memory: tables, small files, the cloned trees' own metadata."""
 _NO_LIMIT = 3600.0
@@ -65,6 +70,8 @@ class _Checkpoint:
     frozen_since: float = 0.0
     processes: list[str] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    watched: list[str] = field(default_factory=list)
     stdio: StdioOffsets = field(default_factory=StdioOffsets)
     inodes: dict[str, int] = field(default_factory=dict)
     images: list[ImageFile] = field(default_factory=list)
@@ -86,6 +93,9 @@ async def _look(work: _Checkpoint) -> None:
         if not tasks.waits_for_vfork(reason) or time.monotonic() > end:
             raise NotCheckpointable(f"the job cannot be frozen now: {reason}", "look")
         await asyncio.sleep(0.05)
+    container = work.container
+    pids = work.freezer.pids()
+    work.watched = await asyncio.to_thread(watched_paths, pids, container.init_pid, container.job_root)
 
 
 async def _room(work: _Checkpoint) -> None:
@@ -118,14 +128,19 @@ async def _look_again(work: _Checkpoint) -> None:
     work.addresses = tasks.outside_addresses(pids)
 
 
+async def _names(work: _Checkpoint) -> None:
+    """Only until the files are cloned."""
+    work.names = await asyncio.to_thread(lost_names.lend, work.freezer.pids())
+
+
 async def _dump(work: _Checkpoint) -> None:
-    criu_options.write_options(work.container.criu_config, restore=False)
+    criu_options.write_options(work.container.criu_config, restore=False, watched=work.watched)
     try:
         await runc.checkpoint(
             work.container,
             work.path / checksums.IMAGES,
             limit_seconds=_NO_LIMIT,
-            give_up=work.freezer.thaw,
+            give_up=lambda: _give_up(work),
             grace_seconds=_DUMP_GRACE,
         )
     except CommandFailed as error:
@@ -134,6 +149,19 @@ async def _dump(work: _Checkpoint) -> None:
         if reason:
             raise NotCheckpointable(f"the job cannot be saved now: {reason} ({said})", "dump") from error
         raise CheckpointFailed(f"CRIU could not save the job: {said}", "dump") from error
+
+
+def _give_up(work: _Checkpoint) -> None:
+    """Make a dump end by itself, soon and cleanly.
+
+    One that hangs on a stopped process goes on once the cgroup is thawed (tried). One that has much left to write
+    finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.
+    """
+    work.freezer.thaw()
+    size = roots.free_bytes(work.container.job_root) - work.reserve_bytes
+    if size > 0:
+        with open(work.path / "ballast", "wb") as file, contextlib.suppress(OSError):  # somebody else took the space
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 async def _drain(work: _Checkpoint) -> None:
@@ -145,6 +173,11 @@ async def _clone(work: _Checkpoint) -> None:
     for tree, live in files.TREES.items():
         await run(files.clone_command(root / live, work.path / files.FILES / tree), limit_seconds=_NO_LIMIT)
     work.inodes = await asyncio.to_thread(files.note_inodes, root)
+    await _take_names(work)
+
+
+async def _take_names(work: _Checkpoint) -> None:
+    await asyncio.to_thread(lost_names.take_away, work.container.init_pid, work.names)
 
 
 async def _resume(work: _Checkpoint) -> None:
@@ -184,6 +217,7 @@ BEFORE: tuple[_Step, ...] = (("look", _look), ("room", _room), ("presync", _sync
 FROZEN: tuple[_Step, ...] = (
     ("pause", _pause),
     ("look again", _look_again),
+    ("names", _names),
     ("dump", _dump),
     ("drain", _drain),
     ("clone", _clone),
@@ -263,6 +297,8 @@ async def _abandon(work: _Checkpoint) -> None:
     try:
         if work.folder is not None:
             await asyncio.to_thread(work.store.delete, int(work.folder.name))
+        if work.names:
+            await _take_names(work)
     finally:
         await asyncio.to_thread(work.freezer.thaw)
 
@@ -295,4 +331,5 @@ async def _manifest(work: _Checkpoint) -> Manifest:
         processes=work.processes,
         phases=work.phases,
         addresses=work.addresses,
+        lent_names=[encode_name(name) for name in work.names],
     )

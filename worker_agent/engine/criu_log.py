@@ -12,6 +12,7 @@ _EMPTY_WORDS = ("Dumping FAILED", "Restoring FAILED", "Killed by")
 _UNDUMPABLE = {
     "send_fds failed": "it holds a descriptor that cannot be saved (an io_uring ring?)",
     "fsnotify: Can't dump that handle": "it watches files (inotify) on a file system where they cannot be found again",
+    "link remap": "it has a file open that lost its name but has others",
     "increase limit": "a deleted but open file is larger than 1 GiB",
     "Can't lookup mount": "it has a file open from outside its own mounts",
 }

@@ -5,25 +5,26 @@ Dump and restore want different contents, so it is written before each operation
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 _ALWAYS = (
     # Files that are open but deleted are kept in the image up to this size (bytes); by default 1 MiB.
     "ghost-limit 1073741824",
-    # An open file that lost its name but has others is given a temporary name in the image's tree.
-    "link-remap",
     # Works without an iptables binary, which the default needs as soon as a connection leaves the machine.
     "network-lock nftables",
 )
 
 
-def write_options(path: Path, *, restore: bool, cgroup_root: str = "") -> None:
+def write_options(path: Path, *, restore: bool, cgroup_root: str = "", watched: Iterable[str] = ()) -> None:
     """Write the file for a dump or a restore.
+
+    `watched`: paths inside the container under which a dump finds watched files again (plain characters only).
 
     A restore leaves the processes stopped until the container is started. On cgroup version 2 `cgroup_root` brings
     them into the new container's cgroup; without it they land, unlimited, in the old one.
     """
-    lines = list(_ALWAYS)
+    lines = [*_ALWAYS, *(f"irmap-scan-path {watched_path}" for watched_path in watched)]
     if restore:
         lines.append("leave-stopped")
         if cgroup_root:

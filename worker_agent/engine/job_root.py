@@ -147,7 +147,7 @@ def cut_logs(job_root: Path, offsets: StdioOffsets) -> None:
 
 def used_rootfs_bytes(job_root: Path) -> int:
     """Bytes that the container's writable layer takes on disk."""
-    return sum(entry.status.st_blocks * 512 for entry in walk(job_root / TREES["layer"]))
+    return sum(entry.status.st_blocks * 512 for entry in walk(job_root / TREES["layer"], changing=True))
 
 
 def free_bytes(job_root: Path) -> int:

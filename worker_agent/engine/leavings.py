@@ -25,8 +25,10 @@ from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
 
 _POLL = 0.02
-_ORPHAN_PATIENCE = 30.0
-"""Seconds in which a dump that lost its agent may still end by itself, before it is killed."""
+_ORPHAN_PATIENCE = 120.0
+"""Seconds in which a dump that lost its agent may still end by itself, before it is thawed."""
+_ORPHAN_GRACE = 30.0
+"""Seconds more before it is killed: the last resort, which the job may not survive."""
 _DEATH = 20.0
 """Seconds in which killed processes must be gone."""
 
@@ -40,9 +42,7 @@ async def thaw_and_clean(container: Container) -> list[str]:
     remarks = []
     orphans = tasks.users_of(container.work_dir)
     if orphans:
-        with contextlib.suppress(JobRootBusy):
-            await _wait_until_unused(container.work_dir, _ORPHAN_PATIENCE)
-        await _end_users(container.work_dir)
+        await _outwait(container)
         remarks.append("a checkpoint was cut short when the agent ended; it does not count")
     if container.freezer is not None and container.freezer.frozen():
         container.freezer.thaw()
@@ -51,6 +51,16 @@ async def thaw_and_clean(container: Container) -> list[str]:
     if torn:
         remarks.append(f"torn checkpoints were removed: {', '.join(map(str, torn))}")
     return remarks
+
+
+async def _outwait(container: Container) -> None:
+    for seconds in (_ORPHAN_PATIENCE, _ORPHAN_GRACE):
+        try:
+            await _wait_until_unused(container.work_dir, seconds)
+            return
+        except JobRootBusy:
+            await thaw(container)  # what hangs on a stopped process goes on now
+    await _end_users(container.work_dir)
 
 
 def _sweep(job_root: Path) -> list[int]:

@@ -17,8 +17,9 @@ from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import CommandFailed, ImageInvalid, RestoreFailed
 from perdure.image import checksums
 from perdure.image.disk import syncfs
+from perdure.image.manifest import decode_name
 from perdure.image.rollback import roll_back
-from worker_agent.engine import addresses, criu_log, criu_options, leavings, machine, runc
+from worker_agent.engine import addresses, criu_log, criu_options, leavings, lost_names, machine, runc, timers
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
@@ -155,10 +156,22 @@ def restore_failure(container: Container, number: int, message: str) -> RestoreF
     return RestoreFailed(f"checkpoint {number} was not restored: {said}", "restore", node_fault=fault)
 
 
-async def finish_restore(manifest: Manifest) -> None:
-    """After the restore, before the processes go on: borrowed addresses are given back and connections that used them
-    are cut, so that the job sees an error and connects anew, while its loopback connections live on."""
-    await addresses.give_back(manifest.addresses)
+async def finish_restore(container: Container, manifest: Manifest) -> None:
+    """After the restore, before the processes go on (`container` knows its first process).
+
+    Borrowed addresses are given back and connections that used them are cut, so that the job sees an error and
+    connects anew, while its loopback connections live on. Names that were lent to open files are taken away, and
+    repeating timers that CRIU left switched off run again.
+    RestoreFailed if that fails.
+    """
+    names = [decode_name(name) for name in manifest.lent_names]
+    try:
+        await addresses.give_back(manifest.addresses)
+        await asyncio.to_thread(timers.restart, await runc.pids(container))
+        await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
+    except (OSError, CommandFailed) as error:
+        said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"
+        raise RestoreFailed(said, "finish", node_fault=True) from error
 
 
 async def continue_restored(container: Container) -> None:

@@ -7,6 +7,8 @@ memory, a log that is only appended to, an unlinked file, and two SQLite databas
 rollback journal on the root layer). What it prints depends on ROUNDS and MEBIBYTES only.
 """
 
+from __future__ import annotations
+
 import hashlib
 import mmap
 import os
@@ -16,13 +18,14 @@ import sqlite3
 import sys
 import threading
 import time
+from typing import IO
 
 
-def digest_of(*parts):
+def digest_of(*parts: bytes) -> bytes:
     return hashlib.sha256(b"|".join(parts)).hexdigest().encode()
 
 
-def pipe_child(reader, writer):
+def pipe_child(reader: IO[bytes], writer: IO[bytes]) -> None:
     state = b"pipe"
     for line in reader:
         state = digest_of(state, line.strip())
@@ -30,7 +33,7 @@ def pipe_child(reader, writer):
         writer.flush()
 
 
-def start_pipe_child():
+def start_pipe_child() -> tuple[IO[bytes], IO[bytes]]:
     down, up = os.pipe(), os.pipe()
     if os.fork() == 0:
         os.close(down[1])
@@ -42,7 +45,7 @@ def start_pipe_child():
     return os.fdopen(down[1], "wb"), os.fdopen(up[0], "rb")
 
 
-def start_tcp_child():
+def start_tcp_child() -> IO[bytes]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     if os.fork() == 0:
@@ -54,10 +57,11 @@ def start_tcp_child():
     return connection.makefile("rwb")
 
 
-def start_thread():
-    asked, answered = queue.Queue(), queue.Queue()
+def start_thread() -> tuple["queue.Queue[bytes]", "queue.Queue[bytes]"]:
+    asked: queue.Queue[bytes] = queue.Queue()
+    answered: queue.Queue[bytes] = queue.Queue()
 
-    def work():
+    def work() -> None:
         state = b"thread"
         while True:
             state = digest_of(state, asked.get())
@@ -67,20 +71,20 @@ def start_thread():
     return asked, answered
 
 
-def database(path, mode):
+def database(path: str, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute(f"pragma journal_mode={mode}")
     connection.execute("create table chain (round integer primary key, digest text)")
     return connection
 
 
-def through(stream_out, stream_in, digest):
+def through(stream_out: IO[bytes], stream_in: IO[bytes], digest: bytes) -> bytes:
     stream_out.write(digest + b"\n")
     stream_out.flush()
     return stream_in.readline().strip()
 
 
-def main(rounds, mebibytes, pause, data, root):
+def main(rounds: int, mebibytes: int, pause: float, data: str, root: str) -> None:
     memory = bytearray(bytes(range(256)) * (mebibytes * 4096))
     shared = open(f"/dev/shm/chain-{os.getpid()}", "w+b")
     shared.truncate(1 << 20)

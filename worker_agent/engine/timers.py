@@ -1,0 +1,64 @@
+"""Repeating timer descriptors that stood expired at the freeze: they are started again after a restore.
+
+The kernel restarts such a timer only when it is read, and shows no time left until then; CRIU restores exactly that,
+which switches the timer off: the job would read it once more and then wait for ever (tried with CRIU 4.2.1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_TIMER = re.compile(
+    r"^ticks: (?P<ticks>\d+)$.*^it_value: \(0, 0\)$.*^it_interval: \((?P<seconds>\d+), (?P<nanoseconds>\d+)\)$",
+    re.MULTILINE | re.DOTALL,
+)
+_TFD_IOC_SET_TICKS = 0x40085400
+_PIDFD_GETFD = 438
+"""The same number on every architecture."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def restart(pids: Iterable[int]) -> int:
+    """Restart such timers of these stopped processes; how many there were. OSError if the kernel refuses."""
+    count = 0
+    for pid in pids:
+        for number in os.listdir(f"/proc/{pid}/fdinfo"):
+            text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+            found = _TIMER.search(text)
+            if found and (int(found["seconds"]) or int(found["nanoseconds"])):
+                with _descriptor(pid, int(number)) as timer:
+                    _start(timer, int(found["seconds"]), int(found["nanoseconds"]), int(found["ticks"]))
+                count += 1
+    return count
+
+
+def _start(timer: int, seconds: int, nanoseconds: int, ticks: int) -> None:
+    period = (seconds, nanoseconds)
+    if _libc.timerfd_settime(timer, 0, struct.pack("4q", *period, *period), None) != 0:
+        raise OSError(ctypes.get_errno(), "timerfd_settime")
+    if ticks:  # setting the time forgets what has not been read yet
+        fcntl.ioctl(timer, _TFD_IOC_SET_TICKS, struct.pack("Q", ticks))
+
+
+@contextlib.contextmanager
+def _descriptor(pid: int, number: int) -> Iterator[int]:
+    """A copy of another process's descriptor."""
+    process = os.pidfd_open(pid)
+    try:
+        copy = _libc.syscall(_PIDFD_GETFD, process, number, 0)
+        if copy < 0:
+            raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    finally:
+        os.close(process)
+    try:
+        yield copy
+    finally:
+        os.close(copy)
