@@ -88,12 +88,18 @@ def _explain(problem: Exception) -> int:
     return exit_code(problem)
 
 
-def _root(
-    show_version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
-) -> None:
-    if show_version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"perdure {version('perdure')}")
         raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def _add(app: typer.Typer, entry: EntryPoint) -> None:

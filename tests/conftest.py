@@ -1,0 +1,32 @@
+"""What tests of every kind share: the one local stack of a test session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PERDURE = Path(sys.executable).parent / "perdure"
+UP_SECONDS, DOWN_SECONDS = 240, 180
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[str]:
+    """Name of a running local stack, started for this session and gone after it, whatever happens in between."""
+    name = f"test-{os.getpid()}"
+    try:
+        _local("up", "--detach", "--stack", name, limit_seconds=UP_SECONDS)
+        yield name
+    finally:
+        _local("down", "--stack", name, limit_seconds=DOWN_SECONDS)
+
+
+def _local(*arguments: str, limit_seconds: float) -> None:
+    done = subprocess.run(
+        [str(PERDURE), "local", *arguments], capture_output=True, text=True, timeout=limit_seconds, check=False
+    )
+    assert done.returncode == 0, f"perdure local {' '.join(arguments)}: {done.returncode}\n{done.stderr}"
