@@ -160,12 +160,15 @@ def _seen_by(pid: int, path: Path) -> Path:
 def _copy_log_stream(client: StackClient, stream: str, out: BinaryIO) -> None:
     token: dict[str, str] = {}
     while True:
-        page = client.logs.get_log_events(
-            logGroupName=LOG_GROUP,
-            logStreamName=stream,
-            startFromHead=True,
-            **token,  # type: ignore[arg-type]
-        )
+        try:
+            page = client.logs.get_log_events(
+                logGroupName=LOG_GROUP,
+                logStreamName=stream,
+                startFromHead=True,
+                **token,  # type: ignore[arg-type]
+            )
+        except client.logs.exceptions.ResourceNotFoundException:
+            return  # a stream begins with the first byte written to it
         for event in page["events"]:
             out.write(event["message"].encode() + b"\n")
         if not page["events"] or token.get("nextToken") == page["nextForwardToken"]:
