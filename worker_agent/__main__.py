@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+
 from perdure.logs import configure_logs
 from perdure.settings import AgentSettings, connect_temporal
 from worker_agent.agent import Agent
@@ -20,6 +22,9 @@ async def _run(settings: AgentSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, main.cancel)
+    # The SDK's own log tells of every retried call; what matters of it comes back as errors to us.
+    quiet = LoggingConfig(filter=TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=quiet)))
     agent = Agent(settings, await connect_temporal())
     with contextlib.suppress(asyncio.CancelledError):
         await agent.run()

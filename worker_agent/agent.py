@@ -44,6 +44,8 @@ log = structlog.get_logger()
 
 _AGAIN = 1.0
 """Seconds before a part that ended is begun again."""
+_LASTED = 10.0
+"""A part that ran for so many seconds had really begun: its next fault is told again."""
 _NODE_SLOTS = 64
 """Activities at once: more than one for each job that fits on an instance."""
 _SHUTDOWN = timedelta(seconds=5)
@@ -67,7 +69,9 @@ class Agent:
         planner = Planner(self._node, Attacher(client))
         self._starter = Starter(self._node, self._jobs, planner, self._endings, self._reporter)
         self._starter.on_started = self._started
-        self._rhythm = Rhythm(self._node, self._jobs, self._checkpoints, self._endings, self._reporter, client)
+        self._rhythm = Rhythm(
+            self._node, self._jobs, self._checkpoints, self._endings, self._reporter, self._spool, client
+        )
         self._activities = AgentActivities(self._jobs, self._checkpoints, self._hand_overs)
         self._socket = RuntimeSocket(settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits)
 
@@ -230,12 +234,17 @@ def _is_alive(pid: int, ticks: int) -> bool:
 
 
 async def _for_ever(name: str, part: Callable[[], Awaitable[None]]) -> None:
-    """A part that ends is begun again: no fault of one may stop the others."""
+    """A part that ends is begun again: no fault of one may stop the others. The same fault is told once."""
+    told: type[BaseException] | None = None
     while True:
+        begun = asyncio.get_running_loop().time()
         try:
             await part()
             log.error("a part of the agent ended", part=name)
         except Exception as problem:
-            log.error("a part of the agent failed", part=name, reason=f"{type(problem).__name__}: {problem}")
-            log.debug("how", exc_info=problem)
+            if asyncio.get_running_loop().time() - begun > _LASTED:
+                told = None
+            if type(problem) is not told:
+                told = type(problem)
+                log.error("a part of the agent failed; it is tried again", part=name, exc_info=problem)
         await asyncio.sleep(_AGAIN)

@@ -19,6 +19,7 @@ from worker_agent.checkpointing import Checkpoints
 from worker_agent.endings import Endings
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
+from worker_agent.spool import Spool
 from worker_agent.this_node import ThisNode
 
 log = structlog.get_logger()
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 _TICK = 0.5
 _RESERVE_EVERY = 5.0
 _LONGEST_GRACE = 60.0
-_QUESTION = 5.0
+_QUESTION = 3.0
 _ABANDONED = 60.0
 """Seconds without a runtime that waits, after which a container that was never created is given up."""
 
@@ -41,6 +42,7 @@ class Rhythm:
         checkpoints: Checkpoints,
         endings: Endings,
         reporter: Reporter,
+        spool: Spool,
         client: Client,
     ) -> None:
         self._node = node
@@ -48,6 +50,7 @@ class Rhythm:
         self._checkpoints = checkpoints
         self._endings = endings
         self._reporter = reporter
+        self._spool = spool
         self._client = client
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._room_at = 0.0
@@ -105,6 +108,8 @@ class Rhythm:
 
     async def _workflow_leads(self, job: ProtectedJob) -> bool:
         """Whether the job's workflow answers: then the rhythm is its business, and its interval is the valid one."""
+        if self._spool.pending() and not self._spool.in_reach:
+            return False  # the server does not even take our reports
         handle = self._client.get_workflow_handle(names.job_workflow_id(job.record.job_id))
         try:
             async with asyncio.timeout(_QUESTION):
