@@ -38,7 +38,7 @@ from perdure.domain.errors import StackError
 
 log = logging.getLogger(__name__)
 
-START_LIMIT_SECONDS = 60.0
+START_LIMIT_SECONDS = 180.0
 POLL_SECONDS = 0.1
 STOP_GRACE_SECONDS = {"api": 5.0, "control": 5.0, "cloud": 30.0, "temporal": 1.0}
 """Temporal takes longer to stop than is worth waiting for: its database is deleted with the stack."""
