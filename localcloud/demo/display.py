@@ -1,0 +1,166 @@
+"""What people see of the demo: lines and a live table while it runs, a timeline for each job at its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from localcloud.demo.stack_user import Look
+from localcloud.demo.verdict import Verdict
+
+PHASES = ("frozen", "dumped", "detached", "waited", "attached", "restored")
+PICTURE_WIDTH = 72
+REDRAWS_PER_SECOND = 4
+
+
+class Display:
+    """Lines on stderr, and on a terminal a table below them that moves. Used by several threads."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()
+        self._looks: dict[str, Look] = {}
+        self._shown: dict[str, tuple[object, ...]] = {}
+        self._live: Live | None = None
+
+    def add(self, name: str) -> None:
+        """One more job to show."""
+        self._looks[name] = Look()
+
+    def watch(self) -> None:
+        """Begin to show the jobs."""
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=REDRAWS_PER_SECOND)
+            self._live.start()
+
+    def still(self) -> None:
+        """Stop moving; what was shown last stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def tell(self, who: str, line: str) -> None:
+        """One line, with the seconds since the demo began."""
+        # Not under our lock: the console has its own, and the live table takes them in the other order.
+        elapsed = f"{time.monotonic() - self._begun:6.1f} s"
+        self._console.print(Text.assemble((elapsed, "dim"), "  ", (f"{who:<10}", "cyan"), line), soft_wrap=True)
+
+    def show(self, name: str, seen: Look) -> None:
+        """A job as it is now; without a terminal, a line when something has changed that matters."""
+        with self._lock:
+            self._looks[name] = seen
+        state = "Running" if seen.running else seen.state or seen.batch_status
+        news = (state, seen.node, int(seen.progress * 5) if seen.running else 0)
+        if self._live is not None or news == self._shown.get(name):
+            return
+        self._shown[name] = news
+        where = f" on {seen.node} in {seen.zone}" if seen.node else ""
+        how_far = f", {seen.progress:.0%} done, {seen.committed} checkpoints" if seen.running else ""
+        self.tell(name, f"{state}{where}{how_far}")
+
+    def _table(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False)
+        for column in ("job", "", "done", "state", "zone", "node", "checkpoints", "reclaims survived"):
+            table.add_column(column, header_style="dim")
+        with self._lock:
+            looks = dict(self._looks)
+        for name, seen in looks.items():
+            table.add_row(
+                name,
+                ProgressBar(total=1.0, completed=seen.progress, width=24),
+                f"{seen.progress:.0%}",
+                Text(seen.state or seen.batch_status, style=_style(seen)),
+                seen.zone or "",
+                seen.node or "",
+                str(seen.committed),
+                str(seen.protections),
+            )
+        return table
+
+
+def _style(seen: Look) -> str:
+    if seen.state in {"Succeeded", "Running", "Restore Succeeded", "Checkpoint Succeeded"}:
+        return "green"
+    return "red" if "Failed" in seen.state else "yellow"
+
+
+def report(verdict: Verdict, page: dict[str, Any], title: str) -> RenderableType:
+    """One job's timeline: a picture of its life, a line per reclaim, what did not hold."""
+    seen = verdict.outcome
+    parts: list[RenderableType] = [Text(f"\n{seen.name}: {title}", style="bold"), Text(seen.job_id, style="dim")]
+    drawn = picture(page)
+    if drawn:
+        parts.append(Text(drawn))
+    parts.append(_outages(verdict))
+    parts += [Text(f"✗ {problem}", style="red") for problem in verdict.problems]
+    if verdict.ok:
+        redone = f"{verdict.work_lost_seconds:.1f} s of work redone"
+        kept = f"{seen.protections} reclaims survived, output identical, {redone}"
+        parts.append(Text(f"✓ {kept}", style="green"))
+    return Group(*parts)
+
+
+def _outages(verdict: Verdict) -> Table:
+    """Seconds of each phase of each outage."""
+    seen = verdict.outcome
+    table = Table(box=None, pad_edge=False)
+    for column in ("reclaim", "from → to"):
+        table.add_column(column, header_style="dim")
+    for column in (*PHASES, "outage", "redone"):
+        table.add_column(column, justify="right", header_style="dim")
+    table.add_column("went on from", header_style="dim")
+    kinds = {sighting.epoch: str(sighting.kind) for sighting in seen.sightings}
+    moves = zip(seen.zones, seen.zones[1:], strict=False)
+    for outage, (before, after) in zip(seen.outages, moves, strict=False):
+        table.add_row(
+            kinds.get(outage.epoch, outage.kind),
+            f"{before} → {after}",
+            *(_seconds(outage.phases.get(phase)) for phase in PHASES),
+            _seconds(outage.seconds),
+            _seconds(outage.work_lost_seconds),
+            "a clean start" if outage.restored_from is None else f"checkpoint {outage.restored_from}",
+        )
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
+
+
+def picture(page: dict[str, Any]) -> str:
+    """The job's life as one line: it ran (━), it stood still (·); nothing when times are missing."""
+    attempts, end = page.get("attempts") or [], page.get("finished_at")
+    begin = attempts[0].get("started_at") if attempts else None
+    if not begin or not end:
+        return ""
+    first, last = _instant(begin), _instant(end)
+    width = max((last - first).total_seconds(), 0.001)
+    cells = ["━"] * PICTURE_WIDTH
+    for outage in page.get("outages") or []:
+        if outage.get("ended_at"):
+            places = [
+                int((_instant(outage[name]) - first).total_seconds() / width * PICTURE_WIDTH)
+                for name in ("started_at", "ended_at")
+            ]
+            for place in range(max(0, places[0]), min(PICTURE_WIDTH, max(places[1], places[0] + 1))):
+                cells[place] = "·"
+    return f"{''.join(cells)}  {width:.0f} s, · stood still"
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def everything(verdicts: Sequence[tuple[Verdict, dict[str, Any], str]]) -> RenderableType:
+    """All reports, one after the other."""
+    return Group(*(report(verdict, page, title) for verdict, page, title in verdicts))
