@@ -13,6 +13,7 @@ import posixpath
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +27,9 @@ from perdure.domain.jobs import folder_name
 
 JOB_ROOTS = Path("/var/lib/perdure/jobs")
 XFS_MAGIC = b"XFSB"
+CHUNK_BYTES = 1 << 20
+TRIES = 5
+RETRY_SECONDS = 0.5
 LOG_GROUP = "/aws/batch/job"
 
 
@@ -54,15 +58,39 @@ def copy_output(client: StackClient, place: StackPlace, job_id: str, stdout: Bin
 
     Of a job that ran unprotected it writes what CloudWatch has, which does not tell the two apart.
     """
-    with job_root(client, place, job_id) as root:
-        if root is not None and (root / "log").is_dir():
-            for name, stream in (("stdout", stdout), ("stderr", stderr)):
-                with contextlib.suppress(FileNotFoundError), (root / "log" / name).open("rb") as file:
-                    shutil.copyfileobj(file, stream)
-            return
+    streams = {"stdout": stdout, "stderr": stderr}
+    written = dict.fromkeys(streams, 0)
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with job_root(client, place, job_id) as root:
+                if root is None or not (root / "log").is_dir():
+                    break
+                for name, stream in streams.items():
+                    _copy_from(root / "log" / name, written, name, stream)
+                return
+        except BrokenPipeError:
+            raise  # our reader has seen enough
+        except (OSError, CommandFailed):
+            # The job's node died under our hands: its volume has the rest.
+            if not tries_left:
+                raise
+            time.sleep(RETRY_SECONDS)
     for attempt in client.placed(job_id)["attempts"]:
         if attempt.get("log_stream"):
             _copy_log_stream(client, attempt["log_stream"], stdout)
+
+
+def _copy_from(file: Path, written: dict[str, int], name: str, stream: BinaryIO) -> None:
+    """Append what `file` holds beyond what was written of it before."""
+    try:
+        opened = file.open("rb")
+    except FileNotFoundError:
+        return  # nothing was captured yet
+    with opened:
+        opened.seek(written[name])
+        while chunk := opened.read(CHUNK_BYTES):
+            stream.write(chunk)
+            written[name] += len(chunk)
 
 
 def copy_file(client: StackClient, place: StackPlace, job_id: str, path: str, destination: Path) -> list[str]:
@@ -73,7 +101,7 @@ def copy_file(client: StackClient, place: StackPlace, job_id: str, path: str, de
     """
     if not path.startswith("/"):
         raise ConfigurationInvalid(f"{path!r} is not an absolute path inside the container")
-    plain = posixpath.normpath(path)
+    plain = "/" + posixpath.normpath(path).lstrip("/")
     mount_path = JobVolumeConfiguration().mount_path
     on_volume = plain == mount_path or plain.startswith(mount_path + "/")
     with job_root(client, place, job_id) as root:
@@ -168,7 +196,7 @@ def _copy_log_stream(client: StackClient, stream: str, out: BinaryIO) -> None:
                 **token,  # type: ignore[arg-type]
             )
         except client.logs.exceptions.ResourceNotFoundException:
-            return  # a stream begins with the first byte written to it
+            return  # it has not written anything yet
         for event in page["events"]:
             out.write(event["message"].encode() + b"\n")
         if not page["events"] or token.get("nextToken") == page["nextForwardToken"]:

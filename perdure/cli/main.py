@@ -57,13 +57,25 @@ def run(arguments: list[str]) -> int:
     try:
         # click's own handling is off so that all ways out meet here.
         result = typer.main.get_command(build(wanted))(arguments, prog_name="perdure", standalone_mode=False)
+    except BrokenPipeError:
+        return 0  # whoever read our output had enough of it
     except Exception as problem:
         if os.environ.get("PERDURE_DEBUG"):
             raise
         return _explain(problem)
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        _flush()
     return result if isinstance(result, int) else 0
+
+
+def _flush() -> None:
+    """Flush stdout now: what nobody reads any more must not become an error at the interpreter's exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_code(problem: Exception) -> int:
