@@ -131,11 +131,14 @@ def read_bundle(path: Path, kept_in: Path | None = None) -> Bundle | None:
     if kept_in is not None and (kept_in / _ORIGINAL).exists():
         source = kept_in / _ORIGINAL
     try:
-        with open(source, "rb") as file:
-            config = _Config.model_validate_json(file.read(_CONFIG_LIMIT))
-    except (OSError, ValidationError) as problem:
-        raise NotCheckpointable(f"{path}/config.json cannot be understood: {problem}") from problem
-    environment = {name: _sane(value) for name, _, value in (entry.partition("=") for entry in config.process.env)}
+        config = _Config.model_validate(_sane(json.loads(_read(source))))
+    except ValidationError as problem:
+        # Without the values: the environment holds secrets.
+        places = [".".join(map(str, error["loc"])) for error in problem.errors(include_input=False)]
+        raise NotCheckpointable(f"{path}/config.json cannot be understood at {', '.join(places)[:200]}") from None
+    except (OSError, ValueError) as problem:
+        raise NotCheckpointable(f"{path}/config.json cannot be read: {type(problem).__name__}") from None
+    environment = {name: value for name, _, value in (entry.partition("=") for entry in config.process.env)}
     job_id = environment.get("AWS_BATCH_JOB_ID", "")
     if not JOB_ID.fullmatch(job_id):
         return None
@@ -150,8 +153,14 @@ def read_bundle(path: Path, kept_in: Path | None = None) -> Bundle | None:
     )
 
 
-def _sane(value: str) -> str:
-    return value.encode("utf-8", "replace").decode("utf-8")
+def _read(path: Path) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(_CONFIG_LIMIT)
+
+
+def _sane(value: Any) -> Any:
+    """The same JSON without lone surrogates, which no UTF-8 can carry."""
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _attempt(text: str) -> int:

@@ -1,0 +1,146 @@
+"""What the agent reads from a container's bundle, and what it writes into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.domain.errors import NotCheckpointable
+from worker_agent.bundle import JOB_ID, Bundle, edit_config, read_bundle, restore_config
+
+BIND = ["rbind", "rw"]
+
+
+def config(env: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    variables = {"PATH": "/bin", "AWS_BATCH_JOB_ID": "a-job:3", "AWS_BATCH_JOB_ATTEMPT": "2", **(env or {})}
+    return {
+        "ociVersion": "1.0.2",
+        "process": {"args": ["true"], "env": [f"{name}={value}" for name, value in variables.items()]},
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {"cgroupsPath": "/a/b"},
+        **more,
+    }
+
+
+def bundle(folder: Path, content: dict[str, Any]) -> Bundle:
+    (folder / "config.json").write_text(json.dumps(content))
+    read = read_bundle(folder)
+    assert read is not None
+    return read
+
+
+def mount(destination: str, *options: str, source: str = "/srv/x", kind: str = "bind") -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
+
+
+def test_a_batch_container_is_read(tmp_path: Path) -> None:
+    read = bundle(tmp_path, config({"PERDURE_CHECKPOINT_INTERVAL": "5m", "SECRET": "x"}))
+    assert (read.job_id, read.attempt, read.cgroups_path) == ("a-job:3", 2, "/a/b")
+    assert read.rootfs == tmp_path / "rootfs"
+    assert read.environment == {"PERDURE_CHECKPOINT_INTERVAL": "5m"}
+
+
+@pytest.mark.parametrize("job_id", ["", "../../etc", "a b", "x;rm -rf /", "a\nb", "ä", "n" * 129, "\udcff"])
+def test_a_job_id_that_is_none_makes_no_batch_job(tmp_path: Path, job_id: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config({"AWS_BATCH_JOB_ID": job_id})))
+    assert read_bundle(tmp_path) is None
+
+
+@pytest.mark.parametrize("attempt", ["", "0", "-1", "two", "2;", "99999", "1\n", "²"])
+def test_an_attempt_number_that_is_none_counts_as_the_first(tmp_path: Path, attempt: str) -> None:
+    assert bundle(tmp_path, config({"AWS_BATCH_JOB_ATTEMPT": attempt})).attempt == 1
+
+
+def test_a_huge_or_broken_value_is_cut_and_safe_to_send(tmp_path: Path) -> None:
+    read = bundle(tmp_path, config({"PERDURE_CHECKPOINT_INTERVAL": "\udcff" + "9" * 10_000}))
+    value = read.environment["PERDURE_CHECKPOINT_INTERVAL"]
+    assert len(value) < 300
+    value.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"process": 1}', '{"process": {"env": [1]}}'])
+def test_a_config_that_cannot_be_understood_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(NotCheckpointable):
+        read_bundle(tmp_path)
+
+
+def test_every_mount_has_a_rule(tmp_path: Path) -> None:
+    content = config(
+        mounts=[
+            mount("/proc", kind="proc", source="proc"),
+            mount("/dev/shm", kind="tmpfs", source="shm"),
+            mount("/reference", "rbind", "ro"),
+            mount("/efs", *BIND),
+            mount("/etc/hosts", *BIND),
+            mount("/dev/fuse", *BIND, source="/dev/fuse"),
+        ],
+        annotations={"perdure.shared-mounts": '["/efs"]'},
+    )
+    rules = {rule.destination: rule.rule for rule in bundle(tmp_path, content).rules("/mnt/perdure")}
+    assert rules == {
+        "/proc": "fresh",
+        "/dev/shm": "fresh",
+        "/reference": "readonly",
+        "/efs": "shared",
+        "/etc/hosts": "fresh",
+        "/dev/fuse": "fresh",
+        "/mnt/perdure": "captured",
+    }
+
+
+def test_a_writable_mount_that_nobody_declared_is_named(tmp_path: Path) -> None:
+    read = bundle(tmp_path, config(mounts=[mount("/scratch", *BIND)]))
+    with pytest.raises(NotCheckpointable, match="/scratch"):
+        read.rules("/mnt/perdure")
+
+
+@pytest.mark.parametrize("annotation", ["", "x", "{}", "[1]", "null"])
+def test_a_broken_declaration_declares_nothing(tmp_path: Path, annotation: str) -> None:
+    assert bundle(tmp_path, config(annotations={"perdure.shared-mounts": annotation})).shared == ()
+
+
+def test_a_terminal_cannot_be_brought_back(tmp_path: Path) -> None:
+    content = config()
+    content["process"]["terminal"] = True
+    with pytest.raises(NotCheckpointable, match="terminal"):
+        bundle(tmp_path, content).check()
+
+
+def test_the_edit_binds_the_data_and_can_be_done_again_and_undone(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    original = config(mounts=[mount("/efs", *BIND)], annotations={"perdure.shared-mounts": '["/efs"]'})
+    read = bundle(tmp_path, original)
+    for _ in range(2):
+        edit_config(read, data=Path("/job/data"), mount_path="/mnt/perdure", criu_config=Path("/c.conf"), keep_in=kept)
+        edited = json.loads((tmp_path / "config.json").read_text())
+        assert [one["destination"] for one in edited["mounts"]] == ["/efs", "/mnt/perdure"]
+        assert edited["process"]["env"].count("PERDURE_VOLUME_PATH=/mnt/perdure") == 1
+        assert edited["annotations"]["org.criu.config"] == "/c.conf"
+    again = read_bundle(tmp_path, kept)
+    assert again is not None
+    assert again.rules("/mnt/perdure") == read.rules("/mnt/perdure"), "read as it was before our own bind"
+    restore_config(tmp_path, kept)
+    assert json.loads((tmp_path / "config.json").read_text()) == original
+
+
+def test_a_mount_of_the_jobs_own_at_that_path_stays(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    read = bundle(tmp_path, config(mounts=[mount("/mnt/perdure", "rbind", "ro")]))
+    edit_config(read, data=Path("/job/data"), mount_path="/mnt/perdure", criu_config=Path("/c"), keep_in=kept)
+    edited = json.loads((tmp_path / "config.json").read_text())
+    assert [one["source"] for one in edited["mounts"]] == ["/srv/x"]
+
+
+@given(st.text(max_size=200))
+def test_what_counts_as_a_job_id_is_never_a_path(text: str) -> None:
+    if JOB_ID.fullmatch(text):
+        assert "/" not in text and "\x00" not in text and "\n" not in text and 1 <= len(text) <= 128

@@ -1,0 +1,350 @@
+"""Spool, attach and planning against a real Temporal dev server, with a scripted workflow at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import sysconfig
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from perdure.contracts import names
+from perdure.contracts.inventory import NodeChanged, NodeWatchInput
+from perdure.contracts.protection import (
+    AttachReply,
+    AttachRequest,
+    JobProtectionInput,
+    NodeReport,
+    ReportKind,
+    Verdict,
+)
+from perdure.domain.nodes import Node, Notice, NoticeKind
+from perdure.domain.retries import RetryRule, RetryStrategy
+from perdure.settings import AgentSettings
+from worker_agent.attach import Attacher
+from worker_agent.bundle import Bundle, _Config
+from worker_agent.metadata import Identity
+from worker_agent.planning import Planner, Refusal, retries_failed_start
+from worker_agent.spool import Entry, EntryKind, Spool
+from worker_agent.this_node import ThisNode
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+@workflow.defn(name=names.JOB_PROTECTION)
+class ScriptedJob:
+    """Answers `attach` by what the job is called; ends when it hears a report of an exit."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.heard: list[str] = []
+        self.over = False
+
+    @workflow.run
+    async def run(self, start: JobProtectionInput) -> list[str]:
+        await workflow.wait_condition(lambda: self.over)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self.heard
+
+    @workflow.update
+    async def attach(self, request: AttachRequest) -> AttachReply:
+        self.asked += 1
+        if request.job_id.startswith("waits") and self.asked < 3:
+            return AttachReply(verdict=Verdict.WAIT, reason="the volume is on its way")
+        if request.job_id.startswith("for-ever"):
+            await workflow.sleep(0.2)
+            return AttachReply(
+                verdict=Verdict.WAIT,
+                retry=RetryStrategy(attempts=3),
+                attempts_made=2,
+                reason="the volume is on its way",
+            )
+        if request.job_id.startswith("refused"):
+            return AttachReply(verdict=Verdict.REFUSED, reason="a newer container exists")
+        return AttachReply(verdict=Verdict.FRESH, epoch=self.asked, volume_id="vol-1")
+
+    @workflow.signal
+    def report(self, report: NodeReport) -> None:
+        self.heard.append(report.report_id)
+        self.over = self.over or report.kind is ReportKind.EXITED
+
+    @workflow.signal
+    def notice(self, notice: Notice) -> None:
+        self.heard.append(notice.notice_id)
+
+    @workflow.query
+    def told(self) -> list[str]:
+        return self.heard
+
+
+@workflow.defn(name=names.NODE_WATCH)
+class ScriptedNode:
+    @workflow.run
+    async def run(self, start: NodeWatchInput) -> str:
+        await workflow.wait_condition(lambda: self.zone != "")
+        return self.zone
+
+    def __init__(self) -> None:
+        self.zone = ""
+
+    @workflow.signal
+    def node_changed(self, change: NodeChanged) -> None:
+        self.zone = change.node.zone
+
+
+@pytest.fixture(scope="module")
+def dev_server() -> str:
+    found = shutil.which("temporal", path=sysconfig.get_path("scripts")) or shutil.which("temporal")
+    assert found, "temporal is missing; run `make setup`"
+    return found
+
+
+@pytest.fixture
+async def client(dev_server: str) -> AsyncIterator[Client]:
+    environment = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=dev_server, data_converter=pydantic_data_converter
+    )
+    async with environment, _worker(environment.client):
+        yield environment.client
+
+
+def _worker(client: Client) -> Worker:
+    return Worker(
+        client,
+        task_queue=names.CONTROL_QUEUE,
+        workflows=[ScriptedJob, ScriptedNode],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
+
+
+def request(job_id: str) -> AttachRequest:
+    return AttachRequest(
+        job_id=job_id, container_id=uuid.uuid4().hex, attempt=1, instance_id="i-1", zone="z", asked_at=NOW
+    )
+
+
+def report(job_id: str, key: str, kind: ReportKind = ReportKind.REMARK) -> Entry:
+    told = NodeReport(report_id=key, job_id=job_id, epoch=1, kind=kind, at=NOW, instance_id="i-1")
+    return Entry(kind=EntryKind.REPORT, job_id=job_id, report=told)
+
+
+async def dead_client() -> Client:
+    """Nobody listens at its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return await Client.connect(f"127.0.0.1:{port}", data_converter=pydantic_data_converter, lazy=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- attach
+
+
+async def test_attach_asks_again_until_there_is_a_plan(client: Client) -> None:
+    reply = await Attacher(client).ask(request("waits-1"), "a job", first_answer=20, limit=60)
+    assert reply is not None
+    assert (reply.verdict, reply.epoch) == (Verdict.FRESH, 3)
+    described = await client.get_workflow_handle(names.job_workflow_id("waits-1")).describe()
+    assert await described.static_summary() == "a job"
+
+
+async def test_attach_ends_with_the_last_wait_when_time_is_over(client: Client) -> None:
+    reply = await Attacher(client).ask(request("for-ever"), "a job", first_answer=20, limit=1.5)
+    assert reply is not None
+    assert (reply.verdict, reply.reason) == (Verdict.WAIT, "the volume is on its way")
+
+
+async def test_a_container_of_a_finished_workflow_runs_unprotected(client: Client) -> None:
+    handle = await client.start_workflow(
+        names.JOB_PROTECTION,
+        JobProtectionInput(job_id="over"),
+        id=names.job_workflow_id("over"),
+        task_queue=names.CONTROL_QUEUE,
+    )
+    await handle.terminate()
+    reply = await Attacher(client).ask(request("over"), "a job", first_answer=20, limit=60)
+    assert reply is not None
+    assert reply.verdict is Verdict.UNPROTECTED
+
+
+async def test_nobody_there_is_no_answer(client: Client) -> None:
+    attacher = Attacher(await dead_client())
+    assert await attacher.ask(request("j"), "a job", first_answer=0.5, limit=60) is None
+
+
+# ----------------------------------------------------------------------------------------------------------- planning
+
+
+def bundle(job_id: str, attempt: int) -> Bundle:
+    return Bundle(
+        path=Path("/nowhere"),
+        config=_Config(),
+        job_id=job_id,
+        attempt=attempt,
+        queue="q",
+        environment={},
+        shared=(),
+    )
+
+
+def planner(client: Client, tmp_path: Path, start_timeout: float = 28.0) -> tuple[Planner, ThisNode]:
+    node = ThisNode(
+        AgentSettings(
+            run_dir=tmp_path,
+            attach_patience=1.0,
+            PERDURE_CONTAINER_START_TIMEOUT=start_timeout,
+        )
+    )
+    node.identify(Identity(instanceId="i-1", availabilityZone="z"))
+    return Planner(node, Attacher(client)), node
+
+
+async def test_a_first_attempt_runs_unprotected_when_nobody_answers(tmp_path: Path) -> None:
+    planning, _ = planner(await dead_client(), tmp_path)
+    plan = await planning.plan("c", bundle("j", 1))
+    assert isinstance(plan, Refusal)
+    assert not plan.fail
+
+
+async def test_a_later_attempt_is_held_and_starts_clean_loudly_when_the_rules_are_unknown(tmp_path: Path) -> None:
+    planning, _ = planner(await dead_client(), tmp_path)
+    begun = asyncio.get_running_loop().time()
+    plan = await planning.plan("c", bundle("j", 2))
+    assert asyncio.get_running_loop().time() - begun >= 3.0, "held to 25 s before the start time-out, not to 1 s"
+    assert isinstance(plan, Refusal)
+    assert (plan.fail, plan.level) == (False, "error")
+
+
+async def test_a_later_attempt_fails_its_start_when_the_rules_retry_that(client: Client, tmp_path: Path) -> None:
+    planning, _ = planner(client, tmp_path)
+    plan = await planning.plan("c", bundle("for-ever-2", 2))
+    assert isinstance(plan, Refusal)
+    assert plan.fail
+
+
+async def test_a_refused_container_does_not_start(client: Client, tmp_path: Path) -> None:
+    planning, _ = planner(client, tmp_path)
+    plan = await planning.plan("c", bundle("refused", 1))
+    assert isinstance(plan, Refusal)
+    assert plan.fail
+
+
+async def test_on_a_noticed_node_a_container_is_held(client: Client, tmp_path: Path) -> None:
+    planning, node = planner(client, tmp_path)
+    node.interrupt(Notice(notice_id="n", kind=NoticeKind.INTERRUPTION, instance_id="i-1", seen_at=NOW))
+    begun = asyncio.get_running_loop().time()
+    plan = await planning.plan("c", bundle("held", 1))
+    assert asyncio.get_running_loop().time() - begun >= 3.0
+    assert isinstance(plan, Refusal)
+    assert not plan.fail
+
+
+@pytest.mark.parametrize(
+    ("rules", "made", "expected"),
+    [
+        ([], 1, True),
+        ([], 3, False),
+        ([RetryRule(action="EXIT", on_reason="*")], 1, False),
+        (
+            [RetryRule(action="RETRY", on_status_reason="Host EC2*"), RetryRule(action="EXIT", on_exit_code="*")],
+            1,
+            False,
+        ),
+        ([RetryRule(action="RETRY", on_reason="Cannot*"), RetryRule(action="EXIT", on_reason="*")], 1, True),
+    ],
+)
+def test_whether_a_failed_start_is_retried(rules: list[RetryRule], made: int, expected: bool) -> None:
+    plan = AttachReply(verdict=Verdict.WAIT, retry=RetryStrategy(attempts=3, rules=rules), attempts_made=made)
+    assert retries_failed_start(plan) is expected
+
+
+# -------------------------------------------------------------------------------------------------------------- spool
+
+
+async def test_reports_are_delivered_in_order_and_leave_the_disk(client: Client, tmp_path: Path) -> None:
+    handle = await client.start_workflow(
+        names.JOB_PROTECTION,
+        JobProtectionInput(job_id="j"),
+        id=names.job_workflow_id("j"),
+        task_queue=names.CONTROL_QUEUE,
+    )
+    spool = Spool(tmp_path, client)
+    spool.load()
+    notice = Notice(notice_id="notice", kind=NoticeKind.REBALANCE, instance_id="i-1", seen_at=NOW)
+    await spool.add(report("j", "1"))
+    await spool.add(Entry(kind=EntryKind.NOTICE, job_id="j", notice=notice))
+    for number in range(2, 8):
+        await spool.add(report("j", str(number)))
+    await spool.add(report("j", "exit", ReportKind.EXITED))
+    async with asyncio.timeout(30):
+        assert await handle.result() == ["1", "notice", *"234567", "exit"]
+        await spool.delivered(names.job_workflow_id("j"))
+    assert list(tmp_path.iterdir()) == []
+    assert spool.in_reach
+
+
+async def test_what_was_not_delivered_is_sent_by_the_next_agent(client: Client, tmp_path: Path) -> None:
+    offline = Spool(tmp_path, await dead_client())
+    offline.load()
+    for number in range(5):
+        await offline.add(report("j", str(number)))
+    await offline.add(report("j", "exit", ReportKind.EXITED))
+    assert not offline.in_reach
+    await offline.stop()
+    assert len(list(tmp_path.glob("*.json"))) == 6
+    (tmp_path / "00000000000000000001.json").write_text("half a mess")
+    (tmp_path / "1.new").write_text("never finished")
+    handle = await client.start_workflow(
+        names.JOB_PROTECTION,
+        JobProtectionInput(job_id="j"),
+        id=names.job_workflow_id("j"),
+        task_queue=names.CONTROL_QUEUE,
+    )
+    spool = Spool(tmp_path, client)
+    await asyncio.to_thread(spool.load)
+    spool.start()
+    async with asyncio.timeout(30):
+        assert await handle.result() == [*"01234", "exit"]
+        await spool.delivered(names.job_workflow_id("j"))
+    assert [path.name for path in tmp_path.iterdir()] == ["00000000000000000001.unreadable"]
+
+
+async def test_a_report_to_a_workflow_that_is_over_is_let_go(client: Client, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, client)
+    spool.load()
+    await spool.add(report("never-was", "1"))
+    async with asyncio.timeout(30):
+        await spool.delivered(names.job_workflow_id("never-was"))
+    assert spool.pending() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_unprotected_job_becomes_known_by_its_report(client: Client, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, client)
+    spool.load()
+    entry = report("unknown-job", "why").model_copy(update={"kind": EntryKind.UNPROTECTED})
+    await spool.add(entry)
+    await spool.add(entry)
+    handle = client.get_workflow_handle(names.job_workflow_id("unknown-job"))
+    async with asyncio.timeout(30):
+        await spool.delivered(names.job_workflow_id("unknown-job"))
+        assert await handle.query("told") == ["why", "why"]
+
+
+async def test_the_inventory_hears_of_the_node(client: Client, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, client)
+    spool.load()
+    node = Node(instance_id="i-9", zone="us-east-1c")
+    await spool.add(Entry(kind=EntryKind.NODE, node=NodeChanged(node=node, at=NOW)))
+    async with asyncio.timeout(30):
+        await spool.delivered(names.node_workflow_id("i-9"))
+        assert await client.get_workflow_handle(names.node_workflow_id("i-9")).result() == "us-east-1c"
