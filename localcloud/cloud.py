@@ -85,6 +85,7 @@ class Cloud:
 
     def close(self) -> None:
         """Power loss everywhere, devices let go, threads ended."""
+        log.info("going down")
         self._reclaims.close()
         self.engine.close()
         self.fleet.close()
@@ -92,6 +93,7 @@ class Cloud:
         self._logs.shut()
         self.disks.detach_all()
         self._stop_serving()
+        log.info("gone")
 
     def _build(self, launcher: NodeLauncher) -> None:
         config, lock, clock = self._config, self._lock, self._clock

@@ -124,7 +124,7 @@ class Disks:
     def detach(self, volume_id: str, init_pid: int | None, *, force: bool = False) -> None:
         """Remove the link and the loop device. `init_pid` None: the node is dead. `force`: power is cut first, and a
         device that something still has open is left to end with its last user."""
-        device = self._devices.pop(volume_id, None)
+        device = self._devices.get(volume_id)
         if device is None:
             return
         if init_pid is not None:
@@ -132,10 +132,12 @@ class Disks:
                 (Path(f"/proc/{init_pid}/root") / LINK_FOLDER / link_name(volume_id)).unlink()
         if force:
             cut_power([device])
-        # With a user left, the kernel keeps the device and clears it at the last close.
-        run(["losetup", "--detach", device])
+        if self._holds(device, volume_id):
+            # With a user left, the kernel keeps the device and clears it at the last close.
+            run(["losetup", "--detach", device])
         if not force:
-            self._wait_released(volume_id, device)
+            self._wait_released(device, volume_id)
+        del self._devices[volume_id]
 
     def cut_power(self, volume_ids: list[str]) -> None:
         """Whatever of these volumes is mounted, and not yet on the disk, is lost."""
@@ -148,9 +150,13 @@ class Disks:
         for device in loop_devices_below(self._volumes.parent):
             run(["losetup", "--detach", str(device)])
 
-    def _wait_released(self, volume_id: str, device: str) -> None:
+    def _holds(self, device: str, volume_id: str) -> bool:
+        # A free device is soon another volume's: the file tells.
+        return loop_devices_below(self._volumes).get(Path(device)) == self._volumes / f"{volume_id}.img"
+
+    def _wait_released(self, device: str, volume_id: str) -> None:
         deadline = time.monotonic() + RELEASE_SECONDS
-        while Path(device) in loop_devices_below(self._volumes):
+        while self._holds(device, volume_id):
             if time.monotonic() > deadline:
                 raise VolumeFailed(f"{volume_id}: {device} is still in use {RELEASE_SECONDS:g} s after the detach")
             time.sleep(0.02)

@@ -181,7 +181,7 @@ class Endpoints:
         reclaim = self._reclaims.get(reclaim_id)
         try:
             reclaim.done.wait(float(given.get("wait", 0)))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise Refused(400, "`wait` is a number of seconds.") from error
         return 200, reclaim.describe()
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from localcloud.account import IMAGE_ID, Account, Clients
 from localcloud.clock import Clock
 from localcloud.cloud_config import CloudConfig, InstanceShape
+from localcloud.errors import Refused
 from localcloud.imds import ROLE, Identity, MetadataService
 from localcloud.moto_backend import SPOT_TERMINATION, MotoEc2
 from localcloud.node_link import NodeCommand, NodeEvent, NodeHandle, NodeLauncher, NodeSpec, Ready
@@ -102,7 +103,9 @@ class Fleet:
         return not self._closing and time.monotonic() >= self._launch_not_before
 
     def launch(self, zone: str, shape: InstanceShape) -> Node:
-        """Run an instance; its node boots meanwhile and becomes `ready`."""
+        """Run an instance; its node boots meanwhile and becomes `ready`. Refused while the stack goes down."""
+        if self._closing:
+            raise Refused(409, "The stack is going down: no node is launched any more.")
         instance = self._clients.ec2.run_instances(
             ImageId=IMAGE_ID,
             MinCount=1,

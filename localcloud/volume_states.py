@@ -156,13 +156,19 @@ class VolumeStates:
                 return  # the instance died meanwhile, and its end released the volume
             instance_id, force = volume.attachment.instance_id, volume_id in self._forced
         pid = self._init_pid(instance_id)
-        with self._busy[volume_id]:
-            if not force and self._disks.mounted(volume_id):
-                with self._lock:
-                    self._ec2.set_attachment_status(volume_id, "busy")
-                self._clock.after(self._timing.device_poll, lambda: self._detach(volume_id))
-                return
-            self._disks.detach(volume_id, pid, force=force)
+        try:
+            with self._busy[volume_id]:
+                mounted = not force and self._disks.mounted(volume_id)
+                if not mounted:
+                    self._disks.detach(volume_id, pid, force=force)
+        except PerdureError:
+            log.exception("volume %s is not detached yet", volume_id)
+            mounted = True
+        if mounted:
+            with self._lock:
+                self._ec2.set_attachment_status(volume_id, "busy")
+            self._clock.after(self._timing.device_poll, lambda: self._detach(volume_id))
+            return
         with self._lock:
             self._forced.discard(volume_id)
             self._ec2.release(volume_id)

@@ -158,7 +158,7 @@ class CloudBed:
         def ready() -> PlayedNode | None:
             states = {node["id"]: node["state"] for node in self.status()["nodes"]}
             found = [node for node in list(self.launcher.nodes.values()) if node.spec.zone == zone and node.alive]
-            return next((node for node in reversed(found) if states[node.spec.instance_id] == "ready"), None)
+            return next((node for node in reversed(found) if states.get(node.spec.instance_id) == "ready"), None)
 
         return wait_for(ready)
 

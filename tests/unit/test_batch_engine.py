@@ -264,3 +264,13 @@ def test_capitalised_keys_are_taken() -> None:
         "containerOverrides": {"environment": [{"name": "A", "value": "B"}]},
         "tags": {"Key": "V"},
     }
+
+
+def test_chunked_requests_are_read(bed: CloudBed) -> None:
+    job_id = bed.submit()
+    answer = bed.http.post(
+        "/v1/describejobs",
+        content=iter([b'{"Jobs": ["', job_id.encode(), b'"]}']),
+        headers={"Authorization": "AWS4-HMAC-SHA256 Credential=perdure/20261122/us-east-1/batch/aws4_request"},
+    )
+    assert [job["jobId"] for job in answer.json()["jobs"]] == [job_id]

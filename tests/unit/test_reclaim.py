@@ -182,3 +182,11 @@ def test_batch_learns_late_of_a_dead_host(tmp_path: Path) -> None:
         assert bed.job(job_id)["status"] == "RUNNING"
         again = bed.http.post("/_local/reclaim", json={"job_id": job_id})
         assert again.status_code == 409 and "gone already" in again.json()["error"]
+
+
+def test_aws_may_place_a_container_on_a_noticed_node(tmp_path: Path) -> None:
+    with cloud_bed(tmp_path, zones=["us-east-1a"], place_on_noticed=True) as bed:
+        job_id, node = running_job(bed)
+        reclaim(bed, job_id=job_id, notice_seconds=600)
+        second = bed.submit()
+        assert node.task().job_id == second
