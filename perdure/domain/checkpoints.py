@@ -77,7 +77,7 @@ class Manifest(Frozen):
     processes: list[str] = Field(default_factory=list)
     phases: dict[str, float] = Field(default_factory=dict)
     addresses: list[str] = Field(default_factory=list)
-    """Addresses of the node, other than loopback, to which TCP sockets of the job were bound."""
+    """Addresses other than loopback that sockets of the job had as their own."""
     lent_names: list[str] = Field(default_factory=list)
     """Names that open files had lost and were given back for the dump; they go again once it is restored."""
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from perdure.image.mounts import delete_tree, mounts_below
 from perdure.settings import CRIU_PREFIX
-from worker_agent.engine import Container, Freezer, Tools, find_overlay
+from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay, tasks
 from worker_agent.engine.leavings import clean
 
 JOBS = Path(__file__).parent / "jobs"
@@ -237,7 +238,6 @@ class Bed:
         tool("mount", "-t", "overlay", "-o", layers, "overlay", rootfs)
         found = find_overlay(rootfs)
         assert found is not None and found.lower == (f"{self.folder}/mask", "/"), found
-        tool("umount", rootfs)
         container = Container(
             id=name,
             bundle=bundle,
@@ -354,7 +354,8 @@ class Bed:
             for descriptor in running.pipes:
                 os.close(descriptor)
         if status != 0:
-            raise LaunchFailed((container.bundle / "runc.log").read_text() + running.log("stderr").decode())
+            said = (container.bundle / "runc.log").read_text()[-500:]
+            raise LaunchFailed(f"{criu_log.errors(container.work_dir / 'restore.log', 9)} {said}")
         running.container = container.with_init(int(pid_file.read_text()))
         return running
 
@@ -403,8 +404,68 @@ class Bed:
 def stopped(pid: int) -> Iterator[None]:
     """A process in state T."""
     os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "state T")
     yield
     os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def traced(pid: int) -> Iterator[None]:
+    """A process that a debugger (this thread) has attached to and lets run."""
+    seize, interrupt, detach = 0x4206, 0x4207, 17
+    assert _libc.ptrace(seize, pid, 0, 0) == 0
+    yield
+    assert _libc.ptrace(interrupt, pid, 0, 0) == 0
+    os.waitpid(pid, 0x40000000)  # __WALL
+    assert _libc.ptrace(detach, pid, 0, 0) == 0
+
+
+@contextlib.contextmanager
+def end_criu(container: Container, seconds: float) -> Iterator[None]:
+    """Kill CRIU `seconds` after it began to work for this container."""
+    killed = []
+
+    def kill() -> None:
+        def at_work() -> list[int]:
+            return [pid for pid in tasks.users_of(container.work_dir) if tasks.command(pid) == "criu"]
+
+        wait_for(lambda: bool(at_work()), "CRIU at work")
+        time.sleep(seconds)
+        for pid in at_work():
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        assert killed
+
+
+@contextlib.contextmanager
+def echo_server() -> Iterator[None]:
+    """Answers with what it gets, at SERVER, port 7777, in the network of the tests."""
+    with socket.create_server(("0.0.0.0", 7777)) as listener:
+        argv = [sys.executable, "-c", _ECHO]
+        server = subprocess.Popen(argv, stdin=listener.fileno())
+        try:
+            yield
+        finally:
+            server.kill()
+            server.wait()
+
+
+_ECHO = """
+import socket, threading
+def echo(connection):
+    while data := connection.recv(100):
+        connection.sendall(data)
+listener = socket.socket(fileno=0)
+while True:
+    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+"""
 
 
 def freezer_of(running: Running) -> Freezer:

@@ -1,36 +1,78 @@
-"""The engine on real processes: frozen, dumped, killed, rolled back, restored; and every way in which that can fail."""
+"""The engine on real processes: frozen, dumped, killed, rolled back, restored; and the ways in which that can fail."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import os
+import pickle
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from perdure.domain.errors import CheckpointFailed
-from tests.integration.engine_bed import Bed, Running, freezer_of, tool
+from perdure.domain.errors import CheckpointFailed, Fenced, ImageInvalid, JobRootBusy, JobRootFull, NotCheckpointable
+from tests.integration import engine_agent
+from tests.integration.engine_bed import (
+    JOBS,
+    Bed,
+    LaunchFailed,
+    Running,
+    alive,
+    echo_server,
+    end_criu,
+    freezer_of,
+    stopped,
+    tool,
+    traced,
+    wait_for,
+)
 from worker_agent.engine import (
     Identity,
+    claim_lease,
+    committed,
     continue_restored,
     end_frozen,
     ensure_layout,
     finish_restore,
+    locked,
+    offered,
     prepare_fresh,
     prepare_restore,
     release,
     take_checkpoint,
+    tasks,
+    thaw_and_clean,
 )
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
 
 JOB_ID = "11111111-2222-3333-4444-555555555555"
 RESERVE = 32 << 20
+ROUNDS = 150
 
 
-def chain(rounds: int, mebibytes: int = 32, pause: float = 0.01) -> list[str]:
+def chain(rounds: int = ROUNDS, mebibytes: int = 32, pause: float = 0.01) -> list[str]:
     return ["/usr/bin/python3", "/jobs/chain.py", str(rounds), str(mebibytes), str(pause), "/data", "/var/lib"]
+
+
+@functools.cache
+def uninterrupted(rounds: int = ROUNDS, mebibytes: int = 32) -> dict[str, bytes]:
+    """What the job writes when nothing happens to it."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = ["/usr/bin/python3", str(JOBS / "chain.py"), str(rounds), str(mebibytes), "0", folder, folder]
+        done = subprocess.run(argv, capture_output=True, check=True, timeout=120)
+        return {"stdout": done.stdout, "stderr": done.stderr, "log": Path(folder, "chain.log").read_bytes()}
+
+
+def written(bed: Bed, running: Running) -> dict[str, bytes]:
+    log = bed.volume.root / "layer/upper/var/lib/chain.log"
+    return {"stdout": running.log(), "stderr": running.log("stderr"), "log": log.read_bytes()}
 
 
 def identity(epoch: int) -> Identity:
@@ -47,7 +89,7 @@ async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
         await made.close()
 
 
-async def fresh(bed: Bed, epoch: int) -> Running:
+async def fresh(bed: Bed, epoch: int = 1) -> Running:
     """A clean start."""
     ensure_layout(bed.volume.root)
     container = bed.container()
@@ -65,9 +107,15 @@ async def restored(bed: Bed, epoch: int, number: int) -> Running:
     return running
 
 
-async def checkpoint(running: Running, epoch: int, kind: CheckpointKind = CheckpointKind.PERIODIC) -> Manifest:
+async def checkpoint(
+    running: Running,
+    epoch: int = 1,
+    kind: CheckpointKind = CheckpointKind.PERIODIC,
+    limit: float = 60,
+    reserve: int = RESERVE,
+) -> Manifest:
     return await take_checkpoint(
-        running.container, identity(epoch), kind=kind, limit_seconds=60, keep=2, reserve_bytes=RESERVE
+        running.container, identity(epoch), kind=kind, limit_seconds=limit, keep=2, reserve_bytes=reserve
     )
 
 
@@ -86,54 +134,205 @@ async def hand_over(bed: Bed, running: Running) -> None:
     bed.change_node(move=True)
 
 
-def outputs(bed: Bed, running: Running) -> dict[str, bytes]:
-    root = bed.volume.root
-    return {
-        "stdout": running.log(),
-        "stderr": running.log("stderr"),
-        "append log": (root / "layer/upper/var/lib/chain.log").read_bytes(),
-    }
-
-
-async def test_cycles(bed: Bed) -> None:
-    """Deaths without notice and notices in turn, and the output is that of an uninterrupted run."""
-    bed.command = chain(300)
-    running = await fresh(bed, 1)
+async def test_deaths_and_notices_in_turn_leave_no_trace_in_the_output(bed: Bed) -> None:
+    bed.command = chain()
+    running = await fresh(bed)
     for epoch in (1, 2, 3):
-        running.more_lines(15)
+        running.more_lines(12)
         manifest = await checkpoint(running, epoch)
-        running.more_lines(15)
-        print(epoch, manifest.phases)
+        assert manifest.processes[0] == "1 python3" and len(manifest.processes) == 3
+        running.more_lines(12)
         if epoch % 2:
             await die(bed, running)
         else:
             manifest = await checkpoint(running, epoch, CheckpointKind.FINAL)
+            assert freezer_of(running).frozen()
             await hand_over(bed, running)
         running = await restored(bed, epoch + 1, manifest.number)
     assert running.exit_code() == 0
-    seen = outputs(bed, running)
-    bed.command = chain(300, pause=0)
-    running = await fresh(bed, 5)
+    assert written(bed, running) == uninterrupted()
+    assert [manifest.number for manifest in committed(bed.volume.root)] == [3, 4]
+
+
+async def test_unusual_open_things_survive_two_restores(bed: Bed) -> None:
+    bed.leave_node()
+    things = (
+        "lost_name nameless locks fifo unix_socket events watch watch_root watch_file zombie private threads outside"
+    )
+    bed.command = ["/usr/bin/python3", "/jobs/odd.py", "6", "/data", "/var/lib", *things.split()]
+    with echo_server():
+        bed.cables = 1
+        bed.new_node()
+        running = await fresh(bed)
+        for epoch in (1, 2):
+            running.more_lines(1)
+            manifest = await checkpoint(running, epoch)
+            assert manifest.addresses == [f"198.18.77.{11 + old}" for old in range(epoch)]
+            assert len(manifest.lent_names) == 2
+            running.more_lines(1)
+            await die(bed, running)
+            running = await restored(bed, epoch + 1, manifest.number)
+        assert running.exit_code() == 0, running.log().decode()
+    assert running.log() == b"".join(b"ok %d\n" % number for number in range(0, 60, 10))
+
+
+async def test_a_damaged_checkpoint_is_refused_and_the_one_before_restores(bed: Bed) -> None:
+    bed.command = chain()
+    running = await fresh(bed)
+    running.more_lines(5)
+    await checkpoint(running)
+    running.more_lines(5)
+    damaged = await checkpoint(running)
+    await die(bed, running)
+    largest = max(damaged.images, key=lambda image: image.size)
+    with open(bed.volume.root / "checkpoints" / str(damaged.number) / largest.path, "r+b") as image:
+        image.seek(largest.size // 2)
+        byte = image.read(1)
+        image.seek(largest.size // 2)
+        image.write(bytes([byte[0] ^ 1]))
+    assert offered(bed.volume.root) == [2, 1]
+    with pytest.raises(ImageInvalid, match="wrong checksum"):
+        await restored(bed, 2, 2)
+    running = await restored(bed, 2, 1)
     assert running.exit_code() == 0
-    assert seen == outputs(bed, running)
+    assert written(bed, running) == uninterrupted()
+
+
+async def test_what_cannot_be_frozen_is_named_and_not_touched(bed: Bed) -> None:
+    bed.command = chain()
+    running = await fresh(bed)
+    running.more_lines(3)
+    child = freezer_of(running).pids()[-1]
+    with stopped(child), pytest.raises(NotCheckpointable, match=rf"process {child} \(python3\) is stopped"):
+        await checkpoint(running)
+    with traced(child), pytest.raises(NotCheckpointable, match=rf"process {child} \(python3\) is traced by process"):
+        await checkpoint(running)
+    assert os.listdir(bed.volume.root / "checkpoints") == []
+    assert (await checkpoint(running)).number == 1
+    assert running.exit_code() == 0
+    assert written(bed, running) == uninterrupted()
 
 
 async def test_a_dump_that_takes_too_long_is_given_up_and_the_job_goes_on(bed: Bed) -> None:
-    """At whatever instant the limit falls: nothing of the checkpoint is left, and the job is none the worse."""
-    bed.command = chain(400, mebibytes=300)
-    running = await fresh(bed, 1)
-    running.more_lines(3)
-    for limit in (0.02, 0.08, 0.14, 0.2, 0.3):
+    """At whatever instant the limit falls."""
+    bed.command = chain(mebibytes=300)
+    running = await fresh(bed)
+    for limit in (0.02, 0.1, 0.2, 0.3):
+        running.more_lines(3)
         with pytest.raises(CheckpointFailed, match="it was thawed"):
-            await take_checkpoint(
-                running.container,
-                identity(1),
-                kind=CheckpointKind.FINAL,
-                limit_seconds=limit,
-                keep=2,
-                reserve_bytes=RESERVE,
-            )
+            await checkpoint(running, kind=CheckpointKind.FINAL, limit=limit)
         assert not freezer_of(running).frozen()
         assert os.listdir(bed.volume.root / "checkpoints") == ["last"]
+    assert (await checkpoint(running)).number == 5
+    assert running.exit_code() == 0
+    assert written(bed, running) == uninterrupted(mebibytes=300)
+
+
+@pytest.mark.parametrize("step", ["presync", "dump", "clone", "checksums"])
+async def test_a_cancelled_checkpoint_leaves_nothing_and_the_job_goes_on(bed: Bed, step: str) -> None:
+    bed.command = chain(mebibytes=4)
+    running = await fresh(bed)
+    running.more_lines(3)
+    begun = asyncio.Event()
+    taking = asyncio.create_task(
+        take_checkpoint(
+            running.container,
+            identity(1),
+            kind=CheckpointKind.FINAL,
+            limit_seconds=60,
+            keep=2,
+            reserve_bytes=RESERVE,
+            on_step=lambda name: begun.set() if name == step else None,
+        )
+    )
+    await begun.wait()
+    with pytest.raises(JobRootBusy, match="another checkpoint"), locked(bed.volume.root):
+        pass
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert not freezer_of(running).frozen()
+    assert os.listdir(bed.volume.root / "checkpoints") == ["last"]
+    assert running.exit_code() == 0
+    assert written(bed, running) == uninterrupted(mebibytes=4)
+
+
+async def test_on_a_full_volume_old_checkpoints_go_and_then_the_dump_is_refused(bed: Bed) -> None:
+    bed.command = chain(rounds=1000)
+    running = await fresh(bed)
+    running.more_lines(3)
+    await checkpoint(running)
+    await checkpoint(running)
+    root = bed.volume.root
+    needed = tasks.dump_bytes(freezer_of(running).pids(), running.container.init_pid) + (16 << 20) + RESERVE
+    with open(root / "ballast", "wb") as ballast:
+        free = os.statvfs(root).f_bavail * os.statvfs(root).f_frsize
+        os.posix_fallocate(ballast.fileno(), 0, free - needed + (8 << 20))
+        assert (await checkpoint(running)).number == 3
+        assert offered(root) == [3, 2]
+        with pytest.raises(JobRootFull, match="use a larger job volume"):
+            await checkpoint(running, reserve=400 << 20)
+        assert offered(root) == [3]
+    (root / "ballast").unlink()
+    running.more_lines(3)
+    assert (await checkpoint(running)).number == 5 - 1
+
+
+async def test_an_agent_killed_in_a_dump_leaves_a_running_job_and_no_checkpoint(bed: Bed) -> None:
+    bed.command = chain(mebibytes=200)
+    running = await fresh(bed)
+    running.more_lines(3)
+    for step in ("look again", "dump", "clone"):
+        script = [sys.executable, "-m", engine_agent.__name__]
+        agent = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        assert agent.stdin is not None and agent.stdout is not None
+        with agent.stdin, agent.stdout:
+            agent.stdin.write(pickle.dumps((running.container, identity(1))))
+            agent.stdin.close()
+            while agent.stdout.readline().decode().strip() != step:
+                assert agent.poll() is None
+            if step == "dump":
+                wait_for(lambda: bool(tasks.users_of(running.container.work_dir)), "CRIU at work")
+            agent.kill()
+            agent.wait()
+        assert committed(bed.volume.root) == []
+        remarks = await thaw_and_clean(running.container)
+        assert "torn checkpoints were removed" in remarks[-1]
+        assert not freezer_of(running).frozen()
         running.more_lines(3)
-    assert (await checkpoint(running, 1)).number == 6
+    assert (await checkpoint(running)).number == 4
+    assert running.exit_code() == 0
+    assert written(bed, running) == uninterrupted(mebibytes=200)
+
+
+async def test_a_restore_that_was_killed_succeeds_when_it_is_tried_again(bed: Bed) -> None:
+    """On the same node, whatever the killed one left: processes, mounts of all cgroups, a half-made container."""
+    bed.command = chain()
+    running = await fresh(bed)
+    running.more_lines(5)
+    manifest = await checkpoint(running)
+    await die(bed, running)
+    for seconds in (0.05, 0.2):
+        container = bed.container()
+        prepared = await prepare_restore(container, manifest.number, epoch=2, job_id=JOB_ID)
+        with end_criu(container, seconds), pytest.raises(LaunchFailed):
+            bed.launch(container, ["restore", *prepared.argv])
+    running = await restored(bed, 2, manifest.number)
+    assert running.exit_code() == 0
+    assert written(bed, running) == uninterrupted()
+
+
+async def test_an_older_epoch_can_neither_checkpoint_nor_restore(bed: Bed) -> None:
+    bed.command = chain(mebibytes=4)
+    running = await fresh(bed)
+    running.more_lines(1)
+    await checkpoint(running)
+    claim_lease(bed.volume.root, 2)
+    with pytest.raises(Fenced, match="belongs to epoch 2"):
+        await checkpoint(running)
+    with pytest.raises(Fenced, match="belongs to epoch 2"):
+        await prepare_restore(bed.container(), 1, epoch=1, job_id=JOB_ID)
+    with contextlib.suppress(Fenced):
+        await prepare_fresh(bed.container(), epoch=1)
+    assert alive(running.container.init_pid)
+    assert offered(bed.volume.root) == [1]

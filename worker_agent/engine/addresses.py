@@ -1,6 +1,6 @@
 """Borrowing a dead node's addresses for the moment of a restore.
 
-A TCP socket that is bound to the old node's address cannot be restored here ("Cannot assign requested address"), and
+A socket that is bound to the old node's address cannot be restored here ("Cannot assign requested address"), and
 closing all connections instead would take the loopback ones too, which many jobs need. So the address is put on the
 loopback device while CRIU works; then the connections on it are cut and it goes away again (facts by trial).
 """
@@ -31,7 +31,8 @@ async def give_back(addresses: Iterable[str]) -> None:
     borrowed = await _own(device="lo")
     for address in _checked(addresses):
         if address in borrowed:
-            await run(["ss", "--kill", "--tcp", "--all", "--no-header", "src", f"[{address}]"], limit_seconds=_LIMIT)
+            end = ["ss", "--kill", "--tcp", "--udp", "--all", "--no-header", "src", f"[{address}]"]
+            await run(end, limit_seconds=_LIMIT)
             with contextlib.suppress(CommandFailed):  # another job's restore may have been quicker
                 await run(["ip", "address", "delete", _with_length(address), "dev", "lo"], limit_seconds=_LIMIT)
 

@@ -36,6 +36,7 @@ from worker_agent.engine import criu_log, criu_options, lost_names, machine, run
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete, run
 from worker_agent.engine.container import Container, Identity
+from worker_agent.engine.descriptors import outside_addresses
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.watches import watched_paths
 
@@ -125,7 +126,7 @@ async def _look_again(work: _Checkpoint) -> None:
     needed = tasks.dump_bytes(pids, work.container.init_pid) + _SLACK
     await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
     work.processes = tasks.names(pids)
-    work.addresses = tasks.outside_addresses(pids)
+    work.addresses = await asyncio.to_thread(outside_addresses, pids)
 
 
 async def _names(work: _Checkpoint) -> None:

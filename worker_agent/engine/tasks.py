@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from perdure.image.mounts import parse_mountinfo
+from worker_agent.engine.descriptors import links
 
 _PROC = Path("/proc")
 _CLONES = {"x86_64": {"56", "58", "435"}, "aarch64": {"220", "435"}}
@@ -51,7 +50,7 @@ def _reason(pid: int) -> str:
             return "is stopped (state T); continue it with SIGCONT"
         if state == "D" and (task / "syscall").read_text().split()[0] in _CLONES.get(os.uname().machine, set()):
             return _VFORK
-    if "anon_inode:[io_uring]" in _descriptors(pid):
+    if "anon_inode:[io_uring]" in links(pid).values():
         return "has an io_uring ring, which CRIU cannot save; turn io_uring off for it"
     return ""
 
@@ -104,52 +103,6 @@ def _tmpfs_bytes(init_pid: int) -> Iterator[int]:
             yield (size.f_blocks - size.f_bfree) * size.f_frsize
 
 
-def outside_addresses(pids: Iterable[int]) -> list[str]:
-    """The addresses of this node, other than loopback, to which a TCP socket of these processes is bound."""
-    tables: dict[str, dict[str, str]] = {}
-    found = set()
-    for pid in pids:
-        try:
-            network = os.readlink(_PROC / f"{pid}/ns/net")
-            if network not in tables:
-                tables[network] = dict(_tcp_sockets(pid))
-            sockets = tables[network]
-            found |= {sockets[name] for name in _descriptors(pid) & sockets.keys()}
-        except OSError:
-            continue
-    plain = (ipaddress.ip_address(address) for address in found)
-    return sorted(str(address) for address in plain if not (address.is_loopback or address.is_unspecified))
-
-
-def _tcp_sockets(pid: int) -> Iterator[tuple[str, str]]:
-    """`socket:[inode]` and local address of each TCP socket in the network namespace of `pid`."""
-    for table in ("tcp", "tcp6"):
-        path = _PROC / f"{pid}/net/{table}"
-        if not path.exists():
-            continue
-        for line in path.read_text().splitlines()[1:]:
-            fields = line.split()
-            yield f"socket:[{fields[9]}]", _address(fields[1].partition(":")[0])
-
-
-def _address(text: str) -> str:
-    """An address as /proc/net/tcp writes it: 32-bit words in the machine's own byte order, in hex."""
-    words = [int(text[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(text), 8)]
-    address = ipaddress.ip_address(b"".join(words))
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
-
-
-def _descriptors(pid: int) -> set[str]:
-    links = set()
-    for name in os.listdir(_PROC / f"{pid}/fd"):
-        try:
-            links.add(os.readlink(_PROC / f"{pid}/fd" / name))
-        except FileNotFoundError:  # closed while we looked
-            continue
-    return links
-
-
 def users_of(folder: Path) -> list[int]:
     """Processes, other than this one, that have a file or folder at or below `folder` open, or work in it."""
     top = os.path.realpath(folder)
@@ -158,9 +111,9 @@ def users_of(folder: Path) -> list[int]:
         if not item.name.isdigit() or int(item.name) == os.getpid():
             continue
         try:
-            links = _descriptors(int(item.name)) | {os.readlink(item / "cwd")}
+            places = set(links(int(item.name)).values()) | {os.readlink(item / "cwd")}
         except OSError:
             continue
-        if any(link == top or link.startswith(top + "/") for link in links):
+        if any(place == top or place.startswith(top + "/") for place in places):
             found.append(int(item.name))
     return found

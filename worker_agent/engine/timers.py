@@ -6,22 +6,21 @@ which switches the timer off: the job would read it once more and then wait for 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+
+from worker_agent.engine.descriptors import copied
 
 _TIMER = re.compile(
     r"^ticks: (?P<ticks>\d+)$.*^it_value: \(0, 0\)$.*^it_interval: \((?P<seconds>\d+), (?P<nanoseconds>\d+)\)$",
     re.MULTILINE | re.DOTALL,
 )
 _TFD_IOC_SET_TICKS = 0x40085400
-_PIDFD_GETFD = 438
-"""The same number on every architecture."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,7 +33,7 @@ def restart(pids: Iterable[int]) -> int:
             text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
             found = _TIMER.search(text)
             if found and (int(found["seconds"]) or int(found["nanoseconds"])):
-                with _descriptor(pid, int(number)) as timer:
+                with copied(pid, int(number)) as timer:
                     _start(timer, int(found["seconds"]), int(found["nanoseconds"]), int(found["ticks"]))
                 count += 1
     return count
@@ -46,19 +45,3 @@ def _start(timer: int, seconds: int, nanoseconds: int, ticks: int) -> None:
         raise OSError(ctypes.get_errno(), "timerfd_settime")
     if ticks:  # setting the time forgets what has not been read yet
         fcntl.ioctl(timer, _TFD_IOC_SET_TICKS, struct.pack("Q", ticks))
-
-
-@contextlib.contextmanager
-def _descriptor(pid: int, number: int) -> Iterator[int]:
-    """A copy of another process's descriptor."""
-    process = os.pidfd_open(pid)
-    try:
-        copy = _libc.syscall(_PIDFD_GETFD, process, number, 0)
-        if copy < 0:
-            raise OSError(ctypes.get_errno(), "pidfd_getfd")
-    finally:
-        os.close(process)
-    try:
-        yield copy
-    finally:
-        os.close(copy)

@@ -45,19 +45,19 @@ def start_pipe_child() -> tuple[IO[bytes], IO[bytes]]:
     return os.fdopen(down[1], "wb"), os.fdopen(up[0], "rb")
 
 
-def start_tcp_child() -> IO[bytes]:
+def start_tcp_child() -> tuple[IO[bytes], IO[bytes]]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     if os.fork() == 0:
         listener.close()
-        stream = socket.create_connection(("127.0.0.1", port)).makefile("rwb")
-        pipe_child(stream, stream)
+        peer = socket.create_connection(("127.0.0.1", port))
+        pipe_child(peer.makefile("rb"), peer.makefile("wb"))
         os._exit(0)
     connection, _ = listener.accept()
-    return connection.makefile("rwb")
+    return connection.makefile("wb"), connection.makefile("rb")
 
 
-def start_thread() -> tuple["queue.Queue[bytes]", "queue.Queue[bytes]"]:
+def start_thread() -> tuple[queue.Queue[bytes], queue.Queue[bytes]]:
     asked: queue.Queue[bytes] = queue.Queue()
     answered: queue.Queue[bytes] = queue.Queue()
 
@@ -86,23 +86,23 @@ def through(stream_out: IO[bytes], stream_in: IO[bytes], digest: bytes) -> bytes
 
 def main(rounds: int, mebibytes: int, pause: float, data: str, root: str) -> None:
     memory = bytearray(bytes(range(256)) * (mebibytes * 4096))
-    shared = open(f"/dev/shm/chain-{os.getpid()}", "w+b")
+    shared = open(f"/dev/shm/chain-{os.getpid()}", "w+b")  # noqa: SIM115
     shared.truncate(1 << 20)
     window = mmap.mmap(shared.fileno(), 1 << 20)
-    unlinked = open(f"{root}/chain.gone", "w+b")
+    unlinked = open(f"{root}/chain.gone", "w+b")  # noqa: SIM115
     os.unlink(f"{root}/chain.gone")
     to_pipe, from_pipe = start_pipe_child()
-    tcp = start_tcp_child()
+    to_tcp, from_tcp = start_tcp_child()
     asked, answered = start_thread()
-    log = open(f"{root}/chain.log", "ab", buffering=0)
-    wal, journal = database(f"{data}/chain.db", "wal"), database(f"{root}/chain.db", "delete")
+    log = open(f"{root}/chain.log", "ab", buffering=0)  # noqa: SIM115
+    wal, journal = database(f"{data}/chain-wal.db", "wal"), database(f"{root}/chain.db", "delete")
     digest = b"start"
     for number in range(1, rounds + 1):
         at = (number * 65537) % (len(memory) - 64)
         memory[at : at + 64] = digest_of(bytes(memory[at : at + 64]), digest)
         digest = digest_of(bytes(memory[at : at + 64]), digest)
         digest = through(to_pipe, from_pipe, digest)
-        digest = through(tcp, tcp, digest)
+        digest = through(to_tcp, from_tcp, digest)
         asked.put(digest)
         digest = answered.get()
         place = (number * 64) % (1 << 20)

@@ -1,0 +1,27 @@
+"""Takes one checkpoint in a process of its own, which a test can kill: the container comes pickled on stdin, each step
+goes to stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+
+from perdure.domain.checkpoints import CheckpointKind
+from worker_agent.engine import Container, Identity, take_checkpoint
+
+
+async def main(container: Container, identity: Identity) -> None:
+    await take_checkpoint(
+        container,
+        identity,
+        kind=CheckpointKind.PERIODIC,
+        limit_seconds=60,
+        keep=2,
+        reserve_bytes=0,
+        on_step=lambda step: print(step, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*pickle.load(sys.stdin.buffer)))
