@@ -8,17 +8,16 @@ seen through the eyes of a process in there.
 from __future__ import annotations
 
 import contextlib
-import os
 import posixpath
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from localcloud.client import StackClient
+from localcloud.copy_out import copy_out
 from localcloud.linux import mount_table, run
 from localcloud.stack import StackPlace
 from perdure.domain.configuration import JobVolumeConfiguration
@@ -111,10 +110,7 @@ def copy_file(client: StackClient, place: StackPlace, job_id: str, path: str, de
             base, on_volume = _unprotected_layer(client, place, job_id), False
         relative = plain[len(mount_path) :] if on_volume else plain
         target = destination / posixpath.basename(plain) if destination.is_dir() else destination
-        remarks: list[str] = []
-        with _opened(base, relative, plain) as (folder, name):
-            _copy(folder, name, target, remarks)
-        return remarks
+        return copy_out(base, relative, target)
 
 
 def _mounted_job_root(client: StackClient, job: dict[str, object]) -> Path | None:
@@ -202,52 +198,3 @@ def _copy_log_stream(client: StackClient, stream: str, out: BinaryIO) -> None:
         if not page["events"] or token.get("nextToken") == page["nextForwardToken"]:
             return
         token = {"nextToken": page["nextForwardToken"]}
-
-
-@contextlib.contextmanager
-def _opened(base: Path, relative: str, shown: str) -> Iterator[tuple[int, str]]:
-    """The folder that holds `relative` below `base`, as a descriptor, and the last name; no symbolic link is followed.
-
-    The job made these names: a link in them leads wherever the job liked.
-    """
-    *folders, name = [part for part in relative.split("/") if part] or ["."]
-    with contextlib.ExitStack() as held:
-        current = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
-        held.callback(os.close, current)
-        for part in folders:
-            try:
-                current = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
-            except OSError:
-                raise StackError(f"the job wrote no {shown!r} (symbolic links are not followed)") from None
-            held.callback(os.close, current)
-        yield current, name
-
-
-def _copy(folder: int, name: str, destination: Path, remarks: list[str]) -> None:
-    try:
-        kind = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        raise StackError(f"the job wrote no file of that name: {name}") from None
-    if destination.is_symlink():
-        destination.unlink()  # never write through a link that an earlier copy may have brought
-    if stat.S_ISDIR(kind.st_mode):
-        _copy_folder(folder, name, destination, remarks)
-    elif stat.S_ISREG(kind.st_mode):
-        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
-        with open(source, "rb") as reader, destination.open("wb") as writer:
-            shutil.copyfileobj(reader, writer)
-        destination.chmod(stat.S_IMODE(kind.st_mode) & 0o777)
-    elif stat.S_ISLNK(kind.st_mode):
-        destination.symlink_to(os.readlink(name, dir_fd=folder))
-    elif not (stat.S_ISCHR(kind.st_mode) and kind.st_rdev == 0):  # an overlay's whiteout: the job deleted that file
-        remarks.append(f"{name} is neither a file, a folder nor a link and was left out")
-
-
-def _copy_folder(folder: int, name: str, destination: Path, remarks: list[str]) -> None:
-    destination.mkdir(parents=True, exist_ok=True)
-    current = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-    try:
-        for entry in sorted(os.listdir(current)):
-            _copy(current, entry, destination / entry, remarks)
-    finally:
-        os.close(current)
