@@ -100,8 +100,8 @@ def _problem(manifest: Manifest, folder: str) -> str:
 
 
 def safe_path(path: str, tops: set[str]) -> bool:
-    """Is it a plain relative path below one of the folders `tops`? (No `..`, no empty part, no NUL.)"""
-    if "\0" in path:
+    """Is it a plain relative path below one of the folders `tops`? (ASCII as encoded; no `..`, empty part or NUL.)"""
+    if not path.isascii() or "\0" in path:
         return False
     parts = [decode_name(part) if "%" in part else part for part in path.split("/")]
     if len(parts) < 2 or parts[0] not in tops:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import pickle
@@ -215,17 +214,17 @@ async def test_what_cannot_be_frozen_is_named_and_not_touched(bed: Bed) -> None:
 
 async def test_a_dump_that_takes_too_long_is_given_up_and_the_job_goes_on(bed: Bed) -> None:
     """At whatever instant the limit falls."""
-    bed.command = chain(mebibytes=300)
+    bed.command = chain(mebibytes=200)
     running = await fresh(bed)
-    for limit in (0.02, 0.1, 0.2, 0.3):
+    for limit in (0.02, 0.12, 0.22):
         running.more_lines(3)
         with pytest.raises(CheckpointFailed, match="it was thawed"):
             await checkpoint(running, kind=CheckpointKind.FINAL, limit=limit)
         assert not freezer_of(running).frozen()
         assert os.listdir(bed.volume.root / "checkpoints") == ["last"]
-    assert (await checkpoint(running)).number == 5
+    assert (await checkpoint(running)).number == 4
     assert running.exit_code() == 0
-    assert written(bed, running) == uninterrupted(mebibytes=300)
+    assert written(bed, running) == uninterrupted(mebibytes=200)
 
 
 @pytest.mark.parametrize("step", ["presync", "dump", "clone", "checksums"])
@@ -275,11 +274,11 @@ async def test_on_a_full_volume_old_checkpoints_go_and_then_the_dump_is_refused(
         assert offered(root) == [3]
     (root / "ballast").unlink()
     running.more_lines(3)
-    assert (await checkpoint(running)).number == 5 - 1
+    assert (await checkpoint(running)).number == 4
 
 
 async def test_an_agent_killed_in_a_dump_leaves_a_running_job_and_no_checkpoint(bed: Bed) -> None:
-    bed.command = chain(mebibytes=200)
+    bed.command = chain(mebibytes=200, pause=0.06)
     running = await fresh(bed)
     running.more_lines(3)
     for step in ("look again", "dump", "clone"):
@@ -332,7 +331,7 @@ async def test_an_older_epoch_can_neither_checkpoint_nor_restore(bed: Bed) -> No
         await checkpoint(running)
     with pytest.raises(Fenced, match="belongs to epoch 2"):
         await prepare_restore(bed.container(), 1, epoch=1, job_id=JOB_ID)
-    with contextlib.suppress(Fenced):
+    with pytest.raises(Fenced, match="belongs to epoch 2"):
         await prepare_fresh(bed.container(), epoch=1)
     assert alive(running.container.init_pid)
     assert offered(bed.volume.root) == [1]

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 _TAIL = 256 * 1024
-_ERROR = re.compile(r"^\(\d+\.\d+\)\s*(?:\d+: )?Error \(([^)]*)\): (.*)$", re.MULTILINE)
-_EMPTY_WORDS = ("Dumping FAILED", "Restoring FAILED", "Killed by")
+_ERROR = re.compile(r"^\(\d+\.\d+\)\s*(?:\d+:\s*)?Error \(([^)]*)\): (.*)$", re.MULTILINE)
+_EMPTY_WORDS = ("Dumping FAILED", "Restoring FAILED", "rlimit: Can't setup RLIMIT_NOFILE")
+"""Said at every failure, or (for want of CAP_SYS_RESOURCE) at every run."""
 
 _UNDUMPABLE = {
     "send_fds failed": "it holds a descriptor that cannot be saved (an io_uring ring?)",

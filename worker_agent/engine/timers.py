@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import os
 import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from worker_agent.engine.descriptors import copied
+from worker_agent.engine.descriptors import copied, links
 
 _TIMER = re.compile(
     r"^ticks: (?P<ticks>\d+)$.*^it_value: \(0, 0\)$.*^it_interval: \((?P<seconds>\d+), (?P<nanoseconds>\d+)\)$",
@@ -29,11 +28,12 @@ def restart(pids: Iterable[int]) -> int:
     """Restart such timers of these stopped processes; how many there were. OSError if the kernel refuses."""
     count = 0
     for pid in pids:
-        for number in os.listdir(f"/proc/{pid}/fdinfo"):
-            text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
-            found = _TIMER.search(text)
+        for number, link in links(pid).items():
+            if link != "anon_inode:[timerfd]":
+                continue
+            found = _TIMER.search(Path(f"/proc/{pid}/fdinfo/{number}").read_text())
             if found and (int(found["seconds"]) or int(found["nanoseconds"])):
-                with copied(pid, int(number)) as timer:
+                with copied(pid, number) as timer:
                     _start(timer, int(found["seconds"]), int(found["nanoseconds"]), int(found["ticks"]))
                 count += 1
     return count

@@ -1,0 +1,121 @@
+"""What a container's processes are up to, asked of real ones."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from worker_agent.engine import timers
+from worker_agent.engine.descriptors import outside_addresses
+from worker_agent.engine.tasks import command, dump_bytes, names, obstacle, users_of, waits_for_vfork
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "3600"]) as process:
+        until(lambda: command(process.pid) == "sleep")
+        yield process
+        process.kill()
+
+
+def test_nothing_stands_in_the_way_of_a_plain_process(child: subprocess.Popen[bytes]) -> None:
+    assert obstacle([child.pid, 2**22 - 1]) == ""
+
+
+def test_a_stopped_process_is_named(child: subprocess.Popen[bytes]) -> None:
+    os.kill(child.pid, signal.SIGSTOP)
+    until(lambda: obstacle([child.pid]) != "")
+    assert obstacle([child.pid]) == f"process {child.pid} (sleep) is stopped (state T); continue it with SIGCONT"
+    os.kill(child.pid, signal.SIGCONT)
+    until(lambda: obstacle([child.pid]) == "")
+
+
+def test_a_traced_process_and_its_tracer_are_named() -> None:
+    code = (
+        "import ctypes, os, time; ctypes.CDLL(None).ptrace(0, 0, 0, 0); print(flush=True); time.sleep(3600)"  # TRACEME
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as traced:
+        assert traced.stdout is not None
+        traced.stdout.readline()
+        assert f"is traced by process {os.getpid()}" in obstacle([traced.pid])
+        traced.kill()
+
+
+def test_the_parent_of_a_running_vfork_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    # posix_spawn opens the fifo in the child, which shares the parent's memory until then; the parent waits in clone.
+    code = """
+import os, sys
+actions = [(os.POSIX_SPAWN_OPEN, 5, sys.argv[1], os.O_RDONLY, 0)]
+os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions)
+"""
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "gate"]) as parent:
+        until(lambda: obstacle([parent.pid]) != "" or parent.poll() is not None)
+        reason = obstacle([parent.pid])
+        assert waits_for_vfork(reason), reason
+        os.close(os.open(tmp_path / "gate", os.O_WRONLY))
+        assert parent.wait(30) == 0
+
+
+def test_processes_have_names_but_no_arguments(child: subprocess.Popen[bytes]) -> None:
+    assert names([child.pid]) == [f"{child.pid} sleep"]
+
+
+def test_memory_is_counted() -> None:
+    code = "block = bytearray(64 << 20); print(flush=True); import time; time.sleep(3600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert dump_bytes([process.pid], 2**22 - 1) > 64 << 20
+        process.kill()
+
+
+def test_users_of_a_folder(tmp_path: Path) -> None:
+    assert users_of(tmp_path) == []
+    with subprocess.Popen(["sleep", "3600"], cwd=tmp_path) as inside:
+        until(lambda: users_of(tmp_path) == [inside.pid])
+        assert users_of(tmp_path / "deeper") == []
+        inside.kill()
+
+
+def test_addresses_of_sockets_that_are_in_no_table_any_more() -> None:
+    """Loopback ones do not count; a bound socket without a connection does."""
+    with socket.socket() as bound, socket.socket(socket.AF_INET6) as loopback:
+        loopback.bind(("::1", 0))
+        assert outside_addresses([os.getpid()]) == []
+        bound.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: an address that this machine has not
+        bound.bind(("198.18.77.200", 0))
+        assert outside_addresses([os.getpid()]) == ["198.18.77.200"]
+
+
+def test_a_repeating_timer_that_stands_still_runs_again() -> None:
+    """As CRIU leaves it: no time to go, but a period. (Made by a timer that expired and was not read.)"""
+    timer = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK)
+    try:
+        assert timers.restart([os.getpid()]) == 0
+        _libc.timerfd_settime(timer, 0, struct.pack("4q", 0, 20_000_000, 0, 1), None)
+        until(lambda: "it_value: (0, 0)" in Path(f"/proc/self/fdinfo/{timer}").read_text())
+        assert timers.restart([os.getpid()]) == 1
+        assert struct.unpack("Q", os.read(timer, 8))[0] >= 1
+        until(lambda: "ticks: 0" not in Path(f"/proc/self/fdinfo/{timer}").read_text())
+    finally:
+        os.close(timer)
