@@ -162,6 +162,13 @@ class CloudBed:
 
         return wait_for(ready)
 
+    def run_instance(self, zone: str) -> str:
+        """A running instance that is no node; its id."""
+        subnets = self.aws.ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [zone]}])["Subnets"]
+        image = "ami-12c6146b"
+        run = self.aws.ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, SubnetId=subnets[0]["SubnetId"])
+        return run["Instances"][0]["InstanceId"]
+
     def living(self, vcpus: float) -> PlayedNode | None:
         """A living node of that size, when there is one."""
         nodes = list(self.launcher.nodes.values())
@@ -204,3 +211,21 @@ def cloud_bed(folder: Path, launcher: PlayedLauncher | None = None, **settings: 
             yield bed
     finally:
         cloud.close()
+
+
+def running_job(bed: CloudBed, **request: Any) -> tuple[str, PlayedNode]:
+    """A job that runs, and its node."""
+    job_id = bed.submit(retryStrategy={"attempts": 5}, **request)
+    at = wait_for(lambda: bed.http.get(f"/_local/jobs/{job_id}").json()["node"])
+    node = bed.launcher.nodes[at]
+    node.started(node.task())
+    bed.wait_status(job_id, "RUNNING")
+    return job_id, node
+
+
+def reclaim(bed: CloudBed, **request: Any) -> dict[str, Any]:
+    """Take a node away; the reclaim as the cloud tells it."""
+    answer = bed.http.post("/_local/reclaim", json=request)
+    assert answer.status_code in {200, 202}, answer.text
+    found: dict[str, Any] = answer.json()
+    return found

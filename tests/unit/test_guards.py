@@ -9,21 +9,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.unit.cloud_bed import QUICK, CloudBed, cloud_bed, wait_for
+from tests.unit.cloud_bed import CloudBed, cloud_bed, wait_for
 
 
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudBed]:
-    timing = QUICK.model_copy(update={"volume_create": 0.2, "detach": 0.2})
-    with cloud_bed(tmp_path_factory.mktemp("cloud"), nodes_per_zone=0, timing=timing) as bed:
+    with cloud_bed(tmp_path_factory.mktemp("cloud"), nodes_per_zone=0) as bed:
         yield bed
-
-
-def instance(bed: CloudBed, zone: str = "us-east-1a") -> str:
-    """A running instance that is no node."""
-    subnets = bed.aws.ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [zone]}])["Subnets"]
-    run = bed.aws.ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SubnetId=subnets[0]["SubnetId"])
-    return run["Instances"][0]["InstanceId"]
 
 
 def volume(bed: CloudBed, zone: str = "us-east-1a", **more: Any) -> str:
@@ -35,7 +27,7 @@ def volume(bed: CloudBed, zone: str = "us-east-1a", **more: Any) -> str:
 
 def attached(bed: CloudBed) -> tuple[str, str]:
     """A volume and the instance that it is attached to."""
-    volume_id, instance_id = volume(bed), instance(bed)
+    volume_id, instance_id = volume(bed), bed.run_instance("us-east-1a")
     bed.aws.ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device="/dev/sdf")
     return volume_id, instance_id
 
@@ -48,13 +40,9 @@ def code(refusal: pytest.ExceptionInfo[ClientError]) -> str:
     return refusal.value.response["Error"]["Code"]
 
 
-def test_a_volume_is_creating_then_available(bed: CloudBed) -> None:
+def test_a_volume_becomes_available(bed: CloudBed) -> None:
     made = bed.aws.ec2.create_volume(AvailabilityZone="us-east-1a", Size=3, VolumeType="gp3")
     assert made["State"] == "creating" and made["Size"] == 3
-    assert shown(bed, made["VolumeId"])["State"] == "creating"
-    with pytest.raises(ClientError) as refusal:
-        bed.aws.ec2.attach_volume(VolumeId=made["VolumeId"], InstanceId=instance(bed), Device="/dev/sdf")
-    assert code(refusal) == "IncorrectState"
     bed.aws.ec2.get_waiter("volume_available").wait(VolumeIds=[made["VolumeId"]], WaiterConfig={"Delay": 1})
     told = bed.http.get(f"/_local/volumes/{made['VolumeId']}").json()
     assert told["state"] == "available" and told["backing_file"].endswith(f"{made['VolumeId']}.img")
@@ -84,7 +72,7 @@ def test_a_client_token_makes_one_volume(bed: CloudBed) -> None:
 def test_zones_must_match(bed: CloudBed) -> None:
     with pytest.raises(ClientError) as refusal:
         bed.aws.ec2.attach_volume(
-            VolumeId=volume(bed, "us-east-1b"), InstanceId=instance(bed, "us-east-1a"), Device="/dev/sdf"
+            VolumeId=volume(bed, "us-east-1b"), InstanceId=bed.run_instance("us-east-1a"), Device="/dev/sdf"
         )
     assert code(refusal) == "InvalidVolume.ZoneMismatch"
 
@@ -94,7 +82,7 @@ def test_a_volume_is_attached_once(bed: CloudBed) -> None:
     assert shown(bed, volume_id)["State"] == "in-use"
     assert shown(bed, volume_id)["Attachments"][0]["State"] == "attaching"
     with pytest.raises(ClientError) as refusal:
-        bed.aws.ec2.attach_volume(VolumeId=volume_id, InstanceId=instance(bed), Device="/dev/sdf")
+        bed.aws.ec2.attach_volume(VolumeId=volume_id, InstanceId=bed.run_instance("us-east-1a"), Device="/dev/sdf")
     assert code(refusal) == "VolumeInUse"
     with pytest.raises(ClientError) as refusal:
         bed.aws.ec2.delete_volume(VolumeId=volume_id)
@@ -108,19 +96,16 @@ def test_a_device_name_is_used_once(bed: CloudBed) -> None:
 
 
 def test_a_terminated_instance_takes_no_volume(bed: CloudBed) -> None:
-    instance_id = instance(bed)
+    instance_id = bed.run_instance("us-east-1a")
     bed.aws.ec2.terminate_instances(InstanceIds=[instance_id])
     with pytest.raises(ClientError) as refusal:
         bed.aws.ec2.attach_volume(VolumeId=volume(bed), InstanceId=instance_id, Device="/dev/sdf")
     assert code(refusal) == "IncorrectState"
 
 
-def test_detaching_takes_its_time_and_needs_no_instance(bed: CloudBed) -> None:
+def test_detaching_needs_no_instance(bed: CloudBed) -> None:
     volume_id, instance_id = attached(bed)
-    told = bed.aws.ec2.detach_volume(VolumeId=volume_id)
-    assert (told["State"], told["InstanceId"]) == ("detaching", instance_id)
-    assert shown(bed, volume_id)["Attachments"][0]["State"] == "detaching"
-    assert bed.aws.ec2.detach_volume(VolumeId=volume_id, InstanceId=instance_id)["State"] == "detaching"
+    assert bed.aws.ec2.detach_volume(VolumeId=volume_id)["InstanceId"] == instance_id
     wait_for(lambda: shown(bed, volume_id)["State"] == "available")
     assert shown(bed, volume_id)["Attachments"] == []
     devices = bed.aws.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
@@ -133,13 +118,13 @@ def test_what_cannot_be_detached(bed: CloudBed) -> None:
     assert code(refusal) == "IncorrectState"
     volume_id, _ = attached(bed)
     with pytest.raises(ClientError) as refusal:
-        bed.aws.ec2.detach_volume(VolumeId=volume_id, InstanceId=instance(bed))
+        bed.aws.ec2.detach_volume(VolumeId=volume_id, InstanceId=bed.run_instance("us-east-1a"))
     assert code(refusal) == "InvalidAttachment.NotFound"
 
 
 @pytest.mark.parametrize("action", ["attach_volume", "detach_volume", "delete_volume", "create_snapshot"])
 def test_unknown_volumes(bed: CloudBed, action: str) -> None:
-    more = {"InstanceId": instance(bed), "Device": "/dev/sdf"} if action == "attach_volume" else {}
+    more = {"InstanceId": bed.run_instance("us-east-1a"), "Device": "/dev/sdf"} if action == "attach_volume" else {}
     with pytest.raises(ClientError) as refusal:
         getattr(bed.aws.ec2, action)(VolumeId="vol-0123456789abcdef0", **more)
     assert code(refusal) == "InvalidVolume.NotFound"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from localcloud.node_link import Exited, SetEcsAgent
-from tests.unit.cloud_bed import QUICK, ZONES, CloudBed, PlayedNode, cloud_bed, wait_for
+from tests.unit.cloud_bed import ZONES, CloudBed, PlayedNode, cloud_bed, reclaim, running_job, wait_for
 
 TTL = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
 
@@ -32,23 +31,6 @@ def metadata(node: PlayedNode, item: str) -> httpx.Response:
     url = node.spec.imds_url
     token = httpx.put(f"{url}/latest/api/token", headers=TTL).text
     return httpx.get(f"{url}/latest/meta-data/{item}", headers={"X-aws-ec2-metadata-token": token})
-
-
-def running_job(bed: CloudBed, **request: Any) -> tuple[str, PlayedNode]:
-    """A job that runs, and its node."""
-    job_id = bed.submit(retryStrategy={"attempts": 5}, **request)
-    at = wait_for(lambda: bed.http.get(f"/_local/jobs/{job_id}").json()["node"])
-    node = bed.launcher.nodes[at]
-    node.started(node.task())
-    bed.wait_status(job_id, "RUNNING")
-    return job_id, node
-
-
-def reclaim(bed: CloudBed, **request: Any) -> dict[str, Any]:
-    answer = bed.http.post("/_local/reclaim", json=request)
-    assert answer.status_code in {200, 202}, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 def steps(told: dict[str, Any]) -> list[str]:
@@ -172,21 +154,3 @@ def test_terminate_instances_is_a_power_loss(bed: CloudBed) -> None:
     assert told[0]["CurrentState"]["Name"] == "shutting-down"
     wait_for(lambda: not node.alive)
     wait_for(lambda: bed.job(job_id)["attempts"])
-
-
-def test_batch_learns_late_of_a_dead_host(tmp_path: Path) -> None:
-    timing = QUICK.model_copy(update={"late_host_notice": 3600.0})
-    with cloud_bed(tmp_path, zones=["us-east-1a"], timing=timing) as bed:
-        job_id, _ = running_job(bed)
-        reclaim(bed, job_id=job_id, no_notice=True, wait=True)
-        assert bed.job(job_id)["status"] == "RUNNING"
-        again = bed.http.post("/_local/reclaim", json={"job_id": job_id})
-        assert again.status_code == 409 and "gone already" in again.json()["error"]
-
-
-def test_aws_may_place_a_container_on_a_noticed_node(tmp_path: Path) -> None:
-    with cloud_bed(tmp_path, zones=["us-east-1a"], place_on_noticed=True) as bed:
-        job_id, node = running_job(bed)
-        reclaim(bed, job_id=job_id, notice_seconds=600)
-        second = bed.submit()
-        assert node.task().job_id == second
