@@ -101,7 +101,7 @@ def submit(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run.")],
     name: Annotated[str, typer.Option(help="The job's name.")] = "job",
     vcpus: Annotated[int, typer.Option(min=1)] = 1,
-    memory: Annotated[int, typer.Option(metavar="MIB", min=4)] = 1024,
+    memory: Annotated[int, typer.Option(metavar="MIB", min=4)] = 2048,
     queue: Annotated[str | None, typer.Option(help="Job queue; the stack's first one if not given.")] = None,
     attempts: Annotated[int, typer.Option(min=1, max=10, help="Runs in all, as Batch counts them.")] = 10,
     interval: Annotated[

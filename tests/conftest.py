@@ -10,19 +10,29 @@ from pathlib import Path
 
 import pytest
 
+from localcloud.node_launcher import remove_folder
+from localcloud.stack import StackPlace
+
 PERDURE = Path(sys.executable).parent / "perdure"
 UP_SECONDS, DOWN_SECONDS = 240, 180
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[str]:
-    """Name of a running local stack, started for this session and gone after it, whatever happens in between."""
+def stack(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Name of a running local stack, started for this session and gone after it, whatever happens in between.
+
+    Its logs stay when a test failed.
+    """
     name = f"test-{os.getpid()}"
     try:
         _local("up", "--detach", "--stack", name, limit_seconds=UP_SECONDS)
         yield name
     finally:
         _local("down", "--stack", name, limit_seconds=DOWN_SECONDS)
+        place = StackPlace(name)
+        if not request.session.testsfailed:
+            remove_folder(place.folder)
+            place.lock_file.unlink()
 
 
 def _local(*arguments: str, limit_seconds: float) -> None:

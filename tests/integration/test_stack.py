@@ -16,6 +16,7 @@ import pytest
 from localcloud.cgroups import Cgroup, hierarchies
 from localcloud.linux import loop_devices_below, mount_table
 from localcloud.network import bridges_of
+from localcloud.node_launcher import remove_folder
 from localcloud.stack import StackPlace
 from tests.e2e.conftest import User, until
 
@@ -38,6 +39,8 @@ def place() -> Iterator[StackPlace]:
         yield place
     finally:
         perdure("local", "down", "--stack", place.name)
+        remove_folder(place.folder)
+        place.lock_file.unlink()
 
 
 def traces(place: StackPlace) -> list[str]:
