@@ -167,7 +167,11 @@ class Fleet:
             self._ec2.set_instance_state(instance_id, "shutting-down", reason)
         log.info("power loss of %s (%s)", instance_id, reason[1])
         if handle is not None:
-            self._kill(handle)
+            try:
+                self._kill(handle)
+            except Exception:
+                # AWS would take the instance away all the same: Batch must hear of it, or its jobs wait for ever.
+                log.exception("%s did not end cleanly", instance_id)
         node.imds.close()
         if self._closing:
             return True

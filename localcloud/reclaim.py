@@ -10,6 +10,7 @@ import itertools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -98,7 +99,7 @@ class Reclaims:
             raise Refused(400, f"There is no zone {request.to_zone}; there are {', '.join(self._config.zones)}.")
         with self._lock:
             node = self._find(request)
-            if any(each.node == node.instance_id for each in self._all.values()):
+            if any(each.node == node.instance_id and not each.done.is_set() for each in self._all.values()):
                 raise Refused(409, f"Node {node.instance_id} is being reclaimed already.")
             jobs = self._engine.containers_on(node.instance_id)
             reclaim = Reclaim(f"r-{next(self._numbers)}", node.instance_id, jobs)
@@ -176,7 +177,7 @@ class Reclaims:
             self._note(reclaim, "handed over")
         return reclaim.ended_early
 
-    def _wait_until(self, condition: Any, seconds: float = float("inf")) -> bool:
+    def _wait_until(self, condition: Callable[[], bool], seconds: float = float("inf")) -> bool:
         deadline = time.monotonic() + seconds
         while not self._stopping.is_set():
             if condition():
