@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,9 @@ def chain_reference(links: int, mebibytes: int = 8) -> str:
 
 
 @pytest.fixture(scope="session")
-def user(stack: str) -> User:
+def user(stack: str) -> Iterator[User]:
     """A user of the session's stack."""
-    return User(stack)
+    user = User(stack)
+    yield user
+    user.api.close()
+    user.cloud.close()

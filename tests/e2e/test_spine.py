@@ -128,7 +128,7 @@ def test_a_traced_process_cannot_be_frozen_but_runs_on(user: User) -> None:
 
 def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     links = 400
-    job_id = user.chain(links, mebibytes=512, options=("--interval", "0"))
+    job_id = user.chain(links, mebibytes=512, options=("--interval", "0", "--memory", "2048"))
     running(user, job_id)
     node = user.node_init(job_id)
     asked = threading.Thread(target=lambda: user.run("local", "checkpoint", "--job", job_id, status=None))
@@ -179,7 +179,7 @@ def test_temporal_is_away_for_several_intervals_and_the_whole_notice(user: User)
 
 def test_the_second_node_dies_while_it_restores(user: User) -> None:
     links = 300
-    job_id = user.chain(links, mebibytes=700, options=("--interval", "0"))
+    job_id = user.chain(links, mebibytes=700, options=("--interval", "0", "--memory", "2048"))
     running(user, job_id)
     user.reclaim("--job", job_id)
     first = user.placed(job_id)["zones"][0]

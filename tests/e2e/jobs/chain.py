@@ -14,7 +14,10 @@ links, pause, mebibytes = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 volume = os.environ.get("PERDURE_VOLUME_PATH", "/srv")
 token = uuid.uuid4().hex
 print("token", token, file=sys.stderr, flush=True)
-memory = bytearray(hashlib.shake_256(b"memory").digest(1 << 20) * mebibytes)
+memory = bytearray(mebibytes << 20)
+block = hashlib.shake_256(b"memory").digest(1 << 20)
+for mebibyte in range(mebibytes):
+    memory[mebibyte << 20 : (mebibyte + 1) << 20] = block
 link = b"seed"
 with open("/srv/chain.log", "a") as log:
     for number in range(links):
