@@ -70,7 +70,14 @@ class Agent:
         self._starter = Starter(self._node, self._jobs, planner, self._endings, self._reporter)
         self._starter.on_started = self._started
         self._rhythm = Rhythm(
-            self._node, self._jobs, self._checkpoints, self._endings, self._reporter, self._spool, client
+            self._node,
+            self._jobs,
+            self._checkpoints,
+            self._endings,
+            self._hand_overs,
+            self._reporter,
+            self._spool,
+            client,
         )
         self._activities = AgentActivities(self._jobs, self._checkpoints, self._hand_overs)
         self._socket = RuntimeSocket(settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits)
@@ -87,13 +94,15 @@ class Agent:
         }
 
     async def run(self) -> None:
-        """Until cancelled. What an earlier agent left is thawed and taken over before anything else."""
+        """Until cancelled. What an earlier agent left is taken over beside everything else: a dump that lost its agent
+        may take a while to end, and nobody should wait for it."""
         await asyncio.to_thread(self._node.remember)
         await asyncio.to_thread(self._spool.load)
-        for job in await asyncio.to_thread(self._jobs.load):
-            await self._take_over(job)
+        left = await asyncio.to_thread(self._jobs.load)
         try:
             async with asyncio.TaskGroup() as parts:
+                for job in left:
+                    parts.create_task(self._take_over(job))
                 for name, part in (
                     ("runtime socket", self._socket.serve),
                     ("interruption watcher", self._watch),
@@ -186,6 +195,13 @@ class Agent:
             job.heard = asyncio.get_running_loop().time()
 
     async def _take_over(self, job: ProtectedJob) -> None:
+        try:
+            await self._go_on_with(job)
+        except Exception:
+            # One container's fault must not keep the agent from serving the others.
+            log.exception("a container was not taken over", container=job.record.container_id[:12])
+
+    async def _go_on_with(self, job: ProtectedJob) -> None:
         """A container of our predecessor: thawed, swept, watched, and its story continued."""
         record = job.record
         started, stands = job.mark("started"), job.mark("restored") or job.mark("created")
@@ -214,6 +230,7 @@ class Agent:
         if record.started_at is None:
             await self._starter.note_start(job, datetime.now(UTC))
         job.started.set()
+        self._started(job)
 
     async def _thaw(self, job: ProtectedJob) -> None:
         try:

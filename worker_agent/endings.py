@@ -24,6 +24,7 @@ _STARTED_NEWS = 3.0
 _DELETE_PATIENCE = 20.0
 """Seconds between a container's exit and its deletion by the container engine; then we let go by ourselves."""
 _BETWEEN_TRIES = 2.0
+_POLL = 0.25
 
 
 class Endings:
@@ -65,17 +66,22 @@ class Endings:
         if not job.record.ending:
             await measure(job)
             await self._reporter.report(job, ReportKind.EXITED, max_rootfs_bytes=job.record.max_rootfs_bytes)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DELETE_PATIENCE):
-                await job.released.wait()
-        await self.let_go(job)
+        end = asyncio.get_running_loop().time() + _DELETE_PATIENCE
+        while job.container.runc_folder.exists() and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(_POLL)
+        if job.container.runc_folder.exists():
+            await self.let_go(job)
+        else:
+            # Deleted; and nobody may have told us, because we were not there.
+            await self.deleted(job)
 
     async def deleted(self, job: ProtectedJob) -> None:
         """The container engine has deleted the container: let go of everything, then forget it."""
         job.gone.set()
         await self.let_go(job)
-        if self._jobs.get(job.record.container_id) is job:
-            await asyncio.to_thread(self._jobs.forget, job)
+        async with job.lock:
+            if self._jobs.get(job.record.container_id) is job:
+                await asyncio.to_thread(self._jobs.forget, job)
 
     async def let_go(self, job: ProtectedJob) -> None:
         """Until nothing of the container is mounted here any more, however often that must be tried."""

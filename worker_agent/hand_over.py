@@ -37,6 +37,8 @@ _LAST_TRY = 15.0
 """Seconds that must be left for another try after a failed final checkpoint."""
 _MOST_TRIES = 5
 _BETWEEN_TRIES = 2.0
+_OVERSTAYED = 180.0
+"""Seconds after the deadline at which an instance that still lives will not go."""
 _CONTACT = 3.0
 """Seconds after the commit in which Temporal must have been heard of, else the job stays frozen."""
 
@@ -67,6 +69,8 @@ class HandOvers:
         self._node.interrupt(notice)
         for job in self._jobs:
             if job.runs:
+                if job.final is not None and job.final.done() and job.record.final is None:
+                    job.final = None  # it failed on an earlier notice: this one is a new chance
                 self.start(job)
         self.tell(notice)
 
@@ -104,6 +108,21 @@ class HandOvers:
             await self._hand_over(job, wish)
         record = job.record
         return CheckpointOutcome(checkpoint=record.final, failure=job.failure, handed_over=record.handed_over)
+
+    async def let_run_again(self, job: ProtectedJob) -> None:
+        """The instance was to go and did not: a job that stands frozen for it would never end."""
+        async with job.lock:
+            if job.record.handed_over is HandOver.STAY_FROZEN and not job.gone.is_set() and not job.record.lapsed:
+                await thaw(job.container)
+                job.note(lapsed=True)
+                reason = "The instance was announced to go, but still lives: the job was thawed and runs on."
+                await self._reporter.remark(job, reason, "error")
+
+    def overstayed(self, job: ProtectedJob) -> bool:
+        """Does the job stand frozen although its instance should be gone for long?"""
+        record = job.record
+        frozen = record.handed_over is HandOver.STAY_FROZEN and not record.lapsed and not job.gone.is_set()
+        return frozen and self._node.notice is not None and self._left() < -_OVERSTAYED
 
     def _left(self) -> float:
         notice = self._node.notice

@@ -68,6 +68,8 @@ class ContainerRecord(Frozen):
     ending: bool = False
     """We end this container ourselves: its exit is not the job's."""
     handed_over: HandOver | None = None
+    lapsed: bool = False
+    """It stood frozen for an instance that did not go after all, and was thawed."""
 
 
 class ProtectedJob:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
@@ -17,6 +19,7 @@ from perdure.domain.jobs import Job
 from worker_agent import engine
 from worker_agent.checkpointing import Checkpoints
 from worker_agent.endings import Endings
+from worker_agent.hand_over import HandOvers
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
 from worker_agent.spool import Spool
@@ -41,6 +44,7 @@ class Rhythm:
         jobs: ProtectedJobs,
         checkpoints: Checkpoints,
         endings: Endings,
+        hand_overs: HandOvers,
         reporter: Reporter,
         spool: Spool,
         client: Client,
@@ -49,6 +53,7 @@ class Rhythm:
         self._jobs = jobs
         self._checkpoints = checkpoints
         self._endings = endings
+        self._hand_overs = hand_overs
         self._reporter = reporter
         self._spool = spool
         self._client = client
@@ -67,12 +72,14 @@ class Rhythm:
                     continue
                 if job.runs and job.final is None and (_overdue(job) or room):
                     self._begin(name, self._look_after(job))
+                elif self._hand_overs.overstayed(job):
+                    self._begin(name, self._hand_overs.let_run_again(job))
                 elif self._abandoned(job):
                     self._begin(name, self._give_up(job))
             await asyncio.sleep(_TICK)
 
-    def _begin(self, name: str, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._busy[name] = task
         task.add_done_callback(lambda done: self._end(name, done))
 

@@ -1,0 +1,322 @@
+"""The agent as a process, with the real runtime, engine and Temporal; only the job's workflow is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from perdure.contracts.node import FinalCheckpointRequest
+from perdure.contracts.protection import ReportKind, Verdict
+from perdure.domain.nodes import Notice, NoticeKind
+from perdure.domain.retries import HandOver
+from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, until
+
+pytestmark = pytest.mark.criu
+
+COUNT = """
+i=0
+while [ $i -lt {lines} ]; do
+    echo "line $i"; echo "line $i" >> /log; echo "line $i" >> "$PERDURE_VOLUME_PATH/log"
+    i=$((i+1)); sleep 0.05
+done
+echo done >&2
+exit 7
+"""
+BIG = """exec python3 -c "
+import os, time
+memory = os.urandom(1 << 20) * 300
+for number in range({lines}):
+    print('line', number, flush=True)
+    time.sleep(.05)
+"
+"""
+TRACED = """python3 -c "
+import ctypes, os, time
+PTRACE_TRACEME = 0
+if os.fork() == 0:
+    ctypes.CDLL(None).ptrace(PTRACE_TRACEME, 0, 0, 0)
+time.sleep(3)
+"
+exit 5
+"""
+
+
+@pytest.fixture
+async def home() -> AsyncIterator[Bed]:
+    async with bed() as made:
+        yield made
+
+
+def lines(count: int) -> list[str]:
+    return [f"line {number}" for number in range(count)]
+
+
+async def ended(home: Bed, node: Node, launched: Launched) -> None:
+    """The container engine deletes the container; the agent lets go of everything."""
+    await node.delete(launched)
+    await until(lambda: not any(word in node.mounted() for word in (" xfs ", "state/jobs")), "all unmounted")
+    assert not node.path(node.folder / "run/containers" / launched.id).exists()
+
+
+async def test_a_container_from_its_start_to_its_end(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=60), home.plan())
+    started = await home.report(ReportKind.STARTED)
+    assert (started.epoch, started.restored_from, started.found) == (1, None, [])
+    assert {"waited", "attached"} <= set(started.phases)
+    await launched.more_lines(5)
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is not None, outcome.failure
+    reported = await home.report(ReportKind.CHECKPOINT)
+    assert reported.checkpoint == outcome.checkpoint
+    assert reported.max_rootfs_bytes
+    assert await launched.exit_code() == 7
+    await home.report(ReportKind.EXITED)
+    await ended(home, node, launched)
+    assert launched.lines() == lines(60)
+    assert launched.output("stderr") == "done\n"
+
+
+async def test_asked_twice_for_the_same_checkpoint_there_is_one(home: Bed) -> None:
+    node = await home.new_node()
+    await home.launch(node, COUNT.format(lines=1000), home.plan())
+    await home.report(ReportKind.STARTED)
+    first, second = await asyncio.gather(home.checkpoint(node), home.checkpoint(node))
+    assert first.checkpoint is not None
+    assert first == second
+    assert len(await home.reports(ReportKind.CHECKPOINT)) == 1
+
+
+async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=120), home.plan())
+    await launched.more_lines(20)
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is not None, outcome.failure
+    await launched.more_lines(10)
+    home.lose(node, launched)
+    node = await home.new_node()
+    again = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE), attempt=2)
+    started = await home.report(ReportKind.STARTED, 2)
+    assert (started.epoch, started.restored_from, started.rungs) == (2, outcome.checkpoint.number, [])
+    assert [one.number for one in started.found] == [outcome.checkpoint.number]
+    assert await again.exit_code() == 7
+    root = home.job_root(node)
+    for written in (root / "log/stdout", root / "layer/upper/log", root / "data/log"):
+        assert written.read_text().splitlines() == lines(120), written
+    await ended(home, node, again)
+
+
+async def test_a_damaged_checkpoint_is_a_rung_and_the_one_before_it_is_restored(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=150), home.plan())
+    numbers = []
+    for _ in range(2):
+        await launched.more_lines(10)
+        outcome = await home.checkpoint(node)
+        assert outcome.checkpoint is not None, outcome.failure
+        numbers.append(outcome.checkpoint.number)
+    image = max(
+        (home.job_root(node) / f"checkpoints/{numbers[1]}/images").iterdir(), key=lambda one: one.stat().st_size
+    )
+    with open(image, "r+b") as file:
+        file.seek(image.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+        os.fsync(file.fileno())
+    home.lose(node, launched)
+    node = await home.new_node()
+    again = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE), attempt=2)
+    started = await home.report(ReportKind.STARTED, 2)
+    assert started.restored_from == numbers[0]
+    assert [(rung.number, rung.node_fault) for rung in started.rungs] == [(numbers[1], False)]
+    assert await again.exit_code() == 7
+    assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
+
+
+async def test_with_nothing_to_restore_it_starts_clean(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=10), home.plan(Verdict.RESTORE), attempt=2)
+    started = await home.report(ReportKind.STARTED)
+    assert (started.restored_from, started.rungs) == (None, [])
+    assert await launched.exit_code() == 7
+    assert launched.lines() == lines(10)
+
+
+async def test_an_agent_killed_in_the_middle_of_a_dump(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, BIG.format(lines=400), home.plan())
+    await launched.more_lines(5)
+    asking = asyncio.create_task(home.checkpoint(node))
+    checkpoints = home.job_root(node) / "checkpoints"
+    await until(lambda: frozen(f"{home.cgroup}/{launched.id}") and any(checkpoints.glob("*/images/*")), "a dump")
+    node.kill_agent()
+    asking.cancel()
+    await node.start_agent()
+    remark = await home.report(ReportKind.REMARK)
+    assert remark.epoch == 1
+    await launched.more_lines(5)
+    assert list(checkpoints.glob("[0-9]*")) == [], "the torn checkpoint is gone"
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is not None, outcome.failure
+    assert await launched.exit_code() == 0
+    await home.report(ReportKind.EXITED)
+    assert launched.lines() == lines(400)
+    await ended(home, node, launched)
+
+
+async def test_a_job_that_ends_while_there_is_no_agent(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=20), home.plan())
+    await home.report(ReportKind.STARTED)
+    node.kill_agent()
+    assert await launched.exit_code() == 7
+    await node.delete(launched)
+    await node.start_agent()
+    await home.report(ReportKind.EXITED)
+    await until(lambda: "state/jobs" not in node.mounted(), "all unmounted", 90)
+    assert launched.lines() == lines(20)
+
+
+def notify(node: Node, seconds: float = 60) -> None:
+    when = datetime.now(UTC) + timedelta(seconds=seconds)
+    node.imds.give_notice(when)
+
+
+async def test_on_a_notice_the_job_is_saved_and_its_container_ended(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=1000), home.plan(hand_over=HandOver.END_CONTAINER))
+    await launched.more_lines(10)
+    notify(node)
+    handed = await home.report(ReportKind.HANDED_OVER)
+    assert handed.hand_over is HandOver.END_CONTAINER
+    assert handed.checkpoint is not None
+    assert {"ended", "unmounted"} <= set(handed.phases)
+    assert "state/jobs" not in node.mounted()
+    assert await launched.exit_code() == -9
+    assert await home.workflow.query("heard_notices")
+    await node.delete(launched)
+    assert await home.reports(ReportKind.EXITED) == [], "we ended it: its exit is not the job's"
+    home.lose(node, launched)
+    node = await home.new_node()
+    await home.launch(node, "exit 9", home.plan(Verdict.RESTORE), attempt=2)
+    started = await home.report(ReportKind.STARTED, 2)
+    assert started.restored_from == handed.checkpoint.number
+
+
+async def test_without_temporal_the_job_is_saved_and_stays_frozen(home: Bed) -> None:
+    node = await home.new_node()
+    plan = home.plan(interval=1.0, hand_over=HandOver.END_CONTAINER)
+    launched = await home.launch(node, COUNT.format(lines=1000), plan)
+    await home.report(ReportKind.STARTED)
+    home.temporal.kill()
+    spool = node.path(node.folder / "state/spool")
+    await until(lambda: "checkpoint is overdue" in node.agent_log(), "an overdue checkpoint")
+    notify(node)
+    await until(lambda: any("handed over" in path.read_text() for path in spool.glob("*.json")), "a spooled hand-over")
+    assert frozen(f"{home.cgroup}/{launched.id}")
+    written = len(launched.lines())
+    await home.temporal.start()
+    handed = await home.report(ReportKind.HANDED_OVER)
+    assert handed.hand_over is HandOver.STAY_FROZEN
+    kinds = [report.kind for report in await home.reports()]
+    assert kinds[0] is ReportKind.STARTED and kinds[-1] is ReportKind.HANDED_OVER
+    assert ReportKind.CHECKPOINT in kinds[:-1]
+    assert len(launched.lines()) == written
+
+
+async def test_with_no_attempt_left_the_job_is_saved_and_uses_its_last_seconds(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=60), home.plan(hand_over=HandOver.KEEP_ONLY))
+    await launched.more_lines(5)
+    notify(node)
+    handed = await home.report(ReportKind.HANDED_OVER)
+    assert handed.hand_over is HandOver.KEEP_ONLY
+    assert await launched.exit_code() == 7
+    await ended(home, node, launched)
+    assert launched.lines() == lines(60)
+
+
+async def test_the_workflow_may_ask_for_another_way_while_the_job_stays_frozen(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=1000), home.plan(hand_over=HandOver.STAY_FROZEN))
+    await launched.more_lines(5)
+    notify(node)
+    assert (await home.report(ReportKind.HANDED_OVER)).hand_over is HandOver.STAY_FROZEN
+    notice = Notice(
+        notice_id="n", kind=NoticeKind.INTERRUPTION, instance_id=node.instance_id, seen_at=datetime.now(UTC)
+    )
+    final = FinalCheckpointRequest(
+        job_id=home.job_id, epoch=home.epoch, notice=notice, hand_over=HandOver.END_CONTAINER
+    )
+    outcome = await home.ask(node, None, final)
+    assert outcome.handed_over is HandOver.END_CONTAINER
+    assert outcome.checkpoint is not None
+    assert await launched.exit_code() == -9
+
+
+async def test_a_container_with_a_mount_that_nobody_declared_runs_unprotected(home: Bed) -> None:
+    node = await home.new_node()
+    launched = node.container("echo hello", home.cgroup, AWS_BATCH_JOB_ID=home.job_id)
+    home.containers.append((node, launched))
+    path = launched.bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["mounts"].append({"destination": "/mnt", "type": "bind", "source": "/var/tmp", "options": ["rbind", "rw"]})
+    path.write_text(json.dumps(config))
+    assert await node.create(launched)
+    await node.start(launched)
+    assert await launched.exit_code() == 0
+    remark = await home.report(ReportKind.REMARK)
+    assert remark.epoch == 0
+    assert "/mnt" in remark.reason
+    assert json.loads(path.read_text()) == config
+    await ended(home, node, launched)
+
+
+async def test_without_agent_a_first_attempt_runs_and_people_hear_of_it(home: Bed) -> None:
+    node = await home.new_node()
+    node.kill_agent()
+    launched = await home.launch(node, "echo hello", None)
+    assert await launched.exit_code() == 0
+    assert launched.lines() == ["hello"]
+    await node.start_agent()
+    remark = await home.report(ReportKind.REMARK)
+    assert remark.epoch == 0
+    assert "unprotected" in remark.reason
+
+
+async def test_without_a_plan_a_first_attempt_waits_only_as_long_as_the_start_time_out_allows(home: Bed) -> None:
+    node = await home.new_node(start_timeout=28.0)
+    begun = time.monotonic()
+    launched = await home.launch(node, "echo hello", None)  # the scripted workflow says WAIT for ever
+    assert time.monotonic() - begun >= 2.5
+    assert await launched.exit_code() == 0
+    assert "runs unprotected" in (await home.report(ReportKind.REMARK)).reason
+
+
+async def test_a_volume_that_never_comes_does_not_stop_a_first_attempt(home: Bed) -> None:
+    node = await home.new_node()
+    plan = home.plan(volume_id="vol-../../etc")
+    launched = await home.launch(node, "echo hello", plan)
+    assert await launched.exit_code() == 0
+    remark = await home.report(ReportKind.REMARK)
+    assert "is not the id of an EBS volume" in remark.reason
+
+
+async def test_a_job_that_cannot_be_frozen_runs_on_and_people_hear_why(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, TRACED, home.plan())
+    await home.report(ReportKind.STARTED)
+    await asyncio.sleep(0.5)
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is None
+    failed = await home.report(ReportKind.CHECKPOINT_FAILED)
+    assert "traced" in failed.reason
+    assert await launched.exit_code() == 5
