@@ -115,7 +115,7 @@ def submit(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Submit a Batch job; prints its id. Reclaims are retried, nothing else is."""
-    from localcloud.client import JobRequest, parse_mount, parse_variable
+    from localcloud.job_request import JobRequest, parse_mount, parse_variable
 
     environment = dict(parse_variable(text) for text in env or [])
     if interval is not None:

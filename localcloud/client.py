@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from localcloud.job_request import JobRequest, container_properties, definition_name, retry_strategy
 from localcloud.stack import StackPlace, StackState, ready_state
 from perdure.domain.errors import CheckpointFailed, ConfigurationInvalid, StackError, UnknownJob, UnknownNode
 
 if TYPE_CHECKING:
     from mypy_boto3_batch import BatchClient
-    from mypy_boto3_batch.type_defs import ContainerPropertiesTypeDef, RetryStrategyTypeDef
     from mypy_boto3_logs import CloudWatchLogsClient
 
 FINISHED = {"SUCCEEDED", "FAILED"}
@@ -26,20 +23,6 @@ SETTLE_SECONDS = 30.0
 """How long after Batch's end of a job Perdure's own books are given to close."""
 CHECKPOINT_LIMIT_SECONDS = 300.0
 CREDENTIALS = {"aws_access_key_id": "perdure", "aws_secret_access_key": "perdure"}
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """A job as `submit` takes it. `mounts`: (host path, container path)."""
-
-    command: list[str]
-    name: str = "job"
-    vcpus: int = 1
-    memory_mib: int = 512
-    queue: str | None = None
-    attempts: int = 10
-    environment: Mapping[str, str] = field(default_factory=dict)
-    mounts: list[tuple[str, str]] = field(default_factory=list)
 
 
 class StackClient:
@@ -53,6 +36,12 @@ class StackClient:
     def of(cls, place: StackPlace) -> StackClient:
         """The running stack at that place. Raises StackMissing."""
         return cls(ready_state(place))
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._http.close()
+        for service in {"batch", "logs"} & self.__dict__.keys():  # those that were used
+            getattr(self, service).close()
 
     @functools.cached_property
     def batch(self) -> BatchClient:
@@ -236,64 +225,6 @@ class _AwsErrors:
             raise ConfigurationInvalid(" ".join(str(problem).split())) from problem
         if isinstance(problem, BotoCoreError):
             raise StackError(f"stack {self._stack!r} does not answer: {problem}") from problem
-
-
-def container_properties(job: JobRequest) -> ContainerPropertiesTypeDef:
-    """The job as RegisterJobDefinition takes it; its mounts are host volumes."""
-    names = [f"mount{number}" for number in range(len(job.mounts))]
-    return {
-        "image": "localhost/machine",  # localcloud runs every job over the machine's own root
-        "command": job.command,
-        "resourceRequirements": [
-            {"type": "VCPU", "value": str(job.vcpus)},
-            {"type": "MEMORY", "value": str(job.memory_mib)},
-        ],
-        "environment": [{"name": name, "value": value} for name, value in job.environment.items()],
-        "volumes": [
-            {"name": name, "host": {"sourcePath": source}} for name, (source, _) in zip(names, job.mounts, strict=True)
-        ],
-        "mountPoints": [
-            {"sourceVolume": name, "containerPath": destination, "readOnly": False}
-            for name, (_, destination) in zip(names, job.mounts, strict=True)
-        ],
-    }
-
-
-def retry_strategy(attempts: int) -> RetryStrategyTypeDef:
-    """Reclaims and containers that Perdure ended are tried again; nothing else is.
-
-    Rules are tried in order, the conditions of one are ANDed; out of memory is 137 too, so it comes first.
-    """
-    return {
-        "attempts": attempts,
-        "evaluateOnExit": [
-            {"onReason": "OutOfMemory*", "action": "EXIT"},
-            {"onStatusReason": "Host EC2*", "action": "RETRY"},
-            {"onExitCode": "137", "action": "RETRY"},
-            {"onReason": "*", "action": "EXIT"},
-        ],
-    }
-
-
-def definition_name(job_name: str) -> str:
-    """A job definition's name for the job: letters, digits, '-' and '_', 1 to 128 characters."""
-    return "local-" + re.sub(r"[^A-Za-z0-9_-]", "-", job_name)[:100]
-
-
-def parse_mount(text: str) -> tuple[str, str]:
-    """`HOST:CONTAINER`, both absolute. Raises ConfigurationInvalid."""
-    source, colon, destination = text.partition(":")
-    if not colon or not all(PurePosixPath(path).is_absolute() for path in (source, destination)):
-        raise ConfigurationInvalid(f"--mount {text!r} is not HOST:CONTAINER with two absolute paths")
-    return source, destination
-
-
-def parse_variable(text: str) -> tuple[str, str]:
-    """`NAME=VALUE`; the value may be anything. Raises ConfigurationInvalid."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ConfigurationInvalid(f"--env {text[:60]!r} is not NAME=VALUE")
-    return name, value
 
 
 def _sentence(answer: httpx.Response) -> str:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 
 import httpx
@@ -34,12 +32,12 @@ from localcloud.relay import start_relay
 from localcloud.stack import SUPERVISOR_LOG, StackPhase, StackPlace, StackState, claimed, write_state
 from localcloud.sweep import sweep
 from localcloud.temporal import TEMPORAL_PORT, prepare_temporal, wait_for_worker
+from localcloud.waiting import POLL_SECONDS, first_of, free_port, until, until_answers
 from perdure.domain.errors import StackError
 
 log = logging.getLogger(__name__)
 
 START_LIMIT_SECONDS = 180.0
-POLL_SECONDS = 0.1
 STOP_GRACE_SECONDS = {"api": 5.0, "control": 5.0, "cloud": 30.0, "temporal": 1.0}
 """Temporal takes longer to stop than is worth waiting for: its database is deleted with the stack."""
 AWS_PORT = 4566
@@ -64,11 +62,11 @@ class Supervisor:
         """Start, serve until `stop` is set, stop. Raises StackError when a part does not serve or the cloud is lost."""
         self._save()
         try:
-            await _first_of(self._start(), stop, self._lost)
+            await first_of(self._start(), stop, self._lost)
             if not stop.is_set() and not self._lost.is_set():
                 self._state.phase = StackPhase.READY
                 self._tell("ready")
-                await _first_of(asyncio.Event().wait(), stop, self._lost)
+                await first_of(asyncio.Event().wait(), stop, self._lost)
             if self._lost.is_set():
                 raise StackError(f"the cloud ended, and all instances with it; {self._place.logs}/cloud.log says why")
         finally:
@@ -91,12 +89,12 @@ class Supervisor:
         cloud_ready = await self._start_cloud(subnet)
         await self._start_control()
         api_url = await self._start_api()
-        await self._within("the cloud", "cloud.log", _until(cloud_ready.exists))
+        await self._within("the cloud", "cloud.log", until(cloud_ready.exists))
         self._tell(f"AWS serves at {self._state.aws_endpoint_url}")
         address, namespace = str(self._state.temporal_address), self._state.temporal_namespace
         await self._within("the control worker", "control.log", wait_for_worker(address, namespace))
         self._tell("control worker serves")
-        await self._within("the API", "api.log", _until_answers(f"{api_url}/api/v1/health"))
+        await self._within("the API", "api.log", until_answers(f"{api_url}/api/v1/health"))
         self._state.api_url = api_url
         self._tell(f"API serves at {api_url}")
         await self._wait_for_nodes()
@@ -240,13 +238,6 @@ class Supervisor:
         write_state(self._place, self._state)
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _clear_logs(folder: Path) -> None:
     """Yesterday's logs go, today's supervisor.log stays: we are writing it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -271,34 +262,6 @@ def _base_environment() -> dict[str, str]:
 def _our_variables() -> dict[str, str]:
     """PERDURE_* of whoever started the stack: how one tunes the agents and servers of a local stack."""
     return {name: value for name, value in os.environ.items() if name.startswith("PERDURE_")}
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(POLL_SECONDS)
-
-
-async def _until_answers(url: str) -> None:
-    async with httpx.AsyncClient(timeout=5) as client:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if (await client.get(url)).status_code == 200:
-                    return
-            await asyncio.sleep(POLL_SECONDS)
-
-
-async def _first_of(work: Awaitable[object], *events: asyncio.Event) -> None:
-    """Do the work until it is done or an event is set, whichever comes first. Raises what the work raises."""
-    doing = asyncio.ensure_future(work)
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait([doing, *waiting], return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            doing.result()
-    finally:
-        for task in (doing, *waiting):
-            task.cancel()
-        await asyncio.gather(doing, *waiting, return_exceptions=True)
 
 
 async def _serve(place: StackPlace, external_temporal: str | None, namespace: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcloud.cli import checked_interval
-from localcloud.client import (
+from localcloud.job_request import (
     JobRequest,
     container_properties,
     definition_name,
