@@ -18,7 +18,7 @@ from localcloud.demo.stack_user import Look
 from localcloud.demo.verdict import Verdict
 
 PHASES = ("frozen", "dumped", "detached", "waited", "attached", "restored")
-PICTURE_WIDTH = 72
+PICTURE_WIDTH = 56
 REDRAWS_PER_SECOND = 4
 
 
@@ -95,7 +95,7 @@ def _style(seen: Look) -> str:
 
 
 def report(verdict: Verdict, page: dict[str, Any], title: str) -> RenderableType:
-    """One job's timeline: a picture of its life, a line per reclaim, what did not hold."""
+    """One job's timeline: a picture of its life, a column per reclaim, what did not hold."""
     seen = verdict.outcome
     parts: list[RenderableType] = [Text(f"\n{seen.name}: {title}", style="bold"), Text(seen.job_id, style="dim")]
     drawn = picture(page)
@@ -104,37 +104,38 @@ def report(verdict: Verdict, page: dict[str, Any], title: str) -> RenderableType
     parts.append(_outages(verdict))
     parts += [Text(f"✗ {problem}", style="red") for problem in verdict.problems]
     if verdict.ok:
-        redone = f"{verdict.work_lost_seconds:.1f} s of work redone"
-        kept = f"{seen.protections} reclaims survived, output identical, {redone}"
-        parts.append(Text(f"✓ {kept}", style="green"))
+        kept = f"{seen.protections} reclaims survived, output identical, "
+        parts.append(Text(f"✓ {kept}{_seconds(verdict.work_lost_seconds)} s of work done again", style="green"))
     return Group(*parts)
 
 
 def _outages(verdict: Verdict) -> Table:
-    """Seconds of each phase of each outage."""
+    """A column for each reclaim: seconds of each phase, of the outage in all, and of work done again."""
     seen = verdict.outcome
-    table = Table(box=None, pad_edge=False)
-    for column in ("reclaim", "from → to"):
-        table.add_column(column, header_style="dim")
-    for column in (*PHASES, "outage", "redone"):
-        table.add_column(column, justify="right", header_style="dim")
-    table.add_column("went on from", header_style="dim")
+    outages = seen.outages
     kinds = {sighting.epoch: str(sighting.kind) for sighting in seen.sightings}
-    moves = zip(seen.zones, seen.zones[1:], strict=False)
-    for outage, (before, after) in zip(seen.outages, moves, strict=False):
-        table.add_row(
-            kinds.get(outage.epoch, outage.kind),
-            f"{before} → {after}",
-            *(_seconds(outage.phases.get(phase)) for phase in PHASES),
-            _seconds(outage.seconds),
-            _seconds(outage.work_lost_seconds),
-            "a clean start" if outage.restored_from is None else f"checkpoint {outage.restored_from}",
-        )
+    moves = [f"{before} → {after}" for before, after in zip(seen.zones, seen.zones[1:], strict=False)]
+    moves += [""] * (len(outages) - len(moves))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    for _ in outages:
+        table.add_column(justify="right")
+    table.add_row("reclaim", *(kinds.get(outage.epoch, outage.kind) for outage in outages))
+    table.add_row("zone", *moves[: len(outages)])
+    for phase in PHASES:
+        table.add_row(phase, *(_seconds(outage.phases.get(phase)) for outage in outages))
+    table.add_row("outage, seconds", *(_seconds(outage.seconds) for outage in outages), style="bold")
+    table.add_row("work done again", *(_seconds(outage.work_lost_seconds) for outage in outages))
+    table.add_row("went on from", *(_from(outage.restored_from) for outage in outages))
     return table
 
 
 def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
+    return "" if value is None else f"{value:.2f}"
+
+
+def _from(number: int | None) -> str:
+    return "a clean start" if number is None else f"checkpoint {number}"
 
 
 def picture(page: dict[str, Any]) -> str:
@@ -154,7 +155,7 @@ def picture(page: dict[str, Any]) -> str:
             ]
             for place in range(max(0, places[0]), min(PICTURE_WIDTH, max(places[1], places[0] + 1))):
                 cells[place] = "·"
-    return f"{''.join(cells)}  {width:.0f} s, · stood still"
+    return f"{''.join(cells)}  {width:.0f} s, ··· still"
 
 
 def _instant(text: str) -> datetime:

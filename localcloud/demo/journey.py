@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -54,7 +53,9 @@ class Journey:
                 self._tell(self.job.name, f"ended before its reclaim ({planned.kind}) could come")
                 break
         self._until(lambda seen: seen.finished, "its end")
-        return self._collect(folder)
+        found = collect(self._user, self.job, self._job_id, self._sightings, folder)
+        self._show(self.job.name, self._user.look(self._job_id))  # Perdure has closed its books by now
+        return found
 
     def _reclaim_when_ready(self, planned: PlannedReclaim) -> bool:
         """False when the job was finished first."""
@@ -107,23 +108,25 @@ class Journey:
             self._stop.wait(LOOK_SECONDS)
         raise Stopped("the demo was stopped")
 
-    def _collect(self, folder: Path) -> tuple[Outcome, Evidence]:
-        summary = self._user.summary(self._job_id)
-        evidence = self._user.evidence(self.job, self._job_id, folder)
-        outcome = Outcome(
-            name=self.job.name,
-            job_id=self._job_id,
-            batch_status=summary.get("status") or "UNKNOWN",
-            exit_code=summary.get("exit_code"),
-            attempts=summary.get("attempts") or 0,
-            protections=summary.get("protections") or 0,
-            zones=summary.get("zones") or [],
-            tokens=tokens(evidence.stdout),
-            sightings=self._sightings,
-            checkpoints=self._user.checkpoints(self._job_id),
-            outages=self._user.outages(self._job_id),
-            differences=[],
-        )
-        with contextlib.suppress(StackError):
-            self._show(self.job.name, self._user.look(self._job_id))
-        return outcome, evidence
+
+def collect(
+    user: StackUser, job: DemoJob, job_id: str, sightings: list[Sighting], folder: Path
+) -> tuple[Outcome, Evidence]:
+    """What is known of a finished job, its outputs not yet compared, and what it left, fetched into `folder`."""
+    summary = user.summary(job_id)
+    evidence = user.evidence(job, job_id, folder)
+    outcome = Outcome(
+        name=job.name,
+        job_id=job_id,
+        batch_status=summary.get("status") or "UNKNOWN",
+        exit_code=summary.get("exit_code"),
+        attempts=summary.get("attempts") or 0,
+        protections=summary.get("protections") or 0,
+        zones=summary.get("zones") or [],
+        tokens=tokens(evidence.stdout),
+        sightings=sightings,
+        checkpoints=user.checkpoints(job_id),
+        outages=user.outages(job_id),
+        differences=[],
+    )
+    return outcome, evidence

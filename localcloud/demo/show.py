@@ -55,6 +55,7 @@ def run_demo(place: StackPlace, keep: bool, console: Console) -> list[Told]:
         except StackError as problem:  # what went wrong first is what the caller must hear
             display.tell("stack", str(problem))
         raise
+    user.close()
     if not keep:
         display.tell("stack", "stopping")
         user.down()

@@ -18,11 +18,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from localcloud.client import StackClient, retry_strategy
+from localcloud.client import StackClient
 from localcloud.demo.jobs import ENVIRONMENT, IN_A_JOB, INTERVAL, MEMORY_MIB, VCPUS, DemoJob
 from localcloud.demo.references import Evidence, tokens
 from localcloud.demo.verdict import CommittedCheckpoint, OutageFact
 from localcloud.job_files import copy_output
+from localcloud.job_request import retry_strategy
 from localcloud.stack import StackPlace
 from perdure.domain.errors import PerdureError, StackError
 
@@ -81,18 +82,26 @@ class StackUser:
 
     def up(self, tell: Callable[[str], None]) -> dict[str, Any]:
         """Start the stack; what `status --json` says of it then."""
-        self._perdure("local", "up", "--detach", tell=tell)
+        # Its last lines are the addresses, which the caller shows better.
+        self._perdure("local", "up", "--detach", tell=lambda line: tell(line) if line.startswith("✓") else None)
         status: dict[str, Any] = json.loads(self._perdure("local", "status", "--json"))
         return status
 
+    def close(self) -> None:
+        """Let go of all connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def down(self) -> None:
         """Stop the stack, whatever state it is in; not to be stopped itself."""
+        self.close()
         self._stop = threading.Event()
         self._perdure("local", "down")
 
-    def submit(self, job: DemoJob, inputs: Path) -> str:
+    def submit(self, job: DemoJob, inputs: Path, interval: str = INTERVAL) -> str:
         """Register a definition and submit the job, by boto3; its id."""
-        environment = ENVIRONMENT | {"PERDURE_CHECKPOINT_INTERVAL": INTERVAL}
+        environment = ENVIRONMENT | {"PERDURE_CHECKPOINT_INTERVAL": interval}
         batch = self.client.batch
         definition = batch.register_job_definition(
             jobDefinitionName=f"demo-{job.name}",
@@ -148,6 +157,10 @@ class StackUser:
         options = ["--to-zone", to_zone] if to_zone else []
         options += [] if notice else ["--no-notice"]
         self._perdure("local", "reclaim", "--job", job_id, *options, tell=tell, limit=RECLAIM_LIMIT_SECONDS)
+
+    def checkpoint(self, job_id: str) -> int:
+        """`perdure local checkpoint`: the number of a checkpoint taken now."""
+        return int(self._perdure("local", "checkpoint", "--job", job_id))
 
     def logs(self, job_id: str) -> tuple[bytes, bytes]:
         """`perdure local logs`: stdout and stderr as the job's owner reads them."""

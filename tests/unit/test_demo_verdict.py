@@ -240,8 +240,8 @@ def test_each_job_meets_every_kind_of_reclaim() -> None:
 def test_a_life_as_one_line() -> None:
     page = {
         "attempts": [{"started_at": at(0).isoformat()}],
-        "finished_at": at(72).isoformat(),
+        "finished_at": at(56).isoformat(),
         "outages": [{"started_at": at(18).isoformat(), "ended_at": at(36).isoformat()}],
     }
-    assert picture(page) == "━" * 18 + "·" * 18 + "━" * 36 + "  72 s, · stood still"
+    assert picture(page) == "━" * 18 + "·" * 18 + "━" * 20 + "  56 s, ··· still"
     assert picture({}) == ""
