@@ -281,7 +281,7 @@ async def test_an_agent_killed_in_a_dump_leaves_a_running_job_and_no_checkpoint(
     bed.command = chain(mebibytes=200, pause=0.06)
     running = await fresh(bed)
     running.more_lines(3)
-    for step in ("look again", "dump", "clone"):
+    for step in ("measure", "dump", "clone"):
         script = [sys.executable, "-m", engine_agent.__name__]
         agent = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         assert agent.stdin is not None and agent.stdout is not None

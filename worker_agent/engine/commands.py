@@ -7,9 +7,11 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure.domain.errors import CommandFailed, CommandTimeout
+
+T = TypeVar("T")
 
 
 async def run(
@@ -50,8 +52,9 @@ async def run(
         os.close(err)
 
 
-async def complete(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards."""
+async def complete(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards, unless
+    `work` itself failed."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -65,7 +68,7 @@ async def complete(work: Coroutine[Any, Any, None]) -> None:
             break
     if cancelled is not None and task.exception() is None:
         raise cancelled
-    task.result()
+    return task.result()
 
 
 async def _end(process: asyncio.subprocess.Process, give_up: Callable[[], None] | None, grace_seconds: float) -> None:

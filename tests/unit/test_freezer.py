@@ -1,0 +1,114 @@
+"""The freezer on real cgroups: version 1 where it is mounted, and version 2 (its core needs no controller)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from perdure.domain.errors import FreezerFailed
+from perdure.image.mounts import read_mounts
+from worker_agent.engine.freezer import Freezer
+
+pytestmark = pytest.mark.criu
+
+
+def hierarchies() -> dict[str, Path]:
+    """Mount point of a version 1 freezer and of version 2, as far as this machine has them."""
+    found = {}
+    for mount in read_mounts():
+        if mount.kind == "cgroup2" and os.access(mount.point, os.W_OK):
+            found["v2"] = Path(mount.point)
+        elif mount.kind == "cgroup" and "freezer" in mount.options.split(","):
+            found["v1"] = Path(mount.point)
+    return found
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture(params=["v1", "v2"])
+def freezer(request: pytest.FixtureRequest) -> Iterator[Freezer]:
+    top = hierarchies().get(request.param)
+    if top is None:
+        pytest.skip(f"no cgroup {request.param} freezer on this machine")
+    path = top / f"perdure-test-{secrets.token_hex(4)}"
+    (path / "below").mkdir(parents=True)
+    yield Freezer(path, unified=request.param == "v2")
+    (path / "below").rmdir()
+    path.rmdir()
+
+
+@pytest.fixture
+def counter(freezer: Freezer, tmp_path: Path) -> Iterator[Path]:
+    """Two processes, one of them in a cgroup below, that append to a file for as long as they run."""
+    line = tmp_path / "count"
+    text = f"while :; do echo x >> {line}; done"
+    processes = [subprocess.Popen(["/bin/sh", "-c", text]) for _ in range(2)]
+    (freezer.path / "cgroup.procs").write_text(str(processes[0].pid))
+    (freezer.path / "below" / "cgroup.procs").write_text(str(processes[1].pid))
+    until(line.exists)
+    yield line
+    freezer.kill()
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def freeze(freezer: Freezer) -> None:
+    if freezer.unified:
+        (freezer.path / "cgroup.freeze").write_text("1")
+        until(lambda: "frozen 1" in (freezer.path / "cgroup.events").read_text())
+    else:
+        (freezer.path / "freezer.state").write_text("FROZEN")
+        until(lambda: (freezer.path / "freezer.state").read_text() == "FROZEN\n")
+
+
+def test_thawing_lets_everything_run_again(freezer: Freezer, counter: Path) -> None:
+    assert not freezer.frozen()
+    assert len(freezer.pids()) == 2
+    freeze(freezer)
+    assert freezer.frozen()
+    freezer.thaw()
+    freezer.thaw()
+    size = counter.stat().st_size
+    until(lambda: counter.stat().st_size > size)
+
+
+async def test_what_is_killed_while_frozen_writes_nothing_more(freezer: Freezer, counter: Path) -> None:
+    freeze(freezer)
+    size = counter.stat().st_size
+    freezer.kill()
+    await freezer.wait_empty(30)
+    assert freezer.pids() == []
+    assert counter.stat().st_size == size
+
+
+async def test_one_that_stays_is_named(freezer: Freezer, counter: Path) -> None:
+    with pytest.raises(FreezerFailed, match=rf"process {freezer.pids()[0]} .* did not die within 0 s"):
+        await freezer.wait_empty(0)
+
+
+def test_a_cgroup_that_is_gone_is_not_frozen_and_thaws_quietly() -> None:
+    freezer = Freezer.of_cgroup(f"/perdure-test-{secrets.token_hex(4)}")
+    assert not freezer.exists() and not freezer.frozen() and freezer.pids() == []
+    freezer.thaw()
+    freezer.kill()
+
+
+def test_a_process_knows_its_freezer() -> None:
+    own = Freezer.of_process(os.getpid())
+    assert own.exists() and os.getpid() in own.pids()
+    with subprocess.Popen(["true"]) as done:
+        done.wait()
+        with pytest.raises(FreezerFailed, match="is gone"):
+            Freezer.of_process(done.pid)

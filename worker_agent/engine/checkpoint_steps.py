@@ -1,0 +1,252 @@
+"""The steps of a checkpoint, one small function each, on what they hand to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from perdure.domain.checkpoints import CheckpointKind, ImageFile, Manifest, StdioOffsets, droppable
+from perdure.domain.errors import CheckpointFailed, CommandFailed, NotCheckpointable, PerdureError
+from perdure.image import checksums, files
+from perdure.image.disk import syncfs
+from perdure.image.manifest import encode_name
+from perdure.image.store import DirectoryStore
+from worker_agent.engine import criu_log, criu_options, lost_names, machine, runc, stdio, tasks
+from worker_agent.engine import job_root as roots
+from worker_agent.engine.commands import complete, run
+from worker_agent.engine.container import Container, Identity
+from worker_agent.engine.descriptors import outside_addresses
+from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.watches import watched_paths
+
+log = structlog.get_logger()
+
+_VFORK_PATIENCE = 2.0
+"""Seconds in which a waiting vfork parent usually goes on by itself."""
+_VFORK_POLL = 0.05
+_DUMP_GRACE = 60.0
+"""Seconds that a dump gets to end by itself once it was given up. Killing CRIU is the last resort: it leaves TCP
+sockets in repair mode, and the job dies of EPERM at its next read (tried)."""
+_SLACK = 16 << 20
+"""Bytes of a dump beyond the processes' memory: tables, small files, the cloned trees' own metadata."""
+_NO_LIMIT = 3600.0
+"""Seconds for programs that run inside the checkpoint's own, shorter limit."""
+
+
+@dataclass
+class Work:
+    """One checkpoint while it is taken: what the steps hand to each other."""
+
+    container: Container
+    freezer: Freezer
+    identity: Identity
+    kind: CheckpointKind
+    keep: int
+    reserve_bytes: int
+    store: DirectoryStore
+    folder: Path | None = None
+    frozen_at: datetime | None = None
+    frozen_since: float = 0.0
+    processes: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    watched: list[str] = field(default_factory=list)
+    stdio: StdioOffsets = field(default_factory=StdioOffsets)
+    inodes: dict[str, int] = field(default_factory=dict)
+    images: list[ImageFile] = field(default_factory=list)
+    files_digest: str = ""
+    phases: dict[str, float] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+    @property
+    def path(self) -> Path:
+        if self.folder is None:
+            raise CheckpointFailed("the checkpoint has no folder yet", "room")
+        return self.folder
+
+
+async def look(work: Work) -> None:
+    """Refuse, before anything is frozen, what is known not to come through a dump."""
+    await machine.describe(work.container.tools)
+    end = time.monotonic() + _VFORK_PATIENCE
+    while not await _clear(work, end):
+        await asyncio.sleep(_VFORK_POLL)
+    container = work.container
+    pids = work.freezer.pids()
+    work.watched = await asyncio.to_thread(watched_paths, pids, container.init_pid, container.job_root)
+
+
+async def _clear(work: Work, patience_ends: float) -> bool:
+    """Does nothing stand in the way? NotCheckpointable for what will not go away by itself by then."""
+    reason = tasks.obstacle(work.freezer.pids())
+    if reason and not (tasks.waits_for_vfork(reason) and time.monotonic() < patience_ends):
+        raise NotCheckpointable(f"the job cannot be frozen now: {reason}", "look")
+    return not reason
+
+
+async def room(work: Work) -> None:
+    """Make the folder, once the dump is sure to fit; older checkpoints go for it."""
+    await asyncio.to_thread(work.store.sweep)
+    needed = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid) + _SLACK
+    await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
+    await complete(_begin(work))
+
+
+async def _begin(work: Work) -> None:
+    work.folder = await asyncio.to_thread(work.store.begin)
+
+
+async def sync(work: Work) -> None:
+    """Before the freeze, so that little is dirty in it; after it, so that what is committed is durable."""
+    await asyncio.to_thread(syncfs, work.container.job_root)
+
+
+async def pause(work: Work) -> None:
+    """Freeze. What began since the first look and goes away by itself (a vfork) gets the time for it."""
+    end = time.monotonic() + _VFORK_PATIENCE
+    while True:
+        work.frozen_since = time.monotonic()
+        work.frozen_at = datetime.now(UTC)
+        await runc.pause(work.container)
+        if await _clear(work, end):
+            return
+        work.freezer.thaw()
+        await asyncio.sleep(_VFORK_POLL)
+
+
+async def measure(work: Work) -> None:
+    """What the job holds now that nothing changes any more, and whether that still fits."""
+    pids = work.freezer.pids()
+    needed = tasks.dump_bytes(pids, work.container.init_pid) + _SLACK
+    await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
+    work.processes = tasks.names(pids)
+    work.addresses = await asyncio.to_thread(outside_addresses, pids)
+
+
+async def lend_names(work: Work) -> None:
+    """Only until the files are cloned."""
+    await complete(_lend(work))
+
+
+async def _lend(work: Work) -> None:
+    work.names = await asyncio.to_thread(lost_names.lend, work.freezer.pids())
+
+
+async def dump(work: Work) -> None:
+    criu_options.write_options(work.container.criu_config, restore=False, watched=work.watched)
+    try:
+        await runc.checkpoint(
+            work.container,
+            work.path / checksums.IMAGES,
+            limit_seconds=_NO_LIMIT,
+            give_up=lambda: _give_up(work),
+            grace_seconds=_DUMP_GRACE,
+        )
+    except CommandFailed as error:
+        said = criu_log.errors(work.container.work_dir / "dump.log") or error.stderr.strip()[-300:]
+        reason = criu_log.undumpable(said)
+        if reason:
+            raise NotCheckpointable(f"the job cannot be saved now: {reason} ({said})", "dump") from error
+        raise CheckpointFailed(f"CRIU could not save the job: {said}", "dump") from error
+
+
+def _give_up(work: Work) -> None:
+    """Make a dump end by itself, soon and cleanly.
+
+    One that hangs on a stopped process goes on once the cgroup is thawed (tried). One that has much left to write
+    finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.
+    """
+    work.freezer.thaw()
+    size = roots.free_bytes(work.container.job_root) - work.reserve_bytes
+    if size > 0:
+        with open(work.path / "ballast", "wb") as file, contextlib.suppress(OSError):  # somebody else took the space
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+async def drain(work: Work) -> None:
+    work.stdio = await stdio.drain(work.container.keeper_socket)
+
+
+async def clone(work: Work) -> None:
+    root = work.container.job_root
+    for tree, live in files.TREES.items():
+        await run(files.clone_command(root / live, work.path / files.FILES / tree), limit_seconds=_NO_LIMIT)
+    work.inodes = await asyncio.to_thread(files.note_inodes, root)
+    await take_names(work)
+    if not work.freezer.frozen():
+        raise CheckpointFailed("somebody let the job run on while it was saved", "clone")
+
+
+async def take_names(work: Work) -> None:
+    """The names that were lent go from the live tree again. Idempotent."""
+    await asyncio.to_thread(lost_names.take_away, work.container.init_pid, work.names)
+
+
+async def resume(work: Work) -> None:
+    """Only a final checkpoint leaves the job standing."""
+    if work.kind is not CheckpointKind.FINAL:
+        await asyncio.to_thread(work.freezer.thaw)
+        work.phases["frozen"] = time.monotonic() - work.frozen_since
+
+
+async def digest(work: Work) -> None:
+    work.images = await asyncio.to_thread(checksums.digest_images, work.path)
+    work.files_digest = await asyncio.to_thread(files.digest_clones, work.path)
+
+
+async def commit(work: Work) -> None:
+    """From here on the checkpoint exists. The lease is looked at last: an older epoch commits nothing."""
+    await asyncio.to_thread(roots.check_lease, work.container.job_root, work.identity.epoch)
+    if work.kind is CheckpointKind.FINAL:
+        work.phases["frozen"] = time.monotonic() - work.frozen_since
+    manifest = await _manifest(work)
+    await complete(asyncio.to_thread(work.store.put, manifest))
+    work.manifest = manifest
+
+
+async def prune(work: Work) -> None:
+    """Keep the newest ones, as configured. The checkpoint is committed: what fails here is tried again by the next."""
+    try:
+        for number in droppable(work.store.numbers(), work.keep):
+            await asyncio.to_thread(work.store.delete, number)
+    except (PerdureError, OSError) as error:
+        log.warning("an old checkpoint was not deleted", job_id=work.identity.job_id, error=str(error))
+
+
+async def _manifest(work: Work) -> Manifest:
+    container, identity = work.container, work.identity
+    here = await machine.describe(container.tools)
+    assert work.frozen_at is not None
+    return Manifest(
+        job_id=identity.job_id,
+        number=int(work.path.name),
+        kind=work.kind,
+        epoch=identity.epoch,
+        attempt=identity.attempt,
+        instance_id=identity.instance_id,
+        zone=identity.zone,
+        frozen_at=work.frozen_at,
+        committed_at=datetime.now(UTC),
+        container_id=container.id,
+        criu_version=here.criu,
+        runc_version=here.runc,
+        kernel=here.kernel,
+        cpu_features=here.cpu_features,
+        images=work.images,
+        files_digest=work.files_digest,
+        inodes=work.inodes,
+        stdio=work.stdio,
+        mounts=list(container.mounts),
+        lower_layers=list(container.lower_layers),
+        processes=work.processes,
+        phases=work.phases,
+        addresses=work.addresses,
+        lent_names=[encode_name(name) for name in work.names],
+    )
