@@ -60,7 +60,7 @@ class RuntimeSocket:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if _peer_uid(writer) != 0:
+            if _peer_uid(writer) not in (0, os.geteuid()):
                 return
             async with asyncio.timeout(_LINE_SECONDS):
                 line = await reader.readline()
