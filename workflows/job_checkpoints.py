@@ -127,7 +127,7 @@ async def _outcome(
     progress: JobProgress, work: workflow.ActivityHandle[CheckpointOutcome], wanted: Callable[[], bool]
 ) -> CheckpointOutcome | None:
     try:
-        outcome = await while_wanted(work, wanted, give_up=False)
+        outcome = await while_wanted(work, wanted)
     except Overtaken:
         return None
     except ActivityError as problem:

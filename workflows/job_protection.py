@@ -36,19 +36,17 @@ with workflow.unsafe.imports_passed_through():
     from perdure.domain.errors import UnknownJob
     from perdure.domain.jobs import Job, JobState
     from perdure.domain.nodes import Notice
-    from workflows import options
     from workflows.job_checkpoints import final_wanted, take_checkpoint, take_final_checkpoint
     from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
     from workflows.job_records import JobRecorder
     from workflows.job_reports import hear_notice, hear_report
     from workflows.job_state import JobProgress, JobStart, Stage
     from workflows.job_volume import bring_volume, caused_by, free_volume, put_away_volume
+    from workflows.options import ATTACH_PATIENCE, CONFIGURATION, LOOK
     from workflows.racing import Overtaken, while_wanted
 
 T = TypeVar("T")
 
-ATTACH_PATIENCE = timedelta(seconds=20)
-"""An update that waits longer blocks continue-as-new; the agent asks again."""
 SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
 """Between two looks at Batch: while the container may be gone unseen, and while all is well."""
 
@@ -107,7 +105,7 @@ class JobProtection:
             return progress.stage is Stage.PREPARING and progress.job.epoch == epoch
 
         async def race(work: workflow.ActivityHandle[T]) -> T:
-            return await while_wanted(work, wanted)
+            return await while_wanted(work, wanted, cancel=True)
 
         try:
             batch = await race(self._describe())
@@ -188,7 +186,7 @@ class JobProtection:
         """Nothing runs: free the volume, then ask Batch whether the job is over until a container arrives."""
         progress, mark, stage = self._progress, self._heard, self._progress.stage
         if progress.release:
-            await free_volume(progress, lambda work: while_wanted(work, lambda: progress.stage is stage))
+            await free_volume(progress, lambda work: while_wanted(work, lambda: progress.stage is stage, cancel=True))
             return
         await self._ask_batch()
         if progress.stage is stage and mark == self._heard:
@@ -292,11 +290,11 @@ class JobProtection:
             BatchActivities.describe_job,
             JobRef(job_id=self._progress.job.job_id),
             summary="what does Batch say?",
-            **options.LOOK,
+            **LOOK,
         )
 
     def _load_configuration(self) -> workflow.ActivityHandle[SystemConfiguration]:
-        return workflow.start_activity_method(RecordActivities.load_configuration, **options.CONFIGURATION)
+        return workflow.start_activity_method(RecordActivities.load_configuration, **CONFIGURATION)
 
     async def _ask_batch(self) -> None:
         """Let Batch's word move the story on. No answer, or something newer heard meanwhile, changes nothing."""

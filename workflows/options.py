@@ -15,6 +15,14 @@ with workflow.unsafe.imports_passed_through():
     from perdure.domain.errors import NOT_RETRYABLE
 
 
+ATTACH_PATIENCE = timedelta(seconds=20)
+"""How long `attach` waits before it answers WAIT: an update that waits longer blocks continue-as-new."""
+NODE_PATIENCE = timedelta(seconds=30)
+"""How long a node's queue may leave a periodic checkpoint lying; nobody serves it then."""
+NODE_PATIENCE_ON_NOTICE = timedelta(seconds=10)
+"""The same for a final checkpoint: two minutes are left, and asking again is cheap."""
+
+
 class Options(TypedDict, total=False):
     """Keyword arguments of an activity call."""
 
@@ -61,9 +69,9 @@ CLEAN_UP = Options(
 
 
 def periodic_checkpoint(limit: timedelta) -> Options:
-    """Tried once: the next tick is the retry. Nobody serving the queue for 30 s means that the node is out of reach."""
+    """Tried once: the next tick is the retry."""
     return Options(
-        schedule_to_start_timeout=timedelta(seconds=30),
+        schedule_to_start_timeout=NODE_PATIENCE,
         start_to_close_timeout=limit,
         heartbeat_timeout=timedelta(seconds=15),
         retry_policy=_ONCE,
@@ -71,9 +79,9 @@ def periodic_checkpoint(limit: timedelta) -> Options:
 
 
 def final_checkpoint(limit: timedelta) -> Options:
-    """Two minutes are left: what does not start within 10 s or beat within 5 s is asked again and joins what runs."""
+    """Tried once: asked again, it joins what runs."""
     return Options(
-        schedule_to_start_timeout=timedelta(seconds=10),
+        schedule_to_start_timeout=NODE_PATIENCE_ON_NOTICE,
         start_to_close_timeout=limit,
         heartbeat_timeout=timedelta(seconds=5),
         retry_policy=_ONCE,

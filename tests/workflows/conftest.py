@@ -9,6 +9,7 @@ import os
 import shutil
 import sysconfig
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from temporalio.api.enums.v1 import IndexedValueType
@@ -16,8 +17,10 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
+from activities.__main__ import register_search_attributes
 from perdure.contracts import names
 from tests.workflows.story import Story
+from workflows import options
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,11 +49,40 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
         yield environment
 
 
+RENEW_AFTER_EVENTS = 150
+
+
+@pytest.fixture
+async def real_story(request: pytest.FixtureRequest) -> AsyncIterator[Story]:
+    """The same on a real development server, which suggests continue-as-new early."""
+    settings = f"limit.historyCount.suggestContinueAsNew={RENEW_AFTER_EVENTS}"
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=program("temporal"),
+        dev_server_extra_args=["--dynamic-config-value", settings],
+        data_converter=pydantic_data_converter,
+    ) as environment:
+        await register_search_attributes(environment.client)
+        async with Story.begin(environment.client, environment) as story:
+            yield story
+        await keep_history(story, request)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for an activity that nobody takes is not skipped by the server: have the workflow wait for less."""
+    for patience in ("ATTACH_PATIENCE", "NODE_PATIENCE", "NODE_PATIENCE_ON_NOTICE"):
+        monkeypatch.setattr(options, patience, timedelta(seconds=1))
+
+
 @pytest.fixture
 async def story(environment: WorkflowEnvironment, request: pytest.FixtureRequest) -> AsyncIterator[Story]:
     """One job, whose Batch retries reclaims, with a control worker on fakes."""
     async with Story.begin(environment.client, environment) as story:
         yield story
+    await keep_history(story, request)
+
+
+async def keep_history(story: Story, request: pytest.FixtureRequest) -> None:
     mark = request.node.get_closest_marker("recorded")
     if mark is not None and os.environ.get("RECORD_HISTORIES"):
         await story.record_history(mark.args[0])

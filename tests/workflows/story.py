@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
@@ -22,6 +24,7 @@ from perdure.contracts.protection import (
     JobProtectionInput,
     NodeReport,
     ReportKind,
+    RestoreRung,
     TakeCheckpoint,
     Verdict,
 )
@@ -34,6 +37,8 @@ from workflows.node_watch import NodeWatch
 from workflows.volume_migration import VolumeMigration
 
 HISTORIES = Path(__file__).parent / "histories"
+LIMIT = 45
+"""Seconds of real time after which a story counts as stuck."""
 
 
 class Story:
@@ -88,7 +93,8 @@ class Story:
         return await self.environment.get_current_time()
 
     async def sleep(self, seconds: float) -> None:
-        """Let that much of the server's time pass."""
+        """Let that much of the server's time pass. Not to the very instant at which a timer is due (multiples of 15,
+        20 or the interval): this server strands a workflow that cancels a timer just when it fires (sdk-java#3088)."""
         await self.environment.sleep(timedelta(seconds=seconds))
 
     async def node(self, instance_id: str) -> FakeNode:
@@ -123,7 +129,7 @@ class Story:
                 **more,
             }
         )
-        start = WithStartWorkflowOperation(
+        start: WithStartWorkflowOperation[JobProtection, Job] = WithStartWorkflowOperation(
             names.JOB_PROTECTION,
             JobProtectionInput(job_id=self.job_id),
             id=names.job_workflow_id(self.job_id),
@@ -132,14 +138,15 @@ class Story:
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=f"`chain` in default / {zone}",
         )
-        reply = await self.client.execute_update_with_start_workflow(
-            "attach",
-            request,
-            id=f"attach-{next(self._polls)}",
-            start_workflow_operation=start,
-            result_type=AttachReply,
-        )
-        await start.workflow_handle()
+        async with asyncio.timeout(LIMIT):
+            reply: AttachReply = await self.client.execute_update_with_start_workflow(
+                "attach",
+                request,
+                id=f"attach-{next(self._polls)}",
+                start_workflow_operation=start,
+                result_type=AttachReply,
+            )
+            await start.workflow_handle()
         return reply
 
     async def run_on(
@@ -148,18 +155,28 @@ class Story:
         zone: str,
         attempt: int = 1,
         *,
+        container: str = "",
         restored_from: int | None = None,
         found: list[Checkpoint] | None = None,
+        rungs: list[RestoreRung] | None = None,
         **more: object,
     ) -> AttachReply:
         """A container that gets its plan and starts as planned."""
         node = await self.node(instance_id)
-        reply = await self.attach(instance_id, zone, attempt, **more)
+        while (reply := await self.attach(instance_id, zone, attempt, container, **more)).verdict is Verdict.WAIT:
+            await asyncio.sleep(0.05)
         assert reply.verdict in {Verdict.FRESH, Verdict.RESTORE}, reply
         assert self.cloud.volumes[reply.volume_id or ""].attached_to == instance_id
         assert self.cloud.volumes[reply.volume_id or ""].zone == zone
         node.epoch = reply.epoch
-        await self.report(ReportKind.STARTED, instance_id, reply.epoch, restored_from=restored_from, found=found or [])
+        await self.report(
+            ReportKind.STARTED,
+            instance_id,
+            reply.epoch,
+            restored_from=restored_from,
+            found=found or [],
+            rungs=rungs or [],
+        )
         await self.reaches(JobState.RUNNING)
         return reply
 
@@ -197,7 +214,7 @@ class Story:
 
     async def until(self, what: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
         """Wait, in real time, for something that follows without the server's time passing."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT):
             while True:
                 answer = what()
                 if await answer if isinstance(answer, Awaitable) else answer:
@@ -222,9 +239,18 @@ class Story:
         job = await self.job()
         self.cloud.attempt_over(self.job_id, status, await self.now(), **{"exit_code": 0, **end})
         await self.report(ReportKind.EXITED, job.attempts[-1].instance_id, job.epoch, max_rootfs_bytes=4096)
-        return await self.handle.result()
+        return await self.result()
+
+    async def result(self) -> Job:
+        """The job when its workflow completes; the server's time passes until then."""
+        async with asyncio.timeout(LIMIT):
+            while (await self.handle.describe()).status is WorkflowExecutionStatus.RUNNING:
+                await (self.sleep(7.3) if self.environment.supports_time_skipping else asyncio.sleep(0.05))
+            return await self.handle.result()
 
     async def record_history(self, name: str) -> None:
-        history = await self.handle.fetch_history()
-        HISTORIES.mkdir(exist_ok=True)
-        (HISTORIES / f"{name}.json").write_text(history.to_json() + "\n")
+        """Keep the history for the replay test: on one line per event, without this machine's name."""
+        text = re.sub(r'"identity": ?"[^"]*"', '"identity":"worker"', (await self.handle.fetch_history()).to_json())
+        history = json.loads(text)
+        lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in history["events"])
+        (HISTORIES / f"{name}.json").write_text(f'{{"events":[\n{lines}\n]}}\n')

@@ -173,7 +173,7 @@ async def test_batch_may_lag_behind_the_exit(story: Story) -> None:
     looks = story.cloud.calls.count("describe_job")
     assert looks >= 5  # after 1, 2, 4, 8, 15 seconds
     story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), exit_code=3)
-    job = await story.handle.result()
+    job = await story.result()
     assert (job.state, job.exit_code) == (JobState.FAILED, 3)
     assert story.cloud.volumes == {}
 

@@ -1,0 +1,300 @@
+"""Who may run, and what an end means: fencing, the job's own failures, the last attempt, unprotected jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowUpdateFailedError
+
+from perdure.contracts.protection import ReportKind, Verdict
+from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
+from perdure.domain.jobs import JobState
+from perdure.domain.retries import RetryStrategy
+from tests.fakes import HOST_LOST
+from tests.workflows.story import Story
+from tests.workflows.test_reclaims import ENDED_BY_US, LOST, reclaimed
+
+
+async def test_the_same_container_gets_the_same_answer(story: Story) -> None:
+    first = await story.attach("i-1", "zone-a")
+    assert await story.attach("i-1", "zone-a") == first
+    assert (await story.job()).epoch == 1 and story.cloud.calls.count("create_volume") == 1
+
+
+async def test_an_older_container_is_refused(story: Story) -> None:
+    await story.attach("i-1", "zone-a", container="old")
+    reply = await story.attach("i-2", "zone-a", container="new")  # died while it started: the same attempt number
+    assert reply.epoch == 2
+    assert (await story.attach("i-1", "zone-a", container="old")).verdict is Verdict.REFUSED
+    await story.attach("i-3", "zone-a", 2)
+    stale = await story.attach("i-4", "zone-a", 1)
+    assert stale.verdict is Verdict.REFUSED and "newer container" in stale.reason
+    assert (await story.job()).epoch == 3
+
+
+async def test_reports_of_an_older_epoch_change_nothing(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await story.lose("i-1")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    await story.run_on("i-2", "zone-a", 2)
+    for kind in (ReportKind.EXITED, ReportKind.STARTED, ReportKind.CHECKPOINT_FAILED, ReportKind.HANDED_OVER):
+        await story.report(kind, "i-1", 1, reason="late")
+    await story.notice("i-1")
+    job = await story.job()
+    assert job.state is JobState.RUNNING and job.attempts[-1].end is None and job.checkpoint_failures == 0
+    await story.ends()
+
+
+async def test_an_old_checkpoint_is_still_a_fact(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    late = (await story.wish("w")).checkpoint
+    assert late is not None
+    await story.lose("i-1")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    await story.attach("i-2", "zone-a", 2)
+    spooled = late.model_copy(update={"number": 2})
+    await story.report(ReportKind.CHECKPOINT, "i-1", 1, checkpoint=spooled)
+    assert [one.number for one in (await story.job()).checkpoints] == [1, 2]
+    assert (await story.job()).checkpoints_committed == 2
+
+
+@pytest.mark.recorded("failed_by_itself")
+async def test_a_job_that_failed_by_itself_starts_clean(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    assert (await story.wish("w")).checkpoint is not None
+    await story.report(ReportKind.EXITED, "i-1", 1)
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), exit_code=3)
+    reply = await story.run_on("i-2", "zone-a", 2)
+    assert reply.verdict is Verdict.FRESH
+    job = await story.job()
+    assert job.checkpoints == [] and job.outages == [] and job.protections == 0
+    await story.happens("fresh")
+    assert any("exit code 3" in event.message for event in story.cloud.timeline(story.job_id))
+    await story.ends()
+
+
+async def test_a_failure_that_no_agent_reported_starts_clean_too(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), exit_code=1)
+    assert (await story.attach("i-2", "zone-a", 2)).verdict is Verdict.FRESH
+
+
+async def test_out_of_memory_is_the_jobs_own_failure(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    reason = "OutOfMemoryError: Container killed due to memory usage"
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), exit_code=137, reason=reason)
+    assert (await story.attach("i-2", "zone-a", 2)).verdict is Verdict.FRESH
+
+
+async def test_a_shutdown_that_ends_containers_is_still_a_lost_host(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    checkpoint = (await story.wish("w")).checkpoint
+    await story.report(ReportKind.EXITED, "i-1", 1)  # the instance's own shutdown stopped the container
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    reply = await story.run_on("i-2", "zone-a", 2, restored_from=1, found=[checkpoint] if checkpoint else [])
+    assert reply.verdict is Verdict.RESTORE
+    assert (await story.job()).protections == 1
+
+
+async def test_a_clean_start_that_dies_while_starting_stays_clean(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await story.wish("w")
+    story.cloud.attempt_over(story.job_id, "STARTING", await story.now(), exit_code=1)
+    assert (await story.attach("i-2", "zone-a", 2)).verdict is Verdict.FRESH
+    assert (await story.attach("i-3", "zone-a", 2)).verdict is Verdict.FRESH
+
+
+@pytest.mark.recorded("keep_only")
+async def test_the_last_attempt_is_kept_for_a_resume(story: Story) -> None:
+    story.cloud.job(story.job_id, retry=RetryStrategy(attempts=1))
+    await story.run_on("i-1", "zone-a")
+    await story.notice("i-1")
+    await story.happens("handed over")
+    assert story.cloud.timeline(story.job_id)[-1].level == "error"
+    story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), status_reason=HOST_LOST)
+    job = await story.result()
+    assert job.state is JobState.FAILED and list(story.cloud.volumes) == ["vol-1"]
+    assert [one.number for one in job.checkpoints] == [1] and job.outages == []
+    assert "resume" in " ".join(event.message for event in story.cloud.timeline(story.job_id)[-2:])
+
+
+async def test_a_last_attempt_that_finishes_after_all_leaves_nothing(story: Story) -> None:
+    story.cloud.job(story.job_id, retry=RetryStrategy(attempts=1))
+    await story.run_on("i-1", "zone-a")
+    await story.notice("i-1")
+    await story.happens("handed over")
+    job = await story.ends()
+    assert job.state is JobState.SUCCEEDED and story.cloud.volumes == {}
+
+
+async def test_a_job_that_fails_while_nothing_runs_is_closed(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await reclaimed(story, "i-1")
+    await story.sleep(120)
+    story.cloud.job(story.job_id, status="FAILED", terminated=True, status_reason="not needed any more")
+    job = await story.result()
+    assert job.state is JobState.STOPPED and story.cloud.volumes == {}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_node_that_died_with_the_last_attempt_closes_the_job(story: Story) -> None:
+    story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
+    await story.run_on("i-1", "zone-a")
+    await story.lose("i-1")
+    story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), status_reason=HOST_LOST)
+    await story.sleep(65)  # the next checkpoint is not answered, so Batch is asked
+    job = await story.result()
+    assert job.state is JobState.FAILED and story.cloud.volumes == {}  # there is no checkpoint to keep
+    assert "no answer" in story.cloud.kinds(story.job_id)
+
+
+async def test_without_checkpoints_a_dead_node_is_found_too(story: Story) -> None:
+    await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_MODE": "off"})
+    story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), status_reason=HOST_LOST)
+    assert (await story.result()).state is JobState.FAILED
+
+
+async def test_checkpoints_off_means_no_final_one_either(story: Story) -> None:
+    await story.run_on("i-1", "zone-a", environment={"MMC_CHECKPOINT_MODE": "false"})
+    await story.notice("i-1")
+    await story.happens("notice")
+    await story.sleep(70)
+    assert story.nodes["i-1"].finals == []
+    await story.ends()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_no_answer_means_unknown_and_the_rhythm_goes_on(story: Story) -> None:
+    story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
+    await story.run_on("i-1", "zone-a")
+    await story.lose("i-1")
+    await story.sleep(205)
+    job = await story.job()
+    assert job.attempts[-1].end is None and job.checkpoint_failures == 0, "a time-out is not a failure"
+    assert story.cloud.kinds(story.job_id).count("no answer") == 1
+    agent = story.nodes.pop("i-1")
+    (await story.node("i-1")).epoch = agent.epoch  # the agent is back
+    await story.sleep(75)
+    await story.until(lambda: len(story.nodes["i-1"].taken) >= 1)
+    await story.ends()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_final_checkpoint_is_joined_again_when_the_agent_comes_back(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await story.lose("i-1")
+    await story.notice("i-1")
+    await story.happens("no answer")
+    agent = story.nodes.pop("i-1")
+    (await story.node("i-1")).epoch = agent.epoch
+    await story.happens("handed over")
+
+
+async def test_a_final_checkpoint_that_fails_leaves_the_job_running(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    story.nodes["i-1"].failure = "the dump did not end in time"
+    await story.notice("i-1")
+    await story.reaches(JobState.CHECKPOINT_FAILED)
+    await story.sleep(130)
+    assert len(story.nodes["i-1"].finals) == 1
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    await story.sleep(60)
+    await story.happens("node lost")  # found by asking Batch, before the next container comes
+    await story.run_on("i-2", "zone-a", 2)
+    assert (await story.job()).outages[0].kind == "notice"
+
+
+async def test_a_newer_container_takes_over_from_one_that_waits(story: Story) -> None:
+    """The volume hangs on an instance that still lives; the second waiter must get it, and get it once."""
+    await story.run_on("i-1", "zone-a")
+    story.cloud.mounted.add("vol-1")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    second = asyncio.create_task(story.attach("i-2", "zone-a", 2))
+    await story.until(lambda: "detach_volume" in story.cloud.calls)
+    third = asyncio.create_task(story.attach("i-3", "zone-a", 2))
+    assert (await second).verdict is Verdict.REFUSED
+    story.cloud.mounted.clear()
+    assert (await third).verdict is Verdict.RESTORE
+    assert story.cloud.volumes["vol-1"].attached_to == "i-3"
+
+
+async def test_a_volume_that_somebody_deleted_is_made_anew(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await reclaimed(story, "i-1")
+    del story.cloud.volumes["vol-1"]
+    reply = await story.run_on("i-2", "zone-a", 2)
+    assert reply.volume_id == "vol-2"
+    job = await story.ends()
+    assert "volume lost" in story.cloud.kinds(story.job_id) and job.protections == 0
+
+
+async def test_jobs_of_several_containers_run_unprotected(story: Story) -> None:
+    story.cloud.job(story.job_id, container_count=2)
+    for container in ("one", "two"):
+        assert (await story.attach("i-1", "zone-a", container=container)).verdict is Verdict.UNPROTECTED
+    await story.happens("unprotected")
+    story.cloud.attempt_over(story.job_id, "SUCCEEDED", await story.now(), exit_code=0)
+    job = await story.result()
+    assert job.state is JobState.SUCCEEDED and "create_volume" not in story.cloud.calls
+
+
+async def test_a_job_that_batch_does_not_know_runs_unprotected(story: Story) -> None:
+    story.cloud.batch.clear()
+    assert (await story.attach("i-1", "zone-a")).verdict is Verdict.UNPROTECTED
+    assert (await story.result()).state is JobState.STOPPED
+
+
+async def test_the_database_may_be_away(story: Story) -> None:
+    story.cloud.database_down = True
+    reply = await story.run_on("i-1", "zone-a")
+    assert reply.verdict is Verdict.FRESH
+    await story.notice("i-1")
+    await story.reaches(JobState.CHECKPOINT_SUCCEEDED)
+    assert story.cloud.records == {}
+    story.cloud.database_down = False
+    await story.sleep(30)
+    await story.happens("handed over")
+    assert story.cloud.kinds(story.job_id)[0] == "attached"
+
+
+async def test_a_container_that_asks_while_the_job_is_put_away_is_refused(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    story.cloud.mounted.add("vol-1")  # the clean-up waits
+    story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), exit_code=1)
+    await story.report(ReportKind.EXITED, "i-1", 1)
+    await story.reaches(JobState.FAILED)
+    assert (await story.attach("i-2", "zone-a", 2)).verdict is Verdict.REFUSED
+    story.cloud.mounted.clear()
+    await story.result()
+
+
+async def test_an_update_for_another_job_is_turned_away(story: Story) -> None:
+    await story.attach("i-1", "zone-a")
+    request = {"job_id": "other", "container_id": "c", "attempt": 1, "instance_id": "i", "zone": "z"}
+    with pytest.raises(WorkflowUpdateFailedError):
+        await story.handle.execute_update("attach", {**request, "asked_at": await story.now()})
+    assert (await story.job()).epoch == 1
+
+
+async def test_remarks_reach_the_timeline_even_without_an_epoch(story: Story) -> None:
+    await story.attach("i-1", "zone-a")
+    await story.report(ReportKind.REMARK, "i-1", 1, reason="an odd mount", level="warning")
+    await story.report(ReportKind.REMARK, "i-9", 0, reason="a container ran unprotected", level="error")
+    await story.until(lambda: {"remark", "unprotected"} <= set(story.cloud.kinds(story.job_id)))
+
+
+async def test_an_unprotected_first_attempt_then_a_protected_second(story: Story) -> None:
+    """Temporal was away when attempt 1 started; nothing was saved, so attempt 2 has nothing to restore."""
+    story.cloud.job(story.job_id, attempts=[])
+    story.cloud.attempt_over(story.job_id, "RUNNING", await story.now() - timedelta(hours=1), **LOST)
+    reply = await story.run_on("i-2", "zone-a", 2)
+    assert reply.verdict is Verdict.RESTORE and reply.epoch == 1
+    assert (await story.job()).outages == []
+
+
+async def test_ended_by_us_without_a_known_notice(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **ENDED_BY_US)
+    assert (await story.attach("i-2", "zone-a", 2)).verdict is Verdict.RESTORE

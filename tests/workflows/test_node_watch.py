@@ -1,0 +1,77 @@
+"""The inventory entry of a node: what its agent says, in order, until EC2 says that it is gone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from temporalio.client import WorkflowHandle
+
+from perdure.contracts import names
+from perdure.contracts.inventory import NodeChanged, NodeWatchInput
+from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
+from tests.workflows.story import Story
+from workflows.node_watch import NodeWatch
+
+NODE = "i-1"
+
+
+async def says(story: Story, at: datetime, **more: object) -> WorkflowHandle[NodeWatch, None]:
+    """The agent's signal, which starts the workflow if need be."""
+    node = Node.model_validate({"instance_id": NODE, "zone": "zone-a", "changed_at": at, **more})
+    return await story.client.start_workflow(
+        NodeWatch.run,
+        NodeWatchInput(instance_id=NODE),
+        id=names.node_workflow_id(NODE),
+        task_queue=names.CONTROL_QUEUE,
+        start_signal="node_changed",
+        start_signal_args=[NodeChanged(node=node, at=at)],
+    )
+
+
+async def test_a_node_is_recorded_and_found_gone(story: Story) -> None:
+    at = await story.now()
+    handle = await says(story, at)
+    await story.until(lambda: NODE in story.cloud.nodes)
+    assert story.cloud.nodes[NODE].state is NodeState.READY and story.cloud.nodes[NODE].first_seen_at == at
+    story.cloud.gone.add(NODE)
+    await story.sleep(65)
+    await handle.result()
+    assert story.cloud.nodes[NODE].state is NodeState.GONE
+    assert (story.cloud.nodes[NODE].changed_at or at) > at
+
+
+async def test_an_older_message_changes_nothing(story: Story) -> None:
+    at = await story.now()
+    await says(story, at, agent_version="2")
+    await says(story, at - timedelta(seconds=5), agent_version="1")
+    handle = await says(story, at + timedelta(seconds=5), instance_type="c5.large", agent_version="3")
+    await story.until(lambda: NODE in story.cloud.nodes and story.cloud.nodes[NODE].agent_version == "3")
+    node = await handle.query(NodeWatch.node)
+    assert node is not None and node.first_seen_at == at
+
+
+async def test_a_node_is_looked_at_right_after_its_deadline(story: Story) -> None:
+    at = await story.now()
+    notice = Notice(
+        notice_id="n",
+        kind=NoticeKind.INTERRUPTION,
+        instance_id=NODE,
+        seen_at=at,
+        deadline=at + timedelta(seconds=30),
+    )
+    handle = await says(story, at, state=NodeState.NOTICED, notice=notice)
+    story.cloud.gone.add(NODE)
+    await story.sleep(33)
+    await handle.result()
+    node = story.cloud.nodes[NODE]
+    assert node.state is NodeState.GONE and node.notice == notice
+
+
+async def test_a_node_that_speaks_again_is_watched_again(story: Story) -> None:
+    story.cloud.gone.add(NODE)
+    first = await says(story, await story.now())
+    await story.sleep(65)
+    await first.result()
+    story.cloud.gone.clear()
+    await says(story, await story.now() + timedelta(seconds=1))
+    await story.until(lambda: story.cloud.nodes[NODE].state is NodeState.READY)
