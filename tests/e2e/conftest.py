@@ -108,13 +108,12 @@ def until(condition: Callable[[], Any], what: str, limit: float = 90) -> Any:
 
 def descendants(pid: int) -> list[tuple[int, str]]:
     """Process ids and command lines of all processes below `pid`, as the host sees them."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
     found: list[tuple[int, str]] = []
-    try:
-        below = [int(child) for child in children.read_text().split()]
-    except FileNotFoundError:
+    try:  # a child is listed with the thread that forked it
+        threads = [thread.read_text() for thread in Path(f"/proc/{pid}/task").glob("*/children")]
+    except (FileNotFoundError, ProcessLookupError):
         return found
-    for child in below:
+    for child in (int(word) for words in threads for word in words.split()):
         try:
             line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except (FileNotFoundError, ProcessLookupError):
