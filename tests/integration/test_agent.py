@@ -60,7 +60,7 @@ def lines(count: int) -> list[str]:
 async def ended(home: Bed, node: Node, launched: Launched) -> None:
     """The container engine deletes the container; the agent lets go of everything."""
     await node.delete(launched)
-    await until(lambda: not any(word in node.mounted() for word in (" xfs ", "state/jobs")), "all unmounted")
+    await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
     assert not node.path(node.folder / "run/containers" / launched.id).exists()
 
 
