@@ -255,6 +255,8 @@ class Node:
         while os.readlink(f"/proc/{self._holder.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):
             assert time.monotonic() < wait
             time.sleep(0.01)
+        # The namespace begins with every mount of the machine, and would keep other stacks' disks busy.
+        subprocess.run([*self.inside, "umount", "-a", "-l", "-t", "xfs,overlay"], capture_output=True, timeout=60)
         Path("/dev/disk").mkdir(exist_ok=True)
         self.run("mount", "-t", "tmpfs", "none", "/dev/disk")
         self.run("mkdir", "/dev/disk/by-id")
