@@ -1,11 +1,10 @@
-"""What the engine's tests run on: a job volume (XFS in a file, by loop device), nodes (network namespaces), and
-containers made as the runtime makes them (output keeper, runc create or restore, start)."""
+"""What the engine's tests run on: one job with its volume, on one node after the other, in containers made as the
+runtime makes them (output keeper, runc create or restore, start)."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import secrets
@@ -13,119 +12,27 @@ import select
 import signal
 import socket
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from perdure.image.mounts import delete_tree, mounts_below
 from perdure.settings import CRIU_PREFIX
-from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay, tasks
+from tests.integration.engine_places import WAIT, Node, Volume, set_network, tool, wait_for
+from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay
 from worker_agent.engine.leavings import clean
 
 JOBS = Path(__file__).parent / "jobs"
 KEEPER = Path(__file__).parents[2] / "worker_agent/runtime/stdio_keeper.py"
 TOOLS = Tools(criu=CRIU_PREFIX / "bin/criu", path_first=CRIU_PREFIX / "libexec")
 MASKED = ("home", "root", "tmp", "run", "var/tmp", "var/lib")
-WAIT = 60.0
 LAUNCH_LIMIT = 8.0
-SERVER = "198.18.77.1"
-"""An address of the range for benchmarks (RFC 2544): it is nobody's."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNET = 0x40000000
 _PR_SET_CHILD_SUBREAPER = 36
-_FS_IOC_SHUTDOWN = 0x8004587D
-_NO_LOG_FLUSH = 2
-
-
-def tool(*argv: str | Path) -> str:
-    """Run a program that must succeed."""
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, f"{argv}: {done.stderr}"
-    return done.stdout.strip()
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = None) -> None:
-    """Until the condition holds."""
-    seconds = seconds or WAIT
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
 
 
 class LaunchFailed(Exception):
     """runc could not create or restore a container."""
-
-
-class Volume:
-    """A job volume: an XFS image that is mounted on one node at a time."""
-
-    def __init__(self, image: Path, mount_point: Path, mebibytes: int) -> None:
-        self.image, self.root, self.loop = image, mount_point, ""
-        mount_point.mkdir()
-        tool("truncate", "-s", f"{mebibytes}M", image)
-        tool("mkfs.xfs", "-q", image)
-
-    def attach(self) -> None:
-        self.loop = tool("losetup", "--find", "--show", self.image)
-        tool("mount", "-o", "nouuid", self.loop, self.root)
-
-    def detach(self) -> None:
-        """A namespace that still holds it keeps it busy for a moment."""
-        if self.loop:
-            wait_for(lambda: subprocess.run(["umount", str(self.root)], capture_output=True).returncode == 0, "umount")
-            tool("losetup", "--detach", self.loop)
-            self.loop = ""
-
-    def lose_power(self) -> None:
-        """What was not synced is gone."""
-        descriptor = os.open(self.root, os.O_RDONLY)
-        fcntl.ioctl(descriptor, _FS_IOC_SHUTDOWN, _NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
-        os.close(descriptor)
-
-    def move(self) -> None:
-        """To another zone: snapshot, new volume."""
-        fresh = self.image.with_suffix(f".{secrets.token_hex(2)}")
-        tool("cp", "--sparse=always", self.image, fresh)
-        self.image.unlink()
-        self.image = fresh
-
-
-class Node:
-    """A network namespace with loopback up. While entered, programs started by this thread run in it."""
-
-    def __init__(self) -> None:
-        self.name = f"perdure-test-{secrets.token_hex(3)}"
-        self.cable = ""
-        tool("ip", "netns", "add", self.name)
-        tool("ip", "-n", self.name, "link", "set", "lo", "up")
-
-    def enter(self) -> None:
-        descriptor = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
-        _set_network(descriptor)
-        os.close(descriptor)
-
-    def connect(self, number: int) -> None:
-        """A cable to where the tests run, which has the address SERVER there."""
-        self.cable = outer = self.name.removeprefix("perdure-")
-        tool("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        tool("ip", "address", "add", f"{SERVER}/24", "dev", outer)
-        tool("ip", "link", "set", outer, "up")
-        tool("ip", "-n", self.name, "address", "add", f"198.18.77.{10 + number}/24", "dev", "eth0")
-        tool("ip", "-n", self.name, "link", "set", "eth0", "up")
-
-    def remove(self) -> None:
-        if self.cable:
-            tool("ip", "link", "delete", self.cable)
-        tool("ip", "netns", "delete", self.name)
-
-
-def _set_network(descriptor: int) -> None:
-    assert _libc.setns(descriptor, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
 
 @dataclass
@@ -223,7 +130,7 @@ class Bed:
 
     def leave_node(self) -> None:
         if self.node is not None:
-            _set_network(self.home)
+            set_network(self.home)
             self.node.remove()
             self.node = None
 
@@ -398,74 +305,6 @@ class Bed:
         for hierarchy in Path("/sys/fs/cgroup").iterdir():
             for folder, _, _ in os.walk(hierarchy / self.cgroup.strip("/"), topdown=False):
                 os.rmdir(folder)
-
-
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process in state T."""
-    os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "state T")
-    yield
-    os.kill(pid, signal.SIGCONT)
-
-
-@contextlib.contextmanager
-def traced(pid: int) -> Iterator[None]:
-    """A process that a debugger (this thread) has attached to and lets run."""
-    seize, interrupt, detach = 0x4206, 0x4207, 17
-    assert _libc.ptrace(seize, pid, 0, 0) == 0
-    yield
-    assert _libc.ptrace(interrupt, pid, 0, 0) == 0
-    os.waitpid(pid, 0x40000000)  # __WALL
-    assert _libc.ptrace(detach, pid, 0, 0) == 0
-
-
-@contextlib.contextmanager
-def end_criu(container: Container, seconds: float) -> Iterator[None]:
-    """Kill CRIU `seconds` after it began to work for this container."""
-    killed = []
-
-    def kill() -> None:
-        def at_work() -> list[int]:
-            return [pid for pid in tasks.users_of(container.work_dir) if tasks.command(pid) == "criu"]
-
-        wait_for(lambda: bool(at_work()), "CRIU at work")
-        time.sleep(seconds)
-        for pid in at_work():
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-        assert killed
-
-
-@contextlib.contextmanager
-def echo_server() -> Iterator[None]:
-    """Answers with what it gets, at SERVER, port 7777, in the network of the tests."""
-    with socket.create_server(("0.0.0.0", 7777)) as listener:
-        argv = [sys.executable, "-c", _ECHO]
-        server = subprocess.Popen(argv, stdin=listener.fileno())
-        try:
-            yield
-        finally:
-            server.kill()
-            server.wait()
-
-
-_ECHO = """
-import socket, threading
-def echo(connection):
-    while data := connection.recv(100):
-        connection.sendall(data)
-listener = socket.socket(fileno=0)
-while True:
-    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
-"""
 
 
 def freezer_of(running: Running) -> Freezer:

@@ -17,20 +17,9 @@ import pytest
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, Fenced, ImageInvalid, JobRootBusy, JobRootFull, NotCheckpointable
 from tests.integration import engine_agent
-from tests.integration.engine_bed import (
-    JOBS,
-    Bed,
-    LaunchFailed,
-    Running,
-    alive,
-    echo_server,
-    end_criu,
-    freezer_of,
-    stopped,
-    tool,
-    traced,
-    wait_for,
-)
+from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive, freezer_of
+from tests.integration.engine_faults import echo_server, end_criu, stopped, traced
+from tests.integration.engine_places import tool, wait_for
 from worker_agent.engine import (
     Identity,
     claim_lease,

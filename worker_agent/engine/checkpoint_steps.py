@@ -28,9 +28,10 @@ from worker_agent.engine.watches import watched_paths
 
 log = structlog.get_logger()
 
-_VFORK_PATIENCE = 2.0
-"""Seconds in which a waiting vfork parent usually goes on by itself."""
-_VFORK_POLL = 0.05
+_VFORK_PATIENCE = 5.0
+"""Seconds in which a freeze is tried that meets no parent in a vfork. A job that does little else but start programs
+was met in one about every second time (tried)."""
+_VFORK_POLL = 0.01
 _DUMP_GRACE = 60.0
 """Seconds that a dump gets to end by itself once it was given up. Killing CRIU is the last resort: it leaves TCP
 sockets in repair mode, and the job dies of EPERM at its next read (tried)."""
@@ -75,20 +76,18 @@ class Work:
 async def look(work: Work) -> None:
     """Refuse, before anything is frozen, what is known not to come through a dump."""
     await machine.describe(work.container.tools)
-    end = time.monotonic() + _VFORK_PATIENCE
-    while not await _clear(work, end):
-        await asyncio.sleep(_VFORK_POLL)
+    _obstacle(work)
     container = work.container
     pids = work.freezer.pids()
     work.watched = await asyncio.to_thread(watched_paths, pids, container.init_pid, container.job_root)
 
 
-async def _clear(work: Work, patience_ends: float) -> bool:
-    """Does nothing stand in the way? NotCheckpointable for what will not go away by itself by then."""
+def _obstacle(work: Work) -> str:
+    """What stands in the way but will go away by itself; empty if nothing does. NotCheckpointable for what stays."""
     reason = tasks.obstacle(work.freezer.pids())
-    if reason and not (tasks.waits_for_vfork(reason) and time.monotonic() < patience_ends):
+    if reason and not tasks.waits_for_vfork(reason):
         raise NotCheckpointable(f"the job cannot be frozen now: {reason}", "look")
-    return not reason
+    return reason
 
 
 async def room(work: Work) -> None:
@@ -115,8 +114,11 @@ async def pause(work: Work) -> None:
         work.frozen_since = time.monotonic()
         work.frozen_at = datetime.now(UTC)
         await runc.pause(work.container)
-        if await _clear(work, end):
+        reason = _obstacle(work)
+        if not reason:
             return
+        if time.monotonic() > end:
+            raise CheckpointFailed(f"the job was never found at rest: {reason}", "pause")
         work.freezer.thaw()
         await asyncio.sleep(_VFORK_POLL)
 

@@ -175,10 +175,15 @@ def keep_reserve(job_root: Path, reserve: int) -> list[int]:
     """Drop the oldest checkpoints, never the newest, while less than `reserve` bytes are free; the numbers dropped."""
     dropped: list[int] = []
     checkpoints = store(job_root)
-    while free_bytes(job_root) < reserve and len(numbers := checkpoints.numbers()) > 1:
+    while not _is_free(job_root, reserve) and len(numbers := checkpoints.numbers()) > 1:
         checkpoints.delete(numbers[0])
         dropped.append(numbers[0])
-        end = time.monotonic() + _SETTLE
-        while free_bytes(job_root) < reserve and time.monotonic() < end:
-            time.sleep(0.02)
     return dropped
+
+
+def _is_free(job_root: Path, wanted: int) -> bool:
+    """Are so many bytes free, now or as soon as the file system has given deleted space back?"""
+    end = time.monotonic() + _SETTLE
+    while (free := free_bytes(job_root)) < wanted and time.monotonic() < end:
+        time.sleep(0.02)
+    return free >= wanted

@@ -1,0 +1,88 @@
+"""What befalls processes in the engine's tests."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.integration.engine_places import wait_for
+from worker_agent.engine import Container, tasks
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process in state T."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "state T")
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def traced(pid: int) -> Iterator[None]:
+    """A process that a debugger (this thread) has attached to and lets run."""
+    seize, interrupt, detach = 0x4206, 0x4207, 17
+    assert _libc.ptrace(seize, pid, 0, 0) == 0
+    yield
+    assert _libc.ptrace(interrupt, pid, 0, 0) == 0
+    os.waitpid(pid, 0x40000000)  # __WALL
+    assert _libc.ptrace(detach, pid, 0, 0) == 0
+
+
+@contextlib.contextmanager
+def end_criu(container: Container, seconds: float) -> Iterator[None]:
+    """Kill CRIU `seconds` after it began to work for this container."""
+    killed = []
+
+    def kill() -> None:
+        def at_work() -> list[int]:
+            return [pid for pid in tasks.users_of(container.work_dir) if tasks.command(pid) == "criu"]
+
+        wait_for(lambda: bool(at_work()), "CRIU at work")
+        time.sleep(seconds)
+        for pid in at_work():
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        assert killed
+
+
+@contextlib.contextmanager
+def echo_server() -> Iterator[None]:
+    """Answers with what it gets, at SERVER, port 7777, in the network of the tests."""
+    with socket.create_server(("0.0.0.0", 7777)) as listener:
+        argv = [sys.executable, "-c", _ECHO]
+        server = subprocess.Popen(argv, stdin=listener.fileno())
+        try:
+            yield
+        finally:
+            server.kill()
+            server.wait()
+
+
+_ECHO = """
+import socket, threading
+def echo(connection):
+    while data := connection.recv(100):
+        connection.sendall(data)
+listener = socket.socket(fileno=0)
+while True:
+    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+"""

@@ -1,0 +1,106 @@
+"""Places for the engine's tests: a job volume in a file, nodes as network namespaces."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+WAIT = 60.0
+"""Seconds after which something that should happen has failed."""
+SERVER = "198.18.77.1"
+"""An address of the range for benchmarks (RFC 2544): it is nobody's."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_FS_IOC_SHUTDOWN = 0x8004587D
+_NO_LOG_FLUSH = 2
+
+
+def tool(*argv: str | Path) -> str:
+    """Run a program that must succeed."""
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = None) -> None:
+    """Until the condition holds."""
+    seconds = seconds or WAIT
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+class Volume:
+    """A job volume: an XFS image that is mounted on one node at a time."""
+
+    def __init__(self, image: Path, mount_point: Path, mebibytes: int) -> None:
+        self.image, self.root, self.loop = image, mount_point, ""
+        mount_point.mkdir()
+        tool("truncate", "-s", f"{mebibytes}M", image)
+        tool("mkfs.xfs", "-q", image)
+
+    def attach(self) -> None:
+        self.loop = tool("losetup", "--find", "--show", self.image)
+        tool("mount", "-o", "nouuid", self.loop, self.root)
+
+    def detach(self) -> None:
+        """A namespace that still holds it keeps it busy for a moment."""
+        if self.loop:
+            wait_for(lambda: subprocess.run(["umount", str(self.root)], capture_output=True).returncode == 0, "umount")
+            tool("losetup", "--detach", self.loop)
+            self.loop = ""
+
+    def lose_power(self) -> None:
+        """What was not synced is gone."""
+        descriptor = os.open(self.root, os.O_RDONLY)
+        fcntl.ioctl(descriptor, _FS_IOC_SHUTDOWN, _NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
+        os.close(descriptor)
+
+    def move(self) -> None:
+        """To another zone: snapshot, new volume."""
+        fresh = self.image.with_suffix(f".{secrets.token_hex(2)}")
+        tool("cp", "--sparse=always", self.image, fresh)
+        self.image.unlink()
+        self.image = fresh
+
+
+class Node:
+    """A network namespace with loopback up. While entered, programs started by this thread run in it."""
+
+    def __init__(self) -> None:
+        self.name = f"perdure-test-{secrets.token_hex(3)}"
+        self.cable = ""
+        tool("ip", "netns", "add", self.name)
+        tool("ip", "-n", self.name, "link", "set", "lo", "up")
+
+    def enter(self) -> None:
+        descriptor = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        set_network(descriptor)
+        os.close(descriptor)
+
+    def connect(self, number: int) -> None:
+        """A cable to where the tests run, which has the address SERVER there."""
+        self.cable = outer = self.name.removeprefix("perdure-")
+        tool("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        tool("ip", "address", "add", f"{SERVER}/24", "dev", outer)
+        tool("ip", "link", "set", outer, "up")
+        tool("ip", "-n", self.name, "address", "add", f"198.18.77.{10 + number}/24", "dev", "eth0")
+        tool("ip", "-n", self.name, "link", "set", "eth0", "up")
+
+    def remove(self) -> None:
+        if self.cable:
+            tool("ip", "link", "delete", self.cable)
+        tool("ip", "netns", "delete", self.name)
+
+
+def set_network(descriptor: int) -> None:
+    assert _libc.setns(descriptor, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
