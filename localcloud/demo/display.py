@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -58,6 +59,9 @@ class Display:
     def show(self, name: str, seen: Look) -> None:
         """A job as it is now; without a terminal, a line when something has changed that matters."""
         with self._lock:
+            if not seen.running:  # nobody can read how far it is while it moves
+                known = self._looks.get(name, seen).progress
+                seen = replace(seen, progress=1.0 if seen.batch_status == "SUCCEEDED" else known)
             self._looks[name] = seen
         state = "Running" if seen.running else seen.state or seen.batch_status
         news = (state, seen.node, int(seen.progress * 5) if seen.running else 0)
@@ -114,7 +118,7 @@ def _outages(verdict: Verdict) -> Table:
     seen = verdict.outcome
     outages = seen.outages
     kinds = {sighting.epoch: str(sighting.kind) for sighting in seen.sightings}
-    moves = [f"{before} → {after}" for before, after in zip(seen.zones, seen.zones[1:], strict=False)]
+    moves = [f"{before} → {_short(after)}" for before, after in zip(seen.zones, seen.zones[1:], strict=False)]
     moves += [""] * (len(outages) - len(moves))
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
@@ -132,6 +136,11 @@ def _outages(verdict: Verdict) -> Table:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _short(zone: str) -> str:
+    """`1b` of `us-east-1b`: the region stands beside it already."""
+    return zone.rpartition("-")[2]
 
 
 def _from(number: int | None) -> str:
