@@ -34,7 +34,7 @@ class JobWorkflows:
 
     async def reachable(self) -> None:
         """Returns if Temporal answers and serves; TemporalUnavailable within REACH_SECONDS otherwise."""
-        async with _temporal_errors(REACH_SECONDS):
+        async with self._errors(REACH_SECONDS):
             if not await self._client.service_client.check_health():
                 raise TemporalUnavailable("Temporal answers but does not serve yet; try again in a moment.")
 
@@ -84,7 +84,7 @@ class JobWorkflows:
                 return 1
 
         await self.reachable()
-        async with _temporal_errors(TELL_SECONDS):
+        async with self._errors(TELL_SECONDS):
             query = f"WorkflowType = '{names.JOB_PROTECTION}' AND ExecutionStatus = 'Running'"
             open_ones = [
                 found.id
@@ -93,14 +93,15 @@ class JobWorkflows:
             ]
             return sum(await asyncio.gather(*(tell(workflow_id) for workflow_id in open_ones)))
 
-
-@asynccontextmanager
-async def _temporal_errors(limit_seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(limit_seconds):
-            yield
-    except TimeoutError as late:
-        raise TemporalUnavailable(f"Temporal does not answer within {limit_seconds:g} s; try again later.") from late
-    # A lazily connecting client reports a failed connection as RuntimeError.
-    except (RPCError, RuntimeError) as problem:
-        raise TemporalUnavailable(f"Temporal is out of reach ({str(problem)[:200]}); try again later.") from problem
+    @asynccontextmanager
+    async def _errors(self, limit_seconds: float) -> AsyncIterator[None]:
+        where = self._client.service_client.config.target_host
+        try:
+            async with asyncio.timeout(limit_seconds):
+                yield
+        except TimeoutError as late:
+            words = f"Temporal at {where} does not answer within {limit_seconds:g} s; try again later."
+            raise TemporalUnavailable(words) from late
+        # A lazily connecting client reports a failed connection as RuntimeError.
+        except (RPCError, RuntimeError) as problem:
+            raise TemporalUnavailable(f"Temporal at {where} is out of reach; try again later.") from problem
