@@ -226,12 +226,14 @@ class Agent:
             if started is not None and record.started_at is None:
                 await self._starter.note_start(job, datetime.now(UTC))
             job.started.set()
+            job.start_told.set()
             self._endings.ended(job)
             return
         self._endings.watch(job)
         if record.final is not None:
             # Saved, and the predecessor ended before the hand-over was over: the job must not run on past it.
             job.started.set()
+            job.start_told.set()
             if record.handed_over is None:
                 self._hand_overs.start(job)
             return
@@ -241,6 +243,7 @@ class Agent:
         if record.started_at is None:
             await self._starter.note_start(job, datetime.now(UTC))
         job.started.set()
+        job.start_told.set()
         self._started(job)
 
     async def _thaw(self, job: ProtectedJob) -> None:

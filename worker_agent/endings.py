@@ -62,7 +62,7 @@ class Endings:
     async def _after_exit(self, job: ProtectedJob) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STARTED_NEWS):
-                await job.started.wait()
+                await job.start_told.wait()
         if not job.record.ending:
             await measure(job)
             await self._reporter.report(job, ReportKind.EXITED, max_rootfs_bytes=job.record.max_rootfs_bytes)

@@ -109,6 +109,8 @@ class ProtectedJob:
         self.handed_out = 0.0
         """When the runtime got its last order (monotonic seconds)."""
         self.started = asyncio.Event()
+        self.start_told = asyncio.Event()
+        """The report of the start is stored: nothing later may be told before it."""
         self.gone = asyncio.Event()
         """Its first process has ended."""
         self.released = asyncio.Event()

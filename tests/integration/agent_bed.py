@@ -229,7 +229,7 @@ class Node:
     folder = Path("/run/node")
     """Everything of the node, on a file system of its own (a socket's address must be short)."""
 
-    def __init__(self, temporal: str, start_timeout: float = 40.0) -> None:
+    def __init__(self, temporal: str, start_timeout: float = 40.0, **environment: str) -> None:
         self.instance_id = f"i-{secrets.token_hex(8)}"
         self.imds = MetadataService(
             "127.0.0.1", Identity(self.instance_id, "c5.large", "us-east-1a", "us-east-1", "127.0.0.1", "ami-1")
@@ -247,6 +247,7 @@ class Node:
             "PERDURE_CONTAINER_START_TIMEOUT": str(start_timeout),
             "PERDURE_ATTACH_PATIENCE": "6",
             "PERDURE_NOTICE_POLL": "0.1",
+            **environment,
         }
 
     def boot(self) -> None:

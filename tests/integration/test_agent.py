@@ -14,7 +14,7 @@ import pytest
 from perdure.contracts.node import FinalCheckpointRequest
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.nodes import Notice, NoticeKind
-from perdure.domain.retries import HandOver
+from perdure.domain.retries import HandOver, RetryStrategy
 from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, until
 
 pytestmark = pytest.mark.criu
@@ -139,6 +139,43 @@ async def test_a_damaged_checkpoint_is_a_rung_and_the_one_before_it_is_restored(
     assert [(rung.number, rung.node_fault) for rung in started.rungs] == [(numbers[1], False)]
     assert await again.exit_code() == 7
     assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
+
+
+async def test_a_node_without_criu_blames_itself_and_keeps_the_checkpoints(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=200), home.plan())
+    await launched.more_lines(5)
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is not None, outcome.failure
+    home.lose(node, launched)
+    node = await home.new_node(PERDURE_CRIU="/nowhere/criu")
+    again = await home.launch(node, "echo anew", home.plan(Verdict.RESTORE), attempt=2)
+    assert await again.exit_code() == 0
+    assert again.lines() == ["anew"], "no rule retries a failed start, so it starts clean, unprotected"
+    remark = await home.report(ReportKind.REMARK)
+    assert (remark.level, remark.epoch) == ("error", 2)
+    await ended(home, node, again)
+    node.close()
+    home.nodes.remove(node)
+    node = await home.new_node()
+    retry = RetryStrategy(attempts=5)
+    await home.launch(node, "exit 9", home.plan(Verdict.RESTORE, retry=retry, attempts_made=3), attempt=3)
+    assert (await home.report(ReportKind.STARTED, 2)).restored_from == outcome.checkpoint.number
+
+
+async def test_where_the_rules_retry_a_failed_start_another_node_is_tried(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=200), home.plan())
+    await launched.more_lines(5)
+    assert (await home.checkpoint(node)).checkpoint is not None
+    home.lose(node, launched)
+    node = await home.new_node(PERDURE_CRIU="/nowhere/criu")
+    plan = home.plan(Verdict.RESTORE, retry=RetryStrategy(attempts=5), attempts_made=2)
+    await home.workflow.signal("set_plan", plan)
+    refused = node.container("exit 9", home.cgroup, AWS_BATCH_JOB_ID=home.job_id, AWS_BATCH_JOB_ATTEMPT="2")
+    assert not await node.create(refused)
+    assert "the next attempt tries again" in refused.said
+    await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
 
 
 async def test_with_nothing_to_restore_it_starts_clean(home: Bed) -> None:

@@ -9,6 +9,7 @@ import ast
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from perdure.contracts.runtime import RuntimeAction, RuntimeOperation, RuntimeReply, RuntimeRequest
+from worker_agent.preparing import GAVE_UP
 
 RUNTIME = Path(__file__).parents[2] / "worker_agent" / "runtime"
 ID = "c0ffee" + "0" * 58
@@ -487,6 +489,7 @@ def test_each_rung_that_fails_is_told_and_the_next_one_tried(bench: Bench, agent
     assert done.stderr == ""
     assert served.operations == ["create", "failed", "failed", "created"]
     assert "criu failed: type NOTIFY" in served.heard[1].message
+    assert re.match(GAVE_UP, served.heard[1].message), "the agent tells whose fault it was by these words"
     kinds = [next(word for word in call if word in ("create", "restore")) for call in bench.calls()]
     assert kinds == ["restore", "restore", "create"]
 
