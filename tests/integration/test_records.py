@@ -1,0 +1,307 @@
+"""The records on real SQLite files: mapping, keys, paging, migrations, several writers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from pydantic import BaseModel
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import SQLModel
+
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
+from perdure.domain.errors import ConfigurationInvalid, UnknownJob, UnknownNode
+from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
+from perdure.records import configuration, jobs, nodes, tables
+from perdure.records.database import migrate, open_engine, reading, writing
+from perdure.records.pages import decode_cursor, encode_cursor
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path}/server/perdure.db")
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+def checkpoint(number: int, epoch: int = 1) -> Checkpoint:
+    return Checkpoint(
+        number=number,
+        kind=CheckpointKind.PERIODIC,
+        epoch=epoch,
+        frozen_at=NOW + timedelta(seconds=number),
+        committed_at=NOW + timedelta(seconds=number + 1),
+        image_bytes=1 << 40,
+        phases={"pause": 0.1, "dump": 1.5, "clone": 0.0},
+    )
+
+
+def full_job(job_id: str = "job-1", **changes: object) -> Job:
+    """A job in which no field has its default."""
+    job = Job(
+        job_id=job_id,
+        name="align",
+        queue="default",
+        state=JobState.RUNNING,
+        batch_status="RUNNING",
+        exit_code=3,
+        vcpus=0.5,
+        memory_mib=2048,
+        created_at=NOW,
+        finished_at=NOW + timedelta(hours=1),
+        interval_seconds=2.5,
+        interval_source="PERDURE_CHECKPOINT_INTERVAL",
+        diagnosis=True,
+        epoch=2,
+        attempts=[
+            Attempt(
+                epoch=epoch,
+                attempt=epoch,
+                instance_id=f"i-{epoch}",
+                zone="us-east-1a",
+                container_id="c" * 64,
+                accepted_at=NOW,
+                started_at=NOW + timedelta(seconds=1),
+                restored_from=7,
+                ended_at=NOW + timedelta(seconds=2),
+                end="handed over",
+            )
+            for epoch in (1, 2)
+        ],
+        checkpoints=[checkpoint(1), checkpoint(2)],
+        checkpoints_committed=9,
+        checkpoint_failures=1,
+        protections=4,
+        outages=[
+            Outage(
+                epoch=1,
+                kind="notice",
+                started_at=NOW,
+                ended_at=NOW + timedelta(seconds=40),
+                seconds=40.0,
+                phases={"frozen": 0.1, "waited": 30.0, "attached": 9.9},
+                restored_from=7,
+                work_lost_seconds=0.0,
+            )
+        ],
+        volume_id="vol-1",
+        volume_zone="us-east-1a",
+        shared_mounts=["/shared"],
+        max_rootfs_bytes=1 << 40,
+        hand_over="end container",
+        attempts_left=8,
+    )
+    return job.model_copy(update=changes)
+
+
+def event(sequence: int) -> JobEvent:
+    return JobEvent(sequence=sequence, at=NOW, kind="remark", message=f"line {sequence}", level="warning", epoch=2)
+
+
+@pytest.mark.parametrize(
+    ("row", "model", "ours"),
+    [
+        (tables.JobRow, Job, {"revision"}),
+        (tables.AttemptRow, Attempt, {"job_id"}),
+        (tables.CheckpointRow, Checkpoint, {"job_id", "offered"}),
+        (tables.OutageRow, Outage, {"job_id"}),
+        (tables.EventRow, JobEvent, {"job_id"}),
+        (tables.NodeRow, Node, set()),
+        (tables.ConfigurationRow, configuration.ConfigurationChange, set()),
+    ],
+)
+def test_columns_are_in_step_with_the_domain(row: type[SQLModel], model: type[BaseModel], ours: set[str]) -> None:
+    lists = jobs.LISTS if model is Job else set()
+    assert set(row.model_fields) - ours == set(model.model_fields) - lists
+
+
+def test_a_job_comes_back_as_it_was(engine: Engine) -> None:
+    job = full_job()
+    unset = [name for name in Job.model_fields if getattr(job, name) == Job.model_fields[name].default]
+    assert unset == [], "the example must use every field"
+    with writing(engine) as session:
+        assert jobs.record_job(session, job, [event(1), event(2)], revision=5)
+    with reading(engine) as session:
+        found = jobs.get_job(session, "job-1")
+        assert found == job
+        assert list(found.outages[0].phases) == ["frozen", "waited", "attached"], "phases keep their order"
+        assert jobs.list_events(session, "job-1") == [event(1), event(2)]
+        assert jobs.list_events(session, "job-1", after_sequence=1) == [event(2)]
+        with pytest.raises(UnknownJob, match="no job"):
+            jobs.get_job(session, "another")
+        with pytest.raises(UnknownJob):
+            jobs.list_events(session, "another")
+
+
+def test_an_older_revision_changes_nothing_but_its_lines_are_kept(engine: Engine) -> None:
+    with writing(engine) as session:
+        jobs.record_job(session, full_job(protections=2), [event(1), event(3)], revision=5)
+    for revision in (4, 5):
+        with writing(engine) as session:
+            assert not jobs.record_job(session, full_job(protections=1), [event(1), event(2)], revision=revision)
+    with reading(engine) as session:
+        assert jobs.get_job(session, "job-1").protections == 2
+        assert [line.sequence for line in jobs.list_events(session, "job-1")] == [1, 2, 3]
+
+
+def test_lists_follow_the_job_and_past_checkpoints_stay_as_history(engine: Engine) -> None:
+    with writing(engine) as session:
+        jobs.record_job(session, full_job(), [], revision=1)
+    with writing(engine) as session:
+        jobs.record_job(session, full_job(checkpoints=[checkpoint(2), checkpoint(3)], outages=[]), [], revision=2)
+    with reading(engine) as session:
+        job = jobs.get_job(session, "job-1")
+        assert [one.number for one in job.checkpoints] == [2, 3] and job.outages == []
+        assert session.connection().execute(text("SELECT count(*) FROM checkpoints")).scalar() == 3
+
+
+def test_pages_hold_each_job_once_even_when_times_are_equal(engine: Engine) -> None:
+    with writing(engine) as session:
+        for number in range(25):
+            created = NOW + timedelta(seconds=number // 10)
+            jobs.record_job(session, full_job(f"job-{number:02}", created_at=created), [], revision=1)
+    seen: list[str] = []
+    after = None
+    with reading(engine) as session:
+        while True:
+            page = jobs.list_jobs(session, limit=7, after=after)
+            seen += [job.job_id for job in page.items]
+            if page.next is None:
+                break
+            after = page.next
+    assert seen == sorted(seen, reverse=True) and len(set(seen)) == 25
+
+
+def test_lists_are_filtered(engine: Engine) -> None:
+    with writing(engine) as session:
+        jobs.record_job(session, full_job("a"), [], revision=1)
+        jobs.record_job(session, full_job("b", state=JobState.FAILED, queue="other"), [], revision=1)
+    with reading(engine) as session:
+        assert [job.job_id for job in jobs.list_jobs(session, states=[JobState.FAILED]).items] == ["b"]
+        assert [job.job_id for job in jobs.list_jobs(session, queue="default").items] == ["a"]
+        assert jobs.list_jobs(session, states=[JobState.STOPPED]).items == []
+        assert jobs.count_jobs(session) == {JobState.RUNNING: 1, JobState.FAILED: 1}
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "!!!", "e30", encode_cursor("job"), encode_cursor(1, 2), "é", "A" * 5000])
+def test_a_foreign_cursor_is_refused(engine: Engine, cursor: str) -> None:
+    with reading(engine) as session, pytest.raises(ConfigurationInvalid, match="first page"):
+        jobs.list_jobs(session, after=cursor)
+
+
+def test_a_cursor_comes_back() -> None:
+    assert decode_cursor(encode_cursor(1, "a/b?=é"), int, str) == [1, "a/b?=é"]
+
+
+def test_nodes(engine: Engine) -> None:
+    notice = Notice(notice_id="n", kind=NoticeKind.INTERRUPTION, instance_id="i-1", seen_at=NOW, deadline=NOW)
+    noticed = Node(
+        instance_id="i-1",
+        zone="us-east-1a",
+        instance_type="c5.large",
+        state=NodeState.NOTICED,
+        agent_version="1",
+        first_seen_at=NOW,
+        changed_at=NOW + timedelta(seconds=5),
+        notice=notice,
+    )
+    with writing(engine) as session:
+        assert nodes.record_node(session, noticed)
+        assert not nodes.record_node(session, noticed.model_copy(update={"changed_at": NOW, "notice": None}))
+        nodes.record_node(session, Node(instance_id="i-2", zone="us-east-1b"))
+    with reading(engine) as session:
+        assert nodes.get_node(session, "i-1") == noticed
+        first = nodes.list_nodes(session, limit=1)
+        assert [node.instance_id for node in first.items] == ["i-1"]
+        assert [node.instance_id for node in nodes.list_nodes(session, after=first.next).items] == ["i-2"]
+        assert nodes.list_nodes(session, states=[NodeState.GONE]).items == []
+        with pytest.raises(UnknownNode):
+            nodes.get_node(session, "i-3")
+
+
+def test_configuration_keeps_its_history(engine: Engine) -> None:
+    with reading(engine) as session:
+        assert configuration.current_configuration(session) == SystemConfiguration()
+    changed = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60, diagnosis=True))
+    with writing(engine) as session:
+        first = configuration.save_configuration(session, changed, at=NOW, by="a person")
+        second = configuration.save_configuration(session, SystemConfiguration(), at=NOW, by="another")
+    with reading(engine) as session:
+        assert configuration.current_configuration(session) == SystemConfiguration()
+        assert configuration.configuration_history(session) == [second, first]
+        assert configuration.configuration_history(session, before=second.number) == [first]
+        assert first.configuration == changed and first.number < second.number
+
+
+def test_a_failed_transaction_leaves_nothing(engine: Engine) -> None:
+    with pytest.raises(RuntimeError), writing(engine) as session:
+        jobs.record_job(session, full_job(), [event(1)], revision=1)
+        raise RuntimeError("the power is gone")
+    with reading(engine) as session:
+        assert jobs.list_jobs(session).items == []
+
+
+def test_foreign_keys_hold(engine: Engine) -> None:
+    with pytest.raises(IntegrityError), writing(engine) as session:
+        session.add(tables.EventRow(job_id="nobody", **event(1).model_dump()))
+
+
+def test_a_naive_time_is_refused(engine: Engine) -> None:
+    with pytest.raises(Exception, match="no time zone"), writing(engine) as session:
+        jobs.record_job(session, full_job(created_at=NOW.replace(tzinfo=None)), [], revision=1)
+
+
+def test_writers_queue_up_and_readers_never_wait(engine: Engine) -> None:
+    def write(number: int) -> None:
+        for revision in range(1, 6):
+            with writing(engine) as session:
+                jobs.record_job(session, full_job(f"job-{number}"), [event(revision)], revision=revision)
+
+    with ThreadPoolExecutor(4) as pool, writing(engine) as holding:
+        jobs.record_job(holding, full_job("held"), [], revision=1)
+        running = [pool.submit(write, number) for number in range(4)]
+        with reading(engine) as session:  # while the write lock is held
+            assert jobs.list_jobs(session).items == []
+        holding.commit()
+        for one in running:
+            one.result()
+    with reading(engine) as session:
+        assert len(jobs.list_jobs(session).items) == 5
+        assert [line.sequence for line in jobs.list_events(session, "job-3")] == [1, 2, 3, 4, 5]
+
+
+def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+def test_migrations_keep_what_is_there(engine: Engine) -> None:
+    with writing(engine) as session:
+        jobs.record_job(session, full_job(), [], revision=1)
+    migrate(engine)
+    with reading(engine) as session:
+        assert jobs.get_job(session, "job-1") == full_job()
+
+
+def test_several_processes_migrate_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/perdure.db"
+    code = "import sys; from perdure.records.database import *; migrate(open_engine(sys.argv[1]))"
+    started = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE) for _ in range(3)]
+    for process in started:
+        _, problems = process.communicate(timeout=60)
+        assert process.returncode == 0, problems.decode()
+    with reading(open_engine(url)) as session:
+        assert jobs.count_jobs(session) == {}

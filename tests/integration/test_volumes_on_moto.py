@@ -1,0 +1,73 @@
+"""Attach and detach as a whole, against moto in this process (the local cloud needs a node for an attach)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+import boto3
+import pytest
+from moto import mock_aws
+from temporalio.testing import ActivityEnvironment
+
+from activities.volumes import DEVICE_NAMES, Volumes
+from perdure.contracts.control import AttachVolume, CreateSnapshot, CreateVolume, DetachVolume, VolumeRef
+
+T = TypeVar("T")
+ZONE = "us-east-1a"
+
+
+@pytest.fixture
+def ec2() -> Iterator[Any]:
+    with mock_aws():
+        yield boto3.client("ec2", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+
+
+def instance(ec2: Any) -> str:
+    placed = {"AvailabilityZone": ZONE}
+    run = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, Placement=placed)
+    return str(run["Instances"][0]["InstanceId"])
+
+
+async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
+    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), 30)
+
+
+def wanted(token: str, **more: Any) -> CreateVolume:
+    return CreateVolume(job_id="job-1", zone=ZONE, volume_type="gp3", size_gib=1, token=token, **more)
+
+
+async def test_a_volumes_way(ec2: Any) -> None:
+    volumes = Volumes(0.01, ec2)
+    made = await run(volumes.create_volume, wanted("t"))
+    first, second = instance(ec2), instance(ec2)
+    for holder in (first, second):
+        request = AttachVolume(volume_id=made.volume_id, instance_id=holder)
+        assert (await run(volumes.attach_volume, request)).attached_to == holder
+        assert (await run(volumes.attach_volume, request)).attached_to == holder, "asked twice, attached once"
+        free = await run(volumes.detach_volume, DetachVolume(volume_id=made.volume_id, instance_id=holder))
+        assert free.attached_to is None
+    assert (await run(volumes.detach_volume, DetachVolume(volume_id=made.volume_id))).attached_to is None
+    snapshot = await run(volumes.create_snapshot, CreateSnapshot(volume_id=made.volume_id, job_id="job-1", token="s"))
+    again = await run(volumes.create_snapshot, CreateSnapshot(volume_id=made.volume_id, job_id="job-1", token="s"))
+    assert snapshot == again
+    copy = await run(volumes.create_volume, wanted("t2", snapshot_id=snapshot.snapshot_id))
+    assert copy.formatted and copy.volume_id != made.volume_id
+    await run(volumes.delete_volume, VolumeRef(volume_id=made.volume_id))
+    await run(volumes.delete_snapshot, snapshot)
+    assert [volume["VolumeId"] for volume in ec2.describe_volumes(Filters=[_mine()])["Volumes"]] == [copy.volume_id]
+
+
+def _mine() -> dict[str, Any]:
+    return {"Name": "tag:perdure:managed", "Values": ["true"]}
+
+
+async def test_several_volumes_find_free_device_names(ec2: Any) -> None:
+    volumes, holder = Volumes(0.01, ec2), instance(ec2)
+    made = [await run(volumes.create_volume, wanted(f"many-{number}")) for number in range(5)]
+    for volume in made:
+        await run(volumes.attach_volume, AttachVolume(volume_id=volume.volume_id, instance_id=holder))
+    found = ec2.describe_volumes(VolumeIds=[volume.volume_id for volume in made])["Volumes"]
+    devices = [volume["Attachments"][0]["Device"] for volume in found]
+    assert len(set(devices)) == 5 and set(devices) <= set(DEVICE_NAMES)
