@@ -31,7 +31,7 @@ def running(user: User, job_id: str, lines: int = 3) -> None:
 def other_zone(user: User, job_id: str) -> str:
     """A zone that the job is not in."""
     here = user.placed(job_id)["zone"]
-    return next(node["zone"] for node in user.status["nodes"] if node["zone"] != here)
+    return next(str(node["zone"]) for node in user.status["nodes"] if node["zone"] != here)
 
 
 def test_reclaims_with_and_without_notice_lose_nothing(user: User, tmp_path: Path) -> None:
