@@ -418,15 +418,20 @@ class Bed:
         fields = {"epoch": self.epoch, "volume_id": VOLUME, "configuration": configuration, **changes}
         return AttachReply(verdict=verdict, **fields)
 
+    def container(self, node: Node, command: str, attempt: int = 1, **environment: str) -> Launched:
+        """A container of the job, not created yet; whatever becomes of it is ended with the test."""
+        variables = {"AWS_BATCH_JOB_ID": self.job_id, "AWS_BATCH_JOB_ATTEMPT": str(attempt), **environment}
+        launched = node.container(command, self.cgroup, **variables)
+        self.containers.append((node, launched))
+        return launched
+
     async def launch(
         self, node: Node, command: str, plan: AttachReply | None, attempt: int = 1, **environment: str
     ) -> Launched:
         """A container of the job, created and started by the runtime."""
         if plan is not None:
             await self.workflow.signal("set_plan", plan)
-        variables = {"AWS_BATCH_JOB_ID": self.job_id, "AWS_BATCH_JOB_ATTEMPT": str(attempt), **environment}
-        launched = node.container(command, self.cgroup, **variables)
-        self.containers.append((node, launched))
+        launched = self.container(node, command, attempt, **environment)
         assert await node.create(launched), f"{launched.said}\n{node.agent_log()}"
         await node.start(launched)
         return launched

@@ -172,7 +172,7 @@ async def test_where_the_rules_retry_a_failed_start_another_node_is_tried(home: 
     node = await home.new_node(PERDURE_CRIU="/nowhere/criu")
     plan = home.plan(Verdict.RESTORE, retry=RetryStrategy(attempts=5), attempts_made=2)
     await home.workflow.signal("set_plan", plan)
-    refused = node.container("exit 9", home.cgroup, AWS_BATCH_JOB_ID=home.job_id, AWS_BATCH_JOB_ATTEMPT="2")
+    refused = home.container(node, "exit 9", attempt=2)
     assert not await node.create(refused)
     assert "the next attempt tries again" in refused.said
     await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
@@ -301,8 +301,7 @@ async def test_the_workflow_may_ask_for_another_way_while_the_job_stays_frozen(h
 
 async def test_a_container_with_a_mount_that_nobody_declared_runs_unprotected(home: Bed) -> None:
     node = await home.new_node()
-    launched = node.container("echo hello", home.cgroup, AWS_BATCH_JOB_ID=home.job_id)
-    home.containers.append((node, launched))
+    launched = home.container(node, "echo hello")
     path = launched.bundle / "config.json"
     config = json.loads(path.read_text())
     config["mounts"].append({"destination": "/mnt", "type": "bind", "source": "/var/tmp", "options": ["rbind", "rw"]})
