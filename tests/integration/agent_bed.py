@@ -505,6 +505,10 @@ def kill_cgroup(cgroup: str) -> None:
     for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
         if (folder / name).exists():
             (folder / name).write_text(word)
+    end = time.monotonic() + LIMIT
+    while folder.is_dir() and (folder / "cgroup.procs").read_text().strip():
+        assert time.monotonic() < end, f"{cgroup} does not become empty"
+        time.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
