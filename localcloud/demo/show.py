@@ -45,7 +45,8 @@ def run_demo(place: StackPlace, keep: bool, console: Console) -> list[Told]:
     display = Display(console)
     try:
         status = user.up(lambda line: display.tell("stack", line))
-        display.tell("demo", f"Temporal UI {status['temporal_ui_url']}   API {status['api_url']}")
+        temporal = status["temporal_ui_url"] or "(at your own server)"
+        display.tell("demo", f"Temporal UI {temporal}   API {status['api_url']}")
         told = _jobs(user, status, stop, display)
     except BaseException:
         display.still()
