@@ -212,8 +212,14 @@ class JobProtection:
             await workflow.wait_condition(
                 lambda: self._closing or self._answer(epoch) is not None, timeout=ATTACH_PATIENCE
             )
-        waiting_for = self._trouble or str(progress.job.state)
-        return self._answer(epoch) or AttachReply(verdict=Verdict.WAIT, reason=waiting_for, epoch=epoch or 0)
+        return self._answer(epoch) or AttachReply(
+            verdict=Verdict.WAIT,
+            reason=self._trouble or str(progress.job.state),
+            epoch=epoch or 0,
+            # A node that must stop waiting decides by these.
+            retry=progress.retry,
+            attempts_made=request.attempt,
+        )
 
     def _answer(self, epoch: int | None) -> AttachReply | None:
         """The last word for the container of that epoch, once there is one."""

@@ -140,21 +140,19 @@ def handed_over(progress: JobProgress, way: HandOver, final: Checkpoint | None, 
     """The node has taken the final checkpoint and let go of the job. Told twice: by the activity and by a report."""
     if final is not None:
         committed(progress, final, now)
-    current = progress.current
-    if current is None or current.end == "handed over" or progress.stage is Stage.FINISHED:
+    if progress.current is None or progress.finished or progress.way in {way, HandOver.END_CONTAINER}:
         return
-    instant = min(final.frozen_at, now) if final else now
-    progress.stage = Stage.AWAITING
     progress.final_settled = True
     progress.release = way is HandOver.END_CONTAINER
-    progress.change_current(ended_at=instant, end="handed over")
-    progress.show(state=JobState.CHECKPOINT_SUCCEEDED)
-    level = "info"
-    if way is HandOver.KEEP_ONLY:
-        level = "error"  # the node lets the job run on: it may still finish in the seconds that are left
-    else:
-        open_outage(progress, progress.job.epoch, instant, now, final)
-    progress.tell(now, "handed over", _HANDED_OVER[way], level)
+    if progress.way is None:
+        instant = min(final.frozen_at, now) if final else now
+        progress.stage = Stage.AWAITING
+        progress.change_current(ended_at=instant, end="handed over")
+        if way is not HandOver.KEEP_ONLY:  # there, the node lets the job run on: it may still finish
+            open_outage(progress, progress.job.epoch, instant, now, final)
+        progress.show(state=JobState.CHECKPOINT_SUCCEEDED)
+    progress.way = way  # an agent that stayed frozen for want of an answer may end the container after all
+    progress.tell(now, "handed over", _HANDED_OVER[way], "error" if way is HandOver.KEEP_ONLY else "info")
 
 
 def _exited(progress: JobProgress, report: NodeReport) -> None:
@@ -179,7 +177,7 @@ def hear_notice(progress: JobProgress, notice: Notice, now: datetime) -> bool:
         what = ": a checkpoint is taken at once" if progress.checkpoint_now else ""
         progress.tell(now, "rebalance", f"AWS recommends leaving {notice.instance_id}{what}.")
         return True
-    progress.notice = notice
+    progress.notice, progress.final_settled = notice, False
     progress.interrupted_epochs = [*progress.interrupted_epochs, progress.job.epoch]
     when = f" at {notice.deadline:%H:%M:%S} UTC" if notice.deadline else ""
     progress.tell(now, "notice", f"AWS takes {notice.instance_id} back{when}.", "warning")

@@ -18,7 +18,7 @@ from perdure.domain.configuration import EffectiveConfiguration, SystemConfigura
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Notice
 from perdure.domain.outages import Milestones
-from perdure.domain.retries import RetryStrategy, choose_hand_over
+from perdure.domain.retries import HandOver, RetryStrategy, choose_hand_over
 from perdure.domain.values import format_duration
 from perdure.domain.volumes import JobVolume
 
@@ -64,6 +64,8 @@ class JobProgress(BaseModel):
     volumes_lost: int = 0
     keep_volume: str = ""
     """Why the volume outlives the finished job; empty: it does not."""
+    way: HandOver | None = None
+    """How the newest container was handed over, if it was."""
     release: bool = False
     """The node let go of the volume: detach it, so that the next node need not wait."""
     notice: Notice | None = None
@@ -167,6 +169,7 @@ class JobProgress(BaseModel):
             accepted_at=now,
         )
         self.request, self.reply, self.verdict, self.notice = request, None, None, None
+        self.way = None
         self.final_settled = self.out_of_touch = self.checkpoint_now = self.release = False
         self.stage, self.unprotected = Stage.PREPARING, False
         self.show(

@@ -206,6 +206,18 @@ async def test_a_final_checkpoint_that_fails_leaves_the_job_running(story: Story
     assert (await story.job()).outages[0].kind == "notice"
 
 
+async def test_a_second_notice_is_a_second_chance(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    node = story.nodes["i-1"]
+    node.failure = "the dump did not end in time"
+    await story.notice("i-1", name="first")
+    await story.reaches(JobState.CHECKPOINT_FAILED)
+    node.failure = ""
+    await story.notice("i-1", name="second")
+    await story.reaches(JobState.CHECKPOINT_SUCCEEDED)
+    assert len(node.finals) == 2
+
+
 async def test_a_newer_container_takes_over_from_one_that_waits(story: Story) -> None:
     """The volume hangs on an instance that still lives; the second waiter must get it, and get it once."""
     await story.run_on("i-1", "zone-a")

@@ -10,6 +10,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.jobs import JobState
+from tests.fakes import RETRY_ALL
 from tests.workflows.conftest import RENEW_AFTER_EVENTS
 from tests.workflows.story import Story
 from workflows.job_protection import JobProtection
@@ -21,6 +22,7 @@ async def test_attach_waits_for_a_slow_volume_and_asks_again(real_story: Story) 
     asking = asyncio.create_task(real_story.attach("i-1", "zone-a"))
     first = await asking
     assert (first.verdict, first.epoch) == (Verdict.WAIT, 1)
+    assert first.retry == RETRY_ALL, "a node that must stop waiting decides by the rules"
     real_story.cloud.volume_gate.set()
     second = await real_story.attach("i-1", "zone-a")
     assert (second.verdict, second.epoch) == (Verdict.FRESH, 1)

@@ -162,6 +162,17 @@ async def test_a_report_of_the_hand_over_counts_like_the_activitys_answer(story:
     assert (job.protections, job.checkpoints_committed, job.outages[0].work_lost_seconds) == (1, 1, 0.0)
 
 
+async def test_a_node_that_stayed_frozen_may_end_the_container_after_all(story: Story) -> None:
+    """Temporal came back inside the notice."""
+    await story.run_on("i-1", "zone-a")
+    final = await story.nodes["i-1"].commit(CheckpointKind.FINAL)
+    for way in (HandOver.STAY_FROZEN, HandOver.END_CONTAINER, HandOver.STAY_FROZEN):
+        await story.report(ReportKind.HANDED_OVER, "i-1", 1, checkpoint=final, hand_over=way)
+    await story.until(lambda: story.cloud.volumes["vol-1"].attached_to is None)
+    await story.until(lambda: story.cloud.kinds(story.job_id).count("handed over") == 2)
+    assert len((await story.job()).outages) == 1
+
+
 async def test_an_unsent_hand_over_is_not_taken_for_the_jobs_own_failure(story: Story) -> None:
     """The node ended the container and died with its report unsent: Batch shows a bare 137."""
     await story.run_on("i-1", "zone-a")
