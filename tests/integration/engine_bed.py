@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,15 +93,17 @@ class Bed:
     running: list[Running] = field(default_factory=list)
 
     @classmethod
-    def make(cls, folder: Path, mebibytes: int = 1500) -> Bed:
+    def make(cls, mebibytes: int = 1500) -> Bed:
+        """Not below pytest's folder, which other runs of pytest tidy up: nothing must be deleted through our mounts."""
         assert _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+        disk = Path(tempfile.mkdtemp(prefix="perdure-test-", dir="/var/tmp"))
+        folder = disk / "bed"
+        folder.mkdir()
         tool("mount", "-t", "tmpfs", "-o", "mode=755", "none", folder)
         tool("mount", "--make-private", folder)
         for name in MASKED:
             (folder / "mask" / name).mkdir(parents=True)
             os.setxattr(folder / "mask" / name, "trusted.overlay.opaque", b"y")
-        disk = Path("/var/tmp") / f"perdure-test-{secrets.token_hex(4)}"
-        disk.mkdir()
         volume = Volume(disk / "volume.img", folder / "job", mebibytes)
         volume.attach()
         return cls(

@@ -68,8 +68,8 @@ def identity(epoch: int) -> Identity:
 
 
 @pytest.fixture
-async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed.make(tmp_path)
+async def bed() -> AsyncIterator[Bed]:
+    made = Bed.make()
     try:
         made.new_node()
         yield made
@@ -308,6 +308,23 @@ async def test_a_restore_that_was_killed_succeeds_when_it_is_tried_again(bed: Be
     running = await restored(bed, 2, manifest.number)
     assert running.exit_code() == 0
     assert written(bed, running) == uninterrupted()
+
+
+async def test_a_job_that_closed_its_output_is_as_safe_as_any_other(bed: Bed) -> None:
+    """Its keeper has ended: there is nothing to drain."""
+    bed.command = ["/bin/sh", "-c", f"echo first; exec >/data/out 2>&1; {' '.join(chain(mebibytes=4))}"]
+    running = await fresh(bed)
+    out = bed.volume.root / "data/out"
+    running.keeper.wait(30)
+    wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") > 5, "output in the job's own file")
+    manifest = await checkpoint(running)
+    assert manifest.stdio.stdout == len(b"first\n")
+    await die(bed, running)
+    running = await restored(bed, 2, manifest.number)
+    assert running.exit_code() == 0
+    assert running.log() == b"first\n"
+    lines = [line for line in out.read_bytes().splitlines(keepends=True) if not line.startswith(b"tenth")]
+    assert b"".join(lines) == uninterrupted(mebibytes=4)["stdout"]
 
 
 async def test_an_older_epoch_can_neither_checkpoint_nor_restore(bed: Bed) -> None:

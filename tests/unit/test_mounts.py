@@ -60,38 +60,38 @@ def test_deleting_files_links_and_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.criu
-def test_nothing_is_deleted_through_a_mount(tmp_path: Path) -> None:
+def test_nothing_is_deleted_through_a_mount(mount_place: Path) -> None:
     """Neither another file system nor a bind mount of the same one."""
-    precious, inside = tmp_path / "precious", tmp_path / "folder" / "deep" / "mount point"
+    precious, inside = mount_place / "precious", mount_place / "folder" / "deep" / "mount point"
     precious.mkdir()
     (precious / "file").touch()
     inside.mkdir(parents=True)
-    (tmp_path / "folder" / "first").touch()
+    (mount_place / "folder" / "first").touch()
     subprocess.run(["mount", "--bind", precious, inside], check=True)
     try:
-        assert [mount.point for mount in mounts_below(tmp_path / "folder")] == [str(inside)]
-        for target in (tmp_path / "folder", inside):
+        assert [mount.point for mount in mounts_below(mount_place / "folder")] == [str(inside)]
+        for target in (mount_place / "folder", inside):
             with pytest.raises(JobRootBusy, match="still mounted"):
                 delete_tree(target)
-        assert (precious / "file").exists() and (tmp_path / "folder" / "first").exists()
+        assert (precious / "file").exists() and (mount_place / "folder" / "first").exists()
     finally:
         subprocess.run(["umount", inside], check=True)
-    delete_tree(tmp_path / "folder")
+    delete_tree(mount_place / "folder")
     assert (precious / "file").exists()
 
 
 @pytest.mark.criu
-def test_overlays_are_found_by_place_and_by_layer(tmp_path: Path) -> None:
+def test_overlays_are_found_by_place_and_by_layer(mount_place: Path) -> None:
     for name in ("lower, one: two", "root/layer/upper", "root/layer/work", "merged"):
-        (tmp_path / name).mkdir(parents=True)
-    lower = str(tmp_path / "lower, one: two").replace(":", "\\:").replace(",", "\\,")
-    options = f"lowerdir={lower},upperdir={tmp_path}/root/layer/upper,workdir={tmp_path}/root/layer/work"
-    assert find_overlay(tmp_path / "merged") is None
-    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", tmp_path / "merged"], check=True)
+        (mount_place / name).mkdir(parents=True)
+    lower = str(mount_place / "lower, one: two").replace(":", "\\:").replace(",", "\\,")
+    options = f"lowerdir={lower},upperdir={mount_place}/root/layer/upper,workdir={mount_place}/root/layer/work"
+    assert find_overlay(mount_place / "merged") is None
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", mount_place / "merged"], check=True)
     try:
-        found = find_overlay(tmp_path / "merged")
-        assert found is not None and found.lower == (str(tmp_path / "lower, one: two"),)
-        assert overlays_on(tmp_path / "root") == [found]
-        assert overlays_on(tmp_path / "roo") == []
+        found = find_overlay(mount_place / "merged")
+        assert found is not None and found.lower == (str(mount_place / "lower, one: two"),)
+        assert overlays_on(mount_place / "root") == [found]
+        assert overlays_on(mount_place / "roo") == []
     finally:
-        subprocess.run(["umount", tmp_path / "merged"], check=True)
+        subprocess.run(["umount", mount_place / "merged"], check=True)

@@ -127,18 +127,18 @@ def wreck(live: Path) -> None:
 
 
 @pytest.fixture(params=["plain", pytest.param("xfs", marks=pytest.mark.criu)])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def root(request: pytest.FixtureRequest, mount_place: Path) -> Iterator[Path]:
     """A job root, on whatever file system the tests run on, and on XFS, where clones share extents."""
     if request.param == "plain":
-        yield job_root(tmp_path)
+        yield job_root(mount_place)
         return
-    with xfs(tmp_path) as top:
+    with xfs(mount_place) as top:
         yield job_root(top)
 
 
 @contextlib.contextmanager
-def xfs(tmp_path: Path) -> Iterator[Path]:
-    image, top = tmp_path / "xfs.img", tmp_path / "mounted"
+def xfs(place: Path) -> Iterator[Path]:
+    image, top = place / "xfs.img", place / "mounted"
     top.mkdir()
     subprocess.run(["truncate", "-s", "400M", image], check=True)
     subprocess.run(["mkfs.xfs", "-q", image], check=True)
@@ -235,8 +235,8 @@ def test_any_tree_becomes_any_other(
 
 
 @pytest.mark.criu
-def test_nothing_is_rolled_back_across_a_mount(tmp_path: Path) -> None:
-    root = job_root(tmp_path)
+def test_nothing_is_rolled_back_across_a_mount(mount_place: Path) -> None:
+    root = job_root(mount_place)
     inside = root / "data" / "inside"
     inside.mkdir()
     inodes = clone(root)

@@ -173,7 +173,7 @@ def _give_up(work: Work) -> None:
 
 
 async def drain(work: Work) -> None:
-    work.stdio = await stdio.drain(work.container.keeper_socket)
+    work.stdio = await stdio.drain(work.container.keeper_socket, work.container.job_root / "log")
 
 
 async def clone(work: Work) -> None:

@@ -29,6 +29,8 @@ _ORPHAN_PATIENCE = 120.0
 """Seconds in which a dump that lost its agent may still end by itself, before it is thawed."""
 _ORPHAN_GRACE = 30.0
 """Seconds more before it is killed: the last resort, which the job may not survive."""
+_ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar")
+"""What may still work among the checkpoints after an agent's death; anything else there is not ours to kill."""
 _DEATH = 20.0
 """Seconds in which killed processes must be gone."""
 
@@ -40,8 +42,7 @@ async def thaw_and_clean(container: Container) -> list[str]:
     A dump whose agent died goes on; killing it at once is a needless risk to the job, so it gets some time first.
     """
     remarks = []
-    orphans = tasks.users_of(container.work_dir)
-    if orphans:
+    if tasks.users_of(*_places(container)):
         await _outwait(container)
         remarks.append("a checkpoint was cut short when the agent ended; it does not count")
     if container.freezer is not None and container.freezer.frozen():
@@ -53,10 +54,15 @@ async def thaw_and_clean(container: Container) -> list[str]:
     return remarks
 
 
+def _places(container: Container) -> tuple[Path, Path]:
+    """Where the programs of a checkpoint work: runc and CRIU in the first, CRIU and `cp` in the second."""
+    return container.work_dir, roots.store(container.job_root).root
+
+
 async def _outwait(container: Container) -> None:
     for seconds in (_ORPHAN_PATIENCE, _ORPHAN_GRACE):
         try:
-            await _wait_until_unused(container.work_dir, seconds)
+            await _wait_until_unused(*_places(container), limit_seconds=seconds)
             return
         except JobRootBusy:
             await thaw(container)  # what hangs on a stopped process goes on now
@@ -85,6 +91,7 @@ async def clean(container: Container) -> None:
     await runc.delete(container)
     await asyncio.to_thread(_end_holders, container.job_root)
     await asyncio.to_thread(_check_unused, container.job_root)
+    await _end_users(roots.store(container.job_root).root, _ENGINE_PROGRAMS)
     await asyncio.to_thread(delete_tree, container.work_dir)
     container.work_dir.mkdir(parents=True, mode=0o700)
 
@@ -173,17 +180,18 @@ def _holders(job_root: Path) -> list[int]:
     return found
 
 
-async def _end_users(folder: Path) -> None:
-    """Kill what still works in an engine's work folder: runc and CRIU of an operation that lost its agent."""
+async def _end_users(folder: Path, commands: tuple[str, ...] = ("",)) -> None:
+    """Kill what still works in a folder: programs of an operation that lost its agent, by how their names begin."""
     for pid in tasks.users_of(folder):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    await _wait_until_unused(folder, _DEATH)
+        if tasks.command(pid).startswith(commands):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    await _wait_until_unused(folder, limit_seconds=_DEATH)
 
 
-async def _wait_until_unused(folder: Path, limit_seconds: float) -> None:
+async def _wait_until_unused(*folders: Path, limit_seconds: float) -> None:
     end = time.monotonic() + limit_seconds
-    while users := tasks.users_of(folder):
+    while users := tasks.users_of(*folders):
         if time.monotonic() > end:
-            raise JobRootBusy(f"process {users[0]} ({tasks.command(users[0])}) still works in {folder}")
+            raise JobRootBusy(f"process {users[0]} ({tasks.command(users[0])}) still works in {folders[-1]}")
         await asyncio.sleep(_POLL)

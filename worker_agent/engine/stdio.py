@@ -13,21 +13,28 @@ from perdure.domain.checkpoints import StdioOffsets
 from perdure.domain.errors import CheckpointFailed
 
 
-async def drain(keeper_socket: Path) -> StdioOffsets:
+async def drain(keeper_socket: Path, log_folder: Path) -> StdioOffsets:
     """Until every byte that the job has written is in its logs: the logs' sizes. The caller sets the time limit.
 
     What is left in a pipe at a freeze is in no image and would be lost (30,818 bytes in a trial). CheckpointFailed if
-    the keeper is gone or could not store everything.
+    the keeper died or could not store everything. One that ended in order has removed its socket: the job has closed
+    both pipes (`exec >file 2>&1`), and the logs are complete.
     """
     try:
         answer = await _ask(keeper_socket, "drain")
         if answer.get("error"):
             raise CheckpointFailed(f"the job's output could not all be stored: {answer['error']}", "drain")
         return StdioOffsets(stdout=answer["stdout"], stderr=answer["stderr"])
+    except FileNotFoundError:
+        return StdioOffsets(stdout=_size(log_folder / "stdout"), stderr=_size(log_folder / "stderr"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointFailed(
             f"the job's output keeper at {keeper_socket} did not answer: {error!r}", "drain"
         ) from error
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 async def release(keeper_socket: Path) -> None:

@@ -103,9 +103,9 @@ def _tmpfs_bytes(init_pid: int) -> Iterator[int]:
             yield (size.f_blocks - size.f_bfree) * size.f_frsize
 
 
-def users_of(folder: Path) -> list[int]:
-    """Processes, other than this one, that have a file or folder at or below `folder` open, or work in it."""
-    top = os.path.realpath(folder)
+def users_of(*folders: Path) -> list[int]:
+    """Processes, other than this one, that have a file or folder at or below `folders` open, or work there."""
+    tops = [os.path.realpath(folder) for folder in folders]
     found = []
     for item in _PROC.iterdir():
         if not item.name.isdigit() or int(item.name) == os.getpid():
@@ -114,6 +114,6 @@ def users_of(folder: Path) -> list[int]:
             places = set(links(int(item.name)).values()) | {os.readlink(item / "cwd")}
         except OSError:
             continue
-        if any(place == top or place.startswith(top + "/") for place in places):
+        if any(place == top or place.startswith(top + "/") for place in places for top in tops):
             found.append(int(item.name))
     return found
