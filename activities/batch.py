@@ -38,7 +38,7 @@ def read_job(found: dict[str, Any]) -> BatchJob:
     return BatchJob(
         job_id=found["jobId"],
         name=found.get("jobName", ""),
-        queue=found.get("jobQueue", ""),
+        queue=found.get("jobQueue", "").rpartition("job-queue/")[2],  # an ARN; people know the name
         status=found["status"],
         status_reason=found.get("statusReason"),
         exit_code=container.get("exitCode"),

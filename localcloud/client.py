@@ -174,6 +174,8 @@ class StackClient:
     def _summary(self, job: dict[str, Any], page: dict[str, Any] | None) -> dict[str, Any]:
         known = page or {}
         outages = known.get("outages")
+        # Batch counts an attempt when the container runs; one that died while it started is listed too, but is none.
+        zones = self.placed(job["jobId"])["zones"]
         return {
             "id": job["jobId"],
             "name": job["jobName"],
@@ -181,10 +183,10 @@ class StackClient:
             "status_reason": job.get("statusReason"),
             "perdure_state": known.get("state"),
             "exit_code": job.get("container", {}).get("exitCode"),
-            "attempts": len(job.get("attempts", [])),
+            "attempts": len(zones),
             "protections": known.get("protections"),
             "checkpoints": known.get("checkpoints_committed"),
-            "zones": self.placed(job["jobId"])["zones"],
+            "zones": zones,
             "outages": outages
             and [{"seconds": outage.get("seconds"), "phases": outage.get("phases", {})} for outage in outages],
             "max_rootfs_bytes": known.get("max_rootfs_bytes"),

@@ -1,7 +1,7 @@
 """A job's own files, wherever they are now: its output, its root layer, its volume.
 
 A job root is read in place while a node has it mounted; otherwise from a reflink copy of the volume's backing file,
-mounted read-only for the moment. The stack's disk is mounted in the stack's own mount namespace only, so everything is
+mounted for the moment. The stack's disk is mounted in the stack's own mount namespace only, so everything is
 seen through the eyes of a process in there.
 """
 
@@ -144,8 +144,8 @@ def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Ite
         with image.open("rb") as file:
             formatted = file.read(len(XFS_MAGIC)) == XFS_MAGIC
         if formatted:
-            # nouuid: the original may be mounted on this very kernel.
-            run([*enter, "mount", "-o", "loop,ro,nouuid", str(inside / "volume.img"), str(inside / "mounted")])
+            # nouuid: the original may be mounted on this very kernel. Writable: a read-only device's log is not replayed.
+            run([*enter, "mount", "-o", "loop,nouuid", str(inside / "volume.img"), str(inside / "mounted")])
         yield point if formatted else None
     finally:
         if point.is_mount():

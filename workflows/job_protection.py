@@ -5,9 +5,9 @@ checkpoint. While the job runs, this workflow sets the rhythm of checkpoints. Wh
 agent freezes the job at once and this workflow joins in, frees the job's volume, and waits for Batch to start the next
 container somewhere else. When Batch says that the job is over, the volume goes.
 
-`run` is the story. Around it: job_state (what is known), job_reports (what nodes say), job_endings (what an end means),
-job_checkpoints (what is asked of the node), job_volume (the volume's way to the next node), job_display (what the
-Temporal UI shows).
+`run` is the story. Around it: job_state (what is known), job_preparation (a container's plan), job_checkpoints (what is
+asked of the node), job_reports (what nodes say), job_endings (what an end means), job_volume (the volume's way to the
+next node), job_records and job_display (what people see).
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
-from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
-    from perdure.contracts.control import BatchActivities, BatchJob, JobRef, RecordActivities
     from perdure.contracts.protection import (
         AttachReply,
         AttachRequest,
@@ -32,20 +30,19 @@ with workflow.unsafe.imports_passed_through():
         Verdict,
     )
     from perdure.domain.checkpoints import CheckpointKind
-    from perdure.domain.configuration import SystemConfiguration
     from perdure.domain.errors import UnknownJob
-    from perdure.domain.jobs import Job, JobState
+    from perdure.domain.jobs import Job
     from perdure.domain.nodes import Notice
     from workflows.job_checkpoints import final_wanted, take_checkpoint, take_final_checkpoint
-    from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
+    from workflows.job_endings import finish_unknown, hear_batch
+    from workflows.job_preparation import prepare_container
+    from workflows.job_questions import caused_by, describe_job, in_words, load_configuration
     from workflows.job_records import JobRecorder
     from workflows.job_reports import hear_notice, hear_report
     from workflows.job_state import JobProgress, JobStart, Stage
-    from workflows.job_volume import bring_volume, caused_by, free_volume, put_away_volume
-    from workflows.options import ATTACH_PATIENCE, CONFIGURATION, LOOK
+    from workflows.job_volume import free_volume, put_away_volume
+    from workflows.options import ATTACH_PATIENCE
     from workflows.racing import Overtaken, while_wanted
-
-T = TypeVar("T")
 
 SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
 """Between two looks at Batch: while the container may be gone unseen, and while all is well."""
@@ -76,7 +73,8 @@ class JobProtection:
             try:
                 match progress.stage:
                     case Stage.PREPARING:
-                        await self._prepare_container()
+                        await prepare_container(progress)
+                        self._trouble = ""
                     case Stage.STARTING:
                         await self._await_start()
                     case Stage.RUNNING:
@@ -95,49 +93,6 @@ class JobProtection:
         return progress.job
 
     # ---- the stages of a container --------------------------------------------------------------------------------
-
-    async def _prepare_container(self) -> None:
-        """Make the plan for the newest container: what it starts from, and its volume attached to its node."""
-        progress, request, epoch = self._progress, self._progress.request, self._progress.job.epoch
-        assert request is not None
-
-        def wanted() -> bool:
-            return progress.stage is Stage.PREPARING and progress.job.epoch == epoch
-
-        async def race(work: workflow.ActivityHandle[T]) -> T:
-            return await while_wanted(work, wanted, cancel=True)
-
-        try:
-            batch = await race(self._describe())
-        except ActivityError as problem:
-            if not caused_by(problem, UnknownJob):
-                raise
-            progress.leave_unprotected("AWS Batch does not know the job", workflow.now())
-            finish_unknown(progress, workflow.now())
-            return
-        if batch.final:
-            hear_batch(progress, batch, workflow.now())
-            return
-        progress.know_batch(batch)
-        progress.know_chances(request)
-        if batch.container_count > 1:
-            progress.leave_unprotected("jobs of several containers cannot be frozen together yet", workflow.now())
-            return
-        try:
-            progress.configure(await race(self._load_configuration()), workflow.now())
-        except ActivityError:
-            # Better the values known before, or the defaults, than a container that does not start.
-            workflow.logger.warning("The configuration could not be read; going on with what is known")
-            if progress.configuration is None:
-                progress.configure(SystemConfiguration(), workflow.now())
-        if progress.verdict is None:
-            progress.verdict = choose_verdict(progress, request, batch, workflow.now())
-        if progress.verdict is Verdict.FRESH:
-            progress.show(state=JobState.VOLUME_UNREADY)
-        await bring_volume(progress, request, race)
-        if wanted():
-            progress.plan(request, progress.verdict, workflow.now())
-            self._trouble = ""
 
     async def _await_start(self) -> None:
         """The node has its plan and starts the container: it reports, or dies without a word."""
@@ -289,24 +244,13 @@ class JobProtection:
             return False
         return True
 
-    # ---- Batch, configuration, records ----------------------------------------------------------------------------
-
-    def _describe(self) -> workflow.ActivityHandle[BatchJob]:
-        return workflow.start_activity_method(
-            BatchActivities.describe_job,
-            JobRef(job_id=self._progress.job.job_id),
-            summary="what does Batch say?",
-            **LOOK,
-        )
-
-    def _load_configuration(self) -> workflow.ActivityHandle[SystemConfiguration]:
-        return workflow.start_activity_method(RecordActivities.load_configuration, **CONFIGURATION)
+    # ---- Batch, configuration, renewal ----------------------------------------------------------------------------
 
     async def _ask_batch(self) -> None:
         """Let Batch's word move the story on. No answer, or something newer heard meanwhile, changes nothing."""
         mark = self._heard
         try:
-            batch = await while_wanted(self._describe(), lambda: self._heard == mark)
+            batch = await while_wanted(describe_job(self._progress.job.job_id), lambda: self._heard == mark)
         except ActivityError as problem:
             if caused_by(problem, UnknownJob):
                 finish_unknown(self._progress, workflow.now())
@@ -318,7 +262,7 @@ class JobProtection:
             return
         mark = self._heard
         try:
-            system = await while_wanted(self._load_configuration(), lambda: self._heard == mark)
+            system = await while_wanted(load_configuration(), lambda: self._heard == mark)
         except (Overtaken, ActivityError):
             return  # asked again at the next turn
         self._reload = False
@@ -326,13 +270,9 @@ class JobProtection:
 
     async def _live_with(self, problem: ActivityError | ChildWorkflowError) -> None:
         """Nothing that fails out there ends the guard: people are told once, and it is tried again."""
-        cause: BaseException = problem
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        sentence = str(cause)
-        if sentence != self._trouble:
-            self._trouble = sentence
-            self._progress.tell(workflow.now(), "trouble", f"{sentence} It is tried again.", "error")
+        if in_words(problem) != self._trouble:
+            self._trouble = in_words(problem)
+            self._progress.tell(workflow.now(), "trouble", f"{self._trouble} It is tried again.", "error")
         await self._listen(self._heard, timedelta(seconds=10), "try again")
 
     async def _renew_when_suggested(self) -> None:

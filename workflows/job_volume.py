@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+from temporalio.exceptions import ActivityError, ChildWorkflowError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
@@ -18,9 +18,10 @@ with workflow.unsafe.imports_passed_through():
     from perdure.contracts.migration import MigrationInput, MigrationResult
     from perdure.contracts.protection import AttachRequest
     from perdure.domain.configuration import JobVolumeConfiguration
-    from perdure.domain.errors import PerdureError, VolumeGone
+    from perdure.domain.errors import VolumeGone
     from perdure.domain.volumes import JobVolume, VolumeStep, client_token, next_volume_step
     from workflows import options
+    from workflows.job_questions import caused_by
     from workflows.job_state import JobProgress
 
 T = TypeVar("T")
@@ -30,16 +31,6 @@ class Race(Protocol):
     """Awaits an activity as long as its result is wanted; raises when it no longer is."""
 
     def __call__(self, work: workflow.ActivityHandle[T]) -> Awaitable[T]: ...
-
-
-def caused_by(problem: BaseException, error: type[PerdureError]) -> bool:
-    """Whether an activity (or one of a child workflow's) failed with that error of ours."""
-    cause: BaseException | None = problem
-    while cause is not None:
-        if isinstance(cause, ApplicationError) and cause.type == error.__name__:
-            return True
-        cause = cause.__cause__
-    return False
 
 
 async def bring_volume(progress: JobProgress, request: AttachRequest, race: Race) -> None:

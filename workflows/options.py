@@ -53,9 +53,18 @@ CONFIGURATION = Options(
 # Records must be written in the end, however long the database is away.
 SURELY = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_PATIENT)
 
-# Volume calls poll until the volume is in the wanted state and heartbeat at each look. A volume can take minutes to be
-# let go of by a dying instance, and as long as a live one has it mounted it takes for ever.
+# Volume calls poll until the volume is in the wanted state and heartbeat at each look. Given up after two minutes: the
+# workflow then asks Batch whether the job still goes on, and asks again.
 VOLUME = Options(
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=timedelta(seconds=60),
+    retry_policy=_PATIENT,
+)
+
+# The same on the way to another zone, which is never given up: a snapshot of a large volume takes hours, and a volume
+# that a live instance has mounted is not let go of at all.
+MOVE = Options(
     start_to_close_timeout=timedelta(hours=2), heartbeat_timeout=timedelta(seconds=60), retry_policy=_PATIENT
 )
 

@@ -21,7 +21,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from perdure.contracts.migration import MigrationInput, MigrationResult
     from perdure.domain.volumes import client_token
-    from workflows.options import LOOK, VOLUME
+    from workflows.options import LOOK, MOVE
 
 
 @workflow.defn(name=names.VOLUME_MIGRATION)
@@ -41,7 +41,7 @@ class VolumeMigration:
             VolumeActivities.detach_volume,
             DetachVolume(volume_id=old.volume_id, instance_id=old.attached_to),
             summary=f"wait until {old.volume_id} is available in {old.zone}",
-            **VOLUME,
+            **MOVE,
         )
         self._done("detached")
         snapshot = await workflow.execute_activity_method(
@@ -53,7 +53,7 @@ class VolumeMigration:
                 tags=move.tags,
             ),
             summary=f"snapshot of {old.volume_id}",
-            **VOLUME,
+            **MOVE,
         )
         self._done("snapshot")
         volume = await workflow.execute_activity_method(
@@ -68,7 +68,7 @@ class VolumeMigration:
                 tags=move.tags,
             ),
             summary=f"volume from {snapshot.snapshot_id} in {move.zone}",
-            **VOLUME,
+            **MOVE,
         )
         self._done("created")
         left_behind = await self._delete_old(old.volume_id, snapshot)

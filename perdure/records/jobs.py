@@ -10,7 +10,7 @@ from sqlalchemy import and_, delete, func, or_, update
 from sqlmodel import Session, SQLModel, col, select
 
 from perdure.domain.checkpoints import Checkpoint
-from perdure.domain.errors import UnknownJob
+from perdure.domain.errors import ConfigurationInvalid, UnknownJob
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.records.pages import Page, decode_cursor, encode_cursor
 from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow
@@ -89,7 +89,10 @@ def list_jobs(
         query = query.where(JobRow.queue == queue)
     if after is not None:
         micros, job_id = decode_cursor(after, int, str)
-        instant = _EPOCH + timedelta(microseconds=int(micros))
+        try:
+            instant = _EPOCH + timedelta(microseconds=int(micros))
+        except OverflowError:
+            raise ConfigurationInvalid("the cursor is not one of this list; ask for the first page again") from None
         same = and_(col(JobRow.created_at) == instant, col(JobRow.job_id) < job_id)
         query = query.where(or_(col(JobRow.created_at) < instant, same))
     rows = session.exec(query).all()

@@ -196,7 +196,10 @@ def test_lists_are_filtered(engine: Engine) -> None:
         assert jobs.count_jobs(session) == {JobState.RUNNING: 1, JobState.FAILED: 1}
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "!!!", "e30", encode_cursor("job"), encode_cursor(1, 2), "é", "A" * 5000])
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "!!!", "e30", encode_cursor("job"), encode_cursor(1, 2), "é", "A" * 5000, encode_cursor(2**70, "j")],
+)
 def test_a_foreign_cursor_is_refused(engine: Engine, cursor: str) -> None:
     with reading(engine) as session, pytest.raises(ConfigurationInvalid, match="first page"):
         jobs.list_jobs(session, after=cursor)

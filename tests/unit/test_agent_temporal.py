@@ -160,7 +160,8 @@ async def test_attach_asks_again_until_there_is_a_plan(client: Client) -> None:
 async def test_attach_ends_with_the_last_wait_when_time_is_over(client: Client) -> None:
     reply = await Attacher(client).ask(request("for-ever"), "a job", first_answer=20, limit=1.5)
     assert reply is not None
-    assert (reply.verdict, reply.reason) == (Verdict.WAIT, "the volume is on its way")
+    assert reply.verdict is Verdict.WAIT
+    assert reply.reason in {"the volume is on its way", "the workflow works on it"}  # the latter on a slow machine
 
 
 async def test_a_container_of_a_finished_workflow_runs_unprotected(client: Client) -> None:
