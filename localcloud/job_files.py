@@ -144,7 +144,7 @@ def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Ite
         with image.open("rb") as file:
             formatted = file.read(len(XFS_MAGIC)) == XFS_MAGIC
         if formatted:
-            # nouuid: the original may be mounted on this very kernel. Writable: a read-only device's log is not replayed.
+            # nouuid: the original may be mounted on this very kernel. Not ro: its log could not be replayed then.
             run([*enter, "mount", "-o", "loop,nouuid", str(inside / "volume.img"), str(inside / "mounted")])
         yield point if formatted else None
     finally:

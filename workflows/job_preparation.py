@@ -1,0 +1,81 @@
+"""From an accepted container to its plan: what Batch and the configuration say, FRESH or RESTORE, the volume there."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.contracts.control import BatchJob
+    from perdure.contracts.protection import Verdict
+    from perdure.domain.configuration import SystemConfiguration
+    from perdure.domain.errors import UnknownJob
+    from perdure.domain.jobs import JobState
+    from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
+    from workflows.job_questions import caused_by, describe_job, load_configuration
+    from workflows.job_state import JobProgress, Stage
+    from workflows.job_volume import Race, bring_volume
+    from workflows.racing import while_wanted
+
+T = TypeVar("T")
+
+
+async def prepare_container(progress: JobProgress) -> None:
+    """Make the plan for the newest container.
+
+    Raises Overtaken when a newer one, an exit or a notice comes meanwhile; ActivityError or ChildWorkflowError when
+    something out there fails. Called again, it begins with Batch, so that the end of the job is not missed.
+    """
+    request, epoch = progress.request, progress.job.epoch
+    assert request is not None
+
+    def wanted() -> bool:
+        return progress.stage is Stage.PREPARING and progress.job.epoch == epoch
+
+    async def race(work: workflow.ActivityHandle[T]) -> T:
+        return await while_wanted(work, wanted, cancel=True)
+
+    batch = await _ask_batch(progress, race)
+    if batch is None:
+        return
+    progress.know_chances(request)
+    await _configure(progress, race)
+    if progress.verdict is None:
+        progress.verdict = choose_verdict(progress, request, batch, workflow.now())
+    if progress.verdict is Verdict.FRESH:
+        progress.show(state=JobState.VOLUME_UNREADY)
+    await bring_volume(progress, request, race)
+    if wanted():
+        progress.plan(request, progress.verdict, workflow.now())
+
+
+async def _ask_batch(progress: JobProgress, race: Race) -> BatchJob | None:
+    """The job, if it is one that we can protect and that goes on."""
+    try:
+        batch = await race(describe_job(progress.job.job_id))
+    except ActivityError as problem:
+        if not caused_by(problem, UnknownJob):
+            raise
+        progress.leave_unprotected("AWS Batch does not know the job", workflow.now())
+        finish_unknown(progress, workflow.now())
+        return None
+    if batch.final:
+        hear_batch(progress, batch, workflow.now())
+        return None
+    progress.know_batch(batch)
+    if batch.container_count > 1:
+        progress.leave_unprotected("jobs of several containers cannot be frozen together yet", workflow.now())
+        return None
+    return batch
+
+
+async def _configure(progress: JobProgress, race: Race) -> None:
+    """Better the values known before, or the defaults, than a container that does not start."""
+    try:
+        progress.configure(await race(load_configuration()), workflow.now())
+    except ActivityError:
+        workflow.logger.warning("The configuration could not be read; going on with what is known")
+        if progress.configuration is None:
+            progress.configure(SystemConfiguration(), workflow.now())
