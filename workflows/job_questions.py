@@ -1,4 +1,4 @@
-"""What the job's workflow asks the control plane: Batch's view of the job and the configuration; and what errors say."""
+"""What the job's workflow asks the control plane, about Batch and configuration; and errors in words."""
 
 from __future__ import annotations
 

@@ -72,6 +72,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for an activity that nobody takes is not skipped by the server: have the workflow wait for less."""
     for patience in ("ATTACH_PATIENCE", "NODE_PATIENCE", "NODE_PATIENCE_ON_NOTICE"):
         monkeypatch.setattr(options, patience, timedelta(seconds=1))
+    for limit in ("start_to_close_timeout", "schedule_to_close_timeout"):
+        monkeypatch.setitem(options.VOLUME, limit, timedelta(seconds=1))
 
 
 @pytest.fixture

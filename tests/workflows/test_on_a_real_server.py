@@ -10,7 +10,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.jobs import JobState
-from tests.fakes import RETRY_ALL
+from tests.fakes import HOST_LOST, RETRY_ALL
 from tests.workflows.conftest import RENEW_AFTER_EVENTS
 from tests.workflows.story import Story
 from workflows.job_protection import JobProtection
@@ -45,6 +45,21 @@ async def test_a_finished_job_refuses(real_story: Story) -> None:
     await real_story.ends()
     with pytest.raises(WorkflowAlreadyStartedError):
         await real_story.attach("i-2", "zone-a", 2)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_job_that_ends_while_its_volume_hangs_on_an_instance_is_closed(real_story: Story) -> None:
+    await real_story.run_on("i-1", "zone-a")
+    real_story.cloud.mounted.add("vol-1")
+    real_story.cloud.attempt_over(real_story.job_id, "RUNNABLE", await real_story.now(), status_reason=HOST_LOST)
+    assert (await real_story.attach("i-2", "zone-a", 2)).verdict is Verdict.WAIT
+    await real_story.happens("trouble")
+    assert any("detach volume has not ended" in line.message for line in real_story.cloud.timeline(real_story.job_id))
+    real_story.cloud.attempt_over(real_story.job_id, "FAILED", await real_story.now(), exit_code=1)
+    await real_story.reaches(JobState.FAILED)
+    real_story.cloud.mounted.clear()
+    await real_story.result()
+    assert real_story.cloud.volumes == {}
 
 
 @pytest.mark.recorded("renewed")
