@@ -80,14 +80,13 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
 
     def job(self, job_id: str, **changes: object) -> None:
         """Change what Batch says of a job."""
-        known = self.batch.get(job_id) or BatchJob(
-            job_id=job_id, name="chain", queue="arn:aws:batch:us-east-1:1:job-queue/default", status="RUNNING"
-        )
+        known = self.batch.get(job_id) or BatchJob(job_id=job_id, name="chain", queue="default", status="RUNNING")
         self.batch[job_id] = known.model_copy(update=changes)
 
     def attempt_over(self, job_id: str, status: str, at: datetime, **end: object) -> None:
         """Batch closes the running attempt."""
-        attempts = [*self.batch[job_id].attempts, BatchAttempt.model_validate({"stopped_at": at, **end})]
+        seen = {"started_at": at, "stopped_at": at, **end}  # when it started matters to nobody, that it did does
+        attempts = [*self.batch[job_id].attempts, BatchAttempt.model_validate(seen)]
         final = {"stopped_at": at, "exit_code": end.get("exit_code")} if status in {"SUCCEEDED", "FAILED"} else {}
         self.job(job_id, attempts=attempts, status=status, status_reason=end.get("status_reason"), **final)
 

@@ -66,7 +66,9 @@ def _note_loss(progress: JobProgress, attempts: list[Attempt], batch: BatchJob, 
 
 
 def _batch_attempt(batch: BatchJob, number: int) -> BatchAttempt | None:
-    return batch.attempts[number - 1] if 0 < number <= len(batch.attempts) else None
+    """Batch lists a container that died while it started too, but does not count it: the next repeats its number."""
+    counted = [one for one in batch.attempts if one.started_at is not None]
+    return counted[number - 1] if 0 < number <= len(counted) else None
 
 
 def _ending_of(progress: JobProgress, number: int, batch: BatchJob) -> Ending:
