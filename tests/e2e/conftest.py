@@ -95,14 +95,14 @@ class User:
         return int(answer.json()["checkpoints_committed"]) if answer.status_code == 200 else 0
 
 
-def until(condition: Callable[[], Any], what: str, limit: float = 90) -> Any:
-    """The first true value of `condition`, looked at five times a second; fails naming `what` after `limit` seconds."""
+def until(condition: Callable[[], Any], what: str, limit: float = 90, pause: float = 0.2) -> Any:
+    """The first true value of `condition`, looked at every `pause` seconds; fails naming `what` after `limit`."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.2)
+        time.sleep(pause)
     pytest.fail(f"not within {limit:g} s: {what}")
 
 

@@ -127,13 +127,13 @@ def test_a_traced_process_cannot_be_frozen_but_runs_on(user: User) -> None:
 
 
 def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
-    links = 400
-    job_id = user.chain(links, mebibytes=512, options=("--interval", "0", "--memory", "2048"))
+    links = 450
+    job_id = user.chain(links, mebibytes=1024, options=("--interval", "0", "--memory", "3072"))
     running(user, job_id)
     node = user.node_init(job_id)
     asked = threading.Thread(target=lambda: user.run("local", "checkpoint", "--job", job_id, status=None))
     asked.start()
-    until(lambda: any("criu" in line and "swrk" in line for _, line in descendants(node)), "a dump", limit=30)
+    until(lambda: any("criu" in line and "swrk" in line for _, line in descendants(node)), "a dump", pause=0.01)
     agents = [pid for pid, line in descendants(node) if "worker_agent" in line and "runtime" not in line]
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
@@ -144,7 +144,7 @@ def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     user.reclaim("--job", job_id, "--no-notice")
     end = user.wait(job_id)
     out, err = user.logs(job_id)
-    assert out == chain_reference(links, 512)
+    assert out == chain_reference(links, 1024)
     assert len(tokens(err)) == 1
     assert end["protections"] == 1
     assert user.job(job_id)["outages"][0]["restored_from"] == number
@@ -179,7 +179,7 @@ def test_temporal_is_away_for_several_intervals_and_the_whole_notice(user: User)
 
 def test_the_second_node_dies_while_it_restores(user: User) -> None:
     links = 300
-    job_id = user.chain(links, mebibytes=700, options=("--interval", "0", "--memory", "2048"))
+    job_id = user.chain(links, mebibytes=1024, options=("--interval", "0", "--memory", "3072"))
     running(user, job_id)
     user.reclaim("--job", job_id)
     first = user.placed(job_id)["zones"][0]
@@ -192,11 +192,11 @@ def test_the_second_node_dies_while_it_restores(user: User) -> None:
         busy = any("restore" in line and "criu" in line for _, line in descendants(init))
         return str(place["node"]) if busy else None
 
-    second_node = until(restoring, "a restore on the second node")
+    second_node = until(restoring, "a restore on the second node", pause=0.01)
     user.reclaim("--node", second_node, "--no-notice")
     end = user.wait(job_id)
     out, err = user.logs(job_id)
-    assert out == chain_reference(links, 700)
+    assert out == chain_reference(links, 1024)
     assert len(tokens(err)) == 1
     assert end["zones"][0] == first
     assert end["protections"] == 1

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,16 +40,21 @@ def traced(pid: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def end_criu(container: Container, seconds: float) -> Iterator[None]:
-    """Kill CRIU `seconds` after it began to work for this container."""
+def end_criu(container: Container, sign: str) -> Iterator[None]:
+    """Kill CRIU as soon as its log of this container's restore has that sign."""
     killed = []
 
     def kill() -> None:
         def at_work() -> list[int]:
             return [pid for pid in tasks.users_of(container.work_dir) if tasks.command(pid) == "criu"]
 
-        wait_for(lambda: bool(at_work()), "CRIU at work")
-        time.sleep(seconds)
+        def signed() -> bool:
+            try:
+                return sign in (container.work_dir / "restore.log").read_text(errors="replace")
+            except FileNotFoundError:
+                return False
+
+        wait_for(signed, f"{sign!r} in CRIU's log", pause=0.001)
         for pid in at_work():
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)

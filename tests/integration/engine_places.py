@@ -30,13 +30,13 @@ def tool(*argv: str | Path) -> str:
     return done.stdout.strip()
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = None) -> None:
-    """Until the condition holds."""
+def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = None, pause: float = 0.02) -> None:
+    """Until the condition holds; looked at every `pause` seconds."""
     seconds = seconds or WAIT
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 class Volume:
