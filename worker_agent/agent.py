@@ -27,7 +27,6 @@ from worker_agent.attach import Attacher
 from worker_agent.bundle import JOB_ID
 from worker_agent.checkpointing import Checkpoints
 from worker_agent.endings import Endings
-from worker_agent.engine.commands import run
 from worker_agent.hand_over import HandOvers
 from worker_agent.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
 from worker_agent.metadata import Metadata
@@ -123,7 +122,7 @@ class Agent:
         """Once, early: it fills CRIU's cache of what the kernel can do (a restore took .58 s instead of .82), and says
         when this node cannot freeze anything."""
         try:
-            await run([str(self._settings.criu), "check"], limit_seconds=_CHECK_SECONDS)
+            await engine.check_criu(self._node.tools, _CHECK_SECONDS)
         except PerdureError as problem:
             log.error("CRIU cannot work on this node: jobs run, but no checkpoint will be taken", reason=str(problem))
 

@@ -23,7 +23,6 @@ from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import CommandFailed, JobRootBusy, RestoreFailed, VolumeFailed
 from worker_agent import engine
 from worker_agent.bundle import Bundle, edit_config
-from worker_agent.engine.commands import run
 from worker_agent.planning import retries_failed_start
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.volumes import mount_volume
@@ -156,7 +155,7 @@ class Preparer:
         if not re.match(GAVE_UP, message):
             return RestoreFailed(str(problem), problem.step, node_fault=True)
         try:
-            await run([str(job.container.tools.criu), "check"], limit_seconds=_CHECK_SECONDS)
+            await engine.check_criu(job.container.tools, _CHECK_SECONDS)
         except CommandFailed as broken:
             return RestoreFailed(f"{problem}; CRIU does not work on this node: {broken}", problem.step, node_fault=True)
         return problem

@@ -31,7 +31,7 @@ def search_attributes(progress: JobProgress, shown: dict[str, object]) -> list[S
     state = JobState.RUNNING if job.state is JobState.CHECKPOINTING and progress.notice is None else job.state
     wanted: dict[str, object] = {_STATE.name: state.value, _PROTECTIONS.name: job.protections}
     if job.queue:
-        wanted[_QUEUE.name] = job.queue.rsplit("/", 1)[-1][:LONGEST_KEYWORD]
+        wanted[_QUEUE.name] = job.queue[:LONGEST_KEYWORD]
     if current is not None:
         wanted[_ZONE.name] = current.zone[:LONGEST_KEYWORD]
         wanted[_NODE.name] = current.instance_id[:LONGEST_KEYWORD]

@@ -19,7 +19,7 @@ from worker_agent.engine.job_root import (
     used_rootfs_bytes,
 )
 from worker_agent.engine.leavings import clean, end_frozen, flush, release, thaw, thaw_and_clean
-from worker_agent.engine.machine import warm_up
+from worker_agent.engine.machine import check_criu
 from worker_agent.engine.overlay import OverlayMount, find_overlay
 from worker_agent.engine.restore import (
     Prepared,
@@ -38,6 +38,7 @@ __all__ = [
     "OverlayMount",
     "Prepared",
     "Tools",
+    "check_criu",
     "check_lease",
     "claim_lease",
     "clean",
@@ -60,5 +61,4 @@ __all__ = [
     "thaw",
     "thaw_and_clean",
     "used_rootfs_bytes",
-    "warm_up",
 ]
