@@ -30,7 +30,7 @@ exit 7
 """
 BIG = """exec python3 -c "
 import os, time
-memory = os.urandom(1 << 20) * 300
+memory = os.urandom(1 << 20) * 600
 for number in range({lines}):
     print('line', number, flush=True)
     time.sleep(.05)
