@@ -93,8 +93,9 @@ class Story:
         return await self.environment.get_current_time()
 
     async def sleep(self, seconds: float) -> None:
-        """Let that much of the server's time pass. Not to the very instant at which a timer is due (multiples of 15,
-        20 or the interval): this server strands a workflow that cancels a timer just when it fires (sdk-java#3088)."""
+        """Let that much of the server's time pass. Not to the very instant at which a timer is due (multiples of 15 or
+        20): this server strands a workflow that cancels a timer just when it fires (sdk-java#3088)."""
+        assert all(2 <= seconds % period <= period - 2 for period in (15, 20)), f"{seconds} s may meet a timer"
         await self.environment.sleep(timedelta(seconds=seconds))
 
     async def node(self, instance_id: str) -> FakeNode:

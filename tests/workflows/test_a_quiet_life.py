@@ -47,7 +47,7 @@ async def test_search_attributes_and_details_tell_the_state(story: Story) -> Non
 async def test_rhythm_is_an_absolute_deadline(story: Story) -> None:
     story.cloud.configuration = every(60)
     await story.run_on("i-1", "zone-a")
-    await story.sleep(5 * 60 + 30)
+    await story.sleep(5 * 60 + 30 + 4.3)
     node = story.nodes["i-1"]
     await story.until(lambda: len(node.taken) == 5)
     gaps = [b.frozen_at - a.frozen_at for a, b in zip(node.taken, node.taken[1:], strict=False)]
@@ -61,7 +61,7 @@ async def test_rhythm_is_an_absolute_deadline(story: Story) -> None:
 async def test_only_the_newest_checkpoints_are_offered(story: Story) -> None:
     story.cloud.configuration = every(60, keep=2)
     await story.run_on("i-1", "zone-a")
-    await story.sleep(4 * 60 + 30)
+    await story.sleep(4 * 60 + 30 + 4.3)
     await story.until(lambda: len(story.nodes["i-1"].taken) == 4)
     await story.reaches(JobState.RUNNING)
     assert [checkpoint.number for checkpoint in (await story.job()).checkpoints] == [3, 4]
@@ -73,17 +73,17 @@ async def test_a_node_whose_clock_is_wrong_keeps_the_rhythm(story: Story) -> Non
     node = await story.node("i-1")
     node.clock_error = timedelta(hours=-3)
     await story.run_on("i-1", "zone-a")
-    await story.sleep(5 * 60 + 30)
+    await story.sleep(5 * 60 + 30 + 4.3)
     await story.until(lambda: len(node.taken) == 5)
     node.clock_error = timedelta(hours=3)
-    await story.sleep(5 * 60)
+    await story.sleep(5 * 60 + 4.3)
     await story.until(lambda: len(node.taken) == 10)
     await story.ends()
 
 
 async def test_no_interval_no_periodic_checkpoints(story: Story) -> None:
     await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_INTERVAL": "0"})
-    await story.sleep(24 * 3600)
+    await story.sleep(24 * 3600 + 4.3)
     assert story.nodes["i-1"].requests == []
     await story.ends()
 
@@ -91,7 +91,7 @@ async def test_no_interval_no_periodic_checkpoints(story: Story) -> None:
 async def test_interval_changes_mid_flight(story: Story) -> None:
     story.cloud.configuration = every(3600)
     await story.run_on("i-1", "zone-a")
-    await story.sleep(90)
+    await story.sleep(94.3)
     story.cloud.configuration = every(60)
     await story.handle.signal(JobProtection.configuration_changed)
     await story.happens("configuration")
@@ -102,7 +102,7 @@ async def test_interval_changes_mid_flight(story: Story) -> None:
     story.cloud.configuration = every(0)
     await story.handle.signal(JobProtection.configuration_changed)
     await story.until(lambda: story.cloud.kinds(story.job_id).count("configuration") == 2)
-    await story.sleep(3600)
+    await story.sleep(3604.3)
     assert len(node.taken) == 3
     await story.ends()
 
@@ -152,7 +152,7 @@ async def test_a_failed_checkpoint_is_counted_once_and_the_job_runs_on(story: St
     for _ in range(2):  # the node's spool may send a report twice
         await story.report(ReportKind.CHECKPOINT_FAILED, "i-1", 1, reason="the volume is full", report_id="failed-once")
     node.failure = ""
-    await story.sleep(60)
+    await story.sleep(64.3)
     await story.until(lambda: len(node.taken) == 1)
     job = await story.ends()
     assert (job.checkpoint_failures, job.checkpoints_committed) == (1, 1)
@@ -169,7 +169,7 @@ async def test_a_rebalance_recommendation_takes_a_checkpoint_at_once(story: Stor
 async def test_batch_may_lag_behind_the_exit(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
     await story.report(ReportKind.EXITED, "i-1", 1)
-    await story.sleep(40)
+    await story.sleep(47.3)
     looks = story.cloud.calls.count("describe_job")
     assert looks >= 5  # after 1, 2, 4, 8, 15 seconds
     story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), exit_code=3)

@@ -132,7 +132,7 @@ async def test_a_last_attempt_that_finishes_after_all_leaves_nothing(story: Stor
 async def test_a_job_that_fails_while_nothing_runs_is_closed(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
     await reclaimed(story, "i-1")
-    await story.sleep(120)
+    await story.sleep(124.3)
     story.cloud.job(story.job_id, status="FAILED", terminated=True, status_reason="not needed any more")
     job = await story.result()
     assert job.state is JobState.STOPPED and story.cloud.volumes == {}
@@ -176,7 +176,7 @@ async def test_no_answer_means_unknown_and_the_rhythm_goes_on(story: Story) -> N
     assert story.cloud.kinds(story.job_id).count("no answer") == 1
     agent = story.nodes.pop("i-1")
     (await story.node("i-1")).epoch = agent.epoch  # the agent is back
-    await story.sleep(75)
+    await story.sleep(82.3)
     await story.until(lambda: len(story.nodes["i-1"].taken) >= 1)
     await story.ends()
 
@@ -200,7 +200,7 @@ async def test_a_final_checkpoint_that_fails_leaves_the_job_running(story: Story
     await story.sleep(130)
     assert len(story.nodes["i-1"].finals) == 1
     story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
-    await story.sleep(60)
+    await story.sleep(64.3)
     await story.happens("node lost")  # found by asking Batch, before the next container comes
     await story.run_on("i-2", "zone-a", 2)
     assert (await story.job()).outages[0].kind == "notice"
@@ -266,7 +266,7 @@ async def test_the_database_may_be_away(story: Story) -> None:
     await story.reaches(JobState.CHECKPOINT_SUCCEEDED)
     assert story.cloud.records == {}
     story.cloud.database_down = False
-    await story.sleep(30)
+    await story.sleep(34.3)
     await story.happens("handed over")
     assert story.cloud.kinds(story.job_id)[0] == "attached"
 

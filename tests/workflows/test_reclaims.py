@@ -30,12 +30,12 @@ async def reclaimed(story: Story, instance_id: str) -> Job:
 @pytest.mark.recorded("reclaim_across_zones")
 async def test_a_notice_moves_the_job_to_another_zone(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
-    await story.sleep(300)
+    await story.sleep(304.3)
     job = await reclaimed(story, "i-1")
     node = story.nodes["i-1"]
     assert job.state is JobState.CHECKPOINT_SUCCEEDED and job.attempts[0].end == "handed over"
     assert [final.hand_over for final in node.finals] == [HandOver.END_CONTAINER]
-    await story.sleep(30)
+    await story.sleep(34.3)
     reply = await story.run_on("i-2", "zone-b", 2, restored_from=1, found=node.taken)
     assert (reply.verdict, reply.epoch, reply.volume_id) == (Verdict.RESTORE, 2, "vol-2")
     assert story.cloud.deleted == ["vol-1"] and story.cloud.snapshots == {}
@@ -68,7 +68,7 @@ async def test_rules_that_only_know_the_host_leave_the_job_frozen(story: Story) 
     await story.notice("i-1")
     await story.happens("handed over")
     assert story.nodes["i-1"].finals[0].hand_over is HandOver.STAY_FROZEN
-    await story.sleep(120)
+    await story.sleep(124.3)
     assert story.cloud.volumes["vol-1"].attached_to == "i-1" and "detach_volume" not in story.cloud.calls
     story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
     await story.run_on("i-2", "zone-a", 2, restored_from=1, found=story.nodes["i-1"].taken)
@@ -84,11 +84,11 @@ async def test_a_node_lost_without_notice_costs_the_work_since_the_last_checkpoi
     await story.sleep(605)
     node = story.nodes["i-1"]
     await story.until(lambda: len(node.taken) == 1)
-    await story.sleep(200)
+    await story.sleep(204.3)
     await story.lose("i-1")
     death = await story.now()
     story.cloud.attempt_over(story.job_id, "RUNNABLE", death, **LOST)
-    await story.sleep(60)
+    await story.sleep(64.3)
     reply = await story.run_on("i-2", "zone-b", 2, restored_from=1, found=node.taken)
     assert reply.verdict is Verdict.RESTORE
     job = await story.ends()
@@ -103,7 +103,7 @@ async def test_a_node_lost_without_notice_costs_the_work_since_the_last_checkpoi
 
 async def test_a_node_lost_before_any_checkpoint_starts_clean_and_says_so(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
-    await story.sleep(100)
+    await story.sleep(107.3)
     await story.lose("i-1")
     story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
     reply = await story.run_on("i-2", "zone-a", 2)
@@ -121,7 +121,7 @@ async def test_notices_are_heard_once_and_only_for_the_node_that_holds_the_job(s
         await story.notice("i-1", name="same")
     await story.happens("handed over")
     await story.notice("i-1", name="same")
-    await story.sleep(30)
+    await story.sleep(34.3)
     assert len(story.nodes["i-1"].finals) == 1
     assert story.cloud.kinds(story.job_id).count("notice") == 1
 
@@ -131,7 +131,7 @@ async def test_a_notice_overtakes_a_periodic_checkpoint(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
     node = story.nodes["i-1"]
     node.gate.clear()
-    await story.sleep(61)
+    await story.sleep(65.3)
     await story.until(lambda: len(node.requests) == 1)
     await story.notice("i-1")
     await story.happens("handed over")  # although the periodic one never ends
@@ -179,7 +179,7 @@ async def test_an_unsent_hand_over_is_not_taken_for_the_jobs_own_failure(story: 
     await story.sleep(50)
     final = await story.nodes["i-1"].commit(CheckpointKind.FINAL)
     await story.lose("i-1")
-    await story.sleep(100)
+    await story.sleep(107.3)
     story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **ENDED_BY_US)
     reply = await story.run_on("i-2", "zone-a", 2, restored_from=final.number, found=[final])
     assert reply.verdict is Verdict.RESTORE
@@ -213,7 +213,7 @@ async def test_several_reclaims_in_a_row(story: Story) -> None:
         node = await story.node(instance)
         node.first_number = attempt
         await story.run_on(instance, zone, attempt, restored_from=found[-1].number if found else None, found=found)
-        await story.sleep(60)
+        await story.sleep(64.3)
         await story.notice(instance)
         await story.until(lambda node=node: len(node.taken) == 1)
         await story.reaches(JobState.CHECKPOINT_SUCCEEDED)
@@ -254,12 +254,12 @@ async def test_the_ladder_is_told_and_a_bad_checkpoint_quarantined(story: Story)
 async def test_work_lost_does_not_count_the_time_the_job_stood_still(story: Story) -> None:
     story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=100))
     await story.run_on("i-1", "zone-a")
-    await story.sleep(101)
+    await story.sleep(102.3)
     node = story.nodes["i-1"]
     await story.until(lambda: len(node.taken) == 1)
     first = node.taken[0]
     for attempt, instance in ((1, "i-1"), (2, "i-2")):
-        await story.sleep(40)
+        await story.sleep(42.3)
         await story.lose(instance)
         story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
         await story.sleep(1007)
