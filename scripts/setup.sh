@@ -48,6 +48,9 @@ nsenter util-linux
 losetup mount
 modprobe kmod
 iptables-restore iptables
+/usr/sbin/dockerd docker.io
+/usr/bin/tini-static tini
+debootstrap debootstrap
 patchelf patchelf
 bowtie2 bowtie2
 /usr/share/doc/bowtie2/examples bowtie2-examples
