@@ -89,6 +89,14 @@ class Bed:
     node: Node | None = None
     cables: int = 0
     """When not 0: nodes are connected to SERVER, and have this number in their address."""
+    image: str = "/"
+    """The root file system that is the containers' lowest layer."""
+    jobs: Path = JOBS
+    """What the containers see at /jobs."""
+    mounts: list[dict[str, object]] = field(default_factory=list)
+    """Mounts of config.json beside the usual ones."""
+    process: dict[str, object] = field(default_factory=dict)
+    """What config.json says about the process otherwise than usual."""
     containers: list[Container] = field(default_factory=list)
     running: list[Running] = field(default_factory=list)
 
@@ -144,10 +152,10 @@ class Bed:
         bundle, rootfs = place / "bundle", place / "bundle" / "rootfs"
         for part in (rootfs, place / "upper", place / "work"):
             part.mkdir(parents=True)
-        layers = f"lowerdir={self.folder}/mask:/,upperdir={place}/upper,workdir={place}/work"
+        layers = f"lowerdir={self.folder}/mask:{self.image},upperdir={place}/upper,workdir={place}/work"
         tool("mount", "-t", "overlay", "-o", layers, "overlay", rootfs)
         found = find_overlay(rootfs)
-        assert found is not None and found.lower == (f"{self.folder}/mask", "/"), found
+        assert found is not None and found.lower == (f"{self.folder}/mask", self.image), found
         container = Container(
             id=name,
             bundle=bundle,
@@ -165,7 +173,7 @@ class Bed:
         return container
 
     def _config(self, container: Container) -> dict[str, object]:
-        binds = {"/data": (self.volume.root / "data", "rw"), "/jobs": (JOBS, "ro")}
+        binds = {"/data": (self.volume.root / "data", "rw"), "/jobs": (self.jobs, "ro")}
         fixed = [
             ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
             ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -175,6 +183,7 @@ class Bed:
             ("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "relatime", "ro"]),
         ]
         mounts = [dict(zip(("destination", "type", "source", "options"), mount, strict=True)) for mount in fixed]
+        mounts += self.mounts
         mounts += [
             {"destination": place, "type": "bind", "source": str(source), "options": ["rbind", mode]}
             for place, (source, mode) in binds.items()
@@ -192,6 +201,7 @@ class Bed:
                 "env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"],
                 "user": {"uid": 0, "gid": 0},
                 "capabilities": dict.fromkeys(sets, capabilities),
+                **self.process,
             },
             "root": {"path": str(container.rootfs)},
             "mounts": mounts,
