@@ -40,6 +40,7 @@ class CheckpointView(Wire):
     committed_at: datetime
     image_bytes: int = Field(description="Bytes of the memory image.")
     phases: dict[str, float] = Field(description="Seconds by step, as the node measured them.")
+    cpu_features: str = Field(description="Instruction sets that its processes may rely on.", examples=["avx avx2"])
 
 
 class PastCheckpointView(CheckpointView):
@@ -136,6 +137,27 @@ class CheckpointCommitted(Wire):
     checkpoint: CheckpointView
 
 
+class InstanceTypeFitView(Wire):
+    """Whether an instance type can restore a checkpoint."""
+
+    instance_type: str = Field(description="A type, or a whole family.", examples=["m6i.large", "c6i.*"])
+    basis: str = Field(
+        description="`seen` on a node of that type, or `expected` by a dated table shipped with Perdure."
+    )
+    fits: bool
+    missing: list[str] = Field(description="CPU features that it lacks.", examples=[["avx512f"]])
+
+
+class CompatibleInstanceTypes(Wire):
+    """Where a job's newest checkpoint can be restored."""
+
+    job_id: str
+    checkpoint: int | None = Field(description="The checkpoint asked about; null: none yet, so its node's CPU counts.")
+    needs: list[str] = Field(description="CPU features that its processes may rely on.")
+    table_date: str = Field(description="Date of the table behind `expected`.")
+    instance_types: list[InstanceTypeFitView] = Field(description="Those that fit first.")
+
+
 class NoticeView(Wire):
     """What AWS announced of a node."""
 
@@ -154,6 +176,7 @@ class NodeView(Wire):
     instance_type: str
     state: NodeState
     agent_version: str
+    cpu_features: str = Field(description="Instruction sets of its CPU.", examples=["avx avx2"])
     first_seen_at: datetime | None
     changed_at: datetime | None
     notice: NoticeView | None

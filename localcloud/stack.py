@@ -154,3 +154,11 @@ def ready_state(place: StackPlace) -> StackState:
         flag = "" if place.name == DEFAULT_STACK else f" --stack {place.name}"
         raise StackMissing(f"no stack {place.name!r} is running; start it with `perdure local up --detach{flag}`")
     return state
+
+
+def api_url() -> str | None:
+    """The API server of the stack named by PERDURE_STACK, or of the default one; None when it does not run."""
+    try:
+        return ready_state(StackPlace(os.environ.get("PERDURE_STACK", DEFAULT_STACK))).api_url
+    except StackMissing:
+        return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from perdure.domain.jobs import folder_name
 from perdure.domain.nodes import Node, NodeState, Notice
 from perdure.settings import AgentSettings
-from worker_agent.engine import Tools
+from worker_agent.engine import Tools, cpu_features
 from worker_agent.metadata import Identity
 
 _IDENTITY = "identity.json"
@@ -69,6 +69,7 @@ class ThisNode:
             instance_type=self.identity.instanceType,
             state=NodeState.NOTICED if self.interrupted.is_set() else NodeState.READY,
             agent_version=version("perdure"),
+            cpu_features=cpu_features(),
             first_seen_at=self._first_seen,
             changed_at=datetime.now(UTC),
             notice=self.notice,

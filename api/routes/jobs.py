@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from http import HTTPStatus
 from typing import Annotated
 
@@ -14,17 +15,21 @@ from api.errors import NotRunning, described
 from api.responses import (
     CheckpointCommitted,
     CheckpointView,
+    CompatibleInstanceTypes,
     EventView,
+    InstanceTypeFitView,
     JobDetail,
     JobSummary,
     JobWithTimeline,
     PageOf,
     PastCheckpointView,
 )
-from perdure.domain.errors import UnknownJob
+from perdure.domain.errors import UnknownJob, UnknownNode
+from perdure.domain.instance_types import TABLE_DATE, judge_types
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.records.database import reading
 from perdure.records.jobs import get_job, list_checkpoints, list_events, list_jobs
+from perdure.records.nodes import cpu_features_seen, get_node
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 EVENTS_WITH_JOB = 500
@@ -74,6 +79,32 @@ def checkpoints(session: Reading, job_id: JobId) -> list[PastCheckpointView]:
         PastCheckpointView(**dict(CheckpointView.model_validate(checkpoint)), offered=offered)
         for checkpoint, offered in list_checkpoints(session, job_id)
     ]
+
+
+@router.get(
+    "/{job_id}/compatible-instance-types",
+    summary="Instance types that can restore the job's newest checkpoint",
+    responses=described(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def compatible_instance_types(session: Reading, job_id: JobId) -> CompatibleInstanceTypes:
+    """Judged by the CPU features that the checkpoint's processes may rely on: all that its node had, since programs
+    choose their code once, at their start. 409 while nothing is known of any node of the job."""
+    job = get_job(session, job_id)
+    newest = job.checkpoints[-1] if job.checkpoints else None
+    wanted = newest.cpu_features if newest else ""
+    if not wanted and job.attempts:
+        with contextlib.suppress(UnknownNode):  # not recorded yet
+            wanted = get_node(session, job.attempts[-1].instance_id).cpu_features
+    if not wanted:
+        raise NotRunning(f"Nothing is known yet of the CPU that job {job_id} needs; ask again once it has run.")
+    fits = judge_types(wanted, cpu_features_seen(session))
+    return CompatibleInstanceTypes(
+        job_id=job_id,
+        checkpoint=newest.number if newest else None,
+        needs=wanted.split(),
+        table_date=TABLE_DATE,
+        instance_types=[InstanceTypeFitView.model_validate(fit) for fit in fits],
+    )
 
 
 @router.post(

@@ -96,6 +96,7 @@ class Manifest(Frozen):
             committed_at=self.committed_at,
             image_bytes=self.image_bytes,
             phases=self.phases,
+            cpu_features=self.cpu_features,
         )
 
 
@@ -110,6 +111,8 @@ class Checkpoint(Frozen):
     image_bytes: int = 0
     phases: dict[str, float] = Field(default_factory=dict)
     """Seconds by engine step, in order, as the node measured them."""
+    cpu_features: str = ""
+    """Instruction sets that its processes may rely on, as words; a node that lacks one cannot restore it."""
 
 
 def droppable(numbers: list[int], keep: int) -> list[int]:

@@ -41,6 +41,8 @@ class Node(Frozen):
     instance_type: str = ""
     state: NodeState = NodeState.READY
     agent_version: str = ""
+    cpu_features: str = ""
+    """Instruction sets of its CPU, as words."""
     first_seen_at: datetime | None = None
     changed_at: datetime | None = None
     notice: Notice | None = None

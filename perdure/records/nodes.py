@@ -43,3 +43,12 @@ def list_nodes(
     rows = session.exec(query).all()
     more = encode_cursor(rows[limit - 1].instance_id) if len(rows) > limit else None
     return Page(items=[Node.model_validate(row.model_dump()) for row in rows[:limit]], next=more)
+
+
+def cpu_features_seen(session: Session) -> dict[str, list[str]]:
+    """By instance type, the different CPU features (words) that nodes of it reported."""
+    query = select(NodeRow.instance_type, NodeRow.cpu_features).where(NodeRow.cpu_features != "").distinct()
+    seen: dict[str, list[str]] = {}
+    for instance_type, features in session.exec(query).all():
+        seen.setdefault(instance_type, []).append(features)
+    return seen

@@ -102,6 +102,7 @@ class CheckpointRow(SQLModel, table=True):
     committed_at: datetime = Field(sa_type=Instant)
     image_bytes: int = Field(sa_type=BigInteger)
     phases: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
+    cpu_features: str
 
 
 class OutageRow(SQLModel, table=True):
@@ -144,6 +145,7 @@ class NodeRow(SQLModel, table=True):
     instance_type: str
     state: str = Field(index=True)
     agent_version: str
+    cpu_features: str
     first_seen_at: datetime | None = Field(sa_type=Instant)
     changed_at: datetime | None = Field(sa_type=Instant)
     notice: dict[str, Any] | None = Field(sa_column=Column(JSON(none_as_null=True)))

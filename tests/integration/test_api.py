@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
 import sys
@@ -41,6 +42,7 @@ from api.responses import (
     OutageView,
 )
 from api.routes.configuration import CheckpointConfig, CheckpointConfigChange
+from perdure.cli.main import run
 from perdure.contracts import names
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
@@ -58,7 +60,13 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def checkpoint(number: int) -> Checkpoint:
     return Checkpoint(
-        number=number, kind=CheckpointKind.PERIODIC, epoch=1, frozen_at=NOON, committed_at=NOON, image_bytes=5
+        number=number,
+        kind=CheckpointKind.PERIODIC,
+        epoch=1,
+        frozen_at=NOON,
+        committed_at=NOON,
+        image_bytes=5,
+        cpu_features="avx avx512f",
     )
 
 
@@ -146,7 +154,16 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, En
         for word in ("traced", "refusing", "silent", "gone"):
             record_job(session, job(f"job-{word}", minute=-60), [], 1)
         notice = Notice(notice_id="n", kind=NoticeKind.INTERRUPTION, instance_id="i-2", seen_at=NOON, deadline=NOON)
-        record_node(session, Node(instance_id="i-1", zone="us-east-1a", changed_at=NOON))
+        record_node(
+            session,
+            Node(
+                instance_id="i-1",
+                zone="us-east-1a",
+                instance_type="m5.large",
+                cpu_features="avx avx512f aes",
+                changed_at=NOON,
+            ),
+        )
         noticed = Node(instance_id="i-2", zone="us-east-1b", state=NodeState.NOTICED, changed_at=NOON, notice=notice)
         record_node(session, noticed)
     yield url, engine
@@ -275,6 +292,24 @@ def test_nodes(api: httpx.Client) -> None:
     assert [(node["instance_id"], node["state"]) for node in nodes] == [("i-1", "ready"), ("i-2", "noticed")]
     assert nodes[1]["notice"]["kind"] == "interruption"
     assert api.get("/api/v1/nodes", params={"state": "gone"}).json() == {"items": [], "next": None}
+
+
+def test_what_can_restore_a_job(api: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = api.get("/api/v1/jobs/job-1/compatible-instance-types").json()
+    assert (answer["checkpoint"], answer["needs"]) == (7, ["avx", "avx512f"])
+    by_name = {fit["instance_type"]: fit for fit in answer["instance_types"]}
+    assert by_name["m5.large"] == {"instance_type": "m5.large", "basis": "seen", "fits": True, "missing": []}
+    assert by_name["m6a.*"]["missing"] == ["avx512f"] and by_name["m6a.*"]["basis"] == "expected"
+    server = ["--server", str(api.base_url)]
+    assert run(["nodes", "compatible", "--job", "job-1", *server]) == 0
+    shown = capsys.readouterr().out
+    assert "m5.large" in shown and "m7i.*" in shown and "m6a.*" not in shown
+    assert run(["nodes", "compatible", "--job", "job-1", "--json", "--all", *server]) == 0
+    assert json.loads(capsys.readouterr().out) == answer
+    assert run(["nodes", "compatible", "--job", "job-x", *server]) == 3
+    assert "no job" in capsys.readouterr().err
+    assert run(["nodes", "compatible", "--job", "job-1", "--server", "http://127.0.0.1:9"]) == 1
+    assert "does not answer" in capsys.readouterr().err
 
 
 # Checkpoints on request
@@ -410,7 +445,7 @@ def test_the_pages_need_no_other_server(api: httpx.Client) -> None:
 def test_openapi_describes_every_call(api: httpx.Client) -> None:
     document = api.get("/api/v1/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len(operations) == 9
+    assert len(operations) == 10
     assert all(operation["summary"] for operation in operations)
     durations = document["components"]["schemas"]["CheckpointConfigChange"]["properties"]["interval_seconds"]
     assert {"type": "string"} in durations["anyOf"]

@@ -46,6 +46,7 @@ def checkpoint(number: int, epoch: int = 1) -> Checkpoint:
         committed_at=NOW + timedelta(seconds=number + 1),
         image_bytes=1 << 40,
         phases={"pause": 0.1, "dump": 1.5, "clone": 0.0},
+        cpu_features="avx avx2",
     )
 
 
@@ -217,6 +218,7 @@ def test_nodes(engine: Engine) -> None:
         instance_type="c5.large",
         state=NodeState.NOTICED,
         agent_version="1",
+        cpu_features="avx",
         first_seen_at=NOW,
         changed_at=NOW + timedelta(seconds=5),
         notice=notice,

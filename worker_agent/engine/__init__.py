@@ -19,7 +19,7 @@ from worker_agent.engine.job_root import (
     used_rootfs_bytes,
 )
 from worker_agent.engine.leavings import clean, end_frozen, flush, release, thaw, thaw_and_clean
-from worker_agent.engine.machine import check_criu
+from worker_agent.engine.machine import check_criu, cpu_features
 from worker_agent.engine.overlay import OverlayMount, find_overlay
 from worker_agent.engine.restore import (
     Prepared,
@@ -44,6 +44,7 @@ __all__ = [
     "clean",
     "committed",
     "continue_restored",
+    "cpu_features",
     "end_frozen",
     "ensure_layout",
     "find_overlay",

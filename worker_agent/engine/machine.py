@@ -12,10 +12,10 @@ from worker_agent.engine.commands import run
 from worker_agent.engine.container import Tools
 
 _INSTRUCTIONS = re.compile(
-    r"(s?sse\w*|avx\w*|amx\w*|aes|vaes|fma\w*|bmi\d|adx|sha\w*|f16c|rd(rand|seed|pid)|popcnt|movbe|v?pclmulqdq|xsave\w*"
+    r"(s?sse\w*|avx\w*|amx\w*|aes|vaes|fma\w*|bmi\d|adx|sha\w*|f16c|rd(rand|seed|pid)|popcnt|movbe|v?pclmulqdq|xsave(opt|c)?"
     r"|gfni|abm|erms|fsrm|rtm|hle|cl(wb|demote|flushopt)|movdir\w*|waitpkg|cx16|sve\w*|asimd\w*|atomics|crc32|pmull)"
 )
-"""CPU flags that programs use by asking once and then relying on them."""
+"""CPU flags that programs use by asking once and then relying on them. Not `xsaves` and `xsaveerptr`: the kernel's."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,6 @@ def cpu_features() -> str:
     found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     flags = found[1].split() if found else []
     return " ".join(sorted(flag for flag in set(flags) if _INSTRUCTIONS.fullmatch(flag)))
-
-
-def missing_features(wanted: str) -> list[str]:
-    """Flags that a checkpoint's processes may rely on and this CPU lacks."""
-    return sorted(set(wanted.split()) - set(cpu_features().split()))
 
 
 _known: dict[Tools, Machine] = {}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import CommandFailed, ImageInvalid, RestoreFailed
+from perdure.domain.instance_types import missing_features
 from perdure.image import checksums
 from perdure.image.disk import syncfs
 from perdure.image.manifest import decode_name
@@ -63,7 +64,7 @@ async def _verify(work: _Restore) -> None:
     manifest = await asyncio.to_thread(roots.store(work.container.job_root).verify, work.number)
     if manifest.job_id != work.job_id:
         raise ImageInvalid(f"checkpoint {work.number} belongs to another job: {manifest.job_id[:64]!r}", "verify")
-    missing = machine.missing_features(manifest.cpu_features)
+    missing = missing_features(manifest.cpu_features, machine.cpu_features())
     if missing:
         said = f"this node's CPU lacks {' '.join(missing)}, which the job may be using"
         raise RestoreFailed(said, "verify", node_fault=True)
