@@ -1,15 +1,16 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint format requirements up down clean
+.PHONY: help setup demo test unit lint format requirements rows matrix docker-matrix some-rows up down clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+TABLE := docs/compatibility.json
 UV := uv==0.13.9
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## Install what is missing: Debian packages, .venv, CRIU (as root; seconds when nothing is)
 	@bash scripts/setup.sh
@@ -40,6 +41,21 @@ requirements: ## Compile requirements*.txt from pyproject.toml: pins and hashes,
 	@$(BIN)/$(COMPILE) --extra local --output-file requirements.txt
 	@$(BIN)/$(COMPILE) --all-extras --constraint requirements.txt --output-file requirements-dev.txt
 	@! grep -n '://' requirements.txt requirements-dev.txt
+
+rows: ## Enter new tests with a `row` marker into docs/compatibility.md, as not run
+	@PERDURE_COMPATIBILITY=$(TABLE) $(PYTEST) --collect-only -qq tests >/dev/null
+	@$(BIN)/python scripts/compatibility.py
+
+matrix: setup ## Run every row of docs/compatibility.md, the long ones too, and write what happened (an hour)
+	@$(MAKE) --no-print-directory some-rows ROWS=row
+
+docker-matrix: setup ## Fill the Docker columns alone: Debian 12's Docker, trixie's and sid's
+	@$(MAKE) --no-print-directory some-rows ROWS="row and docker"
+
+some-rows:
+	@echo "== rows of docs/compatibility.md: $(ROWS)"
+	@PERDURE_COMPATIBILITY=$(TABLE) $(PYTEST) -p no:xdist -m "$(ROWS)" tests; status=$$?; \
+		$(BIN)/python scripts/compatibility.py; exit $$status
 
 up: setup ## Start a local stack in the background
 	@$(BIN)/perdure local up --detach

@@ -1,4 +1,4 @@
-"""What tests of every kind share: the one local stack of a test session."""
+"""What tests of every kind share: the one local stack of a test session, and the table of what works."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ import pytest
 
 from localcloud.node_launcher import remove_folder
 from localcloud.stack import StackPlace
+from tests import compatibility
 
 PERDURE = Path(sys.executable).parent / "perdure"
 UP_SECONDS, DOWN_SECONDS = 240, 180
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if table := os.environ.get(compatibility.VARIABLE):
+        config.pluginmanager.register(compatibility.CompatibilityRows(config.invocation_params.dir / table))
 
 
 @pytest.fixture(scope="session")
