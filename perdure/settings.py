@@ -7,12 +7,13 @@ client reads TEMPORAL_* and its configuration file.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
 
 CRIU_PREFIX = Path("/opt/perdure/criu")
 """Where set-up puts CRIU and the private PATH folder of its helpers."""
@@ -37,6 +38,9 @@ class AgentSettings(_Settings):
     criu: Path = CRIU_PREFIX / "bin" / "criu"
     criu_path_first: Path = CRIU_PREFIX / "libexec"
     runc: str = "runc"
+    gpu: bool = Field(False, description="Freeze jobs on NVIDIA GPUs too. Unverified: no GPU was at hand.")
+    nvidia_smi: str = "nvidia-smi"
+    cuda_checkpoint: str = "cuda-checkpoint"
     container_start_timeout: float = Field(
         180.0,
         validation_alias=AliasChoices("PERDURE_CONTAINER_START_TIMEOUT", "ECS_CONTAINER_START_TIMEOUT"),
@@ -71,6 +75,11 @@ async def connect_temporal(*, lazy: bool = True) -> Client:
     Connects lazily, so that a process can start while the server is away. Workers cannot use a lazy client: with
     `lazy` off, RuntimeError says that the server is out of reach.
     """
+    # Imported here: it takes long, and most programs that read a setting never speak to Temporal.
+    from temporalio.client import Client
+    from temporalio.contrib.pydantic import pydantic_data_converter
+    from temporalio.envconfig import ClientConfig
+
     options = ClientConfig.load_client_connect_config()
     options.setdefault("target_host", "127.0.0.1:7233")
     return await Client.connect(**options, data_converter=pydantic_data_converter, lazy=lazy)

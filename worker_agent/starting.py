@@ -6,6 +6,9 @@ The methods of `Starter` are the runtime's requests (perdure/contracts/runtime.p
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -164,8 +167,22 @@ class Starter:
         """The job runs."""
         job = self._jobs.get(request.container_id)
         if job is not None and not job.started.is_set():
+            await self._return_gpus(job)
             await self.note_start(job, datetime.now(UTC))
         return DONE
+
+    async def _return_gpus(self, job: ProtectedJob) -> None:
+        """A restored job on a GPU needs it back before it is of any use; without it, it is ended (Batch sees 137)."""
+        if job.record.restoring is None or job.manifest is None:
+            return
+        try:
+            await engine.return_gpus(job.container, job.manifest)
+        except PerdureError as problem:
+            await self._reporter.remark(job, f"The restored job was ended: {problem}", "error")
+            if job.container.freezer is not None:
+                for pid in job.container.freezer.pids():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     async def note_start(self, job: ProtectedJob, at: datetime) -> None:
         """Tell that the job runs since `at`, and from what."""

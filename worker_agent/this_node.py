@@ -10,7 +10,7 @@ from pathlib import Path
 from perdure.domain.jobs import folder_name
 from perdure.domain.nodes import Node, NodeState, Notice
 from perdure.settings import AgentSettings
-from worker_agent.engine import Tools, cpu_features
+from worker_agent.engine import GpuTools, Tools, cpu_features
 from worker_agent.metadata import Identity
 
 _IDENTITY = "identity.json"
@@ -22,7 +22,8 @@ class ThisNode:
 
     def __init__(self, settings: AgentSettings) -> None:
         self.settings = settings
-        self.tools = Tools(criu=settings.criu, path_first=settings.criu_path_first, runc=settings.runc)
+        gpu = GpuTools(settings.gpu, settings.nvidia_smi, settings.cuda_checkpoint)
+        self.tools = Tools(criu=settings.criu, path_first=settings.criu_path_first, runc=settings.runc, gpu=gpu)
         self.identified = asyncio.Event()
         self.interrupted = asyncio.Event()
         self.notice: Notice | None = None

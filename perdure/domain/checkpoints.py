@@ -37,6 +37,15 @@ class MountRule(Frozen):
     source: str = ""
 
 
+class GpuDevice(Frozen):
+    """A GPU that a job used: nvidia-smi's UUID, model and driver version, and the device memory in use (bytes)."""
+
+    uuid: str
+    name: str
+    driver: str
+    used_bytes: int
+
+
 class StdioOffsets(Frozen):
     """Bytes of the job's captured output that belong to a checkpoint; a restore cuts the logs back to them."""
 
@@ -80,6 +89,10 @@ class Manifest(Frozen):
     """Addresses other than loopback that sockets of the job had as their own."""
     lent_names: list[str] = Field(default_factory=list)
     """Names that open files had lost and were given back for the dump; they go again once it is restored."""
+    gpus: list[GpuDevice] = Field(default_factory=list)
+    """The cards whose memory is in the image."""
+    stopped: list[int] = Field(default_factory=list)
+    """Processes, as the container numbers them, that somebody had stopped (SIGSTOP): they stay so after a restore."""
 
     @property
     def image_bytes(self) -> int:

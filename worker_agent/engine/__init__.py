@@ -7,6 +7,7 @@ from perdure.image.files import TREES
 from worker_agent.engine.checkpoint import take_checkpoint
 from worker_agent.engine.container import Container, Identity, Tools
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.job_root import (
     check_lease,
     claim_lease,
@@ -28,12 +29,14 @@ from worker_agent.engine.restore import (
     prepare_fresh,
     prepare_restore,
     restore_failure,
+    return_gpus,
 )
 
 __all__ = [
     "TREES",
     "Container",
     "Freezer",
+    "GpuTools",
     "Identity",
     "OverlayMount",
     "Prepared",
@@ -57,6 +60,7 @@ __all__ = [
     "prepare_restore",
     "release",
     "restore_failure",
+    "return_gpus",
     "sweep",
     "take_checkpoint",
     "thaw",

@@ -21,7 +21,12 @@ from worker_agent.engine.container import Container, Identity
 StepCallback = Callable[[str], None]
 _Step = tuple[str, Callable[[Work], Awaitable[None]]]
 
-BEFORE: tuple[_Step, ...] = (("look", steps.look), ("room", steps.room), ("presync", steps.sync))
+BEFORE: tuple[_Step, ...] = (
+    ("look", steps.look),
+    ("room", steps.room),
+    ("presync", steps.sync),
+    ("suspend GPU", steps.suspend_gpu),
+)
 FROZEN: tuple[_Step, ...] = (
     ("pause", steps.pause),
     ("measure", steps.measure),
@@ -32,6 +37,7 @@ FROZEN: tuple[_Step, ...] = (
     ("resume", steps.resume),
 )
 AFTER: tuple[_Step, ...] = (
+    ("resume GPU", steps.resume_gpu),
     ("sync", steps.sync),
     ("checksums", steps.digest),
     ("commit", steps.commit),
@@ -113,3 +119,4 @@ async def _abandon(work: Work) -> None:
             await steps.take_names(work)
     finally:
         await asyncio.to_thread(work.freezer.thaw)
+        await steps.return_gpu(work)

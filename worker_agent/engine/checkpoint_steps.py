@@ -12,13 +12,13 @@ from pathlib import Path
 
 import structlog
 
-from perdure.domain.checkpoints import CheckpointKind, ImageFile, Manifest, StdioOffsets, droppable
+from perdure.domain.checkpoints import CheckpointKind, GpuDevice, ImageFile, Manifest, StdioOffsets, droppable
 from perdure.domain.errors import CheckpointFailed, CommandFailed, NotCheckpointable, PerdureError
 from perdure.image import checksums, files
 from perdure.image.disk import syncfs
 from perdure.image.manifest import encode_name
 from perdure.image.store import DirectoryStore
-from worker_agent.engine import criu_log, criu_options, lost_names, machine, runc, stdio, tasks
+from worker_agent.engine import criu_log, criu_options, gpu, lost_names, machine, runc, stdio, stopped, tasks
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete, run
 from worker_agent.engine.container import Container, Identity
@@ -56,10 +56,14 @@ class Work:
     frozen_at: datetime | None = None
     frozen_since: float = 0.0
     processes: list[str] = field(default_factory=list)
+    stopped: dict[int, list[int]] = field(default_factory=dict)
     addresses: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
     stdio: StdioOffsets = field(default_factory=StdioOffsets)
+    gpus: list[GpuDevice] = field(default_factory=list)
+    gpu_users: list[int] = field(default_factory=list)
+    """Processes whose GPU was taken and not given back yet."""
     inodes: dict[str, int] = field(default_factory=dict)
     images: list[ImageFile] = field(default_factory=list)
     files_digest: str = ""
@@ -79,6 +83,7 @@ async def look(work: Work) -> None:
     _obstacle(work)
     container = work.container
     pids = work.freezer.pids()
+    gpu.refuse_unless_enabled(container.tools.gpu, await asyncio.to_thread(gpu.users, pids))
     work.watched = await asyncio.to_thread(watched_paths, pids, container.init_pid, container.job_root)
 
 
@@ -107,6 +112,27 @@ async def sync(work: Work) -> None:
     await asyncio.to_thread(syncfs, work.container.job_root)
 
 
+async def suspend_gpu(work: Work) -> None:
+    """Outside the freeze: the processes themselves bring their device memory home."""
+    tools, users = work.container.tools.gpu, await asyncio.to_thread(gpu.users, work.freezer.pids())
+    gpu.refuse_unless_enabled(tools, users)
+    work.gpus = await gpu.suspend(tools, users)
+    work.gpu_users = users
+
+
+async def resume_gpu(work: Work) -> None:
+    """A final checkpoint leaves the job without its GPU: it does not run on."""
+    if work.kind is not CheckpointKind.FINAL:
+        await return_gpu(work)
+
+
+async def return_gpu(work: Work) -> None:
+    """The job's processes have their GPU again. Idempotent. CheckpointFailed if one has not."""
+    if work.gpu_users:
+        await gpu.resume(work.container.tools.gpu, work.gpu_users, work.gpus)
+        work.gpu_users = []
+
+
 async def pause(work: Work) -> None:
     """Freeze. What began since the first look and goes away by itself (a vfork) gets the time for it."""
     end = time.monotonic() + _VFORK_PATIENCE
@@ -129,6 +155,7 @@ async def measure(work: Work) -> None:
     needed = tasks.dump_bytes(pids, work.container.init_pid) + _SLACK
     await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
     work.processes = tasks.names(pids)
+    work.stopped = stopped.stopped_tasks(pids)
     work.addresses = await asyncio.to_thread(outside_addresses, pids)
 
 
@@ -144,25 +171,28 @@ async def _lend(work: Work) -> None:
 async def dump(work: Work) -> None:
     criu_options.write_options(work.container.criu_config, restore=False, watched=work.watched)
     try:
-        await runc.checkpoint(
-            work.container,
-            work.path / checksums.IMAGES,
-            limit_seconds=_NO_LIMIT,
-            give_up=lambda: _give_up(work),
-            grace_seconds=_DUMP_GRACE,
-        )
+        async with stopped.let_through(work.freezer, work.stopped):
+            await runc.checkpoint(
+                work.container,
+                work.path / checksums.IMAGES,
+                limit_seconds=_NO_LIMIT,
+                give_up=lambda: _give_up(work),
+                grace_seconds=_DUMP_GRACE,
+            )
     except CommandFailed as error:
         said = criu_log.errors(work.container.work_dir / "dump.log") or error.stderr.strip()[-300:]
         reason = criu_log.undumpable(said)
         if reason:
             raise NotCheckpointable(f"the job cannot be saved now: {reason} ({said})", "dump") from error
         raise CheckpointFailed(f"CRIU could not save the job: {said}", "dump") from error
+    if work.stopped and await asyncio.to_thread(stopped.was_seen_outside, work.freezer, work.path / checksums.IMAGES):
+        raise CheckpointFailed("a stopped process was noted in a wrong cgroup: take it again", "dump")
 
 
 def _give_up(work: Work) -> None:
     """Make a dump end by itself, soon and cleanly.
 
-    One that hangs on a stopped process goes on once the cgroup is thawed (tried). One that has much left to write
+    One that waits for a process that cannot wake goes on once the cgroup is thawed (tried). One that has much left to write
     finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.
     """
     work.freezer.thaw()
@@ -248,6 +278,8 @@ async def _manifest(work: Work) -> Manifest:
         mounts=list(container.mounts),
         lower_layers=list(container.lower_layers),
         processes=work.processes,
+        gpus=work.gpus,
+        stopped=stopped.inner_pids(work.stopped, container.init_pid),
         phases=work.phases,
         addresses=work.addresses,
         lent_names=[encode_name(name) for name in work.names],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perdure.domain.checkpoints import MountRule
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.overlay import OverlayMount
+from worker_agent.engine.gpu import GpuTools
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Tools:
     criu: Path
     path_first: Path
     runc: str = "runc"
+    gpu: GpuTools = field(default_factory=GpuTools)
 
     def environment(self) -> dict[str, str]:
         """For runc. Versions from 1.2 ignore --criu and look on PATH."""
@@ -41,7 +44,8 @@ class Container:
     """One container of a job on this node.
 
     `work_dir` is local to the node and the engine's alone (logs of CRIU, its options file); `lower_layers` are those
-    of the overlay that was found at `rootfs` before anything was changed; `cgroups_path` is config.json's.
+    of the overlay that was found at `rootfs` before anything was changed, `engines_overlay`, in whose place ours comes
+    (None: ours lies over it); `cgroups_path` is config.json's.
     """
 
     id: str
@@ -55,6 +59,7 @@ class Container:
     tools: Tools
     cgroups_path: str = ""
     mounts: tuple[MountRule, ...] = ()
+    engines_overlay: OverlayMount | None = None
     init_pid: int = 0
     freezer: Freezer | None = None
 

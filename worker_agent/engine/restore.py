@@ -14,17 +14,28 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from perdure.domain.checkpoints import Manifest
-from perdure.domain.errors import CommandFailed, ImageInvalid, RestoreFailed
+from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, RestoreFailed
 from perdure.domain.instance_types import missing_features
 from perdure.image import checksums
 from perdure.image.disk import syncfs
 from perdure.image.manifest import decode_name
 from perdure.image.rollback import roll_back
-from worker_agent.engine import addresses, criu_log, criu_options, leavings, lost_names, machine, runc, timers
+from worker_agent.engine import (
+    addresses,
+    criu_log,
+    criu_options,
+    gpu,
+    leavings,
+    lost_names,
+    machine,
+    runc,
+    stopped,
+    timers,
+)
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
-from worker_agent.engine.overlay import mount_overlay
+from worker_agent.engine.writable_layer import put_in_place
 
 StepCallback = Callable[[str], None]
 
@@ -68,6 +79,7 @@ async def _verify(work: _Restore) -> None:
     if missing:
         said = f"this node's CPU lacks {' '.join(missing)}, which the job may be using"
         raise RestoreFailed(said, "verify", node_fault=True)
+    await gpu.map_devices(work.container.tools.gpu, manifest.gpus)
     work.manifest = manifest
 
 
@@ -86,7 +98,7 @@ async def _sync(work: _Restore) -> None:
 
 async def _overlay(work: _Restore) -> None:
     container = work.container
-    await asyncio.to_thread(mount_overlay, container.lower_layers, container.job_root, container.rootfs)
+    await asyncio.to_thread(put_in_place, container)
 
 
 async def _addresses(work: _Restore) -> None:
@@ -145,7 +157,7 @@ async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]
         await asyncio.to_thread(roots.claim_lease, root, epoch)
         await leavings.clean(container)
         await asyncio.to_thread(roots.empty, root)
-        await asyncio.to_thread(mount_overlay, container.lower_layers, root, container.rootfs)
+        await asyncio.to_thread(put_in_place, container, fresh=True)
         criu_options.write_options(container.criu_config, restore=False)
     return {"clean": time.monotonic() - begun}
 
@@ -175,9 +187,25 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
         raise RestoreFailed(said, "finish", node_fault=True) from error
 
 
-async def continue_restored(container: Container) -> None:
-    """Let the restored, stopped processes go on."""
+async def return_gpus(container: Container, manifest: Manifest) -> None:
+    """Once the restored processes run again: their device memory goes to cards of this node. Nothing happens for a
+    job without a GPU. RestoreFailed if one does not get its card; it must then be ended, for it would wait for ever
+    (cuda-checkpoint #18, #42)."""
+    if not manifest.gpus:
+        return
+    tools, pids = container.tools.gpu, await runc.pids(container)
+    mapping = await gpu.map_devices(tools, manifest.gpus)
+    try:
+        await gpu.resume(tools, pids, manifest.gpus, mapping)
+    except (CheckpointFailed, CommandFailed) as error:
+        raise RestoreFailed(f"checkpoint {manifest.number}: {error}", "gpu", node_fault=True) from error
+
+
+async def continue_restored(container: Container, manifest: Manifest) -> None:
+    """Let the restored processes go on, but for those that stood stopped at the freeze."""
     for pid in await runc.pids(container):
+        if set(stopped.inner_pids([pid], container.init_pid)) & set(manifest.stopped):
+            continue
         try:
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError as error:
