@@ -1,0 +1,67 @@
+"""The virtual machine for the tests in this folder: built at most once per machine, fresh for every call."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.build import Built, built
+
+Call = Callable[..., Any]
+COLUMN = "VM 6.1, cgroup v2"
+_CLONE = Path(__file__).parents[2]
+_PARTS = ("perdure", "worker_agent", "tests/integration", "tests/vm/inside", "tests/conftest.py")
+
+
+class GuestFailed(Exception):
+    """The program in the virtual machine raised; the message is its traceback."""
+
+
+@pytest.fixture(scope="session")
+def machine(request: pytest.FixtureRequest) -> Built:
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    return built(reporter.write_line)
+
+
+@pytest.fixture(scope="session")
+def clone_tar() -> bytes:
+    """Our own code, for the guest."""
+    content = BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for part in _PARTS:
+            archive.add(_CLONE / part, part, filter=_wanted)
+    return content.getvalue()
+
+
+def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in entry.name else entry
+
+
+@pytest.fixture
+def in_vm(machine: Built, clone_tar: bytes, request: pytest.FixtureRequest) -> Call:
+    """`in_vm("module:function", *arguments, limit_seconds=…)`: the function's result, from a machine of its own.
+
+    The module lies in tests/vm/inside; arguments and result are JSON."""
+
+    def call(entry: str, *arguments: object, limit_seconds: float = 240.0) -> Any:
+        begun = time.monotonic()
+        header = {"entry": f"tests.vm.inside.{entry}", "arguments": arguments}
+        said = machine.qemu.run(machine.state, clone_tar, header, limit_seconds)
+        for message in said:
+            if "note" in message:
+                print(json.dumps(message["note"]))
+        print(f"{entry}: {time.monotonic() - begun:.1f} s in the virtual machine")
+        failures = [message["error"] for message in said if "error" in message]
+        if failures:
+            raise GuestFailed(failures[0])
+        return next(message["result"] for message in said if "result" in message)
+
+    return call
