@@ -9,11 +9,13 @@ import sysconfig
 from pathlib import Path
 
 from localcloud.linux import run
+from localcloud.node.configuration import DockerPrograms, EngineName
 from localcloud.pool import GIB, LEAST_FREE_BYTES
 from perdure.domain.errors import CommandFailed, StackError
 from perdure.settings import CRIU_PREFIX
 
 PROGRAMS = ("runc", "unshare", "nsenter", "ip", "mount", "losetup", "mkfs.xfs")
+DOCKER_PROGRAMS = (DockerPrograms().dockerd, DockerPrograms().init, "containerd", "containerd-shim-runc-v2")
 CRIU_CHECK_LIMIT_SECONDS = 60.0
 
 
@@ -23,10 +25,11 @@ def require_root() -> None:
         raise StackError("a local stack needs root, as it makes namespaces, mounts and cgroups: run this with sudo")
 
 
-def check_machine(base: Path) -> None:
+def check_machine(base: Path, engine: EngineName = "runc") -> None:
     """Raises StackError for the first thing that is missing. `base`: the folder of all stacks (made when absent)."""
     require_root()
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    programs = PROGRAMS + (DOCKER_PROGRAMS if engine == "docker" else ())
+    missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         raise StackError(f"`{missing[0]}` is not installed; run `make setup`")
     _check_file_systems()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
     from localcloud.client import StackClient
 
 app = typer.Typer(help="A whole AWS on this machine, and jobs that outlive its reclaims.")
+images = typer.Typer(help="Container images of Debian packages, for jobs of all stacks.")
+app.add_typer(images, name="image")
 progress = Console(stderr=True, highlight=False)
 
 JOB_FAILED = 1
+
+
+class ContainerEngine(StrEnum):
+    """The choices of `up --engine`."""
+
+    RUNC = "runc"
+    DOCKER = "docker"
+
 
 Stack = Annotated[str, typer.Option("--stack", envvar="PERDURE_STACK", help="Which stack, by name.")]
 Base = Annotated[
@@ -32,6 +43,9 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="A Batch job id.")]
 @app.command()
 def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return once it serves.")] = False,
+    engine: Annotated[
+        ContainerEngine, typer.Option(help="What runs the containers: runc alone, or a dockerd on each node.")
+    ] = ContainerEngine.RUNC,
     temporal_address: Annotated[
         str | None, typer.Option(envvar="TEMPORAL_ADDRESS", hidden=True, help="Use this server instead of our own.")
     ] = None,
@@ -45,7 +59,11 @@ def up(
     place = StackPlace(stack, base)
     with progress.status(f"starting stack {stack}"):
         state, supervisor = start_stack(
-            place, temporal_address, temporal_namespace, lambda line: progress.print(f"[green]✓[/] {line}")
+            place,
+            temporal_address,
+            temporal_namespace,
+            lambda line: progress.print(f"[green]✓[/] {line}"),
+            engine.value,
         )
     if supervisor is None:
         progress.print(f"stack {stack} is running already")
@@ -87,6 +105,7 @@ def status(
         print(json.dumps(found))
         return
     out = Console(highlight=False)
+    out.print(f"{'engine':>13}  {found['engine']}")
     for name in ("api_url", "temporal_ui_url", "aws_endpoint_url", "region"):
         out.print(f"{name.removesuffix('_url'):>13}  {found[name]}")
     out.print(f"{'queues':>13}  {' '.join(found['queues'])}")
@@ -111,6 +130,10 @@ def submit(
     mount: Annotated[
         list[str] | None, typer.Option(metavar="HOST:CONTAINER", help="A shared folder; may be repeated.")
     ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="An image made by `image build`; this machine's own root if not given."),
+    ] = None,
     stack: Stack = DEFAULT_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
@@ -129,6 +152,7 @@ def submit(
         attempts=attempts,
         environment=environment,
         mounts=[parse_mount(text) for text in mount or []],
+        **({"image": image} if image is not None else {}),
     )
     print(_client(stack, base).submit(request))
 
@@ -211,6 +235,37 @@ def cp(
         raise ConfigurationInvalid(f"{source!r} is not ID:PATH")
     for remark in copy_file(_client(stack, base), StackPlace(stack, base), job_id, path, destination):
         progress.print(remark, markup=False)
+
+
+@images.command("build")
+def build_image(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")],
+    packages: Annotated[list[str], typer.Argument(metavar="PACKAGE...", help="Debian packages of this suite.")],
+) -> None:
+    """Make an image of Debian packages and what they depend on; at once when it was made before. Prints its name."""
+    from localcloud.checks import require_root
+    from localcloud.images.build import build_image as build
+    from localcloud.images.catalogue import canonical
+
+    require_root()
+    with progress.status(f"making image {name}"):
+        build(name, packages, lambda line: progress.print(f"{name}: {line}", markup=False))
+    print(canonical(name))
+
+
+@images.command("list")
+def list_images(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """The images that were made on this machine."""
+    from localcloud.images.catalogue import Catalogue
+
+    catalogue = Catalogue()
+    found = {name: image for name in catalogue.names() if (image := catalogue.find(name))}
+    if as_json:
+        print(json.dumps([{"name": name, **image.model_dump()} for name, image in found.items()]))
+        return
+    out = Console(highlight=False, markup=False)
+    for name, image in found.items():
+        out.print(f"{name:<30}  {image.size_bytes >> 20:>5} MiB  {image.suite}  {' '.join(image.packages)}")
 
 
 def checked_interval(text: str) -> str:

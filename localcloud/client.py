@@ -59,6 +59,7 @@ class StackClient:
         nodes = [node for node in cloud["nodes"] if node["state"] in {"ready", "noticed", "gone"}]
         return {
             "stack": self.state.stack,
+            "engine": self.state.engine,
             "api_url": self.state.api_url,
             "temporal_ui_url": self.state.temporal_ui_url,
             "temporal_address": self.state.temporal_address,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import psutil
 
 from localcloud.checks import require_root
+from localcloud.node.configuration import EngineName
 from localcloud.stack import (
     SUPERVISOR_LOG,
     StackPhase,
@@ -30,24 +31,30 @@ STOP_LIMIT_SECONDS = 90.0
 
 
 def start_stack(
-    place: StackPlace, temporal_address: str | None, namespace: str, tell: Callable[[str], None]
+    place: StackPlace,
+    temporal_address: str | None,
+    namespace: str,
+    tell: Callable[[str], None],
+    engine: EngineName = "runc",
 ) -> tuple[StackState, subprocess.Popen[bytes] | None]:
     """Start the stack's supervisor and return once everything serves; `tell` gets each line of progress.
 
-    A stack that runs already is left as it is, and no process is returned. Raises StackError when it does not come up
-    (nothing but logs is left then).
+    A stack that runs already is left as it is, and no process is returned. Raises StackError when it has another
+    engine, or does not come up (nothing but logs is left then).
     """
     require_root()
     if is_claimed(place):
         state = read_state(place)
         if state is None or state.phase is not StackPhase.READY:
             raise StackError(f"stack {place.name!r} is being started or stopped by another command")
+        if state.engine != engine:
+            raise StackError(f"stack {place.name!r} runs already, with engine {state.engine}; stop it first")
         return state, None
     place.logs.mkdir(parents=True, exist_ok=True)
     # In a mount namespace of its own, so that nobody else's namespace can hold the stack's disk.
     argv = ["unshare", "--mount", "--propagation", "slave"]
     argv += [sys.executable, "-m", "localcloud.supervisor", "--stack", place.name, "--base", str(place.base)]
-    argv += ["--temporal-namespace", namespace]
+    argv += ["--temporal-namespace", namespace, "--engine", engine]
     argv += ["--temporal-address", temporal_address] if temporal_address else []
     with (place.logs / SUPERVISOR_LOG).open("wb") as log:
         supervisor = subprocess.Popen(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from localcloud.images.catalogue import MACHINE
 from perdure.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job as `submit` takes it. `mounts`: (host path, container path)."""
+    """A job as `submit` takes it. `mounts`: (host path, container path). Without an `image`: the machine's own root."""
 
     command: list[str]
     name: str = "job"
@@ -26,13 +27,14 @@ class JobRequest:
     attempts: int = 10
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: list[tuple[str, str]] = field(default_factory=list)
+    image: str = MACHINE
 
 
 def container_properties(job: JobRequest) -> ContainerPropertiesTypeDef:
     """The job as RegisterJobDefinition takes it; its mounts are host volumes."""
     names = [f"mount{number}" for number in range(len(job.mounts))]
     return {
-        "image": "localhost/machine",  # localcloud runs every job over the machine's own root
+        "image": job.image,
         "command": job.command,
         "resourceRequirements": [
             {"type": "VCPU", "value": str(job.vcpus)},

@@ -17,9 +17,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from localcloud.cgroups import Cgroup
+from localcloud.images.catalogue import CACHE
 from localcloud.linux import mount_table
 from localcloud.network import FIRST_NODE, LAST_NODE, Subnet, plug_in, remove_link
-from localcloud.node.configuration import NodeConfiguration
+from localcloud.node.configuration import DockerPrograms, EngineName, NodeConfiguration
 from localcloud.node_link import Link, NodeHandle, NodeLauncher, NodeSpec
 
 BOOT_LIMIT_SECONDS = 20.0
@@ -41,6 +42,9 @@ class LauncherOptions(BaseModel):
     temporal_namespace: str = "default"
     container_start_timeout: float = 180.0
     runtime: str = "runc"
+    engine: EngineName = "runc"
+    docker: DockerPrograms = DockerPrograms()
+    images_folder: Path = CACHE
     with_agent: bool = True
     environment: dict[str, str] = Field(default_factory=dict)
     """More variables for the agents."""
@@ -161,6 +165,9 @@ class NamespaceLauncher:
             stacks_folder=options.stacks_folder,
             cgroup=self._group(spec.instance_id).path,
             runtime=options.runtime,
+            engine=options.engine,
+            docker=options.docker,
+            images_folder=options.images_folder,
             agent_log=options.logs / spec.instance_id / "agent.log",
             with_agent=options.with_agent,
             environment=environment,

@@ -45,7 +45,8 @@ class Task(_Message):
     """One container to run: what ECS's agent would be told by its task definition.
 
     `environment` is complete: Batch's variables, the endpoint and credential defaults and the job's own. It is
-    untrusted, as is `command`. `image` None or any name means: over the machine's own root.
+    untrusted, as is `command`. `image`: a name that was built (localcloud/images); None or the reserved name means the
+    machine's own root.
     """
 
     container_id: str = Field(pattern=r"^[0-9a-f]{64}$")

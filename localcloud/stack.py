@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from localcloud.node.configuration import EngineName
 from perdure.domain.errors import ConfigurationInvalid, StackError, StackMissing
 
 DEFAULT_BASE = Path("/var/lib/perdure-local")
@@ -92,6 +93,8 @@ class StackState(BaseModel):
     error: str = ""
     progress: list[str] = Field(default_factory=list)
     """What was done so far, a line each, for people."""
+    engine: EngineName = "runc"
+    """What runs the containers on the nodes."""
     region: str = ""
     queues: list[str] = Field(default_factory=list)
     api_url: str | None = None

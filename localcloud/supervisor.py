@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import get_args
 
 import httpx
 
@@ -25,6 +26,7 @@ from localcloud.cloud_config import CREDENTIALS, CloudConfig
 from localcloud.foreign import foreign_mounts, let_go, needed_paths
 from localcloud.linux import mount_table
 from localcloud.network import Subnet, make_bridge
+from localcloud.node.configuration import EngineName
 from localcloud.node_launcher import LauncherOptions, remove_folder
 from localcloud.pool import make_pool
 from localcloud.programs import Program
@@ -49,10 +51,15 @@ RUNTIME = CODE / "worker_agent" / "runtime" / "perdure-runtime"
 class Supervisor:
     """One stack, from nothing to ready and back."""
 
-    def __init__(self, place: StackPlace, external_temporal: str | None, namespace: str) -> None:
+    def __init__(
+        self, place: StackPlace, external_temporal: str | None, namespace: str, engine: EngineName = "runc"
+    ) -> None:
         self._place = place
+        self._engine = engine
         self._external_temporal = external_temporal
-        self._state = StackState(stack=place.name, temporal_namespace=namespace, processes={"supervisor": os.getpid()})
+        self._state = StackState(
+            stack=place.name, engine=engine, temporal_namespace=namespace, processes={"supervisor": os.getpid()}
+        )
         self._programs: list[Program] = []
         self._cgroup = Cgroup.at(place.cgroup).below("programs")
         self._lost = asyncio.Event()
@@ -76,7 +83,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         folder = self._place.folder
-        await asyncio.to_thread(check_machine, self._place.base)
+        await asyncio.to_thread(check_machine, self._place.base, self._engine)
         self._tell("this machine can freeze processes")
         await asyncio.to_thread(sweep, self._place)
         await asyncio.to_thread(_clear_logs, self._place.logs)
@@ -141,6 +148,7 @@ class Supervisor:
             temporal_namespace=self._state.temporal_namespace,
             container_start_timeout=config.timing.container_start_timeout,
             runtime=str(RUNTIME) if RUNTIME.exists() else "runc",
+            engine=self._engine,
             environment=_our_variables(),
         )
         config = config.model_copy(update={"launcher_options": options.model_dump(mode="json")})
@@ -264,11 +272,11 @@ def _our_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("PERDURE_")}
 
 
-async def _serve(place: StackPlace, external_temporal: str | None, namespace: str) -> None:
+async def _serve(place: StackPlace, external_temporal: str | None, namespace: str, engine: EngineName) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await Supervisor(place, external_temporal, namespace).run(stop)
+    await Supervisor(place, external_temporal, namespace, engine).run(stop)
 
 
 def main() -> None:
@@ -278,6 +286,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--temporal-address")
     parser.add_argument("--temporal-namespace", default="default")
+    parser.add_argument("--engine", choices=get_args(EngineName), default="runc")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -285,7 +294,7 @@ def main() -> None:
     with claimed(place):
         let_go(foreign_mounts(mount_table(), place.base, needed_paths()))
         try:
-            asyncio.run(_serve(place, arguments.temporal_address, arguments.temporal_namespace))
+            asyncio.run(_serve(place, arguments.temporal_address, arguments.temporal_namespace, arguments.engine))
         except Exception as problem:
             log.exception("stack %s gave up", place.name)
             state = StackState(stack=place.name, phase=StackPhase.FAILED, error=str(problem))

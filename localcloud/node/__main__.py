@@ -14,12 +14,14 @@ import threading
 from pathlib import Path
 
 from localcloud.cgroups import Cgroup
+from localcloud.images.catalogue import Catalogue
 from localcloud.node.agent import agent_program, keep_running, wait_until_it_listens
 from localcloud.node.children import Children
 from localcloud.node.configuration import NodeConfiguration
-from localcloud.node.containers import Dockerd
 from localcloud.node.ecs import EcsAgent
-from localcloud.node.machine import LAYERS, OWN, furnish
+from localcloud.node.engine import ContainerEngine
+from localcloud.node.machine import OWN, furnish
+from localcloud.node.runc_engine import RuncEngine
 from localcloud.node_link import Link, Ready
 
 AGENT_LIMIT_SECONDS = 30.0
@@ -45,26 +47,50 @@ def main() -> None:
     )
     if not sys.stdin.readline():
         return  # unplugged before it was up
-    dockerd = Dockerd(
-        children=children,
-        runtime=configuration.runtime,
-        runtime_root=Path("/run/runc"),
-        folder=OWN / "docker",
-        layers=LAYERS,
-        cgroup=Cgroup.at(configuration.cgroup).below("containers"),
-        host_name=configuration.host_name,
-        environment=configuration.environment,
-    )
-    ecs = EcsAgent(dockerd, link.send)
+    containers = Cgroup.at(configuration.cgroup).below("containers")
+    make_engine = _docker if configuration.engine == "docker" else _runc
+    engine = make_engine(configuration, children, containers)
+    ecs = EcsAgent(engine, link.send)
     if configuration.with_agent:
-        keep_running(children, agent_program(), configuration.environment, configuration.agent_log)
+        keep_running("agent", children, agent_program(), configuration.environment, configuration.agent_log)
         # As the agent's unit is ordered before ECS's; and as there, a broken agent does not keep ECS from starting.
         if not wait_until_it_listens(AGENT_LIMIT_SECONDS):
             logging.warning("the agent does not listen; jobs will run unprotected")
+    engine.wait_until_ready()
     ecs.tell(Ready())
     ecs.serve(link.commands())
     logging.info("the cloud is gone; this node ends")
     ecs.end_all()
+
+
+def _runc(configuration: NodeConfiguration, children: Children, cgroup: Cgroup) -> ContainerEngine:
+    return RuncEngine(
+        children=children,
+        runtime=configuration.runtime,
+        runtime_root=Path("/run/runc"),
+        folder=OWN / "docker",
+        images=Catalogue(configuration.images_folder),
+        cgroup=cgroup,
+        host_name=configuration.host_name,
+        environment=configuration.environment,
+    )
+
+
+def _docker(configuration: NodeConfiguration, children: Children, cgroup: Cgroup) -> ContainerEngine:
+    """Start the node's dockerd, which takes a second to serve."""
+    from localcloud.node.docker.api import DockerApi
+    from localcloud.node.docker.container import DockerEngine
+    from localcloud.node.docker.daemon import DATA, SOCKET, dockerd_command, write_settings
+    from localcloud.node.docker.images import NodeImages
+
+    write_settings()
+    programs = configuration.docker
+    environment = {**configuration.environment, **({"PATH": programs.path} if programs.path else {})}
+    command = dockerd_command(programs, configuration.runtime, cgroup.path)
+    keep_running("dockerd", children, command, environment, configuration.agent_log.with_name("dockerd.log"))
+    api = DockerApi(SOCKET)
+    catalogue = Catalogue(configuration.images_folder)
+    return DockerEngine(api, NodeImages(api, DATA), catalogue, OWN / "docker", cgroup)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The node's systemd, as far as it matters: Perdure's agent, started at boot and again whenever it ends."""
+"""The node's systemd, as far as it matters: programs started at boot and again whenever they end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ log = logging.getLogger(__name__)
 
 SOCKET = Path("/run/perdure/agent.sock")
 RESTART_SECONDS = 1.0
-"""RestartSec of the agent's unit."""
+"""RestartSec of their units."""
 
 
-def keep_running(children: Children, program: list[str], environment: Mapping[str, str], log_file: Path) -> None:
+def keep_running(
+    name: str, children: Children, program: list[str], environment: Mapping[str, str], log_file: Path
+) -> None:
     """Run `program` for ever in a thread of its own, its output appended to `log_file`; returns once it was started."""
 
     def start() -> int:
@@ -30,11 +32,11 @@ def keep_running(children: Children, program: list[str], environment: Mapping[st
 
     def supervise(pid: int) -> None:
         while True:
-            log.warning("agent ended with %s; starting it again", children.wait(pid))
+            log.warning("%s ended with %s; starting it again", name, children.wait(pid))
             time.sleep(RESTART_SECONDS)
             pid = start()
 
-    threading.Thread(target=supervise, args=(start(),), name="agent", daemon=True).start()
+    threading.Thread(target=supervise, args=(start(),), name=name, daemon=True).start()
 
 
 def wait_until_it_listens(limit_seconds: float) -> bool:

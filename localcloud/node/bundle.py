@@ -1,19 +1,19 @@
 """The OCI bundle of a container, as Docker would make it for a simple ECS task on the host's network.
 
-The root file system is an overlay over the machine's own root: upper layer, then the mask (opaque empty folders where
-a job must not see the machine's), then `/` bound read-only.
+The root file system is an overlay over the layers of its image (localcloud/node/roots.py). Those of the machine's own
+root are the mask (opaque empty folders where a job must not see the machine's), then `/` bound read-only.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from localcloud.linux import mount
+from localcloud.node.roots import Root
 from localcloud.node_link import Task
 from perdure.domain.errors import ConfigurationInvalid
 
@@ -91,31 +91,35 @@ def make_mask_layer(folder: Path, also: tuple[str, ...] = ()) -> None:
         os.setxattr(mask, "trusted.overlay.opaque", b"y")
 
 
-def make_bundle(folder: Path, task: Task, *, layers: list[Path], cgroup: str, host_name: str) -> None:
+def make_bundle(folder: Path, task: Task, *, root: Root, cgroup: str, host_name: str) -> None:
     """Make the bundle in `folder`: config.json and the mounted rootfs, upper layer beside it.
 
     Raises ConfigurationInvalid for a task that cannot be a container, OSError when the mount fails.
     """
-    config = container_config(task, cgroup=cgroup, host_name=host_name)
+    config = container_config(task, users=root.users, cgroup=cgroup, host_name=host_name)
     for name in ("rootfs", "upper", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for wanted in task.mounts:
-        if not Path(wanted.source).exists():
-            # Docker makes a missing source folder; so does ECS with a host volume.
-            Path(wanted.source).mkdir(parents=True)
-    lower = ":".join(map(str, layers))
+    make_sources(task)
+    lower = ":".join(str(layer.folder) for layer in root.layers)
     mount("overlay", folder / "rootfs", "overlay", 0, f"lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work")
     (folder / "config.json").write_text(json.dumps(config, indent=1))
 
 
-def container_config(task: Task, *, cgroup: str, host_name: str) -> dict[str, Any]:
+def make_sources(task: Task) -> None:
+    """Docker makes a missing source folder of a mount; so does ECS with a host volume. Raises OSError."""
+    for wanted in task.mounts:
+        if not Path(wanted.source).exists():
+            Path(wanted.source).mkdir(parents=True)
+
+
+def container_config(task: Task, *, cgroup: str, host_name: str, users: Path = Path("/etc/passwd")) -> dict[str, Any]:
     """config.json for the task. Its command and environment go in as they are: they are data here, never shell words.
 
     Raises ConfigurationInvalid for a NUL byte, an empty command or an unknown user.
     """
-    _refuse_unusable(task)
+    refuse_unusable(task)
     capabilities = _CAPABILITIES + (_PRIVILEGED if task.privileged else [])
-    uid, gid = _user(task.user)
+    uid, gid = _user(task.user, users)
     held = capabilities if uid == 0 else []
     return {
         "ociVersion": "1.0.2",
@@ -169,7 +173,8 @@ def _environment(given: Mapping[str, str], host_name: str) -> list[str]:
     return [f"{name}={value}" for name, value in merged.items()]
 
 
-def _refuse_unusable(task: Task) -> None:
+def refuse_unusable(task: Task) -> None:
+    """Raises ConfigurationInvalid for what no container can be made of."""
     words = [*task.command, *task.environment, *task.environment.values()]
     words += [path for wanted in task.mounts for path in (wanted.source, wanted.destination)]
     if any("\0" in word for word in words):
@@ -182,16 +187,17 @@ def _refuse_unusable(task: Task) -> None:
         raise ConfigurationInvalid("a mount's source and destination must be absolute paths")
 
 
-def _user(text: str | None) -> tuple[int, int]:
-    """`name`, `uid`, either with `:gid`. As the root file system is the machine's, names are the machine's too."""
+def _user(text: str | None, users: Path) -> tuple[int, int]:
+    """`name`, `uid`, either with `:gid`; names are those of the image's passwd file `users`."""
     name, _, group = (text or "0").partition(":")
-    try:
-        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-        uid, gid = entry.pw_uid, entry.pw_gid
-    except KeyError:
-        if not name.isdigit():
-            raise ConfigurationInvalid(f"there is no user {name!r} on this machine") from None
+    known = [line.split(":") for line in users.read_text(errors="replace").splitlines()] if users.exists() else []
+    found = next((entry for entry in known if len(entry) > 3 and name in (entry[0], entry[2])), None)
+    if found is not None:
+        uid, gid = int(found[2]), int(found[3])
+    elif name.isdigit():
         uid, gid = int(name), 0
+    else:
+        raise ConfigurationInvalid(f"there is no user {name!r} in this image")
     if group and not group.isdigit():
         raise ConfigurationInvalid(f"group {group!r} is not a number")
     return uid, int(group) if group else gid

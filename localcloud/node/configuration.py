@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from localcloud.images.catalogue import CACHE
+
+EngineName = Literal["runc", "docker"]
+
+
+class DockerPrograms(BaseModel):
+    """Which Docker a node runs. containerd, its shim and runc are those on `path`, where it is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dockerd: str = "/usr/sbin/dockerd"
+    init: str = "/usr/bin/tini-static"
+    path: str | None = None
 
 
 class NodeConfiguration(BaseModel):
@@ -19,6 +34,10 @@ class NodeConfiguration(BaseModel):
     stacks_folder: Path
     cgroup: str
     runtime: str
+    engine: EngineName = "runc"
+    docker: DockerPrograms = DockerPrograms()
+    images_folder: Path = CACHE
+    """The images of this machine (localcloud/images/catalogue.py)."""
     agent_log: Path
     with_agent: bool = True
     environment: dict[str, str] = Field(default_factory=dict)

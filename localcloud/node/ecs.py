@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from localcloud.node.containers import Container, Dockerd
+from localcloud.node.engine import Container, ContainerEngine
 from localcloud.node_link import NodeCommand, NodeEvent, Output, RunTask, SetEcsAgent, StopTask
 
 log = logging.getLogger(__name__)
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 class EcsAgent:
     """Runs and stops containers. While it is stopped it neither acts nor reports; afterwards it makes up for both."""
 
-    def __init__(self, dockerd: Dockerd, send: Callable[[NodeEvent], None]) -> None:
-        self._dockerd = dockerd
+    def __init__(self, engine: ContainerEngine, send: Callable[[NodeEvent], None]) -> None:
+        self._engine = engine
         self._send = send
         self._containers: dict[str, Container] = {}
         self._lock = threading.Lock()
@@ -37,7 +37,7 @@ class EcsAgent:
                 self._held_commands.append(command)
 
     def tell(self, event: NodeEvent) -> None:
-        """Report to the cloud, or hold it back while stopped. Output is dockerd's own and always goes through."""
+        """Report to the cloud, or hold it back while stopped. Output is the engine's own and always goes through."""
         with self._lock:
             if not self._running and not isinstance(event, Output):
                 self._held_events.append(event)
@@ -64,7 +64,7 @@ class EcsAgent:
 
     def _carry_out(self, command: RunTask | StopTask) -> None:
         if isinstance(command, RunTask):
-            container = Container(self._dockerd, command.task, self.tell)
+            container = self._engine.container(command.task, self.tell)
             self._containers[command.task.container_id] = container
             self._in_thread(self._run, container, command.task.container_id)
         elif found := self._containers.get(command.container_id):

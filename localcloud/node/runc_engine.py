@@ -1,4 +1,4 @@
-"""The node's dockerd: the life of one container, from the bundle to its exit, through the OCI runtime's commands.
+"""Containers without Docker: the life of one, from the bundle to its exit, through the OCI runtime's commands.
 
     bundle → runtime create → runtime start → (the container's own end) → output drained → runtime delete
 
@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Literal
 
 from localcloud.cgroups import Cgroup, oom_kills
+from localcloud.images.catalogue import Catalogue
 from localcloud.linux import unmount
 from localcloud.node.bundle import make_bundle
 from localcloud.node.children import Children
+from localcloud.node.engine import OUT_OF_MEMORY, StartProblem, timed_out, unknown_image
+from localcloud.node.roots import find_root
 from localcloud.node_link import CHUNK_BYTES, Exited, NodeEvent, Output, Started, StartFailed, Task
 from perdure.domain.errors import ConfigurationInvalid
 
@@ -32,21 +35,27 @@ DRAIN_LIMIT_SECONDS = 30.0
 """How long output may still come after the container's end; whoever holds the pipe longer is not waited for."""
 DELETE_LIMIT_SECONDS = 60.0
 Stream = Literal["stdout", "stderr"]
-OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 
 
 @dataclass(frozen=True)
-class Dockerd:
+class RuncEngine:
     """What containers of one node have in common. `cgroup` is the parent of their groups."""
 
     children: Children
     runtime: str
     runtime_root: Path
     folder: Path
-    layers: list[Path]
+    images: Catalogue
     cgroup: Cgroup
     host_name: str
     environment: Mapping[str, str]
+
+    def wait_until_ready(self) -> None:
+        """There is nothing to wait for."""
+
+    def container(self, task: Task, tell: Callable[[NodeEvent], None]) -> RuncContainer:
+        """See ContainerEngine."""
+        return RuncContainer(self, task, tell)
 
 
 class _Deadline:
@@ -58,20 +67,16 @@ class _Deadline:
         return max(0.0, self._end - time.monotonic())
 
 
-class _StartFailed(Exception):
-    """Why the container never ran, in ECS's words."""
+class RuncContainer:
+    """See Container."""
 
-
-class Container:
-    """One task's container. `run` is called once, in a thread of its own; `stop` by any thread, any number of times."""
-
-    def __init__(self, dockerd: Dockerd, task: Task, tell: Callable[[NodeEvent], None]) -> None:
-        self._dockerd = dockerd
+    def __init__(self, engine: RuncEngine, task: Task, tell: Callable[[NodeEvent], None]) -> None:
+        self._engine = engine
         self._task = task
         self._tell = tell
         self._id = task.container_id
-        self._bundle = dockerd.folder / task.container_id
-        self._cgroup = dockerd.cgroup.below(task.container_id)
+        self._bundle = engine.folder / task.container_id
+        self._cgroup = engine.cgroup.below(task.container_id)
         self._readers: list[threading.Thread] = []
         self._stop_asked = threading.Event()
         self._ended = threading.Event()
@@ -79,10 +84,10 @@ class Container:
         self._pid: int | None = None
 
     def run(self) -> None:
-        """The container's whole life; tells Started or StartFailed, then Exited, each once."""
+        """See Container."""
         try:
             self._start()
-        except _StartFailed as problem:
+        except StartProblem as problem:
             self._clear_away(forced=True)
             self._ended.set()
             self._drain()
@@ -90,7 +95,7 @@ class Container:
             return
         self._tell(Started(container_id=self._id))
         assert self._pid is not None
-        status = self._dockerd.children.wait(self._pid)
+        status = self._engine.children.wait(self._pid)
         assert status is not None
         exit_code = 128 - status if status < 0 else status
         self._ended.set()
@@ -101,40 +106,43 @@ class Container:
         self._tell(Exited(container_id=self._id, exit_code=exit_code, reason=OUT_OF_MEMORY if out_of_memory else None))
 
     def stop(self, grace_seconds: float) -> None:
-        """SIGTERM to the container's init, SIGKILL after the grace; returns when the container ended or was killed."""
+        """See Container."""
         self._stop_asked.set()
         self._signal(signal.SIGTERM)
         if not self._ended.wait(grace_seconds):
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to everything in it, frozen or not."""
+        """See Container."""
         self._stop_asked.set()
         if self._pid is None and self._runtime_pid is not None:
-            self._dockerd.children.end_session(self._runtime_pid)
+            self._engine.children.end_session(self._runtime_pid)
         self._signal(signal.SIGKILL)
         self._cgroup.kill()
 
     def _start(self) -> None:
         deadline = _Deadline(self._task.start_timeout_seconds)
+        root = find_root(self._task.image, self._engine.images)
+        if root is None:
+            raise unknown_image(str(self._task.image))
         try:
             make_bundle(
                 self._bundle,
                 self._task,
-                layers=self._dockerd.layers,
+                root=root,
                 cgroup=self._cgroup.path,
-                host_name=self._dockerd.host_name,
+                host_name=self._engine.host_name,
             )
         except (OSError, ConfigurationInvalid) as problem:
-            raise _StartFailed(f"CannotCreateContainerError: {problem}") from problem
+            raise StartProblem(f"CannotCreateContainerError: {problem}") from problem
         pid_file = self._bundle / "init.pid"
         self._call(deadline, "create", "--bundle", str(self._bundle), "--pid-file", str(pid_file))
         try:
             self._pid = int(pid_file.read_text())
         except (OSError, ValueError) as problem:
-            raise _StartFailed(f"CannotStartContainerError: the runtime left no pid: {problem}") from problem
+            raise StartProblem(f"CannotStartContainerError: the runtime left no pid: {problem}") from problem
         if self._stop_asked.is_set():
-            raise _StartFailed("CannotStartContainerError: the task was stopped before it started")
+            raise StartProblem("CannotStartContainerError: the task was stopped before it started")
         self._call(deadline, "start")
 
     def _call(self, deadline: _Deadline, operation: str, *arguments: str) -> None:
@@ -145,26 +153,22 @@ class Container:
             nothing = out = err = pipes.enter_context(open(os.devnull, "r+b")).fileno()
             if operation == "create":
                 out, err = self._pipe(pipes, "stdout"), self._pipe(pipes, "stderr")
-            pid = self._dockerd.children.spawn(argv, self._dockerd.environment, stdin=nothing, stdout=out, stderr=err)
+            pid = self._engine.children.spawn(argv, self._engine.environment, stdin=nothing, stdout=out, stderr=err)
         self._runtime_pid = pid
-        status = self._dockerd.children.wait(pid, deadline.left())
+        status = self._engine.children.wait(pid, deadline.left())
         if status is None:
-            self._dockerd.children.end_session(pid)
-            self._dockerd.children.wait(pid, DELETE_LIMIT_SECONDS)
-            # ECS agent, DockerTimeoutError
-            minutes, seconds = divmod(round(deadline.seconds), 60)
-            raise _StartFailed(
-                f"DockerTimeoutError: Could not transition to started; timed out after waiting {minutes}m{seconds}s"
-            )
+            self._engine.children.end_session(pid)
+            self._engine.children.wait(pid, DELETE_LIMIT_SECONDS)
+            raise timed_out(deadline.seconds)
         if status != 0:
             words = _last_error(report) or f"the runtime ended with {status}"
-            raise _StartFailed(
+            raise StartProblem(
                 f"CannotStartContainerError: Error response from daemon: OCI runtime {operation} failed: {words}"
             )
 
     def _argv(self, report: Path, operation: str, *arguments: str) -> list[str]:
-        shared = ["--root", str(self._dockerd.runtime_root), "--log", str(report), "--log-format", "json"]
-        return [self._dockerd.runtime, *shared, operation, *arguments, self._id]
+        shared = ["--root", str(self._engine.runtime_root), "--log", str(report), "--log-format", "json"]
+        return [self._engine.runtime, *shared, operation, *arguments, self._id]
 
     def _pipe(self, scope: contextlib.ExitStack, stream: Stream) -> int:
         reading, writing = os.pipe()
@@ -207,7 +211,7 @@ class Container:
         report = self._bundle / "delete.log"
         with open(self._bundle / "delete.out", "ab") as out:
             argv = self._argv(report, "delete", *flags)
-            status = self._dockerd.children.run(argv, self._dockerd.environment, DELETE_LIMIT_SECONDS, out)
+            status = self._engine.children.run(argv, self._engine.environment, DELETE_LIMIT_SECONDS, out)
         if status != 0:
             log.warning("runtime delete of %.12s ended with %s: %s", self._id, status, _last_error(report))
         return status == 0

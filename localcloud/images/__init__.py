@@ -1,0 +1,1 @@
+"""Container images of Debian packages, made without a registry and kept for all stacks of this machine."""

@@ -1,0 +1,1 @@
+"""The node's Docker: its own dockerd, its images, and containers as the ECS agent makes them."""
