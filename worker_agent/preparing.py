@@ -92,6 +92,7 @@ class Preparer:
                 self._fell(job, number, problem)
                 continue
             job.manifest = prepared.manifest
+            job.mark_stopped(prepared.manifest.stopped)
             job.note(phases={**job.record.phases, **prepared.phases})
             tools = job.container.tools
             return await self._ready(

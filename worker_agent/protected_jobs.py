@@ -34,6 +34,8 @@ log = structlog.get_logger()
 CONTAINER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 """runc's own rule for container ids, without those that begin with a dot."""
 _RECORD = "container.json"
+STOPPED = "stopped"
+"""Mark for the runtime: processes, as the container numbers them, that must not go on at the start (JSON list)."""
 RESTORING = "restoring"
 """Mark for the runtime: the files under the container are a checkpoint's; nothing may start clean on them."""
 
@@ -185,6 +187,10 @@ class ProtectedJob:
     def has_init(self, pid: int) -> bool:
         """The container's first process exists as `pid`. False if it is gone already."""
         try:
+    def mark_stopped(self, pids: list[int]) -> None:
+        """The runtime must not continue these processes when it starts the restored container."""
+        (self.folder / STOPPED).write_text(json.dumps(pids))
+
             self.container = self.container.with_init(pid)
             self.note(pid=pid, pid_started=start_ticks(pid))
         except (FreezerFailed, OSError):

@@ -11,21 +11,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 from tests.integration.engine_places import wait_for
 from worker_agent.engine import Container, tasks
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process in state T."""
-    os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "state T")
-    yield
-    os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import pytest
 
 from worker_agent.engine import timers
 from worker_agent.engine.descriptors import outside_addresses
+from worker_agent.engine.stopped import inner_pids, stopped_tasks
 from worker_agent.engine.tasks import command, dump_bytes, names, obstacle, users_of, waits_for_vfork
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,12 +42,14 @@ def test_nothing_stands_in_the_way_of_a_plain_process(child: subprocess.Popen[by
     assert obstacle([child.pid, 2**22 - 1]) == ""
 
 
-def test_a_stopped_process_is_named(child: subprocess.Popen[bytes]) -> None:
+def test_a_stopped_process_is_seen_and_stands_in_nobody_s_way(child: subprocess.Popen[bytes]) -> None:
+    assert stopped_tasks([child.pid]) == {}
     os.kill(child.pid, signal.SIGSTOP)
-    until(lambda: obstacle([child.pid]) != "")
-    assert obstacle([child.pid]) == f"process {child.pid} (sleep) is stopped (state T); continue it with SIGCONT"
+    until(lambda: stopped_tasks([child.pid, 2**22 - 1]) == {child.pid: [child.pid]})
+    assert obstacle([child.pid]) == ""
+    assert inner_pids([child.pid], os.getpid()) == [child.pid]
     os.kill(child.pid, signal.SIGCONT)
-    until(lambda: obstacle([child.pid]) == "")
+    until(lambda: stopped_tasks([child.pid]) == {})
 
 
 def test_a_traced_process_and_its_tracer_are_named() -> None:

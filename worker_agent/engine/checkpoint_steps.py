@@ -192,8 +192,8 @@ async def dump(work: Work) -> None:
 def _give_up(work: Work) -> None:
     """Make a dump end by itself, soon and cleanly.
 
-    One that waits for a process that cannot wake goes on once the cgroup is thawed (tried). One that has much left to write
-    finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.
+    One that waits for a process that cannot wake goes on once the cgroup is thawed (tried). One that has much left to
+    write finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.
     """
     work.freezer.thaw()
     size = roots.free_bytes(work.container.job_root) - work.reserve_bytes

@@ -19,7 +19,7 @@ from perdure.image.disk import syncfs
 from perdure.image.files import TREES
 from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo
 from worker_agent.engine import job_root as roots
-from worker_agent.engine import runc, stdio, tasks
+from worker_agent.engine import runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
@@ -46,6 +46,8 @@ async def thaw_and_clean(container: Container) -> list[str]:
         await _outwait(container)
         remarks.append("a checkpoint was cut short when the agent ended; it does not count")
     if container.freezer is not None and container.freezer.frozen():
+    if container.freezer is not None:
+        stopped.clean(container.freezer)
         container.freezer.thaw()
         remarks.append("the job stood frozen when the agent started again; it runs on")
     torn = await asyncio.to_thread(_sweep, container.job_root)
@@ -86,6 +88,7 @@ async def clean(container: Container) -> None:
         # A restore that was cut short leaves processes in the cgroup before runc knows the container.
         left = Freezer.of_cgroup(container.cgroups_path)
         left.kill()
+        stopped.clean(left)
         await left.wait_empty(_DEATH)
     await asyncio.to_thread(_unmount_all, container)
     await runc.delete(container)

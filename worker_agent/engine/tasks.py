@@ -19,8 +19,8 @@ _KIB = 1024
 def obstacle(pids: Iterable[int]) -> str:
     """Why these processes cannot be frozen and dumped now, naming process and command; empty if nothing is known.
 
-    Each of these was tried: a stopped child under the version 1 freezer makes the dump hang, a traced process and
-    the parent of a running vfork time out, an io_uring ring cannot be dumped.
+    Each of these was tried: a traced process and the parent of a running vfork time out, an io_uring ring cannot be
+    dumped.
     """
     for pid in pids:
         try:
@@ -46,8 +46,6 @@ def _reason(pid: int) -> str:
         return f"is traced by process {tracer[1]} ({command(int(tracer[1]))})"
     for task in (_PROC / f"{pid}/task").iterdir():
         state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        if state in "Tt":
-            return "is stopped (state T); continue it with SIGCONT"
         if state == "D" and (task / "syscall").read_text().split()[0] in _CLONES.get(os.uname().machine, set()):
             return _VFORK
     if "anon_inode:[io_uring]" in links(pid).values():

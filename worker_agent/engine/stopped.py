@@ -1,0 +1,137 @@
+"""Stopped processes (SIGSTOP, state T): found, brought through a dump as they are, and left stopped after a restore.
+
+Under the freezer of cgroup version 1 CRIU hangs on them for ever: to be seized, a stopped task must wake for a moment
+(the kernel's ptrace_attach waits for it), and a frozen task cannot. So, while CRIU waits for such a task, it is moved
+into a cgroup beside the container's that is not frozen, where it goes from its stop straight into CRIU's hands, and
+back. Nothing else thaws, no signal is sent, no parent hears of it, and no instruction of the task's own runs.
+
+Version 2 freezes by other means and needs none of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from worker_agent.engine.commands import complete
+from worker_agent.engine.freezer import Freezer
+
+_PROC = Path("/proc")
+_SUFFIX = "-perdure-stopped"
+"""What the name of the cgroup beside the container's ends in."""
+_POLL = 0.002
+_CAUGHT = 1.0
+"""Seconds in which a task that was let out must be in CRIU's hands; it is tried again after them."""
+
+
+def stopped_tasks(pids: Iterable[int]) -> dict[int, list[int]]:
+    """The stopped threads of each process that has any. A frozen task's stop is seen too (kernel 6.1 and younger show
+    it as state D)."""
+    found: dict[int, list[int]] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it ended while we looked
+            tids = [int(name) for name in os.listdir(_PROC / f"{pid}/task") if _stopped(pid, int(name))]
+            if tids:
+                found[pid] = tids
+    return found
+
+
+def _stopped(pid: int, tid: int) -> bool:
+    task = _PROC / f"{pid}/task/{tid}"
+    try:
+        state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T" or (state == "D" and (task / "wchan").read_text() == "do_signal_stop")
+    except OSError:
+        return False
+
+
+def inner_pids(pids: Iterable[int], init_pid: int) -> list[int]:
+    """The same processes as the container numbers them."""
+    depth = len(_numbers(init_pid)) - 1
+    return sorted(numbers[depth] for pid in pids if len(numbers := _numbers(pid)) > depth)
+
+
+def _numbers(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        found = re.search(r"^NSpid:\t(.*)$", (_PROC / f"{pid}/status").read_text(), re.MULTILINE)
+        return [int(word) for word in found[1].split()] if found else []
+    return []
+
+
+@contextlib.asynccontextmanager
+async def let_through(freezer: Freezer, tasks: dict[int, list[int]]) -> AsyncIterator[None]:
+    """While a dump of the frozen cgroup is taken inside this block, its stopped tasks reach CRIU's hands."""
+    if freezer.unified or not tasks:
+        yield
+        return
+    beside = _beside(freezer)
+    beside.mkdir(exist_ok=True)
+    over = threading.Event()
+    usher = threading.Thread(target=_usher, args=(beside, tasks, over), name="stopped tasks")
+    usher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        await complete(asyncio.to_thread(usher.join))
+        clean(freezer)
+
+
+def clean(freezer: Freezer) -> None:
+    """Bring back what an agent that was killed left beside the container's cgroup. Idempotent."""
+    beside = _beside(freezer)
+    if freezer.unified or not beside.is_dir():
+        return
+    for tid in (beside / "tasks").read_text().split():
+        _move(int(tid), freezer.path)
+    with contextlib.suppress(OSError):  # a process that died out there still counts for a moment
+        beside.rmdir()
+
+
+def was_seen_outside(freezer: Freezer, images: Path) -> bool:
+    """Did CRIU look at a task's cgroup at the very moment in which it was out? Then the dump would bring it back there,
+    and has to be taken again."""
+    if freezer.unified:
+        return False
+    return any(_SUFFIX.encode() in image.read_bytes() for image in images.glob("cgroup*.img"))
+
+
+def _beside(freezer: Freezer) -> Path:
+    return freezer.path.with_name(freezer.path.name + _SUFFIX)
+
+
+def _usher(beside: Path, tasks: dict[int, list[int]], over: threading.Event) -> None:
+    waiting = [(pid, tid) for pid, tids in tasks.items() for tid in tids]
+    while waiting and not over.is_set():
+        waiting = [task for task in waiting if not _handed_over(beside, *task)]
+        over.wait(_POLL)
+
+
+def _handed_over(beside: Path, pid: int, tid: int) -> bool:
+    """Let one task out if CRIU waits for it. True if it is in CRIU's hands, or gone."""
+    status = _PROC / f"{pid}/task/{tid}/status"
+    try:
+        if "\nTracerPid:\t0\n" in status.read_text():
+            return False
+        home = Freezer.of_process(tid).path
+        _move(tid, beside)
+        try:
+            end = time.monotonic() + _CAUGHT
+            while (caught := "\nState:\tt" in status.read_text()) is False and time.monotonic() < end:
+                time.sleep(0)
+            return caught
+        finally:
+            _move(tid, home)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _move(tid: int, cgroup: Path) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        (cgroup / "tasks").write_text(str(tid))
