@@ -437,19 +437,36 @@ def start(call: Call) -> int:
         import json
 
         if call.has_mark("started"):
-            return call.become_real()
+            return call.become_runc()
         stay = _stopped_at_the_freeze(call)
         for pid in json.loads(_runc_output(call, ["ps", "-f", "json", call.id])) or []:
             if not stay or _inner_pid(int(pid)) not in stay:
-                os.kill(int(pid), 18)  # SIGCONT, without the library that names it
-        call.status = 0
-    elif call.run_real():
-        return call.status or 0
-    try:
-        call.mark("started", None)
-    finally:
-        Agent(call).tell("started")
+                os.kill(int(pid), signal.SIGCONT)
+    else:
+        status = subprocess.call([call.runc, *call.arguments])
+        if status:
+            return status
+    call.mark("started", None)
+    Agent(call).tell("started")
     return 0
+
+
+def _stopped_at_the_freeze(call: Call) -> list[int]:
+    """Processes, as the container numbers them, that somebody had stopped (SIGSTOP): they must not go on."""
+    import json
+
+    try:
+        with open(os.path.join(call.marks, "stopped"), encoding="utf-8") as file:
+            return [int(pid) for pid in json.load(file)]
+    except FileNotFoundError:
+        return []
+
+
+def _inner_pid(pid: int) -> int:
+    """The number of a process one pid namespace below ours: in the container."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        numbers = next(line for line in file if line.startswith("NSpid:")).split()[1:]
+    return int(numbers[min(1, len(numbers) - 1)])
 
 
 def state(call: Call) -> int:
@@ -517,24 +534,6 @@ def _note(call: Call, words: str) -> None:
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {words.rstrip()}\n")
     except OSError:
         pass  # the folder goes with the container
-
-
-def _stopped_at_the_freeze(call: Call) -> list[int]:
-    """Processes, as the container numbers them, that somebody had stopped (SIGSTOP): they must not go on."""
-    import json
-
-    try:
-        with open(os.path.join(call.marks, "stopped"), encoding="utf-8") as file:
-            return [int(pid) for pid in json.load(file)]
-    except FileNotFoundError:
-        return []
-
-
-def _inner_pid(pid: int) -> int:
-    """The number of a process one pid namespace below ours: in the container."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        numbers = next(line for line in file if line.startswith("NSpid:")).split()[1:]
-    return int(numbers[min(1, len(numbers) - 1)])
 
 
 def _fail(call: Call, reason: str) -> int:
