@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from perdure.domain.checkpoints import MountRule
 from perdure.domain.configuration import JOB_LEVEL_NAMES, LONGEST_VALUE
 from perdure.domain.errors import NotCheckpointable
+from worker_agent.seccomp import refuse_io_uring
 
 SHARED_ANNOTATION = "perdure.shared-mounts"
 """JSON list of mount destinations that are declared shared: outside promise 1."""
@@ -175,9 +176,11 @@ def _shared(annotations: dict[str, str]) -> tuple[str, ...]:
     return tuple(one for one in listed if isinstance(one, str)) if isinstance(listed, list) else ()
 
 
-def edit_config(bundle: Bundle, *, data: Path, mount_path: str, criu_config: Path, keep_in: Path) -> None:
-    """Bind the job's data at `mount_path`, tell the job where, and name CRIU's options file. Always from the original,
-    which is kept in the folder `keep_in`; so it can be done again."""
+def edit_config(
+    bundle: Bundle, *, data: Path, mount_path: str, criu_config: Path, keep_in: Path, io_uring: bool = True
+) -> None:
+    """Bind the job's data at `mount_path`, tell the job where, name CRIU's options file, and without `io_uring` take
+    that away. Always from the original, which is kept in the folder `keep_in`; so it can be done again."""
     original = keep_in / _ORIGINAL
     if not original.exists():
         _write(original, (bundle.path / "config.json").read_bytes())
@@ -188,6 +191,8 @@ def edit_config(bundle: Bundle, *, data: Path, mount_path: str, criu_config: Pat
         config["process"]["env"] = [*config["process"]["env"], f"{VOLUME_VARIABLE}={mount_path}"]
     config["mounts"] = mounts
     config["annotations"] = {**(config.get("annotations") or {}), CRIU_ANNOTATION: str(criu_config)}
+    if not io_uring:
+        refuse_io_uring(config, os.uname().machine)
     _write(bundle.path / "config.json", json.dumps(config).encode())
 
 

@@ -132,6 +132,7 @@ class Preparer:
             mount_path=_mount_path(_plan(job)),
             criu_config=job.container.criu_config,
             keep_in=job.folder,
+            io_uring=not job.settings.refuse_io_uring,
         )
         job.handed_out = time.monotonic()
         return reply.model_copy(update={"keeper": [str(job.job_root / "log"), str(job.container.keeper_socket)]})

@@ -55,6 +55,7 @@ class CheckpointConfig(Wire):
     keep: int = Field(description="Committed checkpoints kept per job, newest first.")
     reserve_mib: int = Field(description="MiB of the job volume that no checkpoint may use.")
     dump_limit_seconds: float = Field(description="A dump that takes longer is ended and the job thawed.")
+    refuse_io_uring: bool = Field(description="Containers get no io_uring, which cannot be saved.")
 
 
 class CheckpointConfigChange(BaseModel):
@@ -74,6 +75,7 @@ class CheckpointConfigChange(BaseModel):
         None, description="MiB of the job volume that no checkpoint may use."
     )
     dump_limit_seconds: Seconds | None = Field(None, description="Longest dump: above 0, up to an hour.")
+    refuse_io_uring: StrictBool | None = Field(None, description="Containers get no io_uring, which cannot be saved.")
 
 
 class CheckpointConfigChanged(CheckpointConfig):

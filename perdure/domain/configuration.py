@@ -38,6 +38,9 @@ class CheckpointConfiguration(_Settings):
     dump_limit_seconds: float = Field(
         110.0, gt=0, le=3600, description="A dump that takes longer is ended and the job thawed."
     )
+    refuse_io_uring: bool = Field(
+        True, description="Containers get no io_uring, which cannot be saved; programs fall back to epoll."
+    )
 
     @field_validator("interval_seconds")
     @classmethod
@@ -81,7 +84,8 @@ class EffectiveConfiguration(_Settings):
 MODE_NAMES = ("PERDURE_CHECKPOINT_MODE", "MMC_CHECKPOINT_MODE")
 INTERVAL_NAMES = ("PERDURE_CHECKPOINT_INTERVAL", "MMC_CHECKPOINT_INTERVAL")
 DIAGNOSIS_NAMES = ("PERDURE_CHECKPOINT_DIAGNOSIS", "MMC_CHECKPOINT_DIAGNOSIS")
-JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES
+IO_URING_NAMES = ("PERDURE_REFUSE_IO_URING",)
+JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES + IO_URING_NAMES
 """Environment variables of a job that configure Perdure; ours before the reference product's."""
 
 _TRUE = {"true", "1", "yes", "on", "enable", "enabled", "iterative", "auto"}
@@ -104,7 +108,8 @@ def effective_configuration(
             changes["interval_seconds"], source = seconds, name
         except ValueError as problem:
             warnings.append(f"{name} is not usable ({problem}); the system's interval is used")
-    for field, names in (("enabled", MODE_NAMES), ("diagnosis", DIAGNOSIS_NAMES)):
+    booleans = (("enabled", MODE_NAMES), ("diagnosis", DIAGNOSIS_NAMES), ("refuse_io_uring", IO_URING_NAMES))
+    for field, names in booleans:
         name, text = _first(environment, names)
         if name is None:
             continue
