@@ -22,6 +22,8 @@ from worker_agent.seccomp import refuse_io_uring
 
 SHARED_ANNOTATION = "perdure.shared-mounts"
 """JSON list of mount destinations that are declared shared: outside promise 1."""
+SHARED_VARIABLE = "PERDURE_SHARED_MOUNTS"
+"""The same in the job's environment, destinations separated by colons: Docker before 25 takes no annotations."""
 CRIU_ANNOTATION = "org.criu.config"
 VOLUME_VARIABLE = "PERDURE_VOLUME_PATH"
 JOB_ID = re.compile(r"[A-Za-z0-9:_-]{1,128}")
@@ -150,7 +152,7 @@ def read_bundle(path: Path, kept_in: Path | None = None) -> Bundle | None:
         attempt=_attempt(environment.get("AWS_BATCH_JOB_ATTEMPT", "")),
         queue=environment.get("AWS_BATCH_JQ_NAME", "")[:LONGEST_VALUE],
         environment={name: environment[name][: LONGEST_VALUE + 1] for name in JOB_LEVEL_NAMES if name in environment},
-        shared=_shared(config.annotations or {}),
+        shared=_shared(config.annotations or {}) + tuple(filter(None, environment.get(SHARED_VARIABLE, "").split(":"))),
     )
 
 

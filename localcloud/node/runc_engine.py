@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 DRAIN_LIMIT_SECONDS = 30.0
 """How long output may still come after the container's end; whoever holds the pipe longer is not waited for."""
 DELETE_LIMIT_SECONDS = 60.0
+STOP_POLL_SECONDS = 0.05
 Stream = Literal["stdout", "stderr"]
 
 
@@ -108,6 +109,9 @@ class RuncContainer:
     def stop(self, grace_seconds: float) -> None:
         """See Container."""
         self._stop_asked.set()
+        while self._pid is None and not self._ended.wait(STOP_POLL_SECONDS):
+            if self._runtime_pid is not None:  # being created: nothing in it could hear a SIGTERM
+                self._engine.children.end_session(self._runtime_pid)
         self._signal(signal.SIGTERM)
         if not self._ended.wait(grace_seconds):
             self.kill()

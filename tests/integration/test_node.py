@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ from typing import TypeVar
 import pytest
 
 from localcloud.cgroups import Cgroup, hierarchies
+from localcloud.images.catalogue import BuiltImage, Catalogue
 from localcloud.linux import loop_devices_below, mount_table, run
 from localcloud.network import make_bridge, remove_bridge
+from localcloud.node.docker.api import DockerApi
 from localcloud.node_launcher import LauncherOptions, NamespaceLauncher, remove_folder
 from localcloud.node_link import (
     Exited,
@@ -49,8 +52,9 @@ Event = TypeVar("Event", Started, StartFailed, Exited)
 class Node:
     """A launched node and everything it said."""
 
-    def __init__(self, handle: NodeHandle) -> None:
+    def __init__(self, handle: NodeHandle, engine: str) -> None:
         self.handle = handle
+        self.engine = engine
         self.said: list[NodeEvent] = []
         self._changed = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -91,8 +95,8 @@ class Node:
         return container_id
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[NamespaceLauncher]:
+@pytest.fixture(scope="module", params=["runc", "docker"])
+def launcher(request: pytest.FixtureRequest) -> Iterator[NamespaceLauncher]:
     """A stack's ground without a cloud: folder, pool, bridge, cgroup; checked to be gone without a trace.
 
     Not in pytest's temporary folder: that is deleted without asking what is mounted there.
@@ -112,6 +116,8 @@ def launcher() -> Iterator[NamespaceLauncher]:
                 subnet=subnet.number,
                 temporal_address=f"{subnet.gateway}:7233",
                 with_agent=False,
+                engine=request.param,
+                images_folder=_tiny_image(folder / "images"),
             )
         )
     finally:
@@ -121,6 +127,20 @@ def launcher() -> Iterator[NamespaceLauncher]:
         remove_bridge(subnet.bridge)
         remove_folder(folder)
     assert _traces() == before
+
+
+def _tiny_image(folder: Path) -> Path:
+    """A folder of images with one, "tiny": a static program and a list of users."""
+    catalogue = Catalogue(folder)
+    image = BuiltImage(key="k", suite="s", architecture="a", packages=[], digest="sha256:0", size_bytes=1)
+    rootfs = catalogue.rootfs(image)
+    (rootfs / "bin").mkdir(parents=True)
+    (rootfs / "etc").mkdir()
+    (rootfs / "etc" / "passwd").write_text("worker:x:1234:1235::/:/bin/sh\n")
+    shutil.copy("/usr/bin/tini-static", rootfs / "bin" / "tini")
+    (rootfs.parent / "image.json").write_text(image.model_dump_json())
+    catalogue.give_name("tiny", "k")
+    return folder
 
 
 def _traces() -> dict[str, set[str]]:
@@ -138,7 +158,7 @@ def node(launcher: NamespaceLauncher) -> Iterator[Node]:
     """A node that is up; afterwards dead and swept."""
     handle = launcher.launch(_spec())
     try:
-        node = Node(handle)
+        node = Node(handle, launcher._options.engine)
         node.until(lambda said: Ready() in said)
         yield node
     finally:
@@ -187,9 +207,62 @@ def test_a_job_sees_the_machine_but_not_its_private_folders(node: Node, tmp_path
     assert node.answer(Exited, container).exit_code == 0
     masked, seen = node.output(container).decode().split("shared")
     assert [line for line in masked.splitlines() if line and not line.endswith(":")] == []
-    assert seen.split() == ["x", "1777", "ip-" + node.handle.address.replace(".", "-"), "eth0", "lo"]
+    links = {"runc": ["eth0", "lo"], "docker": ["docker0", "eth0", "lo"]}[node.engine]
+    assert seen.split() == ["x", "1777", "ip-" + node.handle.address.replace(".", "-"), *links]
     assert (tmp_path / "out").read_text() == "new\n"
     assert not Path("/etc/perdure-test").exists()
+
+
+def test_a_job_runs_in_the_image_that_it_names(node: Node) -> None:
+    container = node.start("tini", "--version", image="tiny", user="worker")
+    assert node.answer(Exited, container).exit_code == 0
+    assert node.output(container).startswith(b"tini version")
+    container = node.start("sh", "-c", "true", image="tiny:latest")
+    assert '"sh"' in node.answer(StartFailed, container).reason
+    for name in ("no/such:image", "Not A Name"):
+        container = node.start("true", image=name)
+        reason = node.answer(StartFailed, container).reason
+        assert reason.startswith("CannotPullContainerError: ") and name in reason
+
+
+def test_output_is_byte_for_byte_and_in_order(node: Node) -> None:
+    script = (
+        "import os, sys\n"
+        "for n in range(300):\n"
+        "    os.write(1, bytes(range(256)) * (1 + n % 7)); os.write(2, b'%d\\r' % n)\n"
+        "os.write(1, b'no line end')"
+    )
+    container = node.start("python3", "-c", script)
+    assert node.answer(Exited, container).exit_code == 0
+    expected = b"".join(bytes(range(256)) * (1 + n % 7) for n in range(300)) + b"no line end"
+    assert node.output(container) == expected
+    assert node.output(container, "stderr") == b"".join(b"%d\r" % n for n in range(300))
+
+
+def test_one_that_is_stopped_while_it_is_created_ends_at_once(
+    launcher: NamespaceLauncher, node: Node, tmp_path: Path
+) -> None:
+    with _slow_node(launcher, tmp_path) as held:
+        container = held.start("true", start_timeout_seconds=100)
+        _wait_for(lambda: (tmp_path / "creating").exists())
+        held.handle.link.send(StopTask(container_id=container))
+        assert held.answer(StartFailed, container).reason.startswith("CannotStartContainerError: ")
+
+
+def test_docker_knows_the_container_as_ecs_would_name_it(node: Node) -> None:
+    if node.engine != "docker":
+        pytest.skip("runc has no such books")
+    container = node.start("sh", "-c", "echo words; exit 4", vcpus=2, memory_mib=100)
+    node.answer(Exited, container)
+    with contextlib.closing(_docker(node)) as docker:
+        found = docker.inspect(f"ecs-{container}")
+        assert found["State"]["ExitCode"] == 4
+        assert (found["HostConfig"]["Memory"], found["HostConfig"]["CpuShares"]) == (100 << 20, 2048)
+        assert (found["Config"]["Image"], found["HostConfig"]["NetworkMode"]) == ("localhost/machine:latest", "host")
+        socket = f"unix:///proc/{node.handle.init_pid}/root/run/docker.sock"
+        assert run(["/usr/bin/docker", "-H", socket, "logs", f"ecs-{container}"]) == "words\n"
+        docker.remove(found["Id"])
+        docker.remove(found["Id"])  # idempotent
 
 
 def test_what_cannot_start_says_why(node: Node) -> None:
@@ -201,19 +274,28 @@ def test_what_cannot_start_says_why(node: Node) -> None:
 
 
 def test_a_start_that_takes_too_long_is_given_up(launcher: NamespaceLauncher, node: Node, tmp_path: Path) -> None:
-    slow = tmp_path / "slow-runtime"
-    slow.write_text('#!/bin/sh\ncase "$*" in *create*) sleep 1000;; *) exec runc "$@";; esac\n')
-    slow.chmod(0o755)
-    options = launcher._options.model_copy(update={"runtime": str(slow)})
-    other = NamespaceLauncher(options)
-    other._last_host = 100
-    handle = other.launch(_spec())
-    try:
-        held = Node(handle)
+    with _slow_node(launcher, tmp_path) as held:
         container = held.start("true", start_timeout_seconds=1)
         assert held.answer(StartFailed, container).reason == (
             "DockerTimeoutError: Could not transition to started; timed out after waiting 0m1s"
         )
+
+
+@contextlib.contextmanager
+def _slow_node(launcher: NamespaceLauncher, folder: Path) -> Iterator[Node]:
+    """A node whose runtime never finishes a `create`; it says so by the file `creating`."""
+    slow = folder / "slow-runtime"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *create*) touch {folder}/creating; sleep 1000;; *) exec runc "$@";; esac\n'
+    )
+    slow.chmod(0o755)
+    other = NamespaceLauncher(launcher._options.model_copy(update={"runtime": str(slow)}))
+    other._last_host = 100
+    handle = other.launch(_spec())
+    try:
+        node = Node(handle, launcher._options.engine)
+        node.until(lambda said: Ready() in said)
+        yield node
     finally:
         other.power_loss(handle)
         other.sweep(handle)
@@ -234,17 +316,17 @@ def test_stop_is_sigterm_first(node: Node) -> None:
     assert node.output(container) == b"up\nbye\n"
 
 
-def test_a_stopped_ecs_agent_reports_nothing_until_it_runs_again(node: Node) -> None:
+def test_a_stopped_ecs_agent_reports_nothing_until_it_runs_again(node: Node, tmp_path: Path) -> None:
     container = node.start(
-        "sh", "-c", "echo up; read line < /tmp/go || while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 5"
+        *("sh", "-c", "echo up; while [ ! -e /go/go ]; do sleep 0.05; done; exit 5"),
+        mounts=[Mount(source=str(tmp_path), destination="/go")],
     )
     node.until(lambda said: node.output(container) == b"up\n")
     node.answer(Started, container)
     node.handle.link.send(SetEcsAgent(running=False))
     later = node.start("true")
-    upper = Path(f"/proc/{node.handle.init_pid}/root/run/localcloud/docker/{container}/rootfs/tmp/go")
-    upper.write_text("")
     group = _group(node, container)
+    (tmp_path / "go").write_text("")
     _wait_for(lambda: not group.folders[0].exists())
     assert not any(isinstance(event, Exited) for event in node.said)
     node.handle.link.send(SetEcsAgent(running=True))
@@ -259,7 +341,7 @@ def test_power_loss_kills_what_is_frozen_and_keeps_only_what_was_synced(
     with contextlib.ExitStack() as undo:
         undo.callback(launcher.sweep, handle)
         undo.callback(launcher.power_loss, handle)
-        node = Node(handle)
+        node = Node(handle, launcher._options.engine)
         container = node.start("sh", "-c", "echo up; exec sleep 1000")
         node.until(lambda said: node.output(container) == b"up\n")
         image = launcher._options.pool / "volumes" / "v.img"
@@ -308,7 +390,7 @@ def _write_through_an_overlay(handle: NodeHandle, loop: str) -> None:
 def test_a_node_does_not_outlive_its_cloud(launcher: NamespaceLauncher) -> None:
     handle = launcher.launch(_spec())
     try:
-        node = Node(handle)
+        node = Node(handle, launcher._options.engine)
         container = node.start("sleep", "1000")
         node.answer(Started, container)
         _group(node, container).freeze(5)
@@ -323,7 +405,15 @@ def test_a_node_does_not_outlive_its_cloud(launcher: NamespaceLauncher) -> None:
 def _group(node: Node, container_id: str) -> Cgroup:
     """The group of a container, or of the whole node."""
     root = Cgroup.at(CGROUP).below(node.handle.instance_id)
+    if container_id and node.engine == "docker":
+        with contextlib.closing(_docker(node)) as docker:
+            container_id = docker.inspect(f"ecs-{container_id}")["Id"]
     return root.below(f"containers/{container_id}") if container_id else root
+
+
+def _docker(node: Node) -> DockerApi:
+    """The node's dockerd, as anyone in the node could ask it."""
+    return DockerApi(Path(f"/proc/{node.handle.init_pid}/root/run/docker.sock"))
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

@@ -40,6 +40,10 @@ class DockerApi:
         transport = httpx.HTTPTransport(uds=str(socket), limits=limits)
         self._http = httpx.Client(transport=transport, base_url="http://docker", timeout=ANSWER_SECONDS)
 
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._http.close()
+
     def ping(self) -> None:
         """Answers once dockerd serves."""
         self._call("GET", "/_ping", limit=5.0)

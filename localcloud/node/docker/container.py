@@ -233,11 +233,13 @@ class DockerContainer:
 
 def container_request(task: Task, image: str) -> dict[str, Any]:
     """What ECS's agent asks of ContainerCreate for a simple Batch job: on the host's network, memory as a hard limit,
-    vCPUs as shares."""
+    vCPUs as shares. Its mounts are declared shared in its environment, as one would on AWS."""
+    shared = ":".join(wanted.destination for wanted in task.mounts)
+    environment = {**({"PERDURE_SHARED_MOUNTS": shared} if shared else {}), **task.environment}
     return {
         "Image": image,
         "Cmd": task.command,
-        "Env": [f"{name}={value}" for name, value in task.environment.items()],
+        "Env": [f"{name}={value}" for name, value in environment.items()],
         "User": task.user or "",
         "Labels": {"com.amazonaws.ecs.container-name": "default"},
         "HostConfig": {
