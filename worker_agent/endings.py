@@ -12,7 +12,7 @@ from perdure.contracts.protection import ReportKind
 from perdure.domain.errors import PerdureError
 from worker_agent.bundle import restore_config
 from worker_agent.checkpointing import measure
-from worker_agent.engine import release
+from worker_agent.engine import give_back, leave_files, release
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
 from worker_agent.volumes import unmount_volume
@@ -107,12 +107,23 @@ class Endings:
             return
         if job.job_root.is_dir():
             await release(job.container)
+            if job.started.is_set() and not job.record.ending:
+                await self._leave_files(job)
             await unmount_volume(job.job_root)
         job.released.set()
+
+    async def _leave_files(self, job: ProtectedJob) -> None:
+        """For `docker cp`, `diff` and `commit` after the exit. Their loss is no reason to keep the volume."""
+        try:
+            if not await asyncio.to_thread(leave_files, job.container):
+                log.info("the layer was not copied to the container engine's folder", job_id=job.record.job_id)
+        except (PerdureError, OSError) as problem:
+            log.warning("the layer was not left to the container engine", job_id=job.record.job_id, reason=str(problem))
 
     async def undo(self, job: ProtectedJob) -> None:
         """A container that will not be protected after all: everything as the container engine made it."""
         async with job.lock:
             await self.release(job)
+        await asyncio.to_thread(give_back, job.container)
         await asyncio.to_thread(restore_config, job.record.bundle, job.folder)
         await asyncio.to_thread(self._jobs.forget, job)

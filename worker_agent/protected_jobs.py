@@ -26,7 +26,7 @@ from perdure.domain.errors import FreezerFailed
 from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
 from perdure.image.mounts import delete_tree
-from worker_agent.engine import Container, Identity
+from worker_agent.engine import Container, Identity, OverlayMount
 from worker_agent.this_node import ThisNode
 
 log = structlog.get_logger()
@@ -51,6 +51,8 @@ class ContainerRecord(Frozen):
     runc_root: str
     rootfs: Path
     lower_layers: list[str]
+    engines_overlay: OverlayMount | None = None
+    """The root file system as the container engine had mounted it."""
     cgroups_path: str = ""
     mounts: list[MountRule] = Field(default_factory=list)
     plan: AttachReply | None = None
@@ -94,6 +96,7 @@ class ProtectedJob:
             tools=node.tools,
             cgroups_path=record.cgroups_path,
             mounts=tuple(record.mounts),
+            engines_overlay=record.engines_overlay,
         )
         self.manifest: Manifest | None = None
         """Of the checkpoint that is being restored."""
@@ -184,13 +187,13 @@ class ProtectedJob:
         else:
             (self.folder / RESTORING).touch(mode=0o600)
 
-    def has_init(self, pid: int) -> bool:
-        """The container's first process exists as `pid`. False if it is gone already."""
-        try:
     def mark_stopped(self, pids: list[int]) -> None:
         """The runtime must not continue these processes when it starts the restored container."""
         (self.folder / STOPPED).write_text(json.dumps(pids))
 
+    def has_init(self, pid: int) -> bool:
+        """The container's first process exists as `pid`. False if it is gone already."""
+        try:
             self.container = self.container.with_init(pid)
             self.note(pid=pid, pid_started=start_ticks(pid))
         except (FreezerFailed, OSError):

@@ -92,6 +92,7 @@ class Starter:
                 runc_root=request.runc_root,
                 rootfs=bundle.rootfs,
                 lower_layers=list(overlay.lower),
+                engines_overlay=overlay,
                 cgroups_path=bundle.cgroups_path,
             )
         )

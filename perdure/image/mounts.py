@@ -19,12 +19,15 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo. `options` are the file system's own (overlay's layers are among them)."""
+    """One line of mountinfo. `options` are the file system's own (overlay's layers are among them); `device` is its
+    number as `major:minor`, and `root` the folder of it that is seen at `point`."""
 
     point: str
     kind: str
     source: str
     options: str
+    device: str = ""
+    root: str = "/"
 
 
 def _plain(text: str) -> str:
@@ -38,7 +41,7 @@ def parse_mountinfo(text: str) -> list[Mount]:
     for line in text.splitlines():
         place, _, system = line.partition(" - ")
         fields, (kind, source, options) = place.split(" "), system.split(" ", 2)
-        mounts.append(Mount(_plain(fields[4]), kind, _plain(source), options))
+        mounts.append(Mount(_plain(fields[4]), kind, _plain(source), options, fields[2], _plain(fields[3])))
     return mounts
 
 

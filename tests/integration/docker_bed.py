@@ -16,8 +16,8 @@
         node.kill_agent(); node.start_agent(); node.restart_dockerd()
 
 A node is a set of namespaces (net, pid, mount, ipc, uts) with an own tmpfs on /run and /dev/disk, and the machine's
-root file system. Each job has an own XFS volume in a file; the agent (tests/integration/docker_agent.py) plans by itself:
-fresh for a new job, else the newest checkpoint (`bed.plan(job, verdict="fresh")` says otherwise).
+root file system. Each job has an own XFS volume in a file; the agent (tests/integration/docker_agent.py) plans by
+itself: fresh for a new job, else the newest checkpoint (`bed.plan(job, verdict="fresh")` says otherwise).
 
 Another Docker: `programs` are folders that come first on PATH, in front of the machine's own: dockerd, containerd,
 containerd-shim-runc-v2, runc, ctr, docker-init, docker. Programs that need other libraries than the machine has must
@@ -264,7 +264,7 @@ class Node:
     def lose_power(self) -> None:
         """Job volumes stop at once, without flushing; then everything dies."""
         for mount in parse_mountinfo(self.mounts()):
-            if mount.kind == "xfs" and mount.point.startswith(str(self.folder)):
+            if mount.kind == "xfs" and mount.root == "/" and mount.point.startswith(str(self.folder)):
                 descriptor = os.open(self.at(mount.point), os.O_RDONLY)
                 fcntl.ioctl(descriptor, _FS_IOC_SHUTDOWN, _NO_LOG_FLUSH.to_bytes(4, sys.byteorder))
                 os.close(descriptor)
@@ -414,17 +414,17 @@ class Bed:
 
     def power_loss(self) -> None:
         """The newest node is gone, without notice."""
-        node = self.nodes.pop()
-        self.past.append(node)
-        node.lose_power()
-        self.detach()
+        self.node.lose_power()
+        self._forget()
 
     def end_node(self) -> None:
         """The newest node is gone; what it wrote is on its volumes."""
-        node = self.nodes.pop()
-        self.past.append(node)
-        node.tool("sync")
-        node.close()
+        self.node.tool("sync")
+        self.node.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.past.append(self.nodes.pop())
         self.detach()
 
     def detach(self) -> None:

@@ -31,6 +31,7 @@ from worker_agent.engine.restore import (
     restore_failure,
     return_gpus,
 )
+from worker_agent.engine.writable_layer import give_back, leave_files
 
 __all__ = [
     "TREES",
@@ -53,7 +54,9 @@ __all__ = [
     "find_overlay",
     "finish_restore",
     "flush",
+    "give_back",
     "keep_reserve",
+    "leave_files",
     "locked",
     "offered",
     "prepare_fresh",

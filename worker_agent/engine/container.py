@@ -8,8 +8,8 @@ from pathlib import Path
 
 from perdure.domain.checkpoints import MountRule
 from worker_agent.engine.freezer import Freezer
-from worker_agent.engine.overlay import OverlayMount
 from worker_agent.engine.gpu import GpuTools
+from worker_agent.engine.overlay import OverlayMount
 
 
 @dataclass(frozen=True)

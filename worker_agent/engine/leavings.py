@@ -23,6 +23,7 @@ from worker_agent.engine import runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
+from worker_agent.engine.writable_layer import shown_from, unmount_layer
 
 _POLL = 0.02
 _ORPHAN_PATIENCE = 120.0
@@ -45,9 +46,9 @@ async def thaw_and_clean(container: Container) -> list[str]:
     if tasks.users_of(*_places(container)):
         await _outwait(container)
         remarks.append("a checkpoint was cut short when the agent ended; it does not count")
-    if container.freezer is not None and container.freezer.frozen():
     if container.freezer is not None:
         stopped.clean(container.freezer)
+    if container.freezer is not None and container.freezer.frozen():
         container.freezer.thaw()
         remarks.append("the job stood frozen when the agent started again; it runs on")
     torn = await asyncio.to_thread(_sweep, container.job_root)
@@ -87,8 +88,8 @@ async def clean(container: Container) -> None:
     if container.cgroups_path.startswith("/"):
         # A restore that was cut short leaves processes in the cgroup before runc knows the container.
         left = Freezer.of_cgroup(container.cgroups_path)
-        left.kill()
         stopped.clean(left)
+        left.kill()
         await left.wait_empty(_DEATH)
     await asyncio.to_thread(_unmount_all, container)
     await runc.delete(container)
@@ -137,12 +138,12 @@ def _unmount_all(container: Container) -> None:
     for folder in (container.work_dir, container.runc_folder):
         for mount in mounts_below(folder):
             unmount(mount.point)
-    for overlay in overlays_on(container.job_root):
-        unmount(overlay.point)
+    unmount_layer(container.job_root)
 
 
 def _check_unused(job_root: Path) -> None:
-    points = [mount.point for mount in mounts_below(job_root)] + [mount.point for mount in overlays_on(job_root)]
+    points = [mount.point for mount in [*mounts_below(job_root), *shown_from(job_root)]]
+    points += [overlay.point for overlay in overlays_on(job_root)]
     if points:
         raise JobRootBusy(f"{points[0]} is still mounted on {job_root}")
     end = time.monotonic() + _DEATH

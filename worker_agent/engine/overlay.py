@@ -2,7 +2,7 @@
 
 A nested overlay (ours on top of the merged one) runs but cannot be dumped; so ours has the very same lower layers,
 with its upper layer and work folder on the job root. `xino=on` keeps inode and device numbers stable over mounts and
-makes watched folders (inotify) restorable.
+makes watched folders (inotify) restorable. How it takes the place of the container engine's is in writable_layer.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from perdure.image.mounts import Mount, delete_tree, read_mounts
 _OPTIONS_LIMIT = os.sysconf("SC_PAGESIZE") - 1
 """mount(2) takes one page of options. The newer mount API is no way out: it takes 256 characters a string, which is
 why util-linux fails on long layer lists."""
+_OPTIONS = ("xino=on", "index=off", "metacopy=off")
 _CLONE_FS = 0x200
 _UMOUNT_NOFOLLOW = 8
+_NOT_OPTIONS = {"lowerdir", "lowerdir+", "upperdir", "workdir", "rw", "ro", "seclabel"}
+"""In the table they are the layers themselves, or words that mount(2) does not take as overlay's."""
 _ESCAPED = re.compile(r"\\([0-7]{3}|.)")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,12 +32,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class OverlayMount:
-    """An overlay as the mount table shows it; layers from top to bottom, as absolute paths."""
+    """An overlay as the mount table shows it; layers from top to bottom, as absolute paths; `options` are the rest."""
 
     point: str
     lower: tuple[str, ...]
     upper: str
     work: str
+    options: tuple[str, ...] = ()
 
 
 def find_overlay(rootfs: Path) -> OverlayMount | None:
@@ -65,7 +69,8 @@ def parse_overlay(mount: Mount) -> OverlayMount:
         _ESCAPED.sub(_octal, text) for text in values.get("lowerdir+", [])
     ]
     upper, work = (_ESCAPED.sub(_octal, values.get(name, [""])[0]) for name in ("upperdir", "workdir"))
-    return OverlayMount(mount.point, tuple(os.path.join(graph, layer) for layer in lower), upper, work)
+    rest = tuple(option for option in mount.options.split(",") if option.partition("=")[0] not in _NOT_OPTIONS)
+    return OverlayMount(mount.point, tuple(os.path.join(graph, layer) for layer in lower), upper, work, rest)
 
 
 def _octal(match: re.Match[str]) -> str:
@@ -89,14 +94,23 @@ def mount_overlay(lower: tuple[str, ...], job_root: Path, point: Path) -> None:
     work = job_root / "layer" / "work"
     delete_tree(work)
     work.mkdir(mode=0o755)
-    folder, names = _shorten(lower)
-    options = f"lowerdir={':'.join(_quote(name) for name in names)},upperdir={_quote(str(job_root / 'layer/upper'))},"
-    options += f"workdir={_quote(str(work))},xino=on,index=off,metacopy=off"
+    ours = OverlayMount(str(point), lower, str(job_root / "layer/upper"), str(work), _OPTIONS)
+    mount_again(ours)
+
+
+def mount_again(overlay: OverlayMount) -> None:
+    """Mount an overlay as it was found. RestoreFailed (the node's fault) if the kernel refuses."""
+    folder, names = _shorten(overlay.lower)
+    layers = f"lowerdir={':'.join(_quote(name) for name in names)}"
+    places = f"upperdir={_quote(overlay.upper)},workdir={_quote(overlay.work)}"
+    options = ",".join([layers, places, *overlay.options])
     if len(os.fsencode(options)) > _OPTIONS_LIMIT:
-        raise RestoreFailed(f"the image has too many layers ({len(lower)}) for one mount", "overlay", node_fault=True)
-    code = _mount_from(folder, "overlay", str(point), "overlay", options)
+        said = f"the image has too many layers ({len(overlay.lower)}) for one mount"
+        raise RestoreFailed(said, "overlay", node_fault=True)
+    code = _mount_from(folder, "overlay", overlay.point, "overlay", options)
     if code:
-        raise RestoreFailed(f"the overlay was not mounted at {point}: {os.strerror(code)}", "overlay", node_fault=True)
+        said = f"the overlay was not mounted at {overlay.point}: {os.strerror(code)}"
+        raise RestoreFailed(said, "overlay", node_fault=True)
 
 
 def _shorten(lower: tuple[str, ...]) -> tuple[str, list[str]]:
