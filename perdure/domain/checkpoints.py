@@ -46,6 +46,14 @@ class GpuDevice(Frozen):
     used_bytes: int
 
 
+class ParentLink(Frozen):
+    """The checkpoint that holds the memory pages which another one leaves out: its number, and the BLAKE3 (hex) of its
+    manifest, which covers its images."""
+
+    number: int
+    manifest_blake3: str
+
+
 class StdioOffsets(Frozen):
     """Bytes of the job's captured output that belong to a checkpoint; a restore cuts the logs back to them."""
 
@@ -94,9 +102,14 @@ class Manifest(Frozen):
     stopped: list[int] = Field(default_factory=list)
     """Processes, as the container numbers them, that somebody had stopped (SIGSTOP): they stay so after a restore."""
 
+    parent: ParentLink | None = None
+    """Restoring needs its memory images too. None: this image is complete."""
+    parent_bytes: int = 0
+    """Bytes of all memory images that a restore reads beside this one's."""
+
     @property
     def image_bytes(self) -> int:
-        """Bytes of the memory image."""
+        """Bytes of this checkpoint's own memory image; with a parent, only what changed since."""
         return sum(image.size for image in self.images)
 
     def summary(self) -> Checkpoint:

@@ -14,9 +14,8 @@ from blake3 import blake3
 
 from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
+from perdure.image.chain import IMAGES, LINK, PREDUMP
 
-IMAGES = "images"
-"""Folder of a checkpoint that holds what CRIU and runc wrote."""
 _BLOCK = 8 << 20
 
 
@@ -42,14 +41,14 @@ def digest_file(path: Path) -> ImageFile:
 
 
 def digest_images(checkpoint: Path) -> list[ImageFile]:
-    """Every file below the checkpoint's images folder, paths relative to the checkpoint, in order of path."""
+    """Every file of the checkpoint's memory images, paths relative to the checkpoint, in order of path."""
     return [
         digest_file(checkpoint / path).model_copy(update={"path": path}) for path in sorted(_image_paths(checkpoint))
     ]
 
 
 def verify_images(checkpoint: Path, images: list[ImageFile]) -> None:
-    """ImageInvalid, naming the file, unless the images folder holds exactly these files with exactly these bytes."""
+    """ImageInvalid, naming the file, unless the folders of images hold exactly these files with exactly these bytes."""
     found, wanted = _image_paths(checkpoint), {image.path for image in images}
     if found != wanted:
         odd = sorted(found ^ wanted)[0]
@@ -65,6 +64,8 @@ def verify_images(checkpoint: Path, images: list[ImageFile]) -> None:
 
 def _image_paths(checkpoint: Path) -> set[str]:
     paths = set()
-    for folder, _, names in os.walk(checkpoint / IMAGES):
-        paths |= {str((Path(folder) / name).relative_to(checkpoint)) for name in names}
-    return paths
+    for top in (IMAGES, PREDUMP):
+        for folder, folders, names in os.walk(checkpoint / top):
+            links = [name for name in folders if (Path(folder) / name).is_symlink()]
+            paths |= {str((Path(folder) / name).relative_to(checkpoint)) for name in [*names, *links]}
+    return paths - {f"{IMAGES}/{LINK}", f"{PREDUMP}/{LINK}"}  # `verify_links` looks at these

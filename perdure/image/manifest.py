@@ -17,10 +17,12 @@ from pydantic import ValidationError
 
 from perdure.domain.checkpoints import MANIFEST_VERSION, Manifest
 from perdure.domain.errors import ImageInvalid
-from perdure.image.checksums import IMAGES
+from perdure.image.chain import IMAGES, PREDUMP
 from perdure.image.disk import fsync_folder
 
 MANIFEST = "manifest.json"
+BASE = "base.json"
+"""The manifest of a checkpoint that is none any more, but whose images others still need."""
 LARGEST_MANIFEST = 256 << 20
 """Bytes; about two million cloned files."""
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -38,25 +40,33 @@ def decode_name(name: str) -> str:
     return os.fsdecode(unquote_to_bytes(name))
 
 
-def write_manifest(checkpoint: Path, manifest: Manifest) -> None:
-    """Commit the checkpoint: after this it exists, even if the power fails. Its other bytes must be durable already."""
+def write_manifest(checkpoint: Path, manifest: Manifest) -> str:
+    """Commit the checkpoint: after this it exists, even if the power fails. Its other bytes must be durable already.
+
+    Returns the manifest's BLAKE3 (hex), by which a later checkpoint names it as its parent."""
     line = manifest.model_dump_json().encode()
+    digest = blake3(line).hexdigest()
     fresh = checkpoint / (MANIFEST + ".new")
     with open(fresh, "wb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as file:
-        file.write(line + b'\n{"blake3":"' + blake3(line).hexdigest().encode() + b'"}\n')
+        file.write(line + b'\n{"blake3":"' + digest.encode() + b'"}\n')
         file.flush()
         os.fsync(file.fileno())
     os.rename(fresh, checkpoint / MANIFEST)
     fsync_folder(checkpoint)
     fsync_folder(checkpoint.parent)
+    return digest
 
 
-def read_manifest(checkpoint: Path) -> Manifest:
-    """The committed manifest of a checkpoint folder, whose name is its number. ImageInvalid says what is wrong."""
-    path = checkpoint / MANIFEST
+def read_manifest(checkpoint: Path, name: str = MANIFEST, blake3_hex: str = "") -> Manifest:
+    """The committed manifest of a checkpoint folder, whose name is its number. ImageInvalid says what is wrong, or that
+    it is another one than `blake3_hex` names."""
+    path = checkpoint / name
     line, _, rest = _read(path).partition(b"\n")
-    if rest != b'{"blake3":"' + blake3(line).hexdigest().encode() + b'"}\n':
+    digest = blake3(line).hexdigest()
+    if rest != b'{"blake3":"' + digest.encode() + b'"}\n':
         raise ImageInvalid(f"{path} is damaged: its checksum is wrong")
+    if blake3_hex not in ("", digest):
+        raise ImageInvalid(f"{path} is not the manifest that was written there: another has taken its place")
     try:
         manifest = Manifest.model_validate_json(line)
     except ValidationError as error:
@@ -89,13 +99,16 @@ def _problem(manifest: Manifest, folder: str) -> str:
     if not paths or len(set(paths)) != len(paths):
         return "it names no image, or one twice"
     for image in manifest.images:
-        if not safe_path(image.path, {IMAGES}) or image.size < 0 or not _HEX.fullmatch(image.blake3):
+        if not safe_path(image.path, {IMAGES, PREDUMP}) or image.size < 0 or not _HEX.fullmatch(image.blake3):
             return f"image {image.path[:100]!r} has an unsafe path, size or checksum"
     for name, number in manifest.inodes.items():
         if not safe_path(name, {"layer", "data"}) or not 0 < number < 1 << 64:
             return f"file {name[:100]!r} has an unsafe path or inode number"
     if manifest.stdio.stdout < 0 or manifest.stdio.stderr < 0:
         return "an offset of the job's output is negative"
+    parent = manifest.parent
+    if parent and not (0 < parent.number < manifest.number and _HEX.fullmatch(parent.manifest_blake3)):
+        return f"it names checkpoint {parent.number} as its parent"
     return ""
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
-from perdure.domain.checkpoints import Manifest
+from perdure.domain.checkpoints import Manifest, ParentLink
 from perdure.domain.errors import ImageInvalid, JobRootBusy
-from perdure.image.checksums import IMAGES, verify_images
+from perdure.image.chain import IMAGES, linked_parent, verify_links
+from perdure.image.checksums import verify_images
 from perdure.image.disk import fsync_folder
 from perdure.image.files import FILES, verify_clones
-from perdure.image.manifest import MANIFEST, read_manifest, write_manifest
+from perdure.image.manifest import BASE, MANIFEST, read_manifest, write_manifest
 from perdure.image.mounts import delete_tree
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -30,8 +32,9 @@ class CheckpointStore(ABC):
         """
 
     @abstractmethod
-    def put(self, manifest: Manifest) -> None:
-        """Commit what lies in the folder that `begin` gave for `manifest.number`.
+    def put(self, manifest: Manifest) -> str:
+        """Commit what lies in the folder that `begin` gave for `manifest.number`; the manifest's BLAKE3 (hex), by which
+        a later checkpoint may name it as its parent.
 
         When it returns the checkpoint survives a power loss; when it raises, or the power fails before, either the
         whole checkpoint exists or none. The folder's own bytes must be durable before.
@@ -51,18 +54,28 @@ class CheckpointStore(ABC):
 
     @abstractmethod
     def verify(self, number: int) -> Manifest:
-        """Like `open`, after comparing every image byte and the inventory of the files with the manifest.
+        """Like `open`, after comparing every image byte and the inventory of the files with the manifest, and the
+        images of its parent, of the parent's parent, and so on.
 
         ImageInvalid names the first thing that is wrong. Read-only.
         """
 
     @abstractmethod
+    def check_parent(self, link: ParentLink) -> None:
+        """ImageInvalid unless the checkpoint of that name (or what is left of it for others) is still there, with its
+        own parents. Manifests are read, images are not."""
+
+    @abstractmethod
     def delete(self, number: int) -> None:
-        """Remove one checkpoint, whole or torn; nothing happens if there is none. Cut short, it leaves a torn one."""
+        """Remove one checkpoint, whole or torn; nothing happens if there is none. Cut short, it leaves a torn one.
+
+        Memory images that other committed checkpoints lead to stay, as a *base*, until the last of these goes.
+        """
 
     @abstractmethod
     def sweep(self) -> list[int]:
-        """Delete what was never committed (a dump that was cut short); the numbers deleted."""
+        """Delete what was never committed (a dump that was cut short); the numbers deleted. Bases that nobody needs any
+        more go too."""
 
 
 class DirectoryStore(CheckpointStore):
@@ -86,8 +99,8 @@ class DirectoryStore(CheckpointStore):
         fresh.rename(self.root / "last")
         return folder
 
-    def put(self, manifest: Manifest) -> None:
-        write_manifest(self.folder(manifest.number), manifest)
+    def put(self, manifest: Manifest) -> str:
+        return write_manifest(self.folder(manifest.number), manifest)
 
     def committed(self) -> list[Manifest]:
         manifests = []
@@ -106,25 +119,82 @@ class DirectoryStore(CheckpointStore):
 
     def verify(self, number: int) -> Manifest:
         manifest = self.open(number)
-        verify_images(self.folder(number), manifest.images)
+        self._verify_memory(manifest)
         verify_clones(self.folder(number), manifest.files_digest)
+        for parent in self._parents(manifest.parent):
+            self._verify_memory(parent)
         return manifest
 
+    def check_parent(self, link: ParentLink) -> None:
+        for parent in self._parents(link):
+            verify_links(self.folder(parent.number), parent)
+
+    def _parents(self, link: ParentLink | None) -> Iterator[Manifest]:
+        while link is not None:  # ends: a parent's number is always smaller
+            name = MANIFEST if (self.folder(link.number) / MANIFEST).exists() else BASE
+            parent = read_manifest(self.folder(link.number), name, link.manifest_blake3)
+            yield parent
+            link = parent.parent
+
+    def _verify_memory(self, manifest: Manifest) -> None:
+        verify_links(self.folder(manifest.number), manifest)
+        verify_images(self.folder(manifest.number), manifest.images)
+
     def delete(self, number: int) -> None:
+        if number in self._needed(without=number):
+            self._retire(number)
+        else:
+            self._remove(number)
+        self._collect()
+
+    def sweep(self) -> list[int]:
+        committed = set(self.numbers())
+        bases = set(self._bases())
+        torn = [number for number in self._folders() if number not in committed | bases]
+        for number in torn:
+            self._remove(number)
+        self._collect()
+        return torn
+
+    def _needed(self, without: int = 0) -> set[int]:
+        """The numbers that committed checkpoints, but for `without`, lead to."""
+        found: set[int] = set()
+        for number in self.numbers():
+            ancestor = None if number == without else linked_parent(self.folder(number))
+            while ancestor is not None and ancestor not in found:
+                found.add(ancestor)
+                ancestor = linked_parent(self.folder(ancestor))
+        return found
+
+    def _retire(self, number: int) -> None:
+        """No checkpoint any more, but its images stay."""
+        folder = self.folder(number)
+        if (folder / MANIFEST).exists():
+            os.rename(folder / MANIFEST, folder / BASE)
+            fsync_folder(folder)
+        delete_tree(folder / FILES)
+
+    def _remove(self, number: int) -> None:
         folder = self.folder(number)
         if not folder.is_dir():
             return
         # The manifest first, so that a half-deleted checkpoint is never offered.
-        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in (MANIFEST, BASE):
+            (folder / name).unlink(missing_ok=True)
         fsync_folder(folder)
         delete_tree(folder)
 
-    def sweep(self) -> list[int]:
-        committed = set(self.numbers())
-        torn = [number for number in self._folders() if number not in committed]
-        for number in torn:
-            self.delete(number)
-        return torn
+    def _bases(self) -> list[int]:
+        folders = [(number, self.folder(number)) for number in self._folders()]
+        return [number for number, folder in folders if (folder / BASE).exists() and not (folder / MANIFEST).exists()]
+
+    def _collect(self) -> None:
+        needed = self._needed()
+        for number in self._bases():
+            if number not in needed:
+                self._remove(number)
+            else:
+                delete_tree(self.folder(number) / FILES)  # a retirement may have been cut short
 
     def _folders(self) -> list[int]:
         if not self.root.is_dir():

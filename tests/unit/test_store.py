@@ -10,7 +10,8 @@ import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import ImageInvalid, JobRootBusy
-from perdure.image.checksums import IMAGES, digest_images
+from perdure.image.chain import IMAGES
+from perdure.image.checksums import digest_images
 from perdure.image.files import FILES, TREES, digest_clones
 from perdure.image.store import DirectoryStore
 from tests.unit.test_manifest import WHEN

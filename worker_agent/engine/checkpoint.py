@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, CommandFailed, FreezerFailed, ImageInvalid
 from worker_agent.engine import checkpoint_steps as steps
+from worker_agent.engine import dump
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.checkpoint_steps import Work
 from worker_agent.engine.commands import complete
@@ -26,12 +27,14 @@ BEFORE: tuple[_Step, ...] = (
     ("room", steps.room),
     ("presync", steps.sync),
     ("suspend GPU", steps.suspend_gpu),
+    ("choose base", dump.choose_base),
+    ("predump", dump.predump),
 )
 FROZEN: tuple[_Step, ...] = (
     ("pause", steps.pause),
     ("measure", steps.measure),
     ("names", steps.lend_names),
-    ("dump", steps.dump),
+    ("dump", dump.dump),
     ("drain", steps.drain),
     ("clone", steps.clone),
     ("resume", steps.resume),
@@ -53,12 +56,16 @@ async def take_checkpoint(
     limit_seconds: float,
     keep: int,
     reserve_bytes: int,
+    longest_chain: int = 1,
+    predump: bool = False,
     on_step: StepCallback | None = None,
 ) -> Manifest:
     """Freeze, dump, clone, commit; returns the committed manifest. Only a FINAL one leaves the container frozen.
 
     `limit_seconds` bounds the time in which the job stands still for dump and clone; `keep` committed checkpoints
-    stay, and `reserve_bytes` of the job root are never used. `on_step` is told each step's name as it begins.
+    stay, and `reserve_bytes` of the job root are never used. Where the kernel can tell, a dump holds only the memory
+    that changed since the checkpoint before, for at most `longest_chain` in a row (1: always all of it); with
+    `predump`, most of it is copied before the freeze. `on_step` is told each step's name as it begins.
     The manifest's phases are seconds by step, and `frozen` from the pause to the resume (FINAL: to the commit).
 
     Raises NotCheckpointable (naming process and command), JobRootFull, Fenced, JobRootBusy, or CheckpointFailed with
@@ -70,7 +77,7 @@ async def take_checkpoint(
     with roots.locked(container.job_root):
         await asyncio.to_thread(roots.check_lease, container.job_root, identity.epoch)
         store = roots.store(container.job_root)
-        work = Work(container, container.freezer, identity, kind, keep, reserve_bytes, store)
+        work = Work(container, container.freezer, identity, kind, keep, reserve_bytes, store, longest_chain, predump)
         return await _take(work, limit_seconds, on_step or (lambda step: None))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,17 +11,18 @@ from pathlib import Path
 import structlog
 
 from perdure.domain.checkpoints import CheckpointKind, GpuDevice, ImageFile, Manifest, StdioOffsets, droppable
-from perdure.domain.errors import CheckpointFailed, CommandFailed, NotCheckpointable, PerdureError
+from perdure.domain.errors import CheckpointFailed, NotCheckpointable, PerdureError
 from perdure.image import checksums, files
 from perdure.image.disk import syncfs
 from perdure.image.manifest import encode_name
 from perdure.image.store import DirectoryStore
-from worker_agent.engine import criu_log, criu_options, gpu, lost_names, machine, runc, stdio, stopped, tasks
+from worker_agent.engine import gpu, lost_names, machine, runc, stdio, stopped, tasks
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete, run
 from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.descriptors import outside_addresses
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.memory import Base
 from worker_agent.engine.watches import watched_paths
 
 log = structlog.get_logger()
@@ -32,12 +31,9 @@ _VFORK_PATIENCE = 5.0
 """Seconds in which a freeze is tried that meets no parent in a vfork. A job that does little else but start programs
 was met in one about every second time (tried)."""
 _VFORK_POLL = 0.01
-_DUMP_GRACE = 60.0
-"""Seconds that a dump gets to end by itself once it was given up. Killing CRIU is the last resort: it leaves TCP
-sockets in repair mode, and the job dies of EPERM at its next read (tried)."""
-_SLACK = 16 << 20
+SLACK = 16 << 20
 """Bytes of a dump beyond the processes' memory: tables, small files, the cloned trees' own metadata."""
-_NO_LIMIT = 3600.0
+NO_LIMIT = 3600.0
 """Seconds for programs that run inside the checkpoint's own, shorter limit."""
 
 
@@ -52,6 +48,12 @@ class Work:
     keep: int
     reserve_bytes: int
     store: DirectoryStore
+    longest_chain: int = 1
+    predump: bool = False
+    tracks: bool = False
+    """The kernel notes which memory changes after this dump."""
+    base: Base | None = None
+    """What this dump builds on."""
     folder: Path | None = None
     frozen_at: datetime | None = None
     frozen_since: float = 0.0
@@ -98,7 +100,7 @@ def _obstacle(work: Work) -> str:
 async def room(work: Work) -> None:
     """Make the folder, once the dump is sure to fit; older checkpoints go for it."""
     await asyncio.to_thread(work.store.sweep)
-    needed = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid) + _SLACK
+    needed = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid) + SLACK
     await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
     await complete(_begin(work))
 
@@ -152,7 +154,7 @@ async def pause(work: Work) -> None:
 async def measure(work: Work) -> None:
     """What the job holds now that nothing changes any more, and whether that still fits."""
     pids = work.freezer.pids()
-    needed = tasks.dump_bytes(pids, work.container.init_pid) + _SLACK
+    needed = tasks.dump_bytes(pids, work.container.init_pid) + SLACK
     await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
     work.processes = tasks.names(pids)
     work.stopped = stopped.stopped_tasks(pids)
@@ -168,40 +170,6 @@ async def _lend(work: Work) -> None:
     work.names = await asyncio.to_thread(lost_names.lend, work.freezer.pids())
 
 
-async def dump(work: Work) -> None:
-    criu_options.write_options(work.container.criu_config, restore=False, watched=work.watched)
-    try:
-        async with stopped.let_through(work.freezer, work.stopped):
-            await runc.checkpoint(
-                work.container,
-                work.path / checksums.IMAGES,
-                limit_seconds=_NO_LIMIT,
-                give_up=lambda: _give_up(work),
-                grace_seconds=_DUMP_GRACE,
-            )
-    except CommandFailed as error:
-        said = criu_log.errors(work.container.work_dir / "dump.log") or error.stderr.strip()[-300:]
-        reason = criu_log.undumpable(said)
-        if reason:
-            raise NotCheckpointable(f"the job cannot be saved now: {reason} ({said})", "dump") from error
-        raise CheckpointFailed(f"CRIU could not save the job: {said}", "dump") from error
-    if work.stopped and await asyncio.to_thread(stopped.was_seen_outside, work.freezer, work.path / checksums.IMAGES):
-        raise CheckpointFailed("a stopped process was noted in a wrong cgroup: take it again", "dump")
-
-
-def _give_up(work: Work) -> None:
-    """Make a dump end by itself, soon and cleanly.
-
-    One that waits for a process that cannot wake goes on once the cgroup is thawed (tried). One that has much left to
-    write finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.
-    """
-    work.freezer.thaw()
-    size = roots.free_bytes(work.container.job_root) - work.reserve_bytes
-    if size > 0:
-        with open(work.path / "ballast", "wb") as file, contextlib.suppress(OSError):  # somebody else took the space
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
 async def drain(work: Work) -> None:
     work.stdio = await stdio.drain(work.container.keeper_socket, work.container.job_root / "log")
 
@@ -209,7 +177,7 @@ async def drain(work: Work) -> None:
 async def clone(work: Work) -> None:
     root = work.container.job_root
     for tree, live in files.TREES.items():
-        await run(files.clone_command(root / live, work.path / files.FILES / tree), limit_seconds=_NO_LIMIT)
+        await run(files.clone_command(root / live, work.path / files.FILES / tree), limit_seconds=NO_LIMIT)
     work.inodes = await asyncio.to_thread(files.note_inodes, root)
     await take_names(work)
     if not work.freezer.frozen():
@@ -239,8 +207,14 @@ async def commit(work: Work) -> None:
     if work.kind is CheckpointKind.FINAL:
         work.phases["frozen"] = time.monotonic() - work.frozen_since
     manifest = await _manifest(work)
-    await complete(asyncio.to_thread(work.store.put, manifest))
+    await complete(_put(work, manifest))
+
+
+async def _put(work: Work, manifest: Manifest) -> None:
+    digest = await asyncio.to_thread(work.store.put, manifest)
     work.manifest = manifest
+    if work.tracks:
+        work.container.memory.committed(manifest, digest, work.base)
 
 
 async def prune(work: Work) -> None:
@@ -272,6 +246,8 @@ async def _manifest(work: Work) -> Manifest:
         kernel=here.kernel,
         cpu_features=here.cpu_features,
         images=work.images,
+        parent=work.base.link if work.base else None,
+        parent_bytes=work.base.chain_bytes if work.base else 0,
         files_digest=work.files_digest,
         inodes=work.inodes,
         stdio=work.stdio,

@@ -9,6 +9,7 @@ from pathlib import Path
 from perdure.domain.checkpoints import MountRule
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
+from worker_agent.engine.memory import ChangedMemory
 from worker_agent.engine.overlay import OverlayMount
 
 
@@ -58,10 +59,14 @@ class Container:
     lower_layers: tuple[str, ...]
     tools: Tools
     cgroups_path: str = ""
+    own_network: bool = False
+    """It has a network namespace of its own: no port or address of the node's is in its way."""
     mounts: tuple[MountRule, ...] = ()
     engines_overlay: OverlayMount | None = None
     init_pid: int = 0
     freezer: Freezer | None = None
+    memory: ChangedMemory = field(default_factory=ChangedMemory, compare=False)
+    """The same for all copies: what the next dump may leave out."""
 
     def with_init(self, pid: int) -> Container:
         """The same container once its first process exists (created, or restored and left stopped).
