@@ -59,13 +59,14 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.prefix = folder / "prefix"
-        shutil.copytree(RUNTIME, self.prefix, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(RUNTIME, self.prefix, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         self.bin = folder / "bin"
         self.bin.mkdir()
         self.fake("runc", FAKE_RUNC)
         (self.bin / "runc").chmod(0o755)
         self.bundle = folder / "bundle"
         self.bundle.mkdir()
+        self.launcher = self.prefix / "perdure-runtime"
         self.run_dir = folder / "run"
         (self.run_dir / "containers").mkdir(parents=True)
         self.environment = {"PATH": f"{self.bin}:/usr/bin:/bin", "PERDURE_RUN_DIR": str(self.run_dir)}
@@ -87,9 +88,8 @@ class Bench:
         return self.bundle / "init.pid"
 
     def run(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        launcher = str(self.prefix / "perdure-runtime")
         return subprocess.run(
-            [launcher, *arguments],
+            [str(self.launcher), *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -262,7 +262,155 @@ def test_it_never_takes_itself_for_runc(bench: Bench) -> None:
     assert done.returncode == 5
 
 
+def test_switched_off_it_is_runc(bench: Bench, agent: Callable[..., ScriptedAgent]) -> None:
+    served = agent()
+    bench.environment["PERDURE_CONFIG_DIR"] = str(bench.run_dir)
+    (bench.run_dir / "off").touch()
+    assert bench.create().returncode == 0
+    assert bench.calls() == [bench.plain_create]
+    assert served.heard == []
+
+
+@pytest.mark.parametrize("path", [None, "", "/nowhere"])
+def test_without_a_usable_path_it_finds_runc_and_what_it_needs_itself(bench: Bench, path: str | None) -> None:
+    bench.environment = {"PERDURE_RUN_DIR": str(bench.run_dir / "gone")}
+    if path is not None:
+        bench.environment["PATH"] = path
+    done = bench.create()
+    assert done.returncode == 1
+    assert "runc create failed" in done.stderr, "the machine's own runc, which wants more of a config.json"
+    assert bench.notes() == []
+    assert (bench.run_dir / "gone/unprotected" / f"{ID}.json").exists(), "a Batch job's container was recognised"
+
+
+# --------------------------------------------------------------------------------------------------------- `nvidia`
+
+
+@pytest.fixture
+def gpu(bench: Bench) -> Bench:
+    """The runtime as ECS calls it for GPU tasks, over a stand-in for NVIDIA's."""
+    bench.fake(
+        "nvidia-container-runtime",
+        """#!/usr/bin/python3 -IS
+import json, os, sys
+here = os.path.dirname(os.path.abspath(__file__))
+with open(os.path.join(here, "nvidia.calls"), "a") as calls:
+    calls.write(json.dumps(sys.argv[1:]) + "\\n")
+if "create" in sys.argv:
+    path = os.path.join(sys.argv[sys.argv.index("--bundle") + 1], "config.json")
+    config = json.load(open(path))
+    config["hooks"] = {"prestart": [{"path": "/usr/bin/nvidia-container-runtime-hook"}]}
+    json.dump(config, open(path, "w"))
+below = open(os.path.join(here, "below")).read() if os.path.exists(os.path.join(here, "below")) else "runc"
+os.execvp(below, ["runc", *sys.argv[1:]])
+""",
+    )
+    (bench.bin / "nvidia-container-runtime").chmod(0o755)
+    assert (bench.prefix / "perdure-runtime-nvidia").resolve() == bench.prefix / "perdure-runtime"
+    bench.launcher = bench.prefix / "perdure-runtime-nvidia"
+    return bench
+
+
+def nvidia_calls(bench: Bench) -> list[list[str]]:
+    return [json.loads(line) for line in (bench.bin / "nvidia.calls").read_text().splitlines()]
+
+
+def hooks(bench: Bench) -> object:
+    return json.loads((bench.bundle / "config.json").read_text()).get("hooks")
+
+
+def test_under_the_name_nvidia_every_call_goes_through_nvidias_runtime_to_runc(gpu: Bench) -> None:
+    gpu.configure({"HOME": "/root"})
+    assert gpu.create().returncode == 0
+    assert gpu.run("state", ID).returncode == 0
+    assert nvidia_calls(gpu) == gpu.calls() == [gpu.plain_create, ["state", ID]]
+    assert hooks(gpu)
+
+
+@pytest.mark.parametrize("damage", ["agent", "python", "wrapper"])
+def test_under_the_name_nvidia_it_fails_open_to_nvidias_runtime(gpu: Bench, damage: str) -> None:
+    if damage == "python":
+        _no_python(gpu)
+    elif damage == "wrapper":
+        _wrapper_is_garbage(gpu)
+    else:
+        shutil.rmtree(gpu.run_dir)
+    assert gpu.create().returncode == 0
+    assert nvidia_calls(gpu) == gpu.calls() == [gpu.plain_create]
+
+
+def test_a_fresh_protected_container_is_created_by_nvidias_runtime(
+    gpu: Bench, agent: Callable[..., ScriptedAgent]
+) -> None:
+    served = agent([orders(gpu, RuntimeAction.CREATE)], [DONE], [DONE], [DONE])
+    assert gpu.create().returncode == 0
+    assert gpu.run("start", ID).returncode == 0
+    assert gpu.run("delete", ID).returncode == 0
+    assert nvidia_calls(gpu) == gpu.calls() == [gpu.plain_create, ["start", ID], ["delete", ID]]
+    assert served.operations == ["create", "created", "started", "deleted"]
+
+
+def test_a_restore_has_nvidias_edits_and_is_runcs(gpu: Bench, agent: Callable[..., ScriptedAgent]) -> None:
+    served = agent([orders(gpu, RuntimeAction.RESTORE, ["--image-path", "/j/3"])], [DONE])
+    assert gpu.create().returncode == 0
+    assert nvidia_calls(gpu) == [gpu.plain_create]
+    assert hooks(gpu), "edited before runc read it"
+    (call,) = gpu.calls()
+    assert "restore" in call and "create" not in call
+    assert served.operations == ["create", "restored"]
+
+
+def test_a_runtime_of_nvidia_that_names_its_runc_by_path_starts_nothing_on_a_checkpoints_files(
+    gpu: Bench, agent: Callable[..., ScriptedAgent]
+) -> None:
+    gpu.fake("below", str(gpu.bin / "runc"))
+    served = agent([orders(gpu, RuntimeAction.RESTORE)], [RuntimeReply(action=RuntimeAction.FAIL, reason="no")])
+    assert gpu.create().returncode == 1
+    assert gpu.calls() == [gpu.plain_create, ["--root", "/r", "delete", "--force", ID]]
+    assert "does not take its runc from PATH" in served.heard[1].message
+
+
+def test_a_runc_below_nvidias_that_is_a_link_to_us_is_not_asked_again(
+    gpu: Bench, agent: Callable[..., ScriptedAgent]
+) -> None:
+    """Some installations put us in runc's place as well."""
+    real = gpu.bin.parent / "sbin"
+    real.mkdir()
+    shutil.move(gpu.bin / "runc", real / "runc")
+    (gpu.bin / "runc").symlink_to(gpu.prefix / "perdure-runtime")
+    gpu.environment["PATH"] = f"{gpu.bin}:{real}:/usr/bin:/bin"
+    served = agent([orders(gpu, RuntimeAction.CREATE)], [DONE])
+    # The real runtime beneath is found beyond the link, and asked once.
+    assert gpu.create().returncode == 0
+    assert served.operations == ["create", "created"]
+    calls = [json.loads(line)["argv"] for line in (real / "calls").read_text().splitlines()]
+    assert calls == [gpu.plain_create]
+
+
+def test_without_nvidias_runtime_the_name_nvidia_is_refused_by_name(gpu: Bench) -> None:
+    """As it would be without us; a GPU job on the CPU alone would be worse."""
+    (gpu.bin / "nvidia-container-runtime").unlink()
+    done = gpu.create()
+    assert done.returncode == 127
+    assert "there is no nvidia-container-runtime on PATH" in done.stderr
+    assert gpu.calls() == []
+
+
 # ------------------------------------------------------------------------------ broken in every part (promise 7)
+
+
+def test_a_launcher_cut_short_after_its_second_line_is_still_runc(bench: Bench) -> None:
+    """`config.json` names no Batch job; nothing may be created twice, and never not at all."""
+    bench.configure({"HOME": "/root"})
+    whole = (bench.prefix / "perdure-runtime").read_text().splitlines(keepends=True)
+    bench.fake("runc", '#!/bin/sh\necho "$@"\n')
+    for shell in ("dash", "bash"):
+        if shutil.which(shell):
+            for count in range(2, len(whole), 3):
+                (bench.prefix / "cut").write_text("".join(whole[:count]))
+                argv = [shell, str(bench.prefix / "cut"), *bench.plain_create]
+                done = subprocess.run(argv, env=bench.environment, capture_output=True, text=True, timeout=20)
+                assert done.stdout == " ".join(bench.plain_create) + "\n", (shell, count, done.stderr)
 
 
 def _no_python(bench: Bench) -> None:
@@ -281,6 +429,71 @@ def _python_without_library(bench: Bench) -> None:
     )
     (bench.bin / "python3").chmod(0o755)
     bench.environment["PERDURE_RUNTIME_PYTHON"] = str(bench.bin / "python3")
+
+
+def _library_lacks(*names: str) -> Callable[[Bench], None]:
+    """A real Python with a library in which these modules are damaged."""
+
+    def damage(bench: Bench) -> None:
+        program = Path(os.path.realpath("/usr/bin/python3"))
+        here = bench.bin.parent / "python"
+        copy = here / "lib" / program.name
+        copy.mkdir(parents=True)
+        (here / "bin").mkdir()
+        shutil.copy(program, here / "bin" / "python3")
+        for part in (Path("/usr/lib") / program.name).iterdir():
+            if part.stem not in names:
+                (copy / part.name).symlink_to(part)
+        for name in names:
+            (copy / f"{name}.py").write_text("this is damaged")
+        bench.environment["PERDURE_RUNTIME_PYTHON"] = str(here / "bin" / "python3")
+
+    return damage
+
+
+def _wrapper_lies_about_its_end(bench: Bench) -> None:
+    """It ends well, but the last statement is gone."""
+    path = bench.prefix / "perdure_runtime.py"
+    text = path.read_text()
+    path.write_text(text[: text.index("WHOLE = main")])
+
+
+def _wrapper_has_a_wrong_byte(bench: Bench) -> None:
+    path = bench.prefix / "perdure_runtime.py"
+    text = path.read_text()
+    path.write_text(text.replace("def create(call: Call) -> int:", "def create(call: Call) -> int;"))
+
+
+def _config_is_huge(bench: Bench) -> None:
+    """Larger than is read: the JSON is cut short."""
+    env = ["AWS_BATCH_JOB_ID=a", "X=" + "x" * (17 << 20)]
+    (bench.bundle / "config.json").write_text(json.dumps({"process": {"env": env}}))
+
+
+def _config_is_binary(bench: Bench) -> None:
+    (bench.bundle / "config.json").write_bytes(b"\x00\xff" * 500 + b"AWS_BATCH_JOB_ID" + b"\x80" * 500)
+
+
+def _config_environment_is_a_number(bench: Bench) -> None:
+    (bench.bundle / "config.json").write_text('{"process": {"env": [1, {"AWS_BATCH_JOB_ID": null}]}}')
+
+
+def _config_is_a_folder(bench: Bench) -> None:
+    (bench.bundle / "config.json").unlink()
+    (bench.bundle / "config.json").mkdir()
+
+
+def _run_folder_is_a_file(bench: Bench) -> None:
+    shutil.rmtree(bench.run_dir)
+    bench.run_dir.touch()
+
+
+def _socket_is_a_file(bench: Bench) -> None:
+    (bench.run_dir / "agent.sock").touch()
+
+
+def _socket_is_a_folder(bench: Bench) -> None:
+    (bench.run_dir / "agent.sock").mkdir()
 
 
 def _no_wrapper(bench: Bench) -> None:
@@ -333,10 +546,23 @@ def _dead_socket(bench: Bench) -> None:
         _config_has_no_process,
         _no_run_folder,
         _dead_socket,
+        _library_lacks("encodings"),
+        _library_lacks("os"),
+        _library_lacks("json", "re"),
+        _wrapper_lies_about_its_end,
+        _wrapper_has_a_wrong_byte,
+        _config_is_huge,
+        _config_is_binary,
+        _config_environment_is_a_number,
+        _config_is_a_folder,
+        _run_folder_is_a_file,
+        _socket_is_a_file,
+        _socket_is_a_folder,
     ],
 )
 def test_whatever_is_damaged_a_first_attempt_is_created_by_runc(bench: Bench, damage: Callable[[Bench], None]) -> None:
     damage(bench)
+    bench.environment["PERDURE_CONTAINER_START_TIMEOUT"] = "11"  # nobody is waited for longer than a second
     done = bench.create()
     assert done.returncode == 0
     assert bench.calls() == [bench.plain_create]
@@ -351,6 +577,7 @@ def test_an_agent_that_talks_nonsense_is_no_agent(
     bench: Bench, agent: Callable[..., ScriptedAgent], reply: bytes
 ) -> None:
     agent(*[[reply]] * 40)
+    bench.environment["PERDURE_CONTAINER_START_TIMEOUT"] = "11"
     assert bench.create().returncode == 0
     assert bench.calls() == [bench.plain_create]
     (note,) = bench.notes()
@@ -370,7 +597,8 @@ def test_a_damaged_keeper_ends_in_an_unprotected_container(
     assert bench.create().returncode == 0
     assert served.operations == ["create", "failed"]
     assert "keeper" in served.heard[1].message
-    assert bench.calls() == [bench.plain_create]
+    removed = ["--root", "/r", "delete", "--force", ID]
+    assert bench.calls() == [bench.plain_create, removed, bench.plain_create]
 
 
 def test_a_later_attempt_waits_for_the_agent_and_only_then_starts_clean(bench: Bench) -> None:
@@ -579,6 +807,51 @@ def test_delete_is_runcs_and_then_the_agent_lets_go(bench: Bench, agent: Callabl
     assert bench.run("--root", "/r", "delete", "--force", ID).returncode == 0
     assert bench.calls() == [["--root", "/r", "delete", "--force", ID]]
     assert served.operations == ["deleted"]
+
+
+def test_what_runc_has_done_stays_done_when_we_fail_after_it(bench: Bench) -> None:
+    """The marks cannot be written: nothing is started or deleted twice, and the answer is runc's."""
+    bench.marks.mkdir()
+    (bench.marks / "started").mkdir()  # in the way of the mark
+    assert bench.run("start", ID).returncode == 0
+    bench.fake("delete.status", "4")
+    assert bench.run("delete", ID).returncode == 4
+    assert bench.calls() == [["start", ID], ["delete", ID]]
+
+
+def test_a_restored_container_that_cannot_be_marked_is_removed_and_the_rung_failed(
+    bench: Bench, agent: Callable[..., ScriptedAgent]
+) -> None:
+    served = agent([orders(bench, RuntimeAction.RESTORE)], [RuntimeReply(action=RuntimeAction.FAIL, reason="no")])
+    (bench.marks / "restored").mkdir()
+    (bench.marks / "restored" / "in the way").touch()
+    assert bench.create().returncode == 1
+    assert served.operations == ["create", "failed"]
+    assert bench.calls()[-1] == ["--root", "/r", "delete", "--force", ID]
+
+
+def test_a_restore_whose_criu_is_dead_is_not_waited_for(bench: Bench, agent: Callable[..., ScriptedAgent]) -> None:
+    """runc 1.1 waits for ever then. Its process group goes, and the agent hears of it in time for another rung."""
+    served = agent([orders(bench, RuntimeAction.RESTORE)], [RuntimeReply(action=RuntimeAction.FAIL, reason="no")])
+    bench.fake(
+        "runc",
+        """#!/usr/bin/python3 -IS
+import os, sys, time
+if "restore" not in sys.argv:
+    sys.exit(0)
+open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "group"), "w").write(str(os.getpgid(0)))
+if os.fork() == 0:
+    os._exit(1)
+time.sleep(1000)
+""",
+    )
+    assert bench.create().returncode == 1
+    assert served.operations == ["create", "failed"]
+    message = served.heard[1].message
+    assert "did not come to an end" in message
+    assert not re.match(GAVE_UP, message), "killed: this says nothing against the checkpoint"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((bench.bin / "group").read_text()), 0)
 
 
 def test_without_an_agent_start_and_delete_go_on(bench: Bench) -> None:

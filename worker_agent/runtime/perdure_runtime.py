@@ -1,18 +1,21 @@
 """What perdure-runtime does once a call concerns a protected container: ask the agent, then create or restore.
 
-    python3 -I -S perdure_runtime.py RUNC [global flags] create|start|state|delete [flags] ID
+    main([REAL, RUNC, [global flags], create|start|state|delete, [flags], ID])
 
-Standard library only, Python 3.9: it runs with the machine's own Python, which no upgrade of ours can break. The
+The launcher beside this file compiles it and calls WHOLE, its last word; REAL is the runtime that the container engine
+means (runc, or nvidia-container-runtime), RUNC the one beneath. Standard library only, Python 3.9: it runs with the
+machine's own Python, which no upgrade of ours can break. Every import beyond os and sys waits until it is needed, and
+what costs much (socket, subprocess, contextlib) is not used at all: each container pays for it (bench/README.md). The
 conversation with the agent is described in perdure/contracts/runtime.py (a test holds the two in step).
 
 The rule that outranks all others is promise 7. Whatever of ours fails before a first attempt's create ends in the real
-runc create: the job runs unprotected, and a note in <run dir>/unprotected tells the agent so. A later attempt has work
-to lose, so it waits for the agent until the container start time-out nears; see `_without_agent`.
+runtime's create: the job runs unprotected, and a note in <run dir>/unprotected tells the agent so. A later attempt has
+work to lose, so it waits for the agent until the container start time-out nears; see `_without_agent`. And what the
+real runtime has done stays done: nothing of ours that fails after it changes its answer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
@@ -27,6 +30,12 @@ FIRST_PATIENCE = 5.0
 """A first attempt waits this long for an agent that is restarting."""
 TELL_LIMIT = 15.0
 """Seconds for telling the agent what was done; it finds out by itself when it does not hear it."""
+KEEPER_LIMIT = 10.0
+REMOVE_LIMIT = 20.0
+CRIU_GONE = 3.0
+"""Seconds after which `runc restore` whose CRIU has ended is given up: runc 1.1 waits for ever for one that was killed
+(tried)."""
+TICK = 0.25
 CONFIG_LIMIT = 16 << 20
 MESSAGE_LIMIT = 4000
 PIPE_BYTES = 1 << 20
@@ -45,10 +54,15 @@ class NotUnderstood(AgentAway):
     """What answers there does not speak our language; asking again would not help."""
 
 
-class Call:
-    """The command line: runc's path, its global flags, the command, its flags by name, the container's id."""
+class Failed(Exception):
+    """A rung did not hold; the text says why."""
 
-    def __init__(self, runc: str, arguments: list[str]) -> None:
+
+class Call:
+    """The command line: the two runtimes, the global flags, the command, its flags by name, the container's id."""
+
+    def __init__(self, real: str, runc: str, arguments: list[str]) -> None:
+        self.real = real
         self.runc = runc
         self.arguments = arguments
         self.globals: list[str] = []
@@ -57,6 +71,8 @@ class Call:
         self.id = ""
         self.restoring = False
         """A restore has begun: the files under the container are a checkpoint's, and a clean start on them is wrong."""
+        self.status: int | None = None
+        """What the real runtime answered to this very call, once it has; nothing of ours changes it."""
         words = iter(arguments)
         for word in words:
             if not word.startswith("-"):
@@ -91,15 +107,20 @@ class Call:
         """The agent's folder for this container; it exists while the container is protected."""
         return os.path.join(RUN_DIR, "containers", self.id)
 
-    def become_runc(self) -> int:
-        """Give way to the real runc, with the arguments as they came. Returns only when runc cannot be run."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+    def become_real(self) -> int:
+        """Give way to the real runtime, with the arguments as they came. Returns only when it cannot be run."""
         try:
-            os.execv(self.runc, [self.runc, *self.arguments])
+            _as_before()
+            os.execv(self.real, [self.real, *self.arguments])
         except OSError as problem:
-            sys.stderr.write(f"perdure-runtime: cannot run {self.runc}: {problem}\n")
+            sys.stderr.write(f"perdure-runtime: cannot run {self.real}: {problem}\n")
             return 127
+
+    def run_real(self) -> int:
+        """Let the real runtime do what was asked, and come back. Its exit status, which is ours from now on."""
+        self.status = _wait(_spawn([self.real, *self.arguments]), None)
+        assert self.status is not None
+        return self.status
 
     def has_mark(self, name: str) -> bool:
         """Was this written by `mark`?"""
@@ -107,9 +128,7 @@ class Call:
 
     def mark(self, name: str, pid: int | None) -> None:
         """Note for later calls, and for an agent that restarts, how far this container has come."""
-        import json
-
-        _write_file(os.path.join(self.marks, name), json.dumps({"pid": pid}))
+        _write_file(os.path.join(self.marks, name), _as_json({"pid": pid}))
 
 
 class Job:
@@ -131,6 +150,9 @@ class Job:
         pairs = (entry.partition("=") for entry in config["process"]["env"])
         environment = {name: value for name, _, value in pairs}
         return Job(environment) if environment.get("AWS_BATCH_JOB_ID") else None
+
+
+# -------------------------------------------------------------------------------------------------------- the agent
 
 
 class Agent:
@@ -160,10 +182,11 @@ class Agent:
             "pid": pid,
             "message": message[-MESSAGE_LIMIT:],
         }
+        line = (_as_json(request) + "\n").encode("ascii")
         away_since = None
         while True:
             try:
-                return self._ask_once(request)
+                return self._ask_once(line)
             except NotUnderstood:
                 raise
             except (OSError, AgentAway) as problem:
@@ -171,42 +194,56 @@ class Agent:
                 away_since = away_since or now
                 if now - away_since >= self._patience or self.left() <= 0:
                     raise AgentAway(f"the agent does not answer: {problem}") from problem
-                self._sleep(0.25)
+                self._sleep(TICK)
 
-    def _ask_once(self, request: dict[str, object]) -> dict[str, object]:
-        import json
-        import socket
+    def _ask_once(self, request: bytes) -> dict[str, object]:
+        import _socket
 
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
             connection.settimeout(max(0.1, min(SILENCE, self.left())))
             connection.connect(os.path.join(RUN_DIR, "agent.sock"))
-            connection.sendall((json.dumps(request) + "\n").encode("ascii"))
-            with connection.makefile("rb") as lines:
-                while True:
-                    if self.left() <= 0:
-                        raise AgentAway("no decision in time")
-                    line = lines.readline(1 << 20)
-                    if not line.endswith(b"\n"):
-                        raise AgentAway("the connection ended without an answer")
-                    reply = _checked(_parsed(line))
+            connection.sendall(request)
+            heard = b""
+            while True:
+                if self.left() <= 0:
+                    raise AgentAway("no decision in time")
+                line, whole, rest = heard.partition(b"\n")
+                if whole:
+                    heard = rest
+                    reply = _reply(line)
                     if reply["action"] != "wait":
                         return reply
+                    continue
+                data = connection.recv(1 << 16) if len(heard) < 1 << 20 else b""
+                if not data:
+                    raise AgentAway("the connection ended without an answer")
+                heard += data
+        finally:
+            connection.close()
 
     def tell(self, operation: str, pid: int | None = None) -> None:
         """As `ask`, where the answer changes nothing: the agent also finds out by itself."""
         try:
             Agent(self._call).ask(operation, pid)
-        except AgentAway as problem:
+        except Exception as problem:
             _note(self._call, f"{operation}: {problem}")
 
 
-def _parsed(line: bytes) -> object:
+_SHORT_REPLIES = {b'{"action":"wait"': "wait", b'{"action":"done"': "done"}
+"""How the lines begin of which nothing else matters: they are understood without the cost of a JSON library."""
+
+
+def _reply(line: bytes) -> dict[str, object]:
+    short = _SHORT_REPLIES.get(line[:16])
+    if short and line.endswith(b"}"):
+        return {"action": short}
     import json
 
     try:
-        return json.loads(line.decode("utf-8", "replace"))
+        return _checked(json.loads(line.decode("utf-8", "replace")))
     except ValueError:
-        return None
+        raise NotUnderstood("the agent's answer is no JSON") from None
 
 
 def _checked(reply: object) -> dict[str, object]:
@@ -230,7 +267,7 @@ def create(call: Call) -> int:
     """`create`: as the agent says, with the ladder of rungs when it is a restore. Returns the exit status."""
     job = Job.of(call.bundle)
     if job is None:
-        return call.become_runc()
+        return call.become_real()
     if call.flags.get("preserve-fds", "0") not in ("", "0"):
         # runc restore has no such flag: a container that is given descriptors cannot be brought back.
         return _unprotected(call, job, "the container is given open descriptors (--preserve-fds)")
@@ -246,12 +283,14 @@ def create(call: Call) -> int:
             problem = _rung(call, agent, reply)
             if not problem:
                 return 0
+            if agent.left() <= 0:
+                raise AgentAway(f"no time is left after {problem}")
             reply = agent.ask("failed", message=problem)
     except AgentAway as away:
         return _without_agent(call, job, str(away))
     if reply["action"] == "fail":
         return _fail(call, str(reply.get("reason")) or "the agent refuses to start this container")
-    return call.become_runc()
+    return call.become_real()
 
 
 def _without_agent(call: Call, job: Job, why: str) -> int:
@@ -272,111 +311,141 @@ def _without_agent(call: Call, job: Job, why: str) -> int:
 
 
 def _unprotected(call: Call, job: Job, why: str) -> int:
-    import json
-    import time
-
-    text = json.dumps({"container_id": call.id, "job_id": job.id, "later": job.later, "reason": why, "at": time.time()})
     try:
+        import time
+
+        note = {"container_id": call.id, "job_id": job.id, "later": job.later, "reason": why, "at": time.time()}
         folder = os.path.join(RUN_DIR, "unprotected")
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        _write_file(os.path.join(folder, call.id + ".json"), text)
-    except OSError:
+        _write_file(os.path.join(folder, call.id + ".json"), _as_json(note))
+    except Exception:
         pass  # The note is a courtesy; the container is not.
-    return call.become_runc()
+    return call.become_real()
 
 
 def _rung(call: Call, agent: Agent, reply: dict[str, object]) -> str:
-    """One `runc create` or `runc restore` with a keeper on the job's pipes. Returns "" when the container stands, or
-    why it does not."""
-    import subprocess
-
-    call.restoring = reply["action"] == "restore"
-    pipes = [*os.pipe(), *os.pipe()]
+    """One `create` or `runc restore` with a keeper on the job's pipes. Returns "" when the container stands, or why it
+    does not; then nothing of it is left with runc."""
+    restore = call.restoring = reply["action"] == "restore"
+    pipes: list[int] = []
     keeper = None
-    words = ""
+    left = False
     try:
+        pipes += [*os.pipe(), *os.pipe()]
         keeper = _Keeper(reply, (pipes[0], pipes[2]))
+        if restore and call.real != call.runc:
+            _edit_as_real(call, agent)
         command, environment = _runc_command(call, reply)
-        process = subprocess.Popen(command, stdout=pipes[1], stderr=pipes[3], env=environment)
-        try:
-            status = process.wait(timeout=max(1.0, agent.left()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            status = process.wait()
+        process = _spawn(command, environment, stdout=pipes[1], stderr=pipes[3], own_group=restore)
+        status = _wait(process, max(1.0, agent.left()), watch=restore)
         # The job has not run yet (created, or restored and left stopped): whatever the pipes hold now was said by runc
         # and CRIU. It goes to our own file and must not reach the job's output.
         words = _take_words(pipes[0]) + _take_words(pipes[2])
-        pid = _container_pid(call) if status == 0 else None
-        if not pid:
-            return f"`runc {reply['action']}` ended with status {status}: {words.strip()}"
-        operation = "restored" if call.restoring else "created"
-        call.mark(operation, pid)
-        keeper.go()
-        keeper = None
-        agent.tell(operation, pid)
-        return ""
-    except (OSError, ValueError, subprocess.SubprocessError) as problem:
-        return f"{type(problem).__name__}: {problem}"
-    finally:
         if words:
             _note(call, words)
-        for descriptor in pipes:
-            os.close(descriptor)
+        left = status is None or status <= 0  # after a failure of its own runc has tidied up, or the id is another's
+        if status is None:
+            raise Failed(f"`runc {reply['action']}` did not come to an end and was killed: {words.strip()}")
+        pid = _container_pid(call) if status == 0 else None
+        if not pid:
+            raise Failed(f"`runc {reply['action']}` ended with status {status}: {words.strip()}")
+        keeper.wait_ready()
+        operation = "restored" if restore else "created"
+        try:
+            call.mark(operation, pid)
+        except OSError:
+            if restore:  # without the mark nobody would let it go on
+                raise
+        keeper.go()
+    except Exception as problem:
+        said = str(problem) if isinstance(problem, Failed) else f"{type(problem).__name__}: {problem}"
+        _close(pipes)  # the keeper ends with them
         if keeper:
             keeper.end()
+        if left:
+            _remove(call)
+        return said
+    _close(pipes)
+    agent.tell(operation, pid)
+    return ""
+
+
+def _remove(call: Call) -> None:
+    """What a rung left with runc goes, so that the next one can use the same id. The agent ends what runc never knew:
+    processes and mounts of a restore that was cut short."""
+    try:
+        _wait(_spawn([call.runc, *call.globals, "delete", "--force", call.id], quiet=True), REMOVE_LIMIT)
+    except Exception as problem:
+        _note(call, f"not removed: {problem}")
+
+
+def _edit_as_real(call: Call, agent: Agent) -> None:
+    """Have nvidia-container-runtime make its edits of config.json (hooks, devices) for a restore as for a create.
+
+    It makes them only for `create`, then calls the first `runc` on PATH: here a stand-in that does nothing. Failed if
+    the stand-in was not met (its configuration may name another runtime by path).
+    """
+    here = os.path.dirname(os.path.abspath(__file__))
+    sign = os.path.join(call.marks, "edited")
+    if os.path.exists(sign):
+        os.unlink(sign)
+    environment = dict(os.environ, PERDURE_EDITED=sign)
+    environment["PATH"] = os.path.join(here, "edits") + ":" + environment.get("PATH", os.defpath)
+    status = _wait(_spawn([call.real, *call.arguments], environment, quiet=True), max(1.0, agent.left()))
+    if status != 0:
+        raise Failed(f"{os.path.basename(call.real)} could not prepare the restore (status {status})")
+    if not os.path.exists(sign):
+        _remove(call)
+        raise Failed(f"{os.path.basename(call.real)} does not take its runc from PATH, which a restore needs")
 
 
 class _Keeper:
-    """A started stdio_keeper.py that waits for its `go`; see there."""
+    """A started stdio_keeper.py, which waits for its `go`; see there. It gets ready while runc works."""
 
     def __init__(self, reply: dict[str, object], pipes: tuple[int, int]) -> None:
+        import _socket
         import fcntl
-        import socket
-        import subprocess
 
         for pipe in pipes:
-            with contextlib.suppress(OSError):  # the default of 64 KiB does, too
+            try:  # noqa: SIM105  (contextlib costs 3 ms)
                 fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)  # named since Python 3.10
-        ours, theirs = socket.socketpair()
+            except OSError:
+                pass  # the default of 64 KiB does, too
+        self._line, theirs = _socket.socketpair()
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stdio_keeper.py")
         inherited = [*pipes, theirs.fileno()]
         keeper = reply["keeper"]
         assert isinstance(keeper, list)
         command = [sys.executable or "/usr/bin/python3", "-I", "-S", script, *keeper, *map(str, inherited)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, pass_fds=inherited, start_new_session=True, cwd="/"
-        )
+        self._process = _spawn(command, keep=inherited, own_session=True)
         theirs.close()
-        self._line = ours
-        ours.settimeout(10.0)
-        said = ours.recv(300)
+
+    def wait_ready(self) -> None:
+        """Until it has taken the pipes over. Failed, with its words, if it cannot."""
+        self._line.settimeout(KEEPER_LIMIT)
+        try:
+            said = self._line.recv(300)
+        except OSError as problem:
+            said = str(problem).encode("utf-8", "replace")
         if said != b"ready\n":
-            ours.close()
-            self._process.kill()
-            self._process.wait()
-            raise OSError("the stdio keeper does not start: " + said.decode("utf-8", "replace").strip())
+            raise Failed("the stdio keeper does not start: " + said.decode("utf-8", "replace").strip())
 
     def go(self) -> None:
-        """What comes through the pipes from now on is the job's. The keeper ends by itself when their last writer does;
-        it is no longer ours to wait for (without a status Popen would warn that it still runs)."""
+        """What comes through the pipes from now on is the job's. The keeper ends by itself when their last writer
+        does; it is no longer ours to wait for."""
         self._line.sendall(b"go\n")
         self._line.close()
-        self._process.returncode = 0
 
     def end(self) -> None:
         """The rung did not hold and the pipes are closed: the keeper must be off the job root before the next one."""
         self._line.close()
-        try:
-            self._process.wait(timeout=5.0)
-        except Exception:
-            self._process.kill()
-            self._process.wait()
+        _wait(self._process, 5.0)
 
 
 def _runc_command(call: Call, reply: dict[str, object]) -> tuple[list[str], dict[str, str]]:
     environment = dict(os.environ)
     if reply["action"] == "create":
-        return [call.runc, *call.arguments], environment
+        return [call.real, *call.arguments], environment
     criu = str(reply.get("criu") or "")
     command = [call.runc, *call.globals]
     first = [str(reply["path_first"])] if reply.get("path_first") else []
@@ -400,7 +469,7 @@ def _runc_command(call: Call, reply: dict[str, object]) -> tuple[list[str], dict
 
 
 def _take_words(pipe: int) -> str:
-    os.set_blocking(pipe, False)
+    os.set_blocking(pipe, False)  # and left so: the keeper shares this end and must never wait in a read
     words = b""
     try:
         while True:
@@ -430,24 +499,22 @@ def _container_pid(call: Call) -> int | None:
 
 def start(call: Call) -> int:
     """`start`: a restored container is let go on, any other is started by runc; then the agent is told."""
-    import signal
-    import subprocess
-
     if call.has_mark("restored"):
         import json
 
         if call.has_mark("started"):
-            return call.become_runc()
+            return call.become_real()
         stay = _stopped_at_the_freeze(call)
         for pid in json.loads(_runc_output(call, ["ps", "-f", "json", call.id])) or []:
             if not stay or _inner_pid(int(pid)) not in stay:
-                os.kill(int(pid), signal.SIGCONT)
-    else:
-        status = subprocess.call([call.runc, *call.arguments])
-        if status:
-            return status
-    call.mark("started", None)
-    Agent(call).tell("started")
+                os.kill(int(pid), 18)  # SIGCONT, without the library that names it
+        call.status = 0
+    elif call.run_real():
+        return call.status or 0
+    try:
+        call.mark("started", None)
+    finally:
+        Agent(call).tell("started")
     return 0
 
 
@@ -474,7 +541,7 @@ def state(call: Call) -> int:
     import json
 
     if not call.has_mark("restored") or call.has_mark("started"):
-        return call.become_runc()
+        return call.become_real()
     known = json.loads(_runc_output(call, ["state", call.id]))
     if known.get("status") == "running":
         known["status"] = "created"
@@ -484,25 +551,145 @@ def state(call: Call) -> int:
 
 def delete(call: Call) -> int:
     """`delete`: runc first, then the agent lets go of the container's mounts."""
-    import subprocess
-
-    status = subprocess.call([call.runc, *call.arguments])
-    if status == 0:
+    if call.run_real() == 0:
         Agent(call).tell("deleted")
-    return status
+    return call.status or 0
+
+
+# --------------------------------------------------------------------------------------------------------- processes
+
+
+def _as_before() -> None:
+    """Undo what Python does to signals: programs that we become or start find them as we did."""
+    import _signal  # type: ignore[import-not-found]  # `signal` without what is built upon it
+
+    for name in ("SIGPIPE", "SIGXFSZ"):
+        _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
+
+
+def _spawn(
+    command: list[str],
+    environment: dict[str, str] | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    keep: list[int] | None = None,
+    own_group: bool = False,
+    own_session: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Start a program; its pid. Status 127 if it cannot be run. `keep`: descriptors that it inherits. A session of its
+    own also means: no input, and `/` as its folder. `quiet`: what it says is dropped."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        _as_before()
+        if own_session:
+            os.setsid()
+            os.chdir("/")
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        elif own_group:
+            os.setpgid(0, 0)
+        if quiet:
+            stdout = stderr = os.open(os.devnull, os.O_WRONLY)
+        for target, descriptor in ((1, stdout), (2, stderr)):
+            if descriptor is not None:
+                os.dup2(descriptor, target)
+        for descriptor in keep or []:
+            os.set_inheritable(descriptor, True)
+        os.execve(command[0], command, dict(os.environ) if environment is None else environment)
+    finally:
+        os._exit(127)
+
+
+def _wait(process: int, limit: float | None, watch: bool = False) -> int | None:
+    """The exit status of a child (negative: the signal that ended it). None when it had to be killed, with its whole
+    process group: after `limit` seconds, or, with `watch`, because it waits for a child of its own that is dead."""
+    import select
+    import time
+
+    poll = select.poll()
+    try:
+        descriptor = os.pidfd_open(process)
+        poll.register(descriptor, select.POLLIN)
+    except (OSError, AttributeError):  # an old kernel: then we look now and then
+        descriptor = -1
+    end = time.monotonic() + (limit if limit is not None else 1e9)
+    stuck_since = 0.0
+    try:
+        while True:
+            poll.poll(TICK * 1000 if descriptor >= 0 else 5)
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            now = time.monotonic()
+            stuck_since = (stuck_since or now) if watch and _waits_for_the_dead(process) else 0.0
+            if now >= end or (stuck_since and now - stuck_since >= CRIU_GONE):
+                _kill(process)
+                os.waitpid(process, 0)
+                return None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _kill(process: int) -> None:
+    for kill, target in ((os.killpg, process), (os.kill, process)):  # the group, where it has one of its own
+        try:  # noqa: SIM105
+            kill(target, 9)
+        except OSError:
+            pass
+
+
+def _waits_for_the_dead(process: int) -> bool:
+    """Are all children of this process dead, and has it not noticed? Not known on a kernel without lists of children
+    (but CRIU needs them, too)."""
+    children = []
+    try:
+        for task in os.listdir(f"/proc/{process}/task"):
+            with open(f"/proc/{process}/task/{task}/children", encoding="ascii") as file:
+                children += file.read().split()
+        for child in children:
+            with open(f"/proc/{child}/stat", encoding="utf-8", errors="replace") as file:
+                if file.read().rpartition(")")[2].split()[0] != "Z":
+                    return False
+    except OSError:
+        return False
+    return bool(children)
+
+
+def _close(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
+
+
+def _runc_output(call: Call, arguments: list[str]) -> str:
+    output, error = os.memfd_create("stdout"), os.memfd_create("stderr")
+    try:
+        status = _wait(_spawn([call.runc, *call.globals, *arguments], stdout=output, stderr=error), 30.0)
+        if status:
+            words = os.pread(error, MESSAGE_LIMIT, 0).decode("utf-8", "replace").strip()
+            raise ValueError(f"runc {arguments[0]} ended with status {status}: {words}")
+        return os.pread(output, os.fstat(output).st_size, 0).decode("utf-8")
+    finally:
+        _close([output, error])
 
 
 # ---------------------------------------------------------------------------------------------------------- the rest
 
 
-def _runc_output(call: Call, arguments: list[str]) -> str:
-    import subprocess
-
-    done = subprocess.run([call.runc, *call.globals, *arguments], capture_output=True, timeout=30, check=False)
-    if done.returncode:
-        words = done.stderr.decode("utf-8", "replace").strip()
-        raise ValueError(f"runc {arguments[0]} ended with status {done.returncode}: {words}")
-    return done.stdout.decode("utf-8")
+def _as_json(fields: dict[str, object]) -> str:
+    """An object of texts and numbers, without the cost of the json package where its C part is there."""
+    try:
+        from _json import encode_basestring_ascii as quoted
+    except ImportError:
+        from json import dumps as quoted
+    words = {"None": "null", "True": "true", "False": "false"}
+    pairs = (
+        f'"{name}": {quoted(value) if isinstance(value, str) else words.get(repr(value), repr(value))}'
+        for name, value in fields.items()
+    )
+    return "{" + ", ".join(pairs) + "}"
 
 
 def _start_limit() -> float:
@@ -538,51 +725,38 @@ def _note(call: Call, words: str) -> None:
 
 def _fail(call: Call, reason: str) -> int:
     """Refuse the start: on stderr, and in runc's --log as runc itself would (the container engine shows that one)."""
-    import json
     import time
 
     sys.stderr.write(f"perdure-runtime: {reason}\n")
     log = call.flags.get("global log")
     if log:
-        line = {"level": "error", "msg": reason, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
             with open(log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(_as_json({"level": "error", "msg": reason, "time": at}) + "\n")
         except OSError:
             pass  # stderr has it
     return 1
 
 
 def main(arguments: list[str]) -> int:
-    """Do what was asked; anything of ours that breaks ends in the real runc, unless a restore is under way."""
-    call = Call(arguments[0], arguments[1:])
+    """Do what was asked; anything of ours that breaks ends in the real runtime, unless a restore is under way or it has
+    already answered."""
+    call = Call(arguments[0], arguments[1], arguments[2:])
     commands = {"create": create, "start": start, "state": state, "delete": delete}
     try:
         return commands[call.command](call)
     except Exception as problem:
+        if call.status is not None:
+            _note(call, f"after {call.command}: {type(problem).__name__}: {problem}")
+            return call.status
         if call.restoring or (call.command != "delete" and (call.has_mark("restoring") or call.has_mark("restored"))):
             # A clean start on a checkpoint's files would be wrong, and runc knows nothing of a restored container that
             # waits for its start.
             return _fail(call, f"{call.command} of a restored container failed: {type(problem).__name__}: {problem}")
         _note(call, f"{call.command}: {type(problem).__name__}: {problem}")
-        return call.become_runc()
+        return call.become_real()
 
 
-def self_check() -> None:
-    """Fails when the library that the real work needs is not whole."""
-    import fcntl
-    import json
-    import signal
-    import socket
-    import subprocess
-    import time
-
-    assert all((fcntl.fcntl, json.loads, signal.SIGCONT, socket.AF_UNIX, subprocess.Popen, time.monotonic))
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["--self-check"]:
-        self_check()
-        sys.stdout.write("sound\n")
-    else:
-        sys.exit(main(sys.argv[1:]))
+WHOLE = main
+"""Last word of the file: one that was cut short does not say it."""

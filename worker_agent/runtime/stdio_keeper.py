@@ -320,8 +320,8 @@ def main(argv: list[str]) -> int:
     except OSError as problem:
         os.write(sync, f"error {problem}\n".encode("utf-8", "replace"))
         return 1
-    os.write(sync, b"ready\n")
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # the runtime may have given up, or died, meanwhile
+        os.write(sync, b"ready\n")
         os.read(sync, 8)
     os.close(sync)
     keeper.run()
