@@ -51,6 +51,7 @@ iptables-restore iptables
 /usr/sbin/dockerd docker.io
 /usr/bin/tini-static tini
 debootstrap debootstrap
+/usr/lib/postgresql/15/bin/postgres postgresql-15
 patchelf patchelf
 bowtie2 bowtie2
 /usr/share/doc/bowtie2/examples bowtie2-examples
@@ -64,6 +65,11 @@ install_packages() {
     packages=$(missing_packages | sort -u)
     [ -n "$packages" ] || return 0
     echo "      installing" $packages
+    if [[ $packages == *postgresql* && ! -e /etc/postgresql-common ]]; then
+        # Tests start servers of their own: no database server shall begin to run here because of us.
+        mkdir /etc/postgresql-common
+        echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+    fi
     apt-get -q update >>"$log" 2>&1 || true # A broken source that has nothing to do with us must not stop us.
     # --no-remove: nothing that is on this machine may go away for our sake.
     logged "apt-get could not install $(echo $packages): check the network and the apt sources" \

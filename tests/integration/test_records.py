@@ -1,4 +1,4 @@
-"""The records on real SQLite files: mapping, keys, paging, migrations, several writers."""
+"""The records on SQLite and on PostgreSQL: mapping, keys, paging, migrations, several writers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,29 @@ from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.records import configuration, jobs, nodes, tables
 from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.records.pages import decode_cursor, encode_cursor
+from tests.integration.postgres_bed import Postgres, running_postgres
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/server/perdure.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path}/server/perdure.db")
+def engine(url: str) -> Iterator[Engine]:
+    engine = open_engine(url)
     migrate(engine)
     yield engine
     engine.dispose()
@@ -301,12 +317,13 @@ def test_migrations_keep_what_is_there(engine: Engine) -> None:
         assert jobs.get_job(session, "job-1") == full_job()
 
 
-def test_several_processes_migrate_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/perdure.db"
+def test_several_processes_migrate_at_once(url: str) -> None:
     code = "import sys; from perdure.records.database import *; migrate(open_engine(sys.argv[1]))"
     started = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE) for _ in range(3)]
     for process in started:
         _, problems = process.communicate(timeout=60)
         assert process.returncode == 0, problems.decode()
-    with reading(open_engine(url)) as session:
+    engine = open_engine(url)
+    with reading(engine) as session:
         assert jobs.count_jobs(session) == {}
+    engine.dispose()

@@ -1,0 +1,60 @@
+"""A PostgreSQL server for tests: Debian's programs, a folder of its own, reached by a unix socket in it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+USER = "postgres"
+"""The server refuses to run as root."""
+LIMIT = 120.0
+
+
+@dataclass
+class Postgres:
+    """A running server."""
+
+    folder: Path
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def new_database(self) -> str:
+        """URL of a new, empty database."""
+        name = f"perdure_{next(self._numbers)}"
+        _as_postgres("createdb", "--host", str(self.folder), name)
+        return f"postgresql+psycopg://{USER}@/{name}?host={self.folder}"
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A server until the end of the block; then nothing of it is left."""
+    folder = Path(tempfile.mkdtemp(prefix="perdure-test-", dir="/var/tmp"))
+    data = folder / "data"
+    try:
+        shutil.chown(folder, USER)
+        _as_postgres("initdb", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "-D", str(data))
+        # Nothing of it outlives the tests, so nothing needs to survive a power loss.
+        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+        control = ("pg_ctl", "-D", str(data), "--wait", f"--timeout={LIMIT:g}")
+        _as_postgres(*control, "-o", options, "-l", str(folder / "log"), "start")
+        try:
+            yield Postgres(folder)
+        finally:
+            _as_postgres(*control, "--mode=immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _as_postgres(program: str, *arguments: str) -> None:
+    command = ["runuser", "-u", USER, "--", str(PROGRAMS / program), *arguments]
+    # Output to a file: a server that goes on would hold a pipe open.
+    with tempfile.TemporaryFile() as said:
+        done = subprocess.run(command, stdout=said, stderr=said, timeout=LIMIT, cwd="/", check=False)
+        said.seek(0)
+        assert done.returncode == 0, f"{program}: {said.read().decode(errors='replace')}"
