@@ -248,7 +248,7 @@ class Bed:
         running = self._keeper(container)
         pid_file = container.bundle / "pid"
         argv = [
-            "runc",
+            container.tools.runc,
             "--root",
             container.runc_root,
             "--log",
@@ -280,7 +280,7 @@ class Bed:
         return running
 
     def start(self, running: Running) -> Running:
-        tool("runc", "--root", self.runc_root, "start", running.container.id)
+        tool(running.container.tools.runc, "--root", self.runc_root, "start", running.container.id)
         running.started = True
         return running
 

@@ -1,7 +1,7 @@
 """Bringing a container back, or starting it clean: the ordered list of steps up to what runc is to be called with.
 
 clean → verify → roll back → cut logs → sync → overlay → addresses → options        then, by the runtime:
-runc restore, left stopped → finish (addresses off again) → continue at `start`
+runc restore, left stopped → finish (closed connections say so) → continue at `start`
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, RestoreFailed
@@ -19,6 +20,7 @@ from perdure.domain.instance_types import missing_features
 from perdure.image import checksums
 from perdure.image.disk import syncfs
 from perdure.image.manifest import decode_name
+from perdure.image.mounts import delete_tree
 from perdure.image.rollback import roll_back
 from worker_agent.engine import (
     addresses,
@@ -33,11 +35,14 @@ from worker_agent.engine import (
     timers,
 )
 from worker_agent.engine import job_root as roots
+from worker_agent.engine.connections import Adapted, Binding, adapt, in_network_of, link_images, reset
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.writable_layer import put_in_place
 
 StepCallback = Callable[[str], None]
+Claim = Callable[[Sequence[Binding]], Awaitable[None]]
+"""Returns once this restore may have these ports; RestoreFailed if it may not."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Prepared:
     manifest: Manifest
     argv: list[str]
     phases: dict[str, float]
+    network: Adapted = field(default_factory=Adapted)
 
 
 @dataclass
@@ -57,6 +63,18 @@ class _Restore:
     job_id: str
     manifest: Manifest | None = None
     phases: dict[str, float] = field(default_factory=dict)
+    claim: Claim = addresses.check_ports
+    network: Adapted = field(default_factory=Adapted)
+
+    @property
+    def images(self) -> Path:
+        """The checkpoint's images."""
+        return roots.store(self.container.job_root).folder(self.number) / checksums.IMAGES
+
+    @property
+    def view(self) -> Path:
+        """The same with other sockets, if that was needed."""
+        return _view(self.container, self.number)
 
     @property
     def read(self) -> Manifest:
@@ -102,13 +120,24 @@ async def _overlay(work: _Restore) -> None:
 
 
 async def _addresses(work: _Restore) -> None:
-    """Sockets bound to the old node's address can only be restored while this node has it too."""
-    await addresses.borrow(work.read.addresses)
+    """The sockets as this node can restore them. The ports they need on the node's network must be free."""
+    shared = not work.container.own_network
+    own = addresses.exchange(work.read.addresses) if shared else {one: one for one in work.read.addresses}
+    files, work.network = await asyncio.to_thread(adapt, work.images, own)
+    if shared:
+        await work.claim(work.network.bindings)
+    await asyncio.to_thread(delete_tree, work.view)
+    if files is not None:
+        await asyncio.to_thread(link_images, work.images, work.view, files)
 
 
 async def _options(work: _Restore) -> None:
     root = work.container.cgroups_path if Freezer.of_process(os.getpid()).unified else ""
     criu_options.write_options(work.container.criu_config, restore=True, cgroup_root=root)
+
+
+def _view(container: Container, number: int) -> Path:
+    return roots.store(container.job_root).folder(number) / "restoring"
 
 
 _Step = tuple[str, Callable[[_Restore], Awaitable[None]]]
@@ -126,14 +155,20 @@ STEPS: tuple[_Step, ...] = (
 
 
 async def prepare_restore(
-    container: Container, number: int, *, epoch: int, job_id: str, on_step: StepCallback | None = None
+    container: Container,
+    number: int,
+    *,
+    epoch: int,
+    job_id: str,
+    on_step: StepCallback | None = None,
+    claim: Claim = addresses.check_ports,
 ) -> Prepared:
     """Make the node and the job root ready to restore checkpoint `number`; for the next rung, call it again.
 
     Claims the lease for `epoch` (Fenced). ImageInvalid: the checkpoint is damaged. RestoreFailed: with `node_fault`,
     another node may do better. JobRootBusy: something of an earlier try cannot be removed.
     """
-    work = _Restore(container, number, epoch, job_id)
+    work = _Restore(container, number, epoch, job_id, claim=claim)
     with roots.locked(container.job_root):
         for step, function in STEPS:
             if on_step is not None:
@@ -144,8 +179,8 @@ async def prepare_restore(
             except (OSError, CommandFailed) as error:
                 raise RestoreFailed(f"checkpoint {number} at `{step}`: {error}", step, node_fault=True) from error
             work.phases[step] = time.monotonic() - begun
-    images = roots.store(container.job_root).folder(number) / checksums.IMAGES
-    return Prepared(work.read, runc.restore_argv(container, images), work.phases)
+    images = work.view if work.view.exists() else work.images
+    return Prepared(work.read, runc.restore_argv(container, images), work.phases, work.network)
 
 
 async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]:
@@ -172,14 +207,14 @@ def restore_failure(container: Container, number: int, message: str) -> RestoreF
 async def finish_restore(container: Container, manifest: Manifest) -> None:
     """After the restore, before the processes go on (`container` knows its first process).
 
-    Borrowed addresses are given back and connections that used them are cut, so that the job sees an error and
-    connects anew, while its loopback connections live on. Names that were lent to open files are taken away, and
-    repeating timers that CRIU left switched off run again.
+    Connections that came back closed say so, so that the job connects anew. Names that were lent to open files are
+    taken away, and repeating timers that CRIU left switched off run again.
     RestoreFailed if that fails.
     """
     names = [decode_name(name) for name in manifest.lent_names]
     try:
-        await addresses.give_back(manifest.addresses)
+        await in_network_of(container.init_pid, reset, await runc.pids(container))
+        await asyncio.to_thread(delete_tree, _view(container, manifest.number))
         await asyncio.to_thread(timers.restart, await runc.pids(container))
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
     except (OSError, CommandFailed) as error:

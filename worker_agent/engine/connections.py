@@ -1,0 +1,328 @@
+"""The IP sockets of a checkpoint, and what becomes of each when it is restored on a node with other addresses.
+
+Read from CRIU's `files.img`, and changed in a copy of it before the restore:
+
+* a TCP connection whose other end is in the same checkpoint lives on;
+* one that its peer had ended already (CLOSE-WAIT, or CLOSE after a reset) too: what it received can still be read;
+* every other connection comes back *closed*: its peer has gone on without the job, or is on another machine;
+* all other sockets (listening, bound, datagrams) stay, on this node's address where they had the old node's.
+
+So nothing is borrowed: no address is put on a device, no neighbour's can be taken, and no socket of a sibling on the
+shared network is touched. (CRIU's own --tcp-close closes loopback connections too, and jobs die of that: tried.)
+
+A socket that comes back closed says "not connected" (ENOTCONN), which few clients expect. `reset` therefore connects
+it, while the job still stands, to a listener of ours on loopback that resets it at once: the job sees the
+ECONNRESET that it would see if the network had broken, and its poll wakes up. These sockets are found again by a mark
+(SO_MARK) that the copy of the image gives them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from worker_agent.engine import criu_image
+from worker_agent.engine.criu_image import Message
+from worker_agent.engine.descriptors import copied, links
+
+T = TypeVar("T")
+R = TypeVar("R")
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+
+FILES = "files.img"
+_FILES_MAGIC = 0x56303138
+_SOCKET = 4
+"""file_entry.isk (CRIU, images/fdinfo.proto). The numbers below are images/sk-inet.proto's and sk-opts.proto's."""
+_FAMILY, _TYPE, _PROTO, _STATE, _SRC_PORT, _DST_PORT, _SRC, _DST, _OPTS, _V6ONLY, _SHUTDOWN = (
+    3, 4, 5, 6, 7, 8, 11, 12, 14, 15, 19,
+)  # fmt: skip
+_REUSEADDR, _SO_MARK = 7, 10
+CLOSED_MARK = 0x5045_5244
+"""On sockets that come back closed, until they are reset."""
+_CLOSE, _CLOSE_WAIT = 7, 8
+_ENDED = (_CLOSE, _CLOSE_WAIT)
+"""Linux, include/net/tcp_states.h."""
+_LIMIT = 5.0
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Endpoint = tuple[Address, int]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A connection that does not survive a restore, for people. `owner` is the process (pid and command), if asked."""
+
+    protocol: str
+    peer: str
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A port that a checkpoint needs on its node. `address` None: on all of them."""
+
+    family: int
+    kind: int
+    address: str | None
+    port: int
+    v6only: bool = False
+    reusable: bool = False
+    """It said SO_REUSEADDR: what is left of ended connections is not in its way."""
+
+    def __str__(self) -> str:
+        name = "TCP" if self.kind == socket.SOCK_STREAM else "UDP"
+        return f"{name} port {self.port}{f' of {self.address}' if self.address else ''}"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What was changed: connections that come back closed, addresses that were exchanged, ports that must be free."""
+
+    closed: tuple[Connection, ...] = ()
+    moved: tuple[str, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Socket:
+    """One socket of the image; addresses as their numbers stand there."""
+
+    message: Message
+    family: int
+    kind: int
+    protocol: int
+    state: int
+    source: Endpoint
+    peer: Endpoint
+
+    @classmethod
+    def read(cls, message: Message) -> _Socket | None:
+        def number(wanted: int) -> int:
+            return criu_image.number(message, wanted)
+
+        family = number(_FAMILY)
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        source, peer = (_address(family, criu_image.numbers(message, wanted)) for wanted in (_SRC, _DST))
+        ports = number(_SRC_PORT), number(_DST_PORT)
+        return cls(message, family, number(_TYPE), number(_PROTO), number(_STATE), (source, ports[0]), (peer, ports[1]))
+
+    @property
+    def connected(self) -> bool:
+        """A TCP connection, as CRIU tells them."""
+        return self.protocol == socket.IPPROTO_TCP and bool(self.peer[1])
+
+    def closed(self) -> _Socket:
+        """The same descriptor, never connected, with our mark."""
+        message = self.message
+        nowhere = [0] * (1 if self.family == socket.AF_INET else 4)
+        for wanted, value in ((_STATE, _CLOSE), (_SRC_PORT, 0), (_DST_PORT, 0)):
+            message = criu_image.with_field(message, wanted, value)
+        message = criu_image.with_field(message, _SRC, nowhere)
+        message = criu_image.with_field(message, _DST, nowhere)
+        message = criu_image.with_field(message, _SHUTDOWN, None)
+        options = criu_image.part(message, _OPTS) or []
+        marked = criu_image.encode(criu_image.with_field(options, _SO_MARK, CLOSED_MARK))
+        return replace(self, message=criu_image.with_field(message, _OPTS, marked))
+
+    def moved(self, own: Mapping[str, str]) -> _Socket:
+        """With this node's addresses in place of the old node's."""
+        message = self.message
+        for wanted, (address, _) in ((_SRC, self.source), (_DST, self.peer)):
+            new = own.get(str(address), "")
+            if new and new != str(address):
+                message = criu_image.with_field(message, wanted, _numbers(self.family, ipaddress.ip_address(new)))
+        return replace(self, message=message)
+
+    def binding(self, own: Mapping[str, str]) -> Binding | None:
+        if not self.source[1] or self.connected or self.kind not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            return None
+        address = self.source[0]
+        return Binding(
+            self.family,
+            self.kind,
+            None if address.is_unspecified else own.get(str(address), str(address)),
+            self.source[1],
+            bool(criu_image.number(self.message, _V6ONLY)),
+            bool(criu_image.number(criu_image.part(self.message, _OPTS) or [], _REUSEADDR)),
+        )
+
+
+def adapt(images: Path, own: Mapping[str, str]) -> tuple[bytes | None, Adapted]:
+    """The `files.img` to restore from instead of the one in `images` (None: as it is), and what is different in it.
+
+    `own` gives this node's address for each of the old node's. ImageInvalid if the image cannot be read. Blocks.
+    """
+    entries = [criu_image.parse(entry) for entry in criu_image.entries((images / FILES).read_bytes(), _FILES_MAGIC)]
+    sockets = {number: found for number, entry in enumerate(entries) if (found := _socket_of(entry)) is not None}
+    ends = {(found.source, found.peer) for found in sockets.values() if found.connected}
+    closed, moved, bindings = [], set(), []
+    changed = False
+    for number, found in sockets.items():
+        if found.connected and not _lives_on(found, ends, own):
+            closed.append(Connection("tcp", _show(found.peer)))
+            new = found.closed()
+        else:
+            new = found.moved(own)
+            sides = [str(address) for address, _ in (found.source, found.peer)]
+            moved |= {address for address in sides if own.get(address, address) != address}
+            bindings += [need] if (need := found.binding(own)) else []
+        if new.message != found.message:
+            changed = True
+            entries[number] = criu_image.with_field(entries[number], _SOCKET, criu_image.encode(new.message))
+    done = Adapted(tuple(closed), tuple(sorted(moved)), tuple(bindings))
+    return (criu_image.image(_FILES_MAGIC, map(criu_image.encode, entries)) if changed else None), done
+
+
+def _lives_on(found: _Socket, ends: set[tuple[Endpoint, Endpoint]], own: Mapping[str, str]) -> bool:
+    here = found.source[0].is_loopback or str(found.source[0]) in own
+    return here and ((found.peer, found.source) in ends or found.state in _ENDED)
+
+
+def _socket_of(entry: Message) -> _Socket | None:
+    message = criu_image.part(entry, _SOCKET)
+    return _Socket.read(message) if message is not None else None
+
+
+def link_images(images: Path, folder: Path, files: bytes) -> None:
+    """Make `folder`, beside `images`, a view of it with another `files.img`. Blocks.
+
+    Hard links: CRIU opens images from inside the restored mount namespace too, where a symbolic link leads nowhere
+    (tried: "No pagemap-1.img image"). A chain's `parent` is a relative link, and holds in a folder beside it.
+    """
+    folder.mkdir(mode=0o700)
+    for entry in images.iterdir():
+        if entry.name != FILES:
+            os.link(entry, folder / entry.name, follow_symlinks=False)
+    (folder / FILES).write_bytes(files)
+
+
+def reset(pids: Iterable[int]) -> int:
+    """Let the sockets that came back closed say "connection reset". How many did.
+
+    For restored processes that still stand. In the calling thread's network namespace must be theirs. Blocks shortly.
+    """
+    done: set[int] = set()
+    with contextlib.ExitStack() as open_listeners:
+        listeners: dict[int, socket.socket] = {}
+        for pid in pids:
+            for number, link in links(pid).items():
+                inode = int(link[8:-1]) if link.startswith("socket:[") else 0
+                if not inode or inode in done:
+                    continue
+                with copied(pid, number) as copy, socket.socket(fileno=os.dup(copy)) as found:
+                    if not _is_marked(found):
+                        continue
+                    done.add(inode)
+                    found.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0)
+                    with contextlib.suppress(OSError):  # bound to a device, or no IPv6 here: it stays "not connected"
+                        _reset(found, listeners, open_listeners)
+    return len(done)
+
+
+def _is_marked(found: socket.socket) -> bool:
+    if found.family not in (socket.AF_INET, socket.AF_INET6) or found.type != socket.SOCK_STREAM:
+        return False
+    return found.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == CLOSED_MARK
+
+
+def _reset(found: socket.socket, listeners: dict[int, socket.socket], scope: contextlib.ExitStack) -> None:
+    family = found.family
+    if family not in listeners:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        scope.enter_context(listener)
+        listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(_LIMIT)
+        listeners[family] = listener
+    # Whether it blocks belongs to the job, and is shared with it.
+    was_blocking = os.get_blocking(found.fileno())
+    os.set_blocking(found.fileno(), False)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            found.connect(listeners[family].getsockname())
+        accepted, _ = listeners[family].accept()
+        with accepted:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    finally:
+        os.set_blocking(found.fileno(), was_blocking)
+
+
+def outside(pids: Iterable[int]) -> list[Connection]:
+    """The connections of these processes that would come back closed after a restore: those whose other end is not in
+    one of them. For preflight. A process that ends meanwhile is left out. Blocks shortly."""
+    found: dict[tuple[Endpoint, Endpoint], str] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/comm").read_text().strip()
+            for number, link in links(pid).items():
+                if link.startswith("socket:["):
+                    with contextlib.suppress(OSError), copied(pid, number) as copy:
+                        ends = _ends(copy)
+                        if ends is not None:
+                            found.setdefault(ends, f"{pid} {command}")
+    return [
+        Connection("tcp", _show(peer), owner) for (source, peer), owner in found.items() if (peer, source) not in found
+    ]
+
+
+def _ends(descriptor: int) -> tuple[Endpoint, Endpoint] | None:
+    with socket.socket(fileno=os.dup(descriptor)) as asked:
+        if asked.family not in (socket.AF_INET, socket.AF_INET6) or asked.type != socket.SOCK_STREAM:
+            return None
+        if asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_WAIT:
+            return None
+        names = asked.getsockname(), asked.getpeername()
+    source, peer = ((_plain(ipaddress.ip_address(name[0].partition("%")[0])), int(name[1])) for name in names)
+    return source, peer
+
+
+def _show(end: Endpoint) -> str:
+    return f"[{end[0]}]:{end[1]}" if end[0].version == 6 else f"{end[0]}:{end[1]}"
+
+
+def _address(family: int, words: list[int]) -> Address:
+    """As CRIU writes them: 32-bit words in the machine's order of what is network order in memory."""
+    count = 1 if family == socket.AF_INET else 4
+    packed = b"".join(word.to_bytes(4, "little") for word in (words + [0] * count)[:count])
+    return _plain(ipaddress.ip_address(packed))
+
+
+def _plain(address: Address) -> Address:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _numbers(family: int, address: Address) -> list[int]:
+    packed = address.packed
+    if family == socket.AF_INET6 and len(packed) == 4:
+        packed = b"\0" * 10 + b"\xff\xff" + packed
+    return [int.from_bytes(packed[place : place + 4], "little") for place in range(0, len(packed), 4)]
+
+
+async def in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
+    """Do blocking work in the network namespace of a process. OSError if it is gone."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(max_workers=1) as thread:  # not the loop's: a thread keeps the namespace that it enters
+        return await loop.run_in_executor(thread, _in_network_of, pid, work, argument)
+
+
+def _in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
+    namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"the network of process {pid} cannot be entered")
+    finally:
+        os.close(namespace)
+    return work(argument)
