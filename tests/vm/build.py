@@ -22,24 +22,58 @@ from pathlib import Path
 
 from perdure.settings import CRIU_PREFIX
 from tests.vm import packages
-from tests.vm.qemu import Qemu
 from tests.vm.packages import run
+from tests.vm.qemu import Qemu
 
 CACHE = Path(os.environ.get("PERDURE_CACHE", "/var/cache/perdure")) / "vm"
 GUEST = Path(__file__).parent / "guest"
 KERNEL = "linux-image-cloud-amd64"
 ROOT_PACKAGES = [
     *("base-files", "base-passwd", "bash", "coreutils", "dash", "util-linux", "mount", "tar", "sed", "grep", "gzip"),
-    *("findutils", "hostname", "libc-bin", "login", "mawk", "procps", "python3", "runc", "iproute2", "iptables", "kmod"),
+    *(
+        "findutils",
+        "hostname",
+        "libc-bin",
+        "login",
+        "mawk",
+        "procps",
+        "python3",
+        "runc",
+        "iproute2",
+        "iptables",
+        "kmod",
+    ),
     *("xfsprogs", "busybox-static", "docker.io", "tini", "postgresql-15", KERNEL),
 ]
 """bash's and coreutils' dependencies are resolved by apt, as on a machine that has nothing yet."""
-_UNNEEDED = ("libllvm", "libz3", "perl", "libperl", "locales", "libc-l10n", "udev", "initramfs", "klibc", "debconf", "dpkg")
+_UNNEEDED = (
+    "libllvm",
+    "libz3",
+    "perl",
+    "libperl",
+    "locales",
+    "libc-l10n",
+    "udev",
+    "initramfs",
+    "klibc",
+    "debconf",
+    "dpkg",
+)
 """Large packages (by how their names begin) that only installation scripts or PostgreSQL's compiler use."""
 _DEPENDENCIES = ("pydantic", "structlog", "blake3", "pydantic-settings", "psutil")
 """Python packages that the engine imports, with what they need in turn."""
 _PRELOADED = (
-    *("asyncio", "ctypes", "sqlite3", "tempfile", "subprocess", "pickle", "hashlib", "concurrent.futures", "urllib.parse"),
+    *(
+        "asyncio",
+        "ctypes",
+        "sqlite3",
+        "tempfile",
+        "subprocess",
+        "pickle",
+        "hashlib",
+        "concurrent.futures",
+        "urllib.parse",
+    ),
     *("pydantic", "pydantic_settings", "structlog", "blake3", "psutil"),
 )
 _INITRD_MODULES = ("virtio_pci", "virtio_blk", "ext4")
@@ -64,17 +98,28 @@ def built(progress: Progress = print) -> Built:
     """The machine, built if this combination of versions was not built yet. Processes wait for each other."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with _locked(progress):
-        root_files = {
-            file: name
-            for file, name in packages.closure(ROOT_PACKAGES, empty=True).items()
-            if not name.startswith(_UNNEEDED)
-        }
-        qemu_files = packages.closure(["qemu-system-x86"], empty=False)
+        root_files, qemu_files = _resolved()
         folder = CACHE / _key(root_files, qemu_files)
         made = Built(folder, Qemu(folder))
         if not made.state.exists():
             _build(made, root_files, qemu_files, progress)
         return made
+
+
+def _resolved() -> tuple[dict[str, str], dict[str, str]]:
+    """The packages (file → name) of the root and of QEMU. apt is asked again when its lists or this machine changed."""
+    changed = [os.stat(place).st_mtime_ns for place in ("/var/lib/apt/lists", "/var/lib/dpkg/status")]
+    asked = json.dumps([changed, ROOT_PACKAGES, _UNNEEDED])
+    kept = CACHE / "resolved.json"
+    with contextlib.suppress(OSError, ValueError):
+        question, root_files, qemu_files = json.loads(kept.read_text())
+        if question == asked:
+            return root_files, qemu_files
+    everything = packages.closure(ROOT_PACKAGES, empty=True)
+    root_files = {file: name for file, name in everything.items() if not name.startswith(_UNNEEDED)}
+    qemu_files = packages.closure(["qemu-system-x86"], empty=False)
+    kept.write_text(json.dumps([asked, root_files, qemu_files]))
+    return root_files, qemu_files
 
 
 @contextlib.contextmanager
@@ -133,7 +178,19 @@ def _build(made: Built, root_files: dict[str, str], qemu_files: dict[str, str], 
 
 def _furnish(root: Path, version: str) -> None:
     """What the packages' own scripts would have done, our dependencies, CRIU, and the first programs."""
-    for name in ("proc", "sys", "dev", "run", "tmp", "work", "opt/vm", "opt/site-packages", "var/tmp", "var/lib/docker", "root"):
+    for name in (
+        "proc",
+        "sys",
+        "dev",
+        "run",
+        "tmp",
+        "work",
+        "opt/vm",
+        "opt/site-packages",
+        "var/tmp",
+        "var/lib/docker",
+        "root",
+    ):
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("passwd", "group"):
         shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
@@ -177,7 +234,9 @@ def _distributions() -> set[str]:
         found.add(name)
         for requirement in importlib.metadata.requires(name) or []:
             if "extra ==" not in requirement and ";" not in requirement:
-                waiting.append(requirement.split("[")[0].split(">")[0].split("=")[0].split("<")[0].split("!")[0].strip("( ~"))
+                waiting.append(
+                    requirement.split("[")[0].split(">")[0].split("=")[0].split("<")[0].split("!")[0].strip("( ~")
+                )
     return found
 
 

@@ -89,7 +89,16 @@ class Qemu:
     def _start(self, place: Path, more: list[str]) -> subprocess.Popen[bytes]:
         libraries = self.prefix / "usr/lib/x86_64-linux-gnu"
         argv = [str(self.prefix / "usr/bin/qemu-system-x86_64"), "-L", str(self.prefix / "usr/share/qemu")]
-        argv += ["-L", str(self.prefix / "usr/share/seabios"), "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max"]
+        argv += [
+            "-L",
+            str(self.prefix / "usr/share/seabios"),
+            "-accel",
+            "tcg,thread=multi",
+            "-machine",
+            "pc",
+            "-cpu",
+            "max",
+        ]
         argv += ["-smp", "1", "-m", str(_MEMORY_MIB), "-nodefaults", "-display", "none", "-no-reboot"]
         argv += ["-kernel", str(self.kernel), "-initrd", str(self.initrd)]
         argv += ["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]

@@ -55,7 +55,9 @@ def work(header: dict) -> None:
 
 
 def main() -> None:
-    os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", LANG="C.UTF-8", HOME="/root", PYTHONPATH="/work:/opt/site-packages")
+    os.environ.update(
+        PATH="/usr/sbin:/usr/bin:/sbin:/bin", LANG="C.UTF-8", HOME="/root", PYTHONPATH="/work:/opt/site-packages"
+    )
     subprocess.run(["stty", "-F", "/dev/ttyS1", "raw", "-echo"], check=True)
     say({"ready": True})
     header = wait_for_job()

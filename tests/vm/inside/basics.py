@@ -6,13 +6,15 @@ import os
 import subprocess
 from pathlib import Path
 
-from worker_agent.engine import Freezer
 from tests.integration.engine_bed import TOOLS
+from worker_agent.engine import Freezer
 
 
 def facts() -> dict[str, object]:
     """Kernel, hierarchy, CRIU's view of soft-dirty."""
-    done = subprocess.run([TOOLS.criu, "check", "--feature", "mem_dirty_track"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [TOOLS.criu, "check", "--feature", "mem_dirty_track"], capture_output=True, text=True, check=False
+    )
     return {
         "kernel": os.uname().release,
         "unified": Freezer.of_process(os.getpid()).unified,
