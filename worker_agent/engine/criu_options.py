@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+GHOST_LIMIT = 1 << 30
+"""Files that are open but deleted are kept in the image up to this size (bytes); CRIU's default is 1 MiB."""
 _ALWAYS = (
-    # Files that are open but deleted are kept in the image up to this size (bytes); by default 1 MiB.
-    "ghost-limit 1073741824",
     # Works without an iptables binary, which the default needs as soon as a connection leaves the machine.
     "network-lock nftables",
 )
@@ -28,7 +28,7 @@ def write_options(
     A restore leaves the processes stopped until the container is started. On cgroup version 2 `cgroup_root` brings
     them into the new container's cgroup; without it they land, unlimited, in the old one.
     """
-    lines = [*_ALWAYS, *(f"irmap-scan-path {watched_path}" for watched_path in watched)]
+    lines = [f"ghost-limit {GHOST_LIMIT}", *_ALWAYS, *(f"irmap-scan-path {watched_path}" for watched_path in watched)]
     if track_memory:
         lines.append("track-mem")
     if restore:

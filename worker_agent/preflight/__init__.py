@@ -1,0 +1,77 @@
+"""Preflight: can this container be protected, and if not, which process holds what, and what helps.
+
+It only reads: /proc, the container's config.json and its mount table. Nothing is frozen or changed, so it may look at
+any container at any time. Start with `examine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from perdure.domain.retries import ENDED_BY_US, RetryStrategy, would_retry
+from perdure.image.mounts import parse_mountinfo
+from worker_agent.preflight.descriptors import Surroundings, check_descriptors, check_mappings, terminals
+from worker_agent.preflight.findings import Finding, Level, Process, Report, Verdict
+from worker_agent.preflight.processes import check_processes, read_processes, shares_ipc
+from worker_agent.preflight.sockets import check_sockets
+
+__all__ = ["Finding", "Level", "Process", "Report", "Verdict", "check_retries", "examine"]
+
+
+def examine(
+    pids: Iterable[int], init_pid: int, *, retry: RetryStrategy | None = None, mounts: Iterable[str] = ()
+) -> Report:
+    """One look at a running container: `pids` are all its processes, `init_pid` its first one, as this node numbers
+    them. `retry` is the job's retry strategy, where it is known; `mounts` are the places at which the container engine
+    mounted something. Processes that end meanwhile are left out. Blocks: some milliseconds, more for thousands of
+    descriptors."""
+    processes = read_processes(pids, init_pid)
+    findings = [*(check_retries(retry) if retry else ()), *_check_mounts(init_pid, set(mounts))]
+    return Report.of([*findings, *_look(processes, init_pid)])
+
+
+def _look(processes: list[Process], init_pid: int) -> Iterator[Finding]:
+    yield from check_processes(processes, init_pid)
+    around = Surroundings(_mount_numbers(init_pid), terminals(processes), shares_ipc(init_pid))
+    for process in processes:
+        yield from check_descriptors(process, around)
+        yield from check_mappings(process, around)
+    yield from check_sockets(processes)
+
+
+def check_retries(strategy: RetryStrategy) -> Iterator[Finding]:
+    """Does the job's own retry strategy run it again after a reclaim? Without that nothing restores it by itself."""
+    fix = "Set `attempts` to 2 or more, with a rule that retries `Host EC2*`, in the job's retry strategy."
+    if strategy.attempts < 2:
+        yield Finding(Level.CHANGE, "retry rule", "the job has one attempt only: a reclaim ends it for good", fix)
+        return
+    reclaimed, rule = would_retry(
+        strategy, exit_code=None, reason=None, status_reason="Host EC2 (instance i-0) terminated."
+    )
+    ended, _ = would_retry(
+        strategy, exit_code=ENDED_BY_US, reason=None, status_reason="Essential container in task exited"
+    )
+    if not reclaimed and not ended:
+        yield Finding(Level.CHANGE, "retry rule", f"the job's retry strategy does not retry reclaims ({rule})", fix)
+
+
+def _mount_numbers(pid: int) -> frozenset[int]:
+    try:
+        table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return frozenset()
+    return frozenset(int(line.split(" ", 1)[0]) for line in table.splitlines())
+
+
+def _check_mounts(pid: int, known: set[str]) -> Iterator[Finding]:
+    """File systems that a program of the job serves itself."""
+    try:
+        table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return
+    for mount in parse_mountinfo(table):
+        if (mount.kind == "fuse" or mount.kind.startswith("fuse.")) and mount.point not in known:
+            what = f"the mount {mount.point[:200]} is a FUSE file system, whose server cannot be saved with it"
+            fix = "Mount it on the instance and bind it into the container, declared shared."
+            yield Finding(Level.CHANGE, "fuse", what, fix, held=mount.kind)
