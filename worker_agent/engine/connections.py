@@ -195,17 +195,18 @@ def _socket_of(entry: Message) -> _Socket | None:
     return _Socket.read(message) if message is not None else None
 
 
-def link_images(images: Path, folder: Path, files: bytes) -> None:
-    """Make `folder`, beside `images`, a view of it with another `files.img`. Blocks.
+def link_images(images: Path, folder: Path, changed: Mapping[str, bytes]) -> None:
+    """Make `folder`, beside `images`, a view of it in which some files (by name) have another content. Blocks.
 
     Hard links: CRIU opens images from inside the restored mount namespace too, where a symbolic link leads nowhere
     (tried: "No pagemap-1.img image"). A chain's `parent` is a relative link, and holds in a folder beside it.
     """
     folder.mkdir(mode=0o700)
     for entry in images.iterdir():
-        if entry.name != FILES:
+        if entry.name not in changed:
             os.link(entry, folder / entry.name, follow_symlinks=False)
-    (folder / FILES).write_bytes(files)
+    for name, content in changed.items():
+        (folder / name).write_bytes(content)
 
 
 def reset(pids: Iterable[int]) -> int:

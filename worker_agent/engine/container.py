@@ -26,7 +26,8 @@ class Tools:
     def environment(self) -> dict[str, str]:
         """For runc. Versions from 1.2 ignore --criu and look on PATH."""
         path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        return {**os.environ, "PATH": f"{self.path_first}:{self.criu.parent}:{path}"}
+        # CRIU keeps tmpfs contents by `tar`, whose own format cuts times to whole seconds.
+        return {**os.environ, "PATH": f"{self.path_first}:{self.criu.parent}:{path}", "TAR_OPTIONS": "--format=posix"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, RestoreFailed
 from perdure.domain.instance_types import missing_features
-from perdure.image import checksums
+from perdure.image import chain
 from perdure.image.disk import syncfs
 from perdure.image.manifest import decode_name
 from perdure.image.mounts import delete_tree
@@ -32,10 +32,11 @@ from worker_agent.engine import (
     machine,
     runc,
     stopped,
+    tcp_queues,
     timers,
 )
 from worker_agent.engine import job_root as roots
-from worker_agent.engine.connections import Adapted, Binding, adapt, in_network_of, link_images, reset
+from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, in_network_of, link_images, reset
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.writable_layer import put_in_place
@@ -69,7 +70,7 @@ class _Restore:
     @property
     def images(self) -> Path:
         """The checkpoint's images."""
-        return roots.store(self.container.job_root).folder(self.number) / checksums.IMAGES
+        return roots.store(self.container.job_root).folder(self.number) / chain.IMAGES
 
     @property
     def view(self) -> Path:
@@ -127,8 +128,11 @@ async def _addresses(work: _Restore) -> None:
     if shared:
         await work.claim(work.network.bindings)
     await asyncio.to_thread(delete_tree, work.view)
+    changed = await asyncio.to_thread(tcp_queues.all_sent, work.images)
     if files is not None:
-        await asyncio.to_thread(link_images, work.images, work.view, files)
+        changed[FILES] = files
+    if changed:
+        await asyncio.to_thread(link_images, work.images, work.view, changed)
 
 
 async def _options(work: _Restore) -> None:

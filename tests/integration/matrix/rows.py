@@ -1,0 +1,116 @@
+"""The table: what a running container may be made of, row by row.
+
+Each row is a small program below jobs/. A program sets something up, says `ready`, uses it until it finds the file
+`finish` in its data folder, and prints what would differ if the thing had not come back as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DATA, ROOT = "/data", "/var/lib"
+"""Folders of the container: the job volume's data, and one on its root layer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: what it is called in the compatibility table, and what is to be run for it."""
+
+    section: str
+    name: str
+    argv: list[str]
+    quick: bool = False
+    """Part of every test run; the others belong to `make matrix`."""
+    image: bool = False
+    """Needs programs that a bare Debian has not."""
+    processes: tuple[str, ...] = ()
+    """Commands that must be among the saved processes: the row proves nothing once they have ended."""
+    refused: str = ""
+    """CRIU cannot save this: what the engine must say (a regular expression), while the job goes on."""
+    outside: bool = False
+    """Needs the echo server outside the container's network."""
+    mounts: list[dict[str, object]] = field(default_factory=list)
+    process: dict[str, object] = field(default_factory=dict)
+    needs_capability: str = ""
+    """A capability of root without which the row cannot run on this machine."""
+    mebibytes: int = 1500
+    """Size of the job volume."""
+
+
+def python(section: str, file: str, function: str, name: str, **more: object) -> Row:
+    argv = ["/usr/bin/python3", f"/jobs/{file}.py", function, DATA, ROOT]
+    return Row(section, name, argv, **more)  # type: ignore[arg-type]
+
+
+PROCESSES = [
+    python(
+        "Processes", "processes", "tree", "process trees, sessions and groups, some without their leader", quick=True
+    ),
+    python("Processes", "processes", "zombies", "zombie processes", quick=True),
+    python(
+        "Processes",
+        "processes",
+        "threads",
+        "threads with their own state, waiting for each other (futexes)",
+        quick=True,
+    ),
+    python("Processes", "processes", "signals", "blocked and queued signals, handlers"),
+    python("Processes", "processes", "timers", "POSIX timers and interval timers, the monotonic clock", quick=True),
+    python("Processes", "processes", "sleepers", "processes that sleep, poll and wait"),
+    python("Processes", "processes", "attributes", "limits, niceness, mask, folder, capabilities, prctl settings"),
+]
+
+FILES = [
+    python(
+        "Files", "files", "deleted", "deleted files that are open (1 MB, 300 MB, mapped, O_TMPFILE), a deleted folder"
+    ),
+    python(
+        "Files", "files", "pipes", "pipes with bytes on their way, full, without a writer, without a reader", quick=True
+    ),
+    python("Files", "files", "locks", "flock, POSIX and OFD locks, and processes that wait for one", quick=True),
+    python(
+        "Files", "files", "descriptors", "positions, appended logs, shared, sparse and half-deleted files", quick=True
+    ),
+    python("Files", "files", "fifos", "fifos with bytes on their way"),
+    python("Files", "files", "watches", "inotify on data, root layer and tmpfs"),
+    python("Files", "files", "epolls", "epoll: edges, one-shot, nested"),
+    python("Files", "files", "events", "eventfd and timerfd (repeating, one-shot, run out)"),
+    python("Files", "files", "signal_descriptors", "signalfd"),
+    python("Files", "files", "leases", "leases"),
+    python("Files", "files", "packets", "a pipe in packet mode (O_DIRECT)", refused="packet"),
+]
+
+_TMPFS = {"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "size=131072k"]}
+_QUEUES = {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}
+MEMORY = [
+    python("Memory", "memory", "shm", "/dev/shm: mapped by two processes, deleted, Python's shared_memory", quick=True),
+    python("Memory", "memory", "mapped_files", "files mapped and shared (MAP_SHARED), private mappings", quick=True),
+    python("Memory", "memory", "anonymous", "memory shared by parent and child"),
+    python("Memory", "memory", "private_memory", "256 MiB, copied on write; guard pages, locked memory"),
+    python("Memory", "memory", "memfd", "memfd: shared, sealed, growing"),
+    python("Memory", "memory", "system_v", "System V shared memory, semaphores and messages"),
+    python("Memory", "memory", "message_queue", "a POSIX message queue", mounts=[_QUEUES]),
+    python("Memory", "memory", "huge_pages", "huge pages"),
+    python("Memory", "memory", "tmpfs", "a tmpfs mount: tree, owners, times, open and deleted files", mounts=[_TMPFS]),
+]
+
+NETWORK = [
+    python(
+        "Network", "network", "tcp", "TCP inside the machine, bytes on their way, half closed, listening", quick=True
+    ),
+    python("Network", "network", "tcp_full", "TCP inside the machine with full buffers"),
+    python(
+        "Network",
+        "network",
+        "unix_sockets",
+        "unix sockets: stream, datagram, packets; pairs, paths, abstract",
+        quick=True,
+    ),
+    python("Network", "network", "outside", "connections outside: cut, while those inside live on", outside=True),
+    python("Network", "network", "passed", "descriptors on their way through a unix socket"),
+    python("Network", "network", "credentials", "credentials of unix sockets"),
+    python("Network", "network", "udp", "UDP inside the machine"),
+    python("Network", "network", "backlog", "a TCP client that nobody accepted yet"),
+]
+
+ROWS = [*PROCESSES, *FILES, *MEMORY, *NETWORK]
