@@ -1,7 +1,6 @@
 """What a container's bundle says, read as untrusted input, and the edits to config.json that protection needs.
 
-Owns the mount rules (design, section 6): every mount of a container is captured, read-only, declared shared, or made
-anew by the runtime; any other makes the job unprotectable, by name.
+The rules of its mounts are in mounts.py.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,22 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perdure.domain.checkpoints import MountRule
-from perdure.domain.configuration import JOB_LEVEL_NAMES, LONGEST_VALUE
+from perdure.domain.configuration import JOB_LEVEL_NAMES, LONGEST_VALUE, JobVolumeConfiguration
 from perdure.domain.errors import NotCheckpointable
+from perdure.image.files import TREES
+from worker_agent.mounts import BundleMount, find_rules, redirect, refuse_hopeless, shared_destinations
 from worker_agent.seccomp import refuse_io_uring
 
 SHARED_ANNOTATION = "perdure.shared-mounts"
 """JSON list of mount destinations that are declared shared: outside promise 1."""
 SHARED_VARIABLE = "PERDURE_SHARED_MOUNTS"
 """The same in the job's environment, destinations separated by colons: Docker before 25 takes no annotations."""
+_OWN_NAMESPACES = {"pid": "its process ids (--pid)", "ipc": "its shared memory (--ipc)"}
 CRIU_ANNOTATION = "org.criu.config"
 VOLUME_VARIABLE = "PERDURE_VOLUME_PATH"
 JOB_ID = re.compile(r"[A-Za-z0-9:_-]{1,128}")
 """What a Batch job id may look like (an array child's has a colon). Anything else is no Batch job."""
 
-_MADE_ANEW = {"proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "tmpfs", "devtmpfs"}
-"""File systems that the runtime makes for each container. A tmpfs's contents are in the memory image."""
-_ENGINES_OWN = {"/etc/resolv.conf", "/etc/hosts", "/etc/hostname"}
-"""Files that container engines bind from their own state folder and write anew for each container."""
 _ORIGINAL = "config.json.original"
 _CONFIG_LIMIT = 16 << 20
 
@@ -50,15 +49,14 @@ class _Root(_Lenient):
     path: str = "rootfs"
 
 
-class _Mount(_Lenient):
-    destination: str
-    type: str = ""
-    source: str = ""
-    options: list[str] = Field(default_factory=list)
+class _Namespace(_Lenient):
+    type: str
+    path: str = ""
 
 
 class _Linux(_Lenient):
     cgroupsPath: str = ""
+    namespaces: list[_Namespace] | None = None
 
 
 class _Config(_Lenient):
@@ -66,7 +64,7 @@ class _Config(_Lenient):
 
     process: _Process = _Process()
     root: _Root = _Root()
-    mounts: list[_Mount] | None = None
+    mounts: list[BundleMount] | None = None
     linux: _Linux = _Linux()
     annotations: dict[str, str] | None = None
 
@@ -93,35 +91,24 @@ class Bundle:
         """As config.json has it."""
         return self.config.linux.cgroupsPath
 
-    def rules(self, mount_path: str) -> tuple[MountRule, ...]:
-        """The rule of each mount, with the job volume's data at `mount_path`. NotCheckpointable names a mount that has
-        none."""
-        rules = [self._rule(mount) for mount in self.config.mounts or []]
-        if not any(rule.destination == mount_path for rule in rules):
-            rules.append(MountRule(destination=mount_path, rule="captured", source="data"))
-        return tuple(rules)
+    def rules(self, settings: JobVolumeConfiguration) -> tuple[MountRule, ...]:
+        """The rule of each mount. NotCheckpointable names a mount that has none."""
+        return find_rules(self.config.mounts or [], self.shared, settings)
+
+    def shared_mounts(self) -> list[str]:
+        """Where the container sees files that are shared, declared or by their nature."""
+        everywhere = JobVolumeConfiguration(scratch=["/"])
+        return shared_destinations(find_rules(self.config.mounts or [], self.shared, everywhere))
 
     def check(self) -> None:
-        """NotCheckpointable, with the reason, for a container that cannot be protected whatever its mounts are."""
+        """NotCheckpointable, with the reason, for a container that cannot be protected whatever is configured."""
         if self.config.process.terminal:
             raise NotCheckpointable("the container has a terminal (tty), which cannot be brought back")
-
-    def _rule(self, mount: _Mount) -> MountRule:
-        options = set(mount.options)
-        if mount.type in _MADE_ANEW:
-            rule = "fresh"
-        elif options & {"ro", "rro"}:
-            rule = "readonly"
-        elif mount.destination in self.shared:
-            rule = "shared"
-        elif mount.destination in _ENGINES_OWN or mount.source.startswith("/dev/"):
-            rule = "fresh"
-        else:
-            raise NotCheckpointable(
-                f"the mount {mount.destination[:200]!r} is writable and lies outside the job volume; "
-                "declare it shared, or mount it read-only"
-            )
-        return MountRule(destination=mount.destination, rule=rule, source=mount.source)
+        own = {one.type for one in self.config.linux.namespaces or [] if not one.path}
+        for kind, words in _OWN_NAMESPACES.items():
+            if kind not in own:
+                raise NotCheckpointable(f"the container shares {words} with others, which cannot be brought back")
+        refuse_hopeless(self.config.mounts or [], self.shared)
 
 
 def read_bundle(path: Path, kept_in: Path | None = None) -> Bundle | None:
@@ -179,19 +166,35 @@ def _shared(annotations: dict[str, str]) -> tuple[str, ...]:
 
 
 def edit_config(
-    bundle: Bundle, *, data: Path, mount_path: str, criu_config: Path, keep_in: Path, io_uring: bool = True
+    bundle: Bundle,
+    *,
+    job_root: Path,
+    mount_path: str,
+    rules: Sequence[MountRule],
+    criu_config: Path,
+    keep_in: Path,
+    io_uring: bool = True,
 ) -> None:
-    """Bind the job's data at `mount_path`, tell the job where, name CRIU's options file, and without `io_uring` take
-    that away. Always from the original, which is kept in the folder `keep_in`; so it can be done again."""
+    """Bind the job's data at `mount_path`, tell the job where, let captured mounts come from the job root by their
+    `rules`, name CRIU's options file, and without `io_uring` take that away. Always from the original, which is kept in
+    the folder `keep_in`; so it can be done again."""
     original = keep_in / _ORIGINAL
     if not original.exists():
         _write(original, (bundle.path / "config.json").read_bytes())
     config: dict[str, Any] = json.loads(original.read_bytes())
     mounts = config.setdefault("mounts", None) or []
     if not any(mount.get("destination") == mount_path for mount in mounts):
-        mounts.append({"destination": mount_path, "type": "bind", "source": str(data), "options": ["rbind", "rw"]})
+        mounts.append(
+            {
+                "destination": mount_path,
+                "type": "bind",
+                "source": str(job_root / TREES["data"]),
+                "options": ["rbind", "rw"],
+            }
+        )
         config["process"]["env"] = [*config["process"]["env"], f"{VOLUME_VARIABLE}={mount_path}"]
     config["mounts"] = mounts
+    redirect(config, rules, job_root)
     config["annotations"] = {**(config.get("annotations") or {}), CRIU_ANNOTATION: str(criu_config)}
     if not io_uring:
         refuse_io_uring(config, os.uname().machine)

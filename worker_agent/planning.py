@@ -80,7 +80,7 @@ class Planner:
             instance_type=identity.instanceType,
             asked_at=datetime.now(UTC),
             environment=bundle.environment,
-            shared_mounts=list(bundle.shared),
+            shared_mounts=bundle.shared_mounts(),
         )
         summary = f"job {bundle.job_id} in {bundle.queue.rpartition('/')[2] or 'no queue'}"
         return await self._attacher.ask(request, summary[:200], first_answer=first_answer, limit=limit)

@@ -23,6 +23,7 @@ from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import CommandFailed, JobRootBusy, RestoreFailed, VolumeFailed
 from worker_agent import engine
 from worker_agent.bundle import Bundle, edit_config
+from worker_agent.mounts import check_same, make_volumes
 from worker_agent.planning import retries_failed_start
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.volumes import mount_volume
@@ -49,8 +50,7 @@ class Preparer:
     async def prepare(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         """The first order for a container that has a plan: CREATE or RESTORE. Safe to be asked again."""
         plan = _plan(job)
-        mount_path = _mount_path(plan)
-        job.rules = bundle.rules(mount_path)
+        job.rules = await asyncio.to_thread(bundle.rules, _volume_settings(plan))
         await self._await_predecessors(job)
         if plan.volume_id is None:
             raise VolumeFailed(f"the plan for {bundle.job_id} names no job volume")
@@ -73,6 +73,7 @@ class Preparer:
 
     async def _fresh(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         phases = await self._patiently(partial(engine.prepare_fresh, job.container, epoch=job.epoch))
+        await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=True)
         job.mark_restoring(None)
         job.manifest = None
         job.note(phases={**job.record.phases, **phases})
@@ -87,11 +88,13 @@ class Preparer:
             job.mark_restoring(number)
             prepare = partial(engine.prepare_restore, job.container, number, epoch=job.epoch, job_id=job.record.job_id)
             try:
+                await asyncio.to_thread(_fits, job, number)
                 prepared = await self._patiently(prepare)
             except RestoreFailed as problem:
                 self._fell(job, number, problem)
                 continue
             job.manifest = prepared.manifest
+            await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=False)
             job.mark_stopped(prepared.manifest.stopped)
             job.note(phases={**job.record.phases, **prepared.phases})
             tools = job.container.tools
@@ -125,11 +128,13 @@ class Preparer:
 
     async def _ready(self, job: ProtectedJob, bundle: Bundle, reply: RuntimeReply) -> RuntimeReply:
         job.container = job.with_mounts(job.rules)
+        await asyncio.to_thread(engine.show_volumes, job.container)
         await asyncio.to_thread(
             edit_config,
             bundle,
-            data=job.job_root / "data",
-            mount_path=_mount_path(_plan(job)),
+            job_root=job.job_root,
+            mount_path=_volume_settings(_plan(job)).mount_path,
+            rules=job.rules,
             criu_config=job.container.criu_config,
             keep_in=job.folder,
             io_uring=not job.settings.refuse_io_uring,
@@ -168,11 +173,17 @@ class Preparer:
         return await self._next_rung(job, bundle)
 
 
+def _fits(job: ProtectedJob, number: int) -> None:
+    """RestoreFailed, the node's fault, if this container has not what the checkpoint's had. Blocks."""
+    for manifest in engine.committed(job.job_root):
+        if manifest.number == number:
+            check_same(manifest.mounts, job.rules)
+
+
 def _plan(job: ProtectedJob) -> AttachReply:
     assert job.record.plan is not None
     return job.record.plan
 
 
-def _mount_path(plan: AttachReply) -> str:
-    settings = plan.configuration.job_volume if plan.configuration else JobVolumeConfiguration()
-    return settings.mount_path
+def _volume_settings(plan: AttachReply) -> JobVolumeConfiguration:
+    return plan.configuration.job_volume if plan.configuration else JobVolumeConfiguration()

@@ -18,11 +18,11 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.contracts.runtime import RuntimeAction, RuntimeReply, RuntimeRequest
-from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import Fenced, NotCheckpointable, PerdureError
 from worker_agent import engine
 from worker_agent.bundle import Bundle, read_bundle
 from worker_agent.endings import Endings
+from worker_agent.mounts import shared_destinations
 from worker_agent.planning import Planner, Refusal
 from worker_agent.preparing import Preparer
 from worker_agent.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
@@ -82,7 +82,6 @@ class Starter:
         overlay = engine.find_overlay(bundle.rootfs)
         if overlay is None:
             raise NotCheckpointable("its root file system is no overlay, so its files could not be taken along")
-        bundle.rules(JobVolumeConfiguration().mount_path)
         return self._jobs.add(
             ContainerRecord(
                 container_id=request.container_id,
@@ -103,6 +102,8 @@ class Starter:
             return await work
         except Fenced as problem:
             return await self._refuse(job, bundle, Refusal(str(problem), fail=True))
+        except NotCheckpointable as problem:  # by its configuration, which only the plan tells
+            return await self._refuse(job, bundle, Refusal(str(problem)))
         except (PerdureError, OSError) as problem:
             return await self._refuse(job, bundle, self._planner.without_plan(bundle, job.record.plan, str(problem)))
 
@@ -201,6 +202,10 @@ class Starter:
             found=[manifest.summary() for manifest in found],
             phases=_phases_for_people(record.phases),
         )
+        shared = shared_destinations(job.rules)
+        if record.restoring is not None and shared:
+            said = f"Outside the promise: what the job wrote to {', '.join(shared)} after the checkpoint stays there."
+            await self._reporter.remark(job, said)
         job.start_told.set()
 
     async def deleted(self, request: RuntimeRequest) -> RuntimeReply:

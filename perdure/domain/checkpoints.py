@@ -30,11 +30,20 @@ class ImageFile(Frozen):
 
 class MountRule(Frozen):
     """What happens to one mount of the container: `captured` (lives on the job root), `shared` (outside promise 1),
-    `readonly`, or `fresh` (made anew by the runtime: proc, sysfs, …)."""
+    `readonly`, or `fresh` (made anew by the runtime: proc, sysfs, …).
+
+    `source`: the folder on the node; of a captured one on the job root, and `replaces` is the node's folder in whose
+    place it comes (`engines`: a volume that the container engine keeps). `kind` and `device`: the file system of a
+    shared or read-only one.
+    """
 
     destination: str
     rule: str
     source: str = ""
+    replaces: str = ""
+    engines: bool = False
+    kind: str = ""
+    device: str = ""
 
 
 class GpuDevice(Frozen):

@@ -57,6 +57,18 @@ class JobVolumeConfiguration(_Settings):
     size_gib: int = Field(100, ge=1, le=16384, description="Size in GiB.")
     mount_path: str = Field("/mnt/perdure", pattern=r"^/[A-Za-z0-9._/-]{1,200}$", description="Where the job sees it.")
     tags: dict[str, str] = Field(default_factory=dict, description="Tags put on every volume and snapshot.")
+    scratch: list[str] = Field(
+        default_factory=lambda: ["/scratch", "/cromwell_root"],
+        max_length=20,
+        description="Host folders that jobs mount as scratch: each job gets its own, empty, on its volume instead.",
+    )
+
+    @field_validator("scratch")
+    @classmethod
+    def _absolute(cls, value: list[str]) -> list[str]:
+        if any(not path.startswith("/") or ".." in path.split("/") or len(path) > 200 for path in value):
+            raise ValueError("must be absolute paths without '..'")
+        return value
 
     @field_validator("mount_path")
     @classmethod

@@ -19,8 +19,10 @@ from perdure.domain.errors import ImageInvalid, JobRootBusy
 from perdure.image.manifest import encode_name
 
 FILES = "files"
-TREES = {"layer": "layer/upper", "data": "data"}
+TREES = {"layer": "layer/upper", "data": "data", "volumes": "volumes"}
 """Name of a tree → where it lives on the job root."""
+LATER_TREES = {"volumes"}
+"""Trees that the first checkpoints did not have: one that is missing was empty."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def digest_clones(checkpoint: Path) -> str:
     digest = blake3()
     for tree in TREES:
         clone = checkpoint / FILES / tree
+        if tree in LATER_TREES and not clone.exists():
+            continue  # had it held anything, the digest would be another
         if not clone.is_dir():
             raise ImageInvalid(f"{clone} is missing: the checkpoint's files are gone")
         for entry in walk(clone):

@@ -102,7 +102,7 @@ def _problem(manifest: Manifest, folder: str) -> str:
         if not safe_path(image.path, {IMAGES, PREDUMP}) or image.size < 0 or not _HEX.fullmatch(image.blake3):
             return f"image {image.path[:100]!r} has an unsafe path, size or checksum"
     for name, number in manifest.inodes.items():
-        if not safe_path(name, {"layer", "data"}) or not 0 < number < 1 << 64:
+        if not safe_path(name, {"layer", "data", "volumes"}) or not 0 < number < 1 << 64:
             return f"file {name[:100]!r} has an unsafe path or inode number"
     if manifest.stdio.stdout < 0 or manifest.stdio.stderr < 0:
         return "an offset of the job's output is negative"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from perdure.domain.errors import JobRootBusy
 from perdure.image.disk import copy_content
-from perdure.image.files import FILES, TREES, Entry, walk
+from perdure.image.files import FILES, LATER_TREES, TREES, Entry, walk
 from perdure.image.manifest import encode_name
 from perdure.image.mounts import delete_tree, mounts_below
 
@@ -37,7 +37,8 @@ def roll_back(job_root: Path, checkpoint: Path, inodes: dict[str, int]) -> None:
         live.mkdir(parents=True, exist_ok=True)
         aside.mkdir(parents=True, exist_ok=True)
         _set_aside(live, aside)
-        _build(checkpoint / FILES / tree, live, aside, inodes, tree)
+        if tree not in LATER_TREES or (checkpoint / FILES / tree).exists():
+            _build(checkpoint / FILES / tree, live, aside, inodes, tree)
     delete_tree(job_root / ASIDE)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.domain.errors import NotCheckpointable
+from perdure.domain.configuration import JobVolumeConfiguration
+from perdure.domain.errors import NotCheckpointable, RestoreFailed
+from perdure.image.mounts import Mount
 from worker_agent.bundle import JOB_ID, Bundle, edit_config, read_bundle, restore_config
+from worker_agent.mounts import BundleMount, check_same, find_rules, make_volumes, shared_destinations
 
 BIND = ["rbind", "rw"]
+NAMESPACES = [{"type": kind} for kind in ("pid", "ipc", "mount", "uts")]
 
 
 def config(env: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
@@ -23,7 +29,7 @@ def config(env: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
         "process": {"args": ["true"], "env": [f"{name}={value}" for name, value in variables.items()]},
         "root": {"path": "rootfs"},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "linux": {"cgroupsPath": "/a/b"},
+        "linux": {"cgroupsPath": "/a/b", "namespaces": NAMESPACES},
         **more,
     }
 
@@ -83,7 +89,7 @@ def test_every_mount_has_a_rule(tmp_path: Path) -> None:
         ],
         annotations={"perdure.shared-mounts": '["/efs"]'},
     )
-    rules = {rule.destination: rule.rule for rule in bundle(tmp_path, content).rules("/mnt/perdure")}
+    rules = {rule.destination: rule.rule for rule in bundle(tmp_path, content).rules(JobVolumeConfiguration())}
     assert rules == {
         "/proc": "fresh",
         "/dev/shm": "fresh",
@@ -95,10 +101,80 @@ def test_every_mount_has_a_rule(tmp_path: Path) -> None:
     }
 
 
+def _edit(read: Bundle, kept: Path) -> None:
+    rules = read.rules(JobVolumeConfiguration())
+    edit_config(
+        read,
+        job_root=Path("/job"),
+        mount_path="/mnt/perdure",
+        rules=rules,
+        criu_config=Path("/c.conf"),
+        keep_in=kept,
+    )
+
+
+def test_a_volume_of_the_image_and_scratch_come_from_the_job_root(tmp_path: Path) -> None:
+    volume, scratch = tmp_path / "volumes" / ("a" * 64) / "_data", tmp_path / "scratch"
+    volume.mkdir(parents=True)
+    scratch.mkdir()
+    (volume / "of-the-image").write_text("x")
+    (scratch / "of-another-job").write_text("x")
+    volume.chmod(0o1777)
+    places = {"/var/db": volume, "/scratch": scratch / "7"}
+    (scratch / "7").mkdir()
+    read = bundle(tmp_path, config(mounts=[mount(to, *BIND, source=str(at)) for to, at in places.items()]))
+    settings = JobVolumeConfiguration(scratch=[str(scratch)])
+    read.check()
+    with pytest.raises(NotCheckpointable, match="/scratch"):
+        read.rules(JobVolumeConfiguration())
+    rules = read.rules(settings)
+    assert [rule.rule for rule in rules] == ["captured"] * 3
+    root, kept = tmp_path / "root", tmp_path / "kept"
+    (root / "volumes").mkdir(parents=True)
+    kept.mkdir()
+    for _ in range(2):
+        make_volumes(rules, root, fresh=True)
+    edit_config(read, job_root=root, mount_path="/mnt/perdure", rules=rules, criu_config=Path("/c"), keep_in=kept)
+    edited = json.loads((tmp_path / "config.json").read_text())
+    sources = {one["destination"]: Path(one["source"]) for one in edited["mounts"]}
+    assert os.listdir(sources["/var/db"]) == ["of-the-image"]
+    assert stat.S_IMODE(sources["/var/db"].stat().st_mode) == 0o1777
+    assert os.listdir(sources["/scratch"]) == [], "scratch starts empty: what lies there is another's"
+    again = read.rules(settings)
+    assert [rule.source for rule in again] == [rule.source for rule in rules], "the same place in every attempt"
+
+
+def test_a_network_file_system_is_shared_by_nature() -> None:
+    table = [Mount("/", "ext4", "/dev/nvme0n1p1", ""), Mount("/srv", "nfs4", "fs-1:/", "")]
+    wanted = [BundleMount.model_validate(mount("/efs", *BIND, source="/srv/data"))]
+    rules = find_rules(wanted, [], JobVolumeConfiguration(), table)
+    assert (rules[0].rule, rules[0].kind, rules[0].device) == ("shared", "nfs4", "fs-1:/")
+    assert shared_destinations(rules) == ["/efs"]
+    check_same(rules, rules)
+    for other in ([], [rules[0].model_copy(update={"device": "fs-2:/"})], [rules[0].model_copy(update={"kind": ""})]):
+        with pytest.raises(RestoreFailed, match="/efs") as problem:
+            check_same(rules[:1], other)
+        assert problem.value.node_fault
+
+
+@pytest.mark.parametrize("source", ["/dev/shm", "/run/docker.sock", "/nowhere/volumes/x/_data"])
+def test_what_no_configuration_can_help_is_refused_before_anything_is_asked(tmp_path: Path, source: str) -> None:
+    with pytest.raises(NotCheckpointable, match="/there"):
+        bundle(tmp_path, config(mounts=[mount("/there", *BIND, source=source)])).check()
+
+
+@pytest.mark.parametrize("kind", ["pid", "ipc"])
+def test_namespaces_of_others_cannot_be_brought_back(tmp_path: Path, kind: str) -> None:
+    content = config()
+    content["linux"]["namespaces"] = [one for one in NAMESPACES if one["type"] != kind]
+    with pytest.raises(NotCheckpointable, match="shares"):
+        bundle(tmp_path, content).check()
+
+
 def test_a_writable_mount_that_nobody_declared_is_named(tmp_path: Path) -> None:
     read = bundle(tmp_path, config(mounts=[mount("/scratch", *BIND)]))
     with pytest.raises(NotCheckpointable, match="/scratch"):
-        read.rules("/mnt/perdure")
+        read.rules(JobVolumeConfiguration())
 
 
 @pytest.mark.parametrize("annotation", ["", "x", "{}", "[1]", "null"])
@@ -119,14 +195,16 @@ def test_the_edit_binds_the_data_and_can_be_done_again_and_undone(tmp_path: Path
     original = config(mounts=[mount("/efs", *BIND)], annotations={"perdure.shared-mounts": '["/efs"]'})
     read = bundle(tmp_path, original)
     for _ in range(2):
-        edit_config(read, data=Path("/job/data"), mount_path="/mnt/perdure", criu_config=Path("/c.conf"), keep_in=kept)
+        _edit(read, kept)
         edited = json.loads((tmp_path / "config.json").read_text())
         assert [one["destination"] for one in edited["mounts"]] == ["/efs", "/mnt/perdure"]
         assert edited["process"]["env"].count("PERDURE_VOLUME_PATH=/mnt/perdure") == 1
         assert edited["annotations"]["org.criu.config"] == "/c.conf"
     again = read_bundle(tmp_path, kept)
     assert again is not None
-    assert again.rules("/mnt/perdure") == read.rules("/mnt/perdure"), "read as it was before our own bind"
+    assert again.rules(JobVolumeConfiguration()) == read.rules(JobVolumeConfiguration()), (
+        "read as it was before our own bind"
+    )
     restore_config(tmp_path, kept)
     assert json.loads((tmp_path / "config.json").read_text()) == original
 
@@ -135,7 +213,7 @@ def test_a_mount_of_the_jobs_own_at_that_path_stays(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     read = bundle(tmp_path, config(mounts=[mount("/mnt/perdure", "rbind", "ro")]))
-    edit_config(read, data=Path("/job/data"), mount_path="/mnt/perdure", criu_config=Path("/c"), keep_in=kept)
+    _edit(read, kept)
     edited = json.loads((tmp_path / "config.json").read_text())
     assert [one["source"] for one in edited["mounts"]] == ["/srv/x"]
 

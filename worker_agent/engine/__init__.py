@@ -31,7 +31,7 @@ from worker_agent.engine.restore import (
     restore_failure,
     return_gpus,
 )
-from worker_agent.engine.writable_layer import give_back, leave_files
+from worker_agent.engine.writable_layer import give_back, leave_files, show_volumes
 
 __all__ = [
     "TREES",
@@ -64,6 +64,7 @@ __all__ = [
     "release",
     "restore_failure",
     "return_gpus",
+    "show_volumes",
     "sweep",
     "take_checkpoint",
     "thaw",

@@ -2,6 +2,7 @@
 
     layer/{upper,work}   the container's writable layer, as an overlay wants it
     data                 bind-mounted into the container
+    volumes/             the same for each volume and scratch folder of the container
     log/                 stdout and stderr as the job wrote them
     checkpoints/<n>/     images/, files/, manifest.json
     lease.json  lock     whose it is; who works on it now
@@ -32,6 +33,7 @@ _LAYOUT = {
     "layer/upper": 0o755,
     "layer/work": 0o755,
     "data": 0o1777,
+    "volumes": 0o711,
     "log": 0o700,
     "checkpoints": 0o700,
 }
@@ -64,7 +66,7 @@ def empty(job_root: Path) -> None:
     if checkpoints.root.is_dir():
         for number in [*checkpoints.sweep(), *checkpoints.numbers()]:
             checkpoints.delete(number)
-    for name in ("layer", "data", "log", ASIDE):
+    for name in ("layer", "data", "volumes", "log", ASIDE):
         delete_tree(job_root / name)
     ensure_layout(job_root)
 

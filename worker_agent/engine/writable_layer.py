@@ -22,7 +22,7 @@ from pathlib import Path
 
 from perdure.domain.errors import CommandFailed, JobRootBusy, RestoreFailed
 from perdure.image.files import TREES, clone_command, walk
-from perdure.image.mounts import Mount, delete_tree, mounts_below, read_mounts
+from perdure.image.mounts import Mount, delete_tree, read_mounts
 from worker_agent.engine.container import Container
 from worker_agent.engine.overlay import find_overlay, mount_again, mount_overlay, overlays_on, unmount
 
@@ -56,6 +56,13 @@ def put_in_place(container: Container, *, fresh: bool = False) -> None:
         unmount(found.point)
     mount_overlay(container.lower_layers, job_root, rootfs)
     show(upper, Path(engines.upper), read_only=True)
+
+
+def show_volumes(container: Container) -> None:
+    """Show each captured volume where the container engine keeps it. RestoreFailed (the node's fault) if refused."""
+    for rule in container.mounts:
+        if rule.engines and os.path.isdir(rule.replaces):
+            show(container.job_root / rule.source, Path(rule.replaces))
 
 
 def show(folder: Path, at: Path, *, read_only: bool = False) -> None:
@@ -111,22 +118,25 @@ def shown_from(job_root: Path) -> list[Mount]:
 
 
 def leave_files(container: Container) -> bool:
-    """Copy what the ended job left in its layer to the container engine's own folder, unless it is too large or the
-    engine has removed the container meanwhile. Nothing of ours may be mounted any more (JobRootBusy). Did it copy?"""
-    engines, job_root = container.engines_overlay, container.job_root
-    upper = job_root / TREES["layer"]
-    if engines is None or not os.path.isdir(engines.upper) or not upper.is_dir():
+    """Copy what the ended job left in its layer and volumes to the container engine's own folders, unless it is too
+    large or the engine has removed them meanwhile. Nothing of ours may be mounted any more (JobRootBusy). Did it copy?
+    """
+    job_root = container.job_root
+    pairs = [(job_root / rule.source, Path(rule.replaces)) for rule in container.mounts if rule.engines]
+    if container.engines_overlay is not None:
+        pairs.append((job_root / TREES["layer"], Path(container.engines_overlay.upper)))
+    pairs = [(ours, engines) for ours, engines in pairs if ours.is_dir() and engines.is_dir()]
+    if shown_from(job_root):
+        raise JobRootBusy(f"{shown_from(job_root)[0].point} still shows a folder of {job_root}")
+    size = sum(entry.status.st_blocks * 512 for ours, _ in pairs for entry in walk(ours, changing=True))
+    disks = [shutil.disk_usage(engines) for _, engines in pairs]
+    if size > COPY_LIMIT or any(disk.free - size < disk.total * _KEEP_FREE for disk in disks):
         return False
-    if shown_from(job_root) or mounts_below(Path(engines.upper), itself=True):
-        raise JobRootBusy(f"the layer of {job_root} is still shown at {engines.upper}")
-    size = sum(entry.status.st_blocks * 512 for entry in walk(upper, changing=True))
-    disk = shutil.disk_usage(engines.upper)
-    if size > COPY_LIMIT or disk.free - size < disk.total * _KEEP_FREE:
-        return False
-    for name in os.listdir(engines.upper):
-        delete_tree(Path(engines.upper) / name)
-    _copy(upper, Path(engines.upper))
-    return True
+    for ours, engines in pairs:
+        for name in os.listdir(engines):
+            delete_tree(engines / name)
+        _copy(ours, engines)
+    return bool(pairs)
 
 
 def _copy(source: Path, target: Path) -> None:
