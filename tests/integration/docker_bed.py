@@ -104,13 +104,14 @@ class Node:
         self.path = ":".join([*map(str, bed.programs), "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"])
         namespaces = ["--net", "--pid", "--mount", "--ipc", "--uts", "--propagation", "private", "--mount-proc"]
         Path("/dev/disk").mkdir(exist_ok=True)
-        self._holder = subprocess.Popen(
-            ["unshare", *namespaces, "--fork", "--kill-child", "sh", "-c", _BOOT],
-            start_new_session=True,
-            stdout=(self.folder / "boot.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            env={"PATH": self.path},
-        )
+        with (self.folder / "boot.log").open("wb") as log:
+            self._holder = subprocess.Popen(
+                ["unshare", *namespaces, "--fork", "--kill-child", "sh", "-c", _BOOT],
+                start_new_session=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={"PATH": self.path},
+            )
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._agent: subprocess.Popen[bytes] | None = None
         self.init = until(self._find_init, f"the node's first process: {self.folder}/boot.log")
