@@ -134,6 +134,9 @@ def submit(
         str | None,
         typer.Option(metavar="NAME", help="An image made by `image build`; this machine's own root if not given."),
     ] = None,
+    job_role: Annotated[
+        str, typer.Option(metavar="ROLE", help="Credentials come from the task, and expire, as with a job role.")
+    ] = "",
     stack: Stack = DEFAULT_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
@@ -152,6 +155,7 @@ def submit(
         attempts=attempts,
         environment=environment,
         mounts=[parse_mount(text) for text in mount or []],
+        job_role=job_role,
         **({"image": image} if image is not None else {}),
     )
     print(_client(stack, base).submit(request))

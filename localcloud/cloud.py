@@ -35,6 +35,7 @@ from localcloud.batch.api import BatchApi
 from localcloud.batch.engine import Engine
 from localcloud.clock import Clock
 from localcloud.cloud_config import CloudConfig
+from localcloud.credentials import TaskCredentials, refuse
 from localcloud.ebs import Disks
 from localcloud.ec2_wire import Application, Environ, StartResponse, service_of
 from localcloud.endpoints import PREFIX, Endpoints
@@ -59,6 +60,7 @@ class Cloud:
         self._clock = Clock()
         self._moto: Application = moto_backend.application()
         self._fronts: dict[str, Application] = {}
+        self._credentials = TaskCredentials(config.timing.credential_life)
         self._server = make_server(
             config.host, config.port, self, threaded=True, request_handler=moto_backend.RequestHandler
         )
@@ -73,6 +75,8 @@ class Cloud:
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """The endpoint."""
+        if refusal := self._credentials.refusal(environ):
+            return refuse(environ, start, *refusal)
         front = "_local" if environ.get("PATH_INFO", "").startswith(PREFIX) else service_of(environ)
         return self._fronts.get(front, self._moto)(environ, start)
 
@@ -104,14 +108,23 @@ class Cloud:
         states = VolumeStates(
             lock, clock, config.timing, ec2, self.disks, lambda instance_id: self.fleet.init_pid(instance_id)
         )
-        self.fleet = Fleet(lock, clock, config, clients, account, ec2, states, launcher)
+        self.fleet = Fleet(lock, clock, config, clients, account, ec2, states, launcher, self._credentials)
         self._logs = LogSink(clients.logs)
         self.engine = Engine(lock, clock, config, self.endpoint_url, account.cluster_arn, self.fleet, self._logs)
         self.fleet.listen(self.engine)
         self._reclaims = Reclaims(lock, config, self.fleet, self.engine, states)
         self._fronts = {
             "_local": Endpoints(
-                lock, config, self.endpoint_url, self.engine, self.fleet, self._reclaims, ec2, states, self.disks
+                lock,
+                config,
+                self.endpoint_url,
+                self.engine,
+                self.fleet,
+                self._reclaims,
+                ec2,
+                states,
+                self.disks,
+                self._credentials,
             ),
             "batch": BatchApi(self._moto, self.engine, clients.batch, config.region, config.timing.shortest_attempt),
             "ec2": Ec2Guards(self._moto, lock, ec2, states, config.zones, self._terminate),

@@ -14,6 +14,7 @@ from typing import Protocol
 from localcloud.account import IMAGE_ID, Account, Clients
 from localcloud.clock import Clock
 from localcloud.cloud_config import CloudConfig, InstanceShape
+from localcloud.credentials import TaskCredentials
 from localcloud.errors import Refused
 from localcloud.imds import ROLE, Identity, MetadataService
 from localcloud.moto_backend import SPOT_TERMINATION, MotoEc2
@@ -69,7 +70,9 @@ class Fleet:
         ec2: MotoEc2,
         states: VolumeStates,
         launcher: NodeLauncher,
+        credentials: TaskCredentials,
     ) -> None:
+        self._credentials = credentials
         self._lock, self._clock, self._config = lock, clock, config
         self._clients, self._account, self._ec2 = clients, account, ec2
         self._states, self._launcher = states, launcher
@@ -127,7 +130,7 @@ class Fleet:
             instance_id,
             zone,
             shape,
-            MetadataService(self._config.host, identity),
+            MetadataService(self._config.host, identity, self._credentials),
             registered["containerInstanceArn"],
         )
         with self._lock:

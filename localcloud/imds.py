@@ -1,7 +1,8 @@
 """The metadata service of one node: IMDSv2 on the bridge address, a port for each node.
 
 Source: EC2 user guide, "Use instance metadata", "Spot Instance interruption notices", "EC2 instance rebalance
-recommendations"; ECS developer guide, "Task metadata endpoint version 4" for /v4. Tokens are required (AMIs of today
+recommendations"; ECS developer guide, "Task metadata endpoint version 4" and "Task IAM role" for /v4 and
+/v2/credentials, which containers find at 169.254.170.2 (the node leads that address here). Tokens are required (AMIs of today
 set HttpTokens=required); a missing item is 404, as spot/instance-action is until there is a notice.
 """
 
@@ -12,6 +13,7 @@ import logging
 import secrets
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from localcloud.cloud_config import ACCOUNT, CREDENTIALS
+from localcloud.credentials import TaskCredentials
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ LONGEST_TOKEN = 21600
 ROLE = "perdure-node"
 TTL_HEADER, TOKEN_HEADER = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
 CREDENTIAL_LIFE = timedelta(hours=6)
+TASK_ENDPOINT = "http://169.254.170.2"
+"""Where containers find ECS's endpoints."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,10 @@ class Identity:
 class MetadataService:
     """Serves one node from construction until `close`. Notices may be set by any thread."""
 
-    def __init__(self, host: str, identity: Identity) -> None:
+    def __init__(self, host: str, identity: Identity, credentials: TaskCredentials | None = None) -> None:
         self.identity = identity
+        self._task_credentials = credentials or TaskCredentials()
+        self._roles: dict[str, tuple[str, str]] = {}
         self._tokens: dict[str, float] = {}
         self._notices: dict[str, str] = {}
         self._tasks: dict[str, dict[str, Any]] = {}
@@ -69,10 +76,25 @@ class MetadataService:
         self._notices["spot/instance-action"] = json.dumps({"action": "terminate", "time": _stamp(deadline)})
         self._notices["spot/termination-time"] = _stamp(deadline)
 
-    def add_task(self, container_id: str, metadata: dict[str, Any]) -> str:
-        """Publish a container's metadata; returns the value of its ECS_CONTAINER_METADATA_URI_V4."""
+    def add_task(self, container_id: str, metadata: dict[str, Any], role_arn: str = "") -> dict[str, str]:
+        """Publish a container's metadata, and credentials if it has a role; returns the variables that say where."""
         self._tasks[container_id] = metadata
-        return f"{self.url}/v4/{container_id}"
+        variables = {"ECS_CONTAINER_METADATA_URI_V4": f"{TASK_ENDPOINT}/v4/{container_id}"}
+        if role_arn:
+            path = f"/v2/credentials/{uuid.uuid4()}"
+            self._roles[path] = (container_id, role_arn)
+            variables["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"] = path
+        return variables
+
+    def remove_task(self, container_id: str) -> None:
+        """The container has ended: nothing is published of it any more."""
+        self._tasks.pop(container_id, None)
+        self._roles = {path: role for path, role in self._roles.items() if role[0] != container_id}
+
+    def task_credentials(self, path: str) -> str | None:
+        """Fresh ones for the living task that `path` belongs to."""
+        role = self._roles.get(path)
+        return None if role is None else json.dumps(self._task_credentials.issue(role[1]))
 
     def issue_token(self, seconds: int) -> str:
         """A session token."""
@@ -193,6 +215,8 @@ class _Handler(BaseHTTPRequestHandler):
         service = self.server.service
         if self.path.startswith("/v4/"):
             return self._found(service.task(self.path))
+        if self.path.startswith("/v2/credentials/"):
+            return self._found(service.task_credentials(self.path))
         if not service.accepts(self.headers.get(TOKEN_HEADER, "")):
             return self._answer(401)
         path = self.path.split("?", 1)[0]

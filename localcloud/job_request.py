@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from localcloud.images.catalogue import MACHINE
+from localcloud.cloud_config import ACCOUNT
 from perdure.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class JobRequest:
     attempts: int = 10
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: list[tuple[str, str]] = field(default_factory=list)
+    job_role: str = ""
+    """Name of the role whose credentials the job gets from its task; without one it gets keys in its environment."""
     image: str = MACHINE
 
 
@@ -48,6 +51,7 @@ def container_properties(job: JobRequest) -> ContainerPropertiesTypeDef:
             {"sourceVolume": name, "containerPath": destination, "readOnly": False}
             for name, (_, destination) in zip(names, job.mounts, strict=True)
         ],
+        **({"jobRoleArn": f"arn:aws:iam::{ACCOUNT}:role/{job.job_role}"} if job.job_role else {}),
     }
 
 

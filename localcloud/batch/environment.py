@@ -18,7 +18,8 @@ def container_environment(job: Job, attempt: Attempt, node: Node, endpoint_url: 
     region = node.imds.identity.region
     # Batch gives no endpoint; against a local cloud no job would get far without one.
     defaults = {"AWS_ENDPOINT_URL": endpoint_url, "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
-    if "AWS_ACCESS_KEY_ID" not in job.plan.environment:
+    role = str(job.plan.properties.get("jobRoleArn") or "")
+    if "AWS_ACCESS_KEY_ID" not in job.plan.environment and not role:
         defaults |= CREDENTIALS
     batch = {
         "AWS_BATCH_JOB_ID": job.job_id,
@@ -26,9 +27,7 @@ def container_environment(job: Job, attempt: Attempt, node: Node, endpoint_url: 
         "AWS_BATCH_CE_NAME": job.compute_environment,
         "AWS_BATCH_JQ_NAME": job.queue,
         "AWS_EXECUTION_ENV": "AWS_ECS_EC2",
-        "ECS_CONTAINER_METADATA_URI_V4": node.imds.add_task(
-            attempt.container_id, _metadata(attempt, node.zone, cluster)
-        ),
+        **node.imds.add_task(attempt.container_id, _metadata(attempt, node.zone, cluster), role),
     }
     return {**defaults, **job.plan.environment, **batch}
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from localcloud.cli import ContainerEngine
+from localcloud.demo.jobs import MOST_RECLAIMS
 from localcloud.stack import DEFAULT_BASE, StackPlace
 
 DEMO_STACK = "demo"
@@ -16,6 +18,10 @@ DEMO_STACK = "demo"
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="End with one line for programs.")] = False,
+    engine: Annotated[
+        ContainerEngine, typer.Option(help="What runs the containers: runc alone, or a dockerd on each node.")
+    ] = ContainerEngine.RUNC,
+    reclaims: Annotated[int, typer.Option(min=1, max=MOST_RECLAIMS, help="Of each job; fewer are sooner done.")] = 3,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running.")] = False,
     stack: Annotated[str, typer.Option("--stack", envvar="PERDURE_STACK", help="Name of the stack.")] = DEMO_STACK,
     base: Annotated[Path, typer.Option("--base", envvar="PERDURE_LOCAL_DIR", hidden=True)] = DEFAULT_BASE,
@@ -33,7 +39,7 @@ def command(
     # A service manager's stop is as good as Ctrl-C: the stack must go in both cases.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = StackPlace(stack, base)
-    told = run_demo(place, keep, progress)
+    told = run_demo(place, keep, progress, engine.value, reclaims)
     ok = all(each.verdict.ok for each in told)
     out = progress if as_json else Console(highlight=False)
     out.print(everything([(each.verdict, each.page, each.title) for each in told]))

@@ -32,10 +32,11 @@ def check_programs() -> None:
         )
 
 
-def prepare_inputs(folder: Path, tell: Callable[[str], None]) -> int:
+def prepare_inputs(folder: Path, tell: Callable[[str], None], share: float = 1.0) -> int:
     """Fill `folder` with programs, index and reads; returns how many bytes of SAM records the reads will give.
 
-    The reads are one pass of PASS_SECONDS on CORES cores of this machine, by the CPU time that one copy takes.
+    The reads are one pass of PASS_SECONDS, or this share of it, on CORES cores of this machine, by the CPU time that
+    one copy takes.
     """
     folder.mkdir(parents=True)
     for name in ("align.py", "chain.py"):
@@ -46,7 +47,7 @@ def prepare_inputs(folder: Path, tell: Callable[[str], None]) -> int:
     one = folder / "one.fq.gz"
     one.write_bytes(_packed(copy))
     seconds, records = _measure(folder, one)
-    copies = min(MOST, max(FEWEST, math.ceil(PASS_SECONDS * CORES / max(seconds, 0.01))))
+    copies = min(MOST, max(FEWEST, math.ceil(share * PASS_SECONDS * CORES / max(seconds, 0.01))))
     with (folder / "reads.fq.gz").open("wb") as reads:
         for _ in range(copies):  # gzip files laid end to end are one gzip file
             reads.write(one.read_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath, PurePosixPath
 
 from localcloud.demo.verdict import Kind, PlannedReclaim
@@ -13,7 +13,11 @@ INTERVAL = "15s"
 VCPUS = 3
 """Of a node's 4: the two jobs never share a node."""
 MEMORY_MIB = 2048
+MOST_RECLAIMS = 3
+"""Of each job. Its work is as long as its reclaims are many."""
 CHAIN_STEPS, CHAIN_PAUSE_SECONDS, CHAIN_MEMORY_MIB = 750, 0.1, 256
+IMAGE, IMAGE_PACKAGES = "perdure-demo", ["python3", "bowtie2", "bowtie2-examples"]
+"""What the jobs run in under Docker; without it they run over the machine's own root."""
 ENVIRONMENT = {"LC_ALL": "C"}
 
 
@@ -46,8 +50,10 @@ class DemoJob:
     plan: tuple[PlannedReclaim, ...]
 
 
-def demo_jobs(expected_sam_bytes: int) -> list[DemoJob]:
-    """Both jobs. `expected_sam_bytes`: of SAM records, for the progress that the alignment prints."""
+def demo_jobs(expected_sam_bytes: int, reclaims: int = MOST_RECLAIMS) -> list[DemoJob]:
+    """Both jobs, with the first `reclaims` of their plans. `expected_sam_bytes`: of SAM records, for the progress that
+    the alignment prints."""
+    steps = CHAIN_STEPS * reclaims // MOST_RECLAIMS
 
     def align(at: Places) -> list[str]:
         return [
@@ -60,11 +66,11 @@ def demo_jobs(expected_sam_bytes: int) -> list[DemoJob]:
         return [
             *(PYTHON, str(at.inputs / "chain.py"), "--log", str(at.root_files / "chain.log")),
             *("--out", str(at.volume / "chain.bin"), "--board", str(at.board)),
-            *("--steps", str(CHAIN_STEPS), "--pause", str(CHAIN_PAUSE_SECONDS)),
+            *("--steps", str(steps), "--pause", str(CHAIN_PAUSE_SECONDS)),
             *("--memory-mib", str(CHAIN_MEMORY_MIB)),
         ]
 
-    return [
+    jobs = [
         DemoJob(
             name="bowtie2",
             title="bowtie2 -p 2 --reorder on lambda-phage reads",
@@ -88,3 +94,4 @@ def demo_jobs(expected_sam_bytes: int) -> list[DemoJob]:
             ),
         ),
     ]
+    return [replace(job, plan=job.plan[:reclaims]) for job in jobs]

@@ -12,11 +12,12 @@ from rich.console import Console
 
 from localcloud.demo.display import Display
 from localcloud.demo.inputs import check_programs, prepare_inputs
-from localcloud.demo.jobs import DemoJob, demo_jobs
+from localcloud.demo.jobs import MOST_RECLAIMS, DemoJob, demo_jobs
 from localcloud.demo.journey import Journey
 from localcloud.demo.references import Evidence, differences, run_reference
 from localcloud.demo.stack_user import StackUser, Stopped
 from localcloud.demo.verdict import Outcome, Verdict, judge
+from localcloud.node.configuration import EngineName
 from localcloud.stack import StackPlace, is_claimed
 from perdure.domain.errors import StackError
 
@@ -30,8 +31,10 @@ class Told:
     title: str
 
 
-def run_demo(place: StackPlace, keep: bool, console: Console) -> list[Told]:
-    """The whole demo on a stack of its own, which is gone afterwards unless `keep`.
+def run_demo(
+    place: StackPlace, keep: bool, console: Console, engine: EngineName = "runc", reclaims: int = MOST_RECLAIMS
+) -> list[Told]:
+    """The whole demo on a stack of its own, which is gone afterwards unless `keep`; `reclaims` for each job.
 
     Raises StackError, with the stack stopped, when it could not be brought to an end; so does Ctrl-C.
     """
@@ -41,13 +44,13 @@ def run_demo(place: StackPlace, keep: bool, console: Console) -> list[Told]:
             f"stack {place.name!r} is running already; stop it with `perdure local down --stack {place.name}` first"
         )
     stop = threading.Event()
-    user = StackUser(place, stop)
+    user = StackUser(place, stop, engine)
     display = Display(console)
     try:
         status = user.up(lambda line: display.tell("stack", line))
         temporal = status["temporal_ui_url"] or "(at your own server)"
         display.tell("demo", f"Temporal UI {temporal}   API {status['api_url']}")
-        told = _jobs(user, status, stop, display)
+        told = _jobs(user, status, stop, display, reclaims)
     except BaseException:
         display.still()
         display.tell("stack", "stopping")
@@ -63,11 +66,13 @@ def run_demo(place: StackPlace, keep: bool, console: Console) -> list[Told]:
     return told
 
 
-def _jobs(user: StackUser, status: dict[str, Any], stop: threading.Event, display: Display) -> list[Told]:
+def _jobs(
+    user: StackUser, status: dict[str, Any], stop: threading.Event, display: Display, reclaims: int
+) -> list[Told]:
     """Prepare, run the references and the jobs at the same time, compare, judge."""
     inputs = user.folder / "inputs"
-    expected = prepare_inputs(inputs, lambda line: display.tell("demo", line))
-    jobs = demo_jobs(expected)
+    expected = prepare_inputs(inputs, lambda line: display.tell("demo", line), reclaims / MOST_RECLAIMS)
+    jobs = demo_jobs(expected, reclaims)
     zones = sorted({node["zone"] for node in status["nodes"]})
     turn = threading.Lock()
     for job in jobs:

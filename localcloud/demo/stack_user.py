@@ -19,17 +19,29 @@ from pathlib import Path
 from typing import Any
 
 from localcloud.client import StackClient
-from localcloud.demo.jobs import ENVIRONMENT, IN_A_JOB, INTERVAL, MEMORY_MIB, VCPUS, DemoJob
+from localcloud.demo.jobs import (
+    ENVIRONMENT,
+    IMAGE,
+    IMAGE_PACKAGES,
+    IN_A_JOB,
+    INTERVAL,
+    MEMORY_MIB,
+    VCPUS,
+    DemoJob,
+)
 from localcloud.demo.references import Evidence, tokens
 from localcloud.demo.verdict import CommittedCheckpoint, OutageFact
+from localcloud.images.catalogue import MACHINE
 from localcloud.job_files import copy_output
 from localcloud.job_request import retry_strategy
+from localcloud.node.configuration import EngineName
 from localcloud.stack import StackPlace
 from perdure.domain.errors import PerdureError, StackError
 
 PROGRESS = re.compile(rb"^\[[0-9a-f]{16}\] progress (\d+)/(\d+)", re.MULTILINE)
 RECLAIM_LIMIT_SECONDS = 240.0
 COMMAND_LIMIT_SECONDS = 180.0
+BUILD_LIMIT_SECONDS = 1800.0
 INTERRUPT_SECONDS = 30.0
 
 
@@ -61,10 +73,14 @@ class Look:
 
 
 class StackUser:
-    """Drives one stack. Every call raises StackError with a sentence, or Stopped once `stop` is set."""
+    """Drives one stack. Every call raises StackError with a sentence, or Stopped once `stop` is set.
 
-    def __init__(self, place: StackPlace, stop: threading.Event) -> None:
+    Under the engine docker its jobs run in the demo's image, else over the machine's own root.
+    """
+
+    def __init__(self, place: StackPlace, stop: threading.Event, engine: EngineName = "runc") -> None:
         self._place = place
+        self._engine = engine
         self._stop = stop
         self._client: StackClient | None = None
 
@@ -81,9 +97,13 @@ class StackUser:
         return self._place.folder / "demo"
 
     def up(self, tell: Callable[[str], None]) -> dict[str, Any]:
-        """Start the stack; what `status --json` says of it then."""
+        """Start the stack, and make the image if the jobs need one; what `status --json` says of the stack then."""
+        if self._engine == "docker":
+            build = ("local", "image", "build", IMAGE, *IMAGE_PACKAGES)
+            self._perdure(*build, tell=tell, limit=BUILD_LIMIT_SECONDS)
         # Its last lines are the addresses, which the caller shows better.
-        self._perdure("local", "up", "--detach", tell=lambda line: tell(line) if line.startswith("✓") else None)
+        up = ("local", "up", "--detach", "--engine", self._engine)
+        self._perdure(*up, tell=lambda line: tell(line) if line.startswith("✓") else None)
         status: dict[str, Any] = json.loads(self._perdure("local", "status", "--json"))
         return status
 
@@ -107,7 +127,7 @@ class StackUser:
             jobDefinitionName=f"demo-{job.name}",
             type="container",
             containerProperties={
-                "image": "localhost/machine",
+                "image": IMAGE if self._engine == "docker" else MACHINE,
                 "command": job.command(IN_A_JOB),
                 "resourceRequirements": [
                     {"type": "VCPU", "value": str(VCPUS)},

@@ -22,6 +22,7 @@ from localcloud.node.ecs import EcsAgent
 from localcloud.node.engine import ContainerEngine
 from localcloud.node.machine import OWN, furnish
 from localcloud.node.runc_engine import RuncEngine
+from localcloud.node.task_endpoint import lead_to
 from localcloud.node_link import Link, Ready
 
 AGENT_LIMIT_SECONDS = 30.0
@@ -47,6 +48,7 @@ def main() -> None:
     )
     if not sys.stdin.readline():
         return  # unplugged before it was up
+    lead_to(configuration.environment["PERDURE_METADATA_URL"])
     containers = Cgroup.at(configuration.cgroup).below("containers")
     make_engine = _docker if configuration.engine == "docker" else _runc
     engine = make_engine(configuration, children, containers)
