@@ -27,6 +27,7 @@ from worker_agent.attach import Attacher
 from worker_agent.bundle import JOB_ID
 from worker_agent.checkpointing import Checkpoints
 from worker_agent.endings import Endings
+from worker_agent.engine.memory import tracks_changes
 from worker_agent.hand_over import HandOvers
 from worker_agent.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
 from worker_agent.metadata import Metadata
@@ -125,6 +126,8 @@ class Agent:
             await engine.check_criu(self._node.tools, _CHECK_SECONDS)
         except PerdureError as problem:
             log.error("CRIU cannot work on this node: jobs run, but no checkpoint will be taken", reason=str(problem))
+        if not await tracks_changes(str(self._node.tools.criu)):
+            log.warning("this kernel does not note changed memory (soft-dirty): every checkpoint holds all of it")
 
     # ---- the parts ------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,8 @@ class Checkpoints:
                 limit_seconds=limit_seconds,
                 keep=settings.keep,
                 reserve_bytes=settings.reserve_mib << 20,
+                longest_chain=settings.memory_chain,
+                predump=settings.predump,
                 on_step=at_step,
             )
         finally:

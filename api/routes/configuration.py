@@ -55,6 +55,10 @@ class CheckpointConfig(Wire):
     keep: int = Field(description="Committed checkpoints kept per job, newest first.")
     reserve_mib: int = Field(description="MiB of the job volume that no checkpoint may use.")
     dump_limit_seconds: float = Field(description="A dump that takes longer is ended and the job thawed.")
+    memory_chain: int = Field(description="Checkpoints in a row that hold only the memory that changed; 1: none do.")
+    predump: bool = Field(
+        description="Copy most memory before the freeze, where the kernel can tell what changes then."
+    )
     refuse_io_uring: bool = Field(description="Containers get no io_uring, which cannot be saved.")
 
 
@@ -75,6 +79,12 @@ class CheckpointConfigChange(BaseModel):
         None, description="MiB of the job volume that no checkpoint may use."
     )
     dump_limit_seconds: Seconds | None = Field(None, description="Longest dump: above 0, up to an hour.")
+    memory_chain: StrictInt | None = Field(
+        None, description="Checkpoints in a row that hold only the memory that changed: 1 (none do) to 64."
+    )
+    predump: StrictBool | None = Field(
+        None, description="Copy most memory before the freeze, where the kernel can tell what changes then."
+    )
     refuse_io_uring: StrictBool | None = Field(None, description="Containers get no io_uring, which cannot be saved.")
 
 

@@ -35,6 +35,17 @@ class CheckpointConfiguration(_Settings):
     diagnosis: bool = Field(False, description="Keep volumes and checkpoints of finished jobs.")
     keep: int = Field(2, ge=1, le=20, description="Committed checkpoints kept per job, newest first.")
     reserve_mib: int = Field(64, ge=0, description="MiB of the job volume that no checkpoint may use.")
+    memory_chain: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Where the kernel notes changed memory: checkpoints in a row that build on each other, so that all"
+        " but the first hold only what changed. 1: each holds everything.",
+    )
+    predump: bool = Field(
+        True,
+        description="Where the kernel notes changed memory: copy most of it before the freeze, which is short then.",
+    )
     dump_limit_seconds: float = Field(
         110.0, gt=0, le=3600, description="A dump that takes longer is ended and the job thawed."
     )

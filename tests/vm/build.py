@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.settings import CRIU_PREFIX
-from tests.vm import packages
+from tests.vm import packages, qemu
 from tests.vm.packages import run
 from tests.vm.qemu import Qemu
 
@@ -30,51 +31,19 @@ GUEST = Path(__file__).parent / "guest"
 KERNEL = "linux-image-cloud-amd64"
 ROOT_PACKAGES = [
     *("base-files", "base-passwd", "bash", "coreutils", "dash", "util-linux", "mount", "tar", "sed", "grep", "gzip"),
-    *(
-        "findutils",
-        "hostname",
-        "libc-bin",
-        "login",
-        "mawk",
-        "procps",
-        "python3",
-        "runc",
-        "iproute2",
-        "iptables",
-        "kmod",
-    ),
-    *("xfsprogs", "busybox-static", "docker.io", "tini", "postgresql-15", KERNEL),
+    *("findutils", "hostname", "libc-bin", "login", "mawk", "procps", "python3", "runc", "iproute2", "iptables"),
+    *("kmod", "xfsprogs", "busybox-static", "docker.io", "tini", "postgresql-15", KERNEL),
 ]
-"""bash's and coreutils' dependencies are resolved by apt, as on a machine that has nothing yet."""
 _UNNEEDED = (
-    "libllvm",
-    "libz3",
-    "perl",
-    "libperl",
-    "locales",
-    "libc-l10n",
-    "udev",
-    "initramfs",
-    "klibc",
-    "debconf",
+    *("libllvm", "libz3", "perl", "libperl", "locales", "libc-l10n", "udev", "initramfs", "klibc", "debconf"),
     "dpkg",
 )
-"""Large packages (by how their names begin) that only installation scripts or PostgreSQL's compiler use."""
+"""Packages (by how their names begin) that only installation scripts or PostgreSQL's compiler use."""
 _DEPENDENCIES = ("pydantic", "structlog", "blake3", "pydantic-settings", "psutil")
 """Python packages that the engine imports, with what they need in turn."""
 _PRELOADED = (
-    *(
-        "asyncio",
-        "ctypes",
-        "sqlite3",
-        "tempfile",
-        "subprocess",
-        "pickle",
-        "hashlib",
-        "concurrent.futures",
-        "urllib.parse",
-    ),
-    *("pydantic", "pydantic_settings", "structlog", "blake3", "psutil"),
+    *("asyncio", "ctypes", "sqlite3", "tempfile", "subprocess", "pickle", "hashlib", "concurrent.futures"),
+    *("urllib.parse", "pydantic", "pydantic_settings", "structlog", "blake3", "psutil"),
 )
 _INITRD_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 _ROOT_MIB = 2048
@@ -136,7 +105,7 @@ def _locked(progress: Progress) -> Iterator[None]:
 def _key(root_files: dict[str, str], qemu_files: dict[str, str]) -> str:
     parts = [*sorted(root_files), *sorted(qemu_files), os.path.realpath(CRIU_PREFIX), *os.listdir(CRIU_PREFIX)]
     parts += [f"{name}=={importlib.metadata.version(name)}" for name in sorted(_distributions())]
-    ours = [Path(__file__), Path(packages.__file__), *sorted(GUEST.iterdir())]
+    ours = [Path(__file__), Path(packages.__file__), Path(qemu.__file__), *sorted(GUEST.iterdir())]
     parts += [path.read_text() for path in ours if path.is_file()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -211,9 +180,9 @@ def _furnish(root: Path, version: str) -> None:
     for name in sorted(_distributions()):
         for file in importlib.metadata.files(name) or []:
             if ".." not in file.parts:
-                target = root / "opt/site-packages" / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(str(file.locate()), target)  # with its time, else compiled code does not count
+                copy = root / "opt/site-packages" / file
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(str(file.locate()), copy)  # with its time, else compiled code does not count
     # The packages' scripts would have compiled the standard library, and this kernel is slow enough.
     argv = [sys.executable, "-m", "compileall", "-q", "-j", "2", "-s", str(root), "-p", "/"]
     run([*argv, "-x", "/(test|idlelib|lib2to3|tkinter|turtledemo|ensurepip)/", str(root / "usr/lib/python3.11")])
@@ -233,23 +202,22 @@ def _distributions() -> set[str]:
             continue
         found.add(name)
         for requirement in importlib.metadata.requires(name) or []:
-            if "extra ==" not in requirement and ";" not in requirement:
-                waiting.append(
-                    requirement.split("[")[0].split(">")[0].split("=")[0].split("<")[0].split("!")[0].strip("( ~")
-                )
+            if ";" not in requirement:  # what needs a condition is not needed here
+                waiting.append(re.split(r"[^A-Za-z0-9._-]", requirement)[0])
     return found
 
 
 def _initrd(root: Path, version: str, target: Path) -> None:
     listed = run(["modprobe", "-d", str(root), "-S", version, "--show-depends", "-a", *_INITRD_MODULES])
-    modules = list(dict.fromkeys(line.split()[1] for line in listed.splitlines() if line.startswith("insmod")))
+    lines = [line.split()[1] for line in listed.splitlines() if line.startswith("insmod")]
+    modules = [Path(line) for line in dict.fromkeys(lines)]
     files: dict[str, bytes] = {"bin/busybox": (root / "usr/bin/busybox").read_bytes()}
-    files |= {f"modules/{Path(module).name}": Path(module).read_bytes() for module in modules}
-    files["modules.list"] = "\n".join(f"/modules/{Path(module).name}" for module in modules).encode()
+    files |= {f"modules/{module.name}": module.read_bytes() for module in modules}
+    files["modules.list"] = "\n".join(f"/modules/{module.name}" for module in modules).encode()
     files["init"] = (GUEST / "initrd.sh").read_bytes()
     with open(target, "wb") as archive:
-        for number, folder in enumerate(("bin", "modules", "dev", "proc", "sys", "root")):
-            archive.write(_cpio(folder, b"", 0o40755, number + 1))
+        for number, name in enumerate(("bin", "modules", "dev", "proc", "sys", "root")):
+            archive.write(_cpio(name, b"", 0o40755, number + 1))
         for number, (name, content) in enumerate(files.items()):
             archive.write(_cpio(name, content, 0o100755, number + 100))
         archive.write(_cpio("TRAILER!!!", b"", 0, 0))

@@ -8,29 +8,32 @@ import os
 import subprocess
 import sys
 import tarfile
+import termios
 import time
 import traceback
+from typing import Any
 
 MAGIC = b"perdure-vm-job\n"
 BLOCK = 4096
 
 sys.path[:0] = ["/work", "/opt/site-packages"]
-for name in json.load(open("/opt/vm/preload.json")):
-    __import__(name)
+with open("/opt/vm/preload.json") as names:
+    for name in json.load(names):
+        __import__(name)
 
 
-def say(message: dict) -> None:
+def say(message: dict[str, Any]) -> None:
     with open("/dev/ttyS1", "wb", buffering=0) as line:
         line.write(json.dumps(message).encode() + b"\n")
 
 
-def wait_for_job() -> dict:
+def wait_for_job() -> dict[str, Any]:
     """The job's header; the tar follows it on the disk. Read past the cache: the disk changes under us."""
     disk = os.open("/dev/vdb", os.O_RDONLY | os.O_DIRECT)
     block = mmap.mmap(-1, BLOCK)
     while os.preadv(disk, [block], 0) != BLOCK or block[: len(MAGIC)] != MAGIC:
         time.sleep(0.05)
-    header = json.loads(block[len(MAGIC) :].split(b"\0", 1)[0])
+    header: dict[str, Any] = json.loads(block[len(MAGIC) :].split(b"\0", 1)[0])
     size = -(-header["size"] // BLOCK) * BLOCK
     content = mmap.mmap(-1, size)
     done = 0
@@ -45,7 +48,7 @@ def wait_for_job() -> dict:
     return header
 
 
-def work(header: dict) -> None:
+def work(header: dict[str, Any]) -> None:
     module, _, function = header["entry"].partition(":")
     try:
         found = getattr(__import__(module, fromlist=["x"]), function)
@@ -71,10 +74,13 @@ def main() -> None:
         pass
     say({"end": True})
     with open("/dev/ttyS1", "wb", buffering=0) as line:
-        import termios
-
         termios.tcdrain(line.fileno())
-    open("/proc/sysrq-trigger", "w").write("b")
+
+
+def end() -> None:
+    """QEMU ends when the machine would boot again."""
+    with open("/proc/sysrq-trigger", "w") as trigger:
+        trigger.write("b")
 
 
 try:
@@ -82,4 +88,4 @@ try:
 except BaseException:
     traceback.print_exc()
     time.sleep(1)
-    open("/proc/sysrq-trigger", "w").write("b")
+end()

@@ -1,4 +1,4 @@
-"""Jobs in containers through the engine, in the virtual machine. Nothing is tidied up: the machine ends with the test."""
+"""Jobs in containers through the engine, in the virtual machine. Nothing is tidied up: all ends with the machine."""
 
 from __future__ import annotations
 
