@@ -26,7 +26,7 @@ from perdure.domain.errors import FreezerFailed
 from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
 from perdure.image.mounts import delete_tree
-from worker_agent.engine import Container, Identity, OverlayMount
+from worker_agent.engine import Container, Identity, OverlayMount, criu_log
 from worker_agent.this_node import ThisNode
 
 log = structlog.get_logger()
@@ -101,6 +101,9 @@ class ProtectedJob:
         self.manifest: Manifest | None = None
         """Of the checkpoint that is being restored."""
         self.dump: asyncio.Task[Checkpoint] | None = None
+            surroundings=record.surroundings,
+            own_network=record.own_network,
+            failure_logs=node.settings.state_dir / criu_log.KEPT,
         self.final: asyncio.Task[None] | None = None
         self.wish: HandOver | None = None
         """How the workflow wants it handed over, once it has said so (`wished`)."""

@@ -1,31 +1,154 @@
-"""Failures of CRIU in one line, as its logs have shown them."""
+"""The failure explainer, on lines of real logs: ours where a test of the engine makes the failure, else CRIU's issues
+and source."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from worker_agent.engine.criu_log import errors, node_fault, undumpable
+import pytest
+
+from perdure.domain.errors import CheckpointFailed, NotCheckpointable
+from worker_agent.engine import Container, Tools
+from worker_agent.engine.criu_log import KEPT, dump_failure, errors, keep, node_fault, restore_failure
+from worker_agent.engine.explanations import explain
 
 LOG = """\
-(00.000031) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
-(00.012345) Found parent tasks
-(00.100000)      7: Error (compel/src/lib/infect.c:1): send_fds failed (-22)
-(00.200000) Error (criu/cr-dump.c:1545): Dump files (pid: 5371) failed with -1
-(00.300000) Error (criu/cr-dump.c:2110): Dumping FAILED.
+(00.158255) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
+(00.160000) Found parent tasks
+pie: 1: Error (criu/pie/parasite.c:588): send_fds failed (-22)
+(00.167035) Error (criu/parasite-syscall.c:280): Can't retrieve FDs from socket
+(00.167039) Error (compel/src/lib/infect-rpc.c:44): Message reply from daemon is trimmed (12/0)
+(00.167048) Error (criu/cr-dump.c:1545): Dump files (pid: 4194301) failed with -1
+(00.195799) Error (criu/cr-dump.c:1975): Dumping FAILED.
 """
+SAMPLES = [
+    # what was said, a word of the cause, node's fault, may be tried again
+    ("Can't retrieve FDs from socket", "io_uring", False, False),
+    ("Can't dump file 4 of that type [600] (anon anon_inode:[io_uring])", "io_uring", False, False),
+    ("Can't dump file 4 of that type [600] (anon anon_inode:[userfaultfd])", "userfaultfd", False, False),
+    ("Can't dump file 4 of that type [600] (anon anon_inode:bpf-prog)", "eBPF", False, False),
+    ("Can't dump file 5 of that type [20600] (chr 10:232)", "KVM", False, False),
+    ("Can't dump file 5 of that type [20600] (chr 10:229)", "FUSE", False, False),
+    ("Can't dump file 9 of that type [20666] (chr 195:0)", "GPU", False, False),
+    ("Can't dump file 7 of that type [20600] (chr 231:0)", "231:0 open (descriptor 7)", False, False),
+    ("tun: Net namespace is required to dump tun link", "tunnel", False, False),
+    ("inet: Unsupported proto 262 for socket 179e4c", "multipath TCP", False, False),
+    ("inet: Unsupported proto 132 for socket 179e4c", "socket", False, False),
+    ("The packetized mode for pipes is not supported yet", "pipe", False, False),
+    ("unix: Can't dump half of stream unix connection. name: (null); peer name: /run/x", "unix socket", False, False),
+    ("Can't dump nested uts namespace for 29316", "uts namespace", False, False),
+    ("Can't dump ghost file /var/lib/a b of 3145728 size, increase limit", "/var/lib/a b, 3145728", False, False),
+    ("Can't lookup mount=29 for fd=5 path=/dev/pts/0", "terminal", False, False),
+    ("Can't lookup mount=27 for fd=1 path=/srv/out.log", "outside its own mounts", False, False),
+    ("fsnotify: Can't dump that handle", "inotify", False, False),
+    ("Timeout reached. Try to interrupt: 1", "traced", False, True),
+    ("inet: In-flight connection (l) for 8a3f", "connection", False, True),
+    ("Pid-reuse detection failed: no parent inventory", "chain", False, True),
+    ("sockets: Can't get 1:16 opt: Operation not supported", "CRIU does not fit", True, False),
+    ("cpu: CPU instruction capabilities do not match run time", "CPU", True, False),
+    (
+        "cpu: FPU feature required by image is not supported on host (fpu:0 fxsr:0 osxsave:0 xsaves:1)",
+        "CPU",
+        True,
+        False,
+    ),
+    ("cpu: CPU xsave size mismatch (11008/2696)", "CPU", True, False),
+    ("Unable to connect a transport socket: Permission denied", "SELinux", True, False),
+    ("Can't get rlimit 0: Operation not permitted", "CAP_SYS_RESOURCE", True, False),
+    ("soccr: Can't bind inet socket back: Address already in use", "port", True, False),
+    ("soccr: Can't connect inet socket back: Network is unreachable", "network", True, False),
+    ("Can't fork for 812: File exists", "process number 812", True, False),
+    ("mnt-v2: Can't remount /tmp/x/mnt-0000000159 with MS_PRIVATE: No such file or directory", "init", True, False),
+    ("mnt-v2: Can't stat mountpoint /dev/pts", "tar, gzip", True, False),
+    ("container with given ID already exists", "earlier try", True, False),
+    ("Unable to spice data: No space left on device", "no space", True, False),
+    ("Can't mmap: Cannot allocate memory", "memory", True, False),
+    ("File usr/lib/libc.so.6 has bad size 1 (expect 2)", "usr/lib/libc.so.6 is not the one", False, False),
+    ("File usr/bin/x has bad build-ID", "usr/bin/x is not the one", False, False),
+]
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "root").mkdir()
+    return Container(
+        id="c" * 64,
+        bundle=tmp_path,
+        runc_root="",
+        job_root=tmp_path / "root",
+        work_dir=tmp_path / "work",
+        keeper_socket=tmp_path / "keeper",
+        rootfs=tmp_path,
+        lower_layers=(),
+        tools=Tools(criu=Path("/criu"), path_first=Path("/first")),
+        failure_logs=tmp_path / "node",
+    )
+
+
+@pytest.mark.parametrize(("message", "cause", "fault", "later"), SAMPLES)
+def test_each_known_failure_has_a_cause_and_a_fix(message: str, cause: str, fault: bool, later: bool) -> None:
+    known = explain(message)
+    assert known is not None
+    assert cause in known.cause
+    assert known.fix.endswith(".")
+    assert (known.node_fault, known.retry_later) == (fault, later)
+
+
+def test_the_unknown_is_not_explained_away() -> None:
+    assert explain("Error (criu/new.c:1): something that nobody has met") is None
+    assert not node_fault("something that nobody has met")
 
 
 def test_the_cause_is_kept_and_noise_is_not(tmp_path: Path) -> None:
     (tmp_path / "dump.log").write_text(LOG)
-    said = errors(tmp_path / "dump.log")
+    said = errors(tmp_path / "dump.log", most=2)
     assert said == (
-        "compel/src/lib/infect.c:1: send_fds failed (-22); criu/cr-dump.c:1545: Dump files (pid: 5371) failed with -1"
+        "criu/pie/parasite.c:588: send_fds failed (-22); criu/cr-dump.c:1545: Dump files (pid: 4194301) failed with -1"
     )
-    assert "io_uring" in undumpable(said)
     assert errors(tmp_path / "absent.log") == ""
 
 
-def test_a_node_s_fault_is_told_from_the_checkpoint_s() -> None:
-    assert node_fault("soccr: Can't bind inet socket back: Address already in use")
-    assert node_fault("No space left on device")
-    assert not node_fault("criu/files-reg.c:2300: File usr/lib/libc.so.6 has bad size 1 (expect 2)")
+def test_a_failed_dump_is_told_in_plain_words_and_its_log_kept_in_two_places(container: Container) -> None:
+    (container.work_dir / "dump.log").write_text(LOG)
+    problem = dump_failure(container, "criu failed: type NOTIFY errno 0")
+    assert isinstance(problem, NotCheckpointable)
+    said = str(problem)
+    assert "process 4194301 (?): it has an io_uring ring open, which cannot be saved. Leave io_uring refused" in said
+    for folder in (container.job_root / KEPT, container.failure_logs):
+        assert folder is not None
+        (kept,) = folder.iterdir()
+        assert f"{kept}" in said
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert "runc: criu failed: type NOTIFY errno 0" in kept.read_text()
+        assert LOG in kept.read_text()
+
+
+def test_what_may_pass_is_no_reason_to_call_a_job_unprotectable(container: Container) -> None:
+    (container.work_dir / "dump.log").write_text("(00.1) Error (criu/cr-dump.c:1808): Timeout reached. Try again: 1\n")
+    problem = dump_failure(container, "")
+    assert type(problem) is CheckpointFailed
+    assert "did not come to a stand" in str(problem)
+
+
+def test_a_failed_restore_names_the_node_s_fault(container: Container) -> None:
+    problem = restore_failure(container, 3, "soccr: Can't bind inet socket back: Address already in use")
+    assert problem.node_fault
+    assert str(problem).startswith("checkpoint 3 was not restored: a port that the job listens on is taken")
+    assert not restore_failure(container, 3, "File usr/lib/libc.so.6 has bad size 1 (expect 2)").node_fault
+
+
+def test_kept_logs_are_few(container: Container) -> None:
+    (container.work_dir / "dump.log").write_text("x" * 600_000)
+    for _ in range(14):
+        assert "whole log: " in keep(container, "dump", "words")
+    kept = list((container.job_root / KEPT).iterdir())
+    assert len(kept) == 10
+    assert all(file.stat().st_size < 300_000 for file in kept)
+
+
+def test_a_log_that_cannot_be_kept_costs_nothing(container: Container) -> None:
+    (container.job_root / KEPT).write_text("in the way")
+    assert container.failure_logs is not None
+    container.failure_logs.write_text("in the way")
+    assert keep(container, "dump", "words") == ""

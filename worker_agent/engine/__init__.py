@@ -6,6 +6,7 @@ Start with `checkpoint.py` and `restore.py`; the agent uses what is named here.
 from perdure.image.files import TREES
 from worker_agent.engine.checkpoint import take_checkpoint
 from worker_agent.engine.container import Container, Identity, Tools
+from worker_agent.engine.criu_log import restore_failure
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.job_root import (
@@ -28,7 +29,6 @@ from worker_agent.engine.restore import (
     finish_restore,
     prepare_fresh,
     prepare_restore,
-    restore_failure,
     return_gpus,
 )
 from worker_agent.engine.writable_layer import give_back, leave_files, show_volumes

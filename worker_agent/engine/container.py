@@ -66,6 +66,8 @@ class Container:
     engines_overlay: OverlayMount | None = None
     init_pid: int = 0
     freezer: Freezer | None = None
+    failure_logs: Path | None = None
+    """Folder of this node in which logs of failed dumps and restores are kept."""
     memory: ChangedMemory = field(default_factory=ChangedMemory, compare=False)
     """The same for all copies: what the next dump may leave out."""
 

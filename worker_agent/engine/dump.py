@@ -19,6 +19,7 @@ from perdure.image.chain import IMAGES, PREDUMP, link_to
 from perdure.image.mounts import delete_tree
 from worker_agent.engine import criu_log, criu_options, memory, runc, stopped, tasks
 from worker_agent.engine import job_root as roots
+from worker_agent.engine.commands import complete
 from worker_agent.engine.checkpoint_steps import NO_LIMIT, SLACK, Work
 
 log = structlog.get_logger()
@@ -55,6 +56,8 @@ async def predump(work: Work) -> None:
     """Copy the memory while the job runs, so that the freeze has only what changes meanwhile. Not before a final
     checkpoint: there all of it together counts. What goes wrong only costs the time: the dump is a full one then."""
     if not (work.predump and work.tracks and work.kind is not CheckpointKind.FINAL):
+    if not work.freezer.unified and stopped.stopped_tasks(work.freezer.pids()):
+        return  # CRIU would wait for them in a freeze of its own
         return
     size = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid)
     free = roots.free_bytes(work.container.job_root)
@@ -121,15 +124,11 @@ async def _criu(work: Work, folder: str, parent: str, limit_seconds: float) -> N
             grace_seconds=_DUMP_GRACE,
         )
     except CommandFailed as error:
-        raise _failure(container.work_dir / "dump.log", error, folder) from error
-
-
-def _failure(log_file: Path, error: CommandFailed, folder: str) -> CheckpointFailed:
-    said = criu_log.errors(log_file) or error.stderr.strip()[-300:]
-    reason = criu_log.undumpable(said)
-    if reason:
-        return NotCheckpointable(f"the job cannot be saved now: {reason} ({said})", "dump")
-    return CheckpointFailed(f"CRIU could not save the job: {said}", PREDUMP if folder == PREDUMP else "dump")
+        step = PREDUMP if folder == PREDUMP else "dump"
+        raise await asyncio.to_thread(criu_log.dump_failure, container, error.stderr, step=step) from error
+    except asyncio.CancelledError:  # the limit, or nobody wants it any more: how far it came may matter
+        await complete(asyncio.to_thread(criu_log.keep, container, "dump", "given up"))
+        raise
 
 
 def _give_up(work: Work) -> None:

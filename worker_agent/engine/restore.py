@@ -24,7 +24,6 @@ from perdure.image.mounts import delete_tree
 from perdure.image.rollback import roll_back
 from worker_agent.engine import (
     addresses,
-    criu_log,
     criu_options,
     gpu,
     leavings,
@@ -199,13 +198,6 @@ async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]
         await asyncio.to_thread(put_in_place, container, fresh=True)
         criu_options.write_options(container.criu_config, restore=False)
     return {"clean": time.monotonic() - begun}
-
-
-def restore_failure(container: Container, number: int, message: str) -> RestoreFailed:
-    """What went wrong when runc could not restore (`message`: its last words), read out of CRIU's log."""
-    said = criu_log.errors(container.work_dir / "restore.log") or message.strip()[-300:] or "no message"
-    fault = criu_log.node_fault(said + message)
-    return RestoreFailed(f"checkpoint {number} was not restored: {said}", "restore", node_fault=fault)
 
 
 async def finish_restore(container: Container, manifest: Manifest) -> None:
