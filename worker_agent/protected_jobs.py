@@ -101,8 +101,6 @@ class ProtectedJob:
         self.manifest: Manifest | None = None
         """Of the checkpoint that is being restored."""
         self.dump: asyncio.Task[Checkpoint] | None = None
-            surroundings=record.surroundings,
-            own_network=record.own_network,
             failure_logs=node.settings.state_dir / criu_log.KEPT,
         self.final: asyncio.Task[None] | None = None
         self.wish: HandOver | None = None
