@@ -97,11 +97,11 @@ class ProtectedJob:
             cgroups_path=record.cgroups_path,
             mounts=tuple(record.mounts),
             engines_overlay=record.engines_overlay,
+            failure_logs=node.settings.state_dir / criu_log.KEPT,
         )
         self.manifest: Manifest | None = None
         """Of the checkpoint that is being restored."""
         self.dump: asyncio.Task[Checkpoint] | None = None
-            failure_logs=node.settings.state_dir / criu_log.KEPT,
         self.final: asyncio.Task[None] | None = None
         self.wish: HandOver | None = None
         """How the workflow wants it handed over, once it has said so (`wished`)."""
