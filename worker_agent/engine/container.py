@@ -64,10 +64,10 @@ class Container:
     """It has a network namespace of its own: no port or address of the node's is in its way."""
     mounts: tuple[MountRule, ...] = ()
     engines_overlay: OverlayMount | None = None
-    init_pid: int = 0
-    freezer: Freezer | None = None
     failure_logs: Path | None = None
     """Folder of this node in which logs of failed dumps and restores are kept."""
+    init_pid: int = 0
+    freezer: Freezer | None = None
     memory: ChangedMemory = field(default_factory=ChangedMemory, compare=False)
     """The same for all copies: what the next dump may leave out."""
 

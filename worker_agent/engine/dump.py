@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from pathlib import Path
 
 import structlog
 
@@ -19,8 +18,8 @@ from perdure.image.chain import IMAGES, PREDUMP, link_to
 from perdure.image.mounts import delete_tree
 from worker_agent.engine import criu_log, criu_options, memory, runc, stopped, tasks
 from worker_agent.engine import job_root as roots
-from worker_agent.engine.commands import complete
 from worker_agent.engine.checkpoint_steps import NO_LIMIT, SLACK, Work
+from worker_agent.engine.commands import complete
 
 log = structlog.get_logger()
 
@@ -56,9 +55,9 @@ async def predump(work: Work) -> None:
     """Copy the memory while the job runs, so that the freeze has only what changes meanwhile. Not before a final
     checkpoint: there all of it together counts. What goes wrong only costs the time: the dump is a full one then."""
     if not (work.predump and work.tracks and work.kind is not CheckpointKind.FINAL):
+        return
     if not work.freezer.unified and stopped.stopped_tasks(work.freezer.pids()):
         return  # CRIU would wait for them in a freeze of its own
-        return
     size = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid)
     free = roots.free_bytes(work.container.job_root)
     if size < _WORTH_A_PREDUMP or free < 2 * (size + SLACK) + work.reserve_bytes:
