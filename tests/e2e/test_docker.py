@@ -1,0 +1,105 @@
+"""Nodes with a Docker each: jobs in an image of Debian packages, through reclaims; and the demo there, shortened."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from localcloud.demo.jobs import IMAGE, IMAGE_PACKAGES
+from localcloud.node_launcher import remove_folder
+from localcloud.stack import StackPlace
+from tests.e2e.conftest import PERDURE, User, chain_reference, until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+BUILD_SECONDS, DEMO_SECONDS = 600, 600
+
+
+def perdure(*arguments: str, limit: float = 240) -> str:
+    done = subprocess.run([str(PERDURE), *arguments], capture_output=True, text=True, timeout=limit)
+    assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    """The demo's image; a minute when this machine has never made it."""
+    return perdure("local", "image", "build", IMAGE, *IMAGE_PACKAGES, limit=BUILD_SECONDS).strip()
+
+
+@pytest.fixture(scope="module")
+def docker_user(request: pytest.FixtureRequest, image: str) -> Iterator[User]:
+    """A user of a stack whose nodes run Docker."""
+    place = StackPlace(f"test-docker-{os.getpid()}")
+    try:
+        perdure("local", "up", "--detach", "--engine", "docker", "--stack", place.name)
+        user = User(place.name)
+        yield user
+        user.api.close()
+        user.cloud.close()
+    finally:
+        perdure("local", "down", "--stack", place.name)
+    if not request.session.testsfailed:
+        remove_folder(place.folder)
+        place.lock_file.unlink()
+
+
+def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User, image: str) -> None:
+    user, links = docker_user, 250
+    assert user.status["engine"] == "docker"
+    # The machine has `runc`; the image, which shows whose files these are, has not.
+    script = 'test ! -e /usr/sbin/runc && exec /usr/bin/python3 /opt/jobs/chain.py "$@"'
+    options = ("--image", image, "--interval", "5s")
+    job = user.submit("/bin/sh", "-c", script, "sh", str(links), "0.1", "8", options=options)
+    until(lambda: user.logs(job)[0].count("\n") >= 3, "the job prints")
+    here = user.placed(job)["zone"]
+    there = next(node["zone"] for node in user.status["nodes"] if node["zone"] != here)
+    user.reclaim("--job", job, "--to-zone", there)
+    before = user.committed(job)
+    until(lambda: user.committed(job) > before, "a checkpoint on the second node")
+    user.reclaim("--job", job, "--no-notice")
+    ended = user.wait(job)
+    assert (ended["status"], ended["exit_code"], ended["protections"]) == ("SUCCEEDED", 0, 2)
+    assert ended["zones"][:2] == [here, there]
+    stdout, stderr = user.logs(job)
+    assert stdout == chain_reference(links)
+    assert stderr.count("token ") == 1
+
+
+def test_its_end_is_told_as_ecs_tells_it(docker_user: User, image: str) -> None:
+    user = docker_user
+    eat = "print('eating', flush=True)\nx = []\nwhile True: x.append(bytearray(1 << 20))"
+    greedy = user.submit("/usr/bin/python3", "-c", eat, options=("--image", image, "--memory", "64", "--interval", "0"))
+    failing = user.submit("/bin/sh", "-c", "echo out; echo err >&2; exit 7", options=("--interval", "0"))
+    lost = user.submit("/bin/true", options=("--image", "nobody/built-this:1"))
+    assert user.wait(failing, status=1)["exit_code"] == 7
+    assert user.logs(failing) == ("out\n", "err\n")
+    assert user.wait(greedy, status=1)["exit_code"] == 137
+    assert user.logs(greedy)[0] == "eating\n"
+    assert reason(user, greedy) == "OutOfMemoryError: Container killed due to memory usage"
+    user.wait(lost, status=1)
+    assert reason(user, lost).startswith("CannotPullContainerError: ")
+
+
+def reason(user: User, job_id: str) -> str:
+    """What Batch says of the newest attempt's container."""
+    return str(user.placed(job_id)["attempts"][-1]["reason"])
+
+
+@pytest.mark.demo
+def test_the_demo_holds_its_promises_under_docker(image: str) -> None:
+    stack = f"demo-docker-{os.getpid()}"
+    try:
+        demo = ["demo", "--engine", "docker", "--reclaims", "2", "--json", "--stack", stack]
+        done = subprocess.run([str(PERDURE), *demo], capture_output=True, text=True, timeout=DEMO_SECONDS)
+    finally:
+        subprocess.run([str(PERDURE), "local", "down", "--stack", stack], capture_output=True, timeout=180, check=True)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["ok"] is True
+    for job in answer["jobs"]:
+        assert (job["attempts"], job["protections"], job["output_identical"]) == (3, 2, True)
