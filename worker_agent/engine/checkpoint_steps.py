@@ -92,7 +92,7 @@ async def look(work: Work) -> None:
 def _obstacle(work: Work) -> str:
     """What stands in the way but will go away by itself; empty if nothing does. NotCheckpointable for what stays."""
     reason = tasks.obstacle(work.freezer.pids())
-    if reason and not tasks.waits_for_vfork(reason):
+    if reason and not tasks.goes_away(reason):
         raise NotCheckpointable(f"the job cannot be frozen now: {reason}", "look")
     return reason
 
@@ -136,7 +136,7 @@ async def return_gpu(work: Work) -> None:
 
 
 async def pause(work: Work) -> None:
-    """Freeze. What began since the first look and goes away by itself (a vfork) gets the time for it."""
+    """Freeze. What began since the first look and goes away by itself (a vfork, a client that waits) gets the time."""
     end = time.monotonic() + _VFORK_PATIENCE
     while True:
         work.frozen_since = time.monotonic()
@@ -258,5 +258,6 @@ async def _manifest(work: Work) -> Manifest:
         stopped=stopped.inner_pids(work.stopped, container.init_pid),
         phases=work.phases,
         addresses=work.addresses,
+        surroundings=container.surroundings,
         lent_names=[encode_name(name) for name in work.names],
     )

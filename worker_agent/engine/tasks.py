@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from perdure.image.mounts import parse_mountinfo
+from worker_agent.engine import unsaved
 from worker_agent.engine.descriptors import links
 
 _PROC = Path("/proc")
@@ -32,8 +33,13 @@ def obstacle(pids: Iterable[int]) -> str:
     return ""
 
 
-def waits_for_vfork(reason: str) -> bool:
+def goes_away(reason: str) -> bool:
     """Is this obstacle one that goes away by itself in a moment?"""
+    return waits_for_vfork(reason) or reason.endswith(unsaved.WAITING_CLIENT)
+
+
+def waits_for_vfork(reason: str) -> bool:
+    """Is it the obstacle of a vfork in flight?"""
     return reason.endswith(_VFORK)
 
 
@@ -48,9 +54,10 @@ def _reason(pid: int) -> str:
         state = (task / "stat").read_text().rpartition(")")[2].split()[0]
         if state == "D" and (task / "syscall").read_text().split()[0] in _CLONES.get(os.uname().machine, set()):
             return _VFORK
-    if "anon_inode:[io_uring]" in links(pid).values():
+    shown = links(pid)
+    if "anon_inode:[io_uring]" in shown.values():
         return "has an io_uring ring, which CRIU cannot save; turn io_uring off for it"
-    return ""
+    return unsaved.held(pid, shown)
 
 
 def command(pid: int) -> str:

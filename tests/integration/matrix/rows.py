@@ -75,6 +75,7 @@ FILES = [
     python("Files", "files", "watches", "inotify on data, root layer and tmpfs"),
     python("Files", "files", "epolls", "epoll: edges, one-shot, nested"),
     python("Files", "files", "events", "eventfd and timerfd (repeating, one-shot, run out)"),
+    python("Files", "files", "semaphore", "an eventfd that counts one by one (EFD_SEMAPHORE)", refused="EFD_SEMAPHORE"),
     python("Files", "files", "signal_descriptors", "signalfd"),
     python("Files", "files", "leases", "leases"),
     python("Files", "files", "packets", "a pipe in packet mode (O_DIRECT)", refused="packet"),
@@ -89,7 +90,7 @@ MEMORY = [
     python("Memory", "memory", "private_memory", "256 MiB, copied on write; guard pages, locked memory"),
     python("Memory", "memory", "memfd", "memfd: shared, sealed, growing"),
     python("Memory", "memory", "system_v", "System V shared memory, semaphores and messages"),
-    python("Memory", "memory", "message_queue", "a POSIX message queue", mounts=[_QUEUES]),
+    python("Memory", "memory", "message_queue", "a POSIX message queue", mounts=[_QUEUES], refused="message queue"),
     python("Memory", "memory", "huge_pages", "huge pages"),
     python("Memory", "memory", "tmpfs", "a tmpfs mount: tree, owners, times, open and deleted files", mounts=[_TMPFS]),
 ]
@@ -110,7 +111,8 @@ NETWORK = [
     python("Network", "network", "passed", "descriptors on their way through a unix socket"),
     python("Network", "network", "credentials", "credentials of unix sockets"),
     python("Network", "network", "udp", "UDP inside the machine"),
-    python("Network", "network", "backlog", "a TCP client that nobody accepted yet"),
+    python("Network", "network", "busy_server", "TCP clients that wait a moment before they are accepted"),
+    python("Network", "network", "backlog", "a TCP client that nobody accepts", refused="client waiting"),
 ]
 
 ROWS = [*PROCESSES, *FILES, *MEMORY, *NETWORK]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from multiprocessing import shared_memory
 from typing import Any
 
-from row import Check, call, expect, last, libc, main, places, same
+from row import Check, call, expect, last, libc, main, places, same  # type: ignore[import-not-found]
 
 MIB = 1 << 20
 MAP_HUGETLB = 0x40000
@@ -81,6 +81,7 @@ def shm() -> Check:
     file.truncate(40 * MIB)
     memory = mmap.mmap(file.fileno(), 40 * MIB)
     block = shared_memory.SharedMemory(create=True, size=MIB, name="block")
+    assert block.buf is not None
     block.buf[:4] = b"kept"
     lost = open("/dev/shm/lost", "w+b")  # noqa: SIM115
     lost.truncate(MIB)
@@ -93,6 +94,7 @@ def shm() -> Check:
     def check() -> object:
         same(sorted(os.listdir("/dev/shm"))[:2], ["block", "forty"], "/dev/shm")
         again = shared_memory.SharedMemory(name="block")
+        assert again.buf is not None
         same(bytes(again.buf[:4]), b"kept", "shared_memory")
         again.close()
         same(os.pread(lost.fileno(), 4, 0), bytes(window[:4]), "deleted file of /dev/shm")
@@ -216,7 +218,7 @@ def system_v() -> Check:
         memories.append((ctypes.c_char * MIB).from_address(address))
     call("shmctl", removed, IPC_RMID, None)
     for memory in memories:
-        memory[: 64 * 1024] = _pattern(65536, b"sysv")
+        ctypes.memmove(memory, _pattern(65536, b"sysv"), 65536)
     partner = Partner(memories[1])
     semaphores = call("semget", 0x77, 3, IPC_CREAT | 0o600)
     for number in range(3):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from row import Check, expect, last, main, places, same
+from row import Check, expect, last, main, places, same  # type: ignore[import-not-found]
 
 SERVER = (os.environ.get("PERDURE_ROW_SERVER", "198.18.77.1"), 7777)
 """An echo server outside the container's network."""
@@ -249,6 +249,23 @@ def backlog() -> Check:
         if last():
             accepted = listener.accept()[0]
             same(accepted.recv(100), b"question", "question")
+
+    return check
+
+
+def busy_server() -> Check:
+    """A server that lets its clients wait for some milliseconds, again and again."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+
+    def check() -> None:
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        time.sleep(0.03)
+        for client in clients:
+            accepted = listener.accept()[0]
+            client.sendall(b"question")
+            same(accepted.recv(8, socket.MSG_WAITALL), b"question", "question")
+            accepted.close()
+            client.close()
 
     return check
 

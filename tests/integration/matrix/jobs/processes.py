@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from row import Check, call, expect, libc, main, places, same
+from row import Check, call, expect, libc, main, places, same  # type: ignore[import-not-found]
 
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 2, 36, 37
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_GET_DUMPABLE = 38, 39, 4, 3
