@@ -78,6 +78,21 @@ class Container:
         return replace(self, init_pid=pid, freezer=Freezer.of_process(pid))
 
     @property
+    def cgroup(self) -> str:
+        """The cgroup's path in its hierarchy; empty if config.json leaves it to runc.
+
+        config.json names it by that path, or, for Docker's systemd driver, as `slice:prefix:name`: the unit
+        `prefix-name.scope` in a slice, whose dashes are levels (systemd.slice(5))."""
+        if ":" not in self.cgroups_path:
+            path = os.path.normpath("/" + self.cgroups_path.lstrip("/"))
+            return path if self.cgroups_path.startswith("/") and path != "/" else ""
+        top, prefix, name = [*self.cgroups_path.split(":", 2), "", ""][:3]
+        words = (top or "system.slice").removesuffix(".slice").strip("-").split("-")
+        levels = ["-".join(words[: count + 1]) + ".slice" for count in range(len(words)) if words[0]]
+        unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+        return "/" + "/".join([*levels, unit])
+
+    @property
     def criu_config(self) -> Path:
         """The file that config.json's annotation `org.criu.config` must name."""
         return self.work_dir / "criu.conf"

@@ -85,9 +85,9 @@ async def clean(container: Container) -> None:
     if something cannot be removed; then nothing must be started.
     """
     await _end_users(container.work_dir)
-    if container.cgroups_path.startswith("/"):
+    if container.cgroup:
         # A restore that was cut short leaves processes in the cgroup before runc knows the container.
-        left = Freezer.of_cgroup(container.cgroups_path)
+        left = Freezer.of_cgroup(container.cgroup)
         stopped.clean(left)
         left.kill()
         await left.wait_empty(_DEATH)

@@ -135,7 +135,7 @@ async def _addresses(work: _Restore) -> None:
 
 
 async def _options(work: _Restore) -> None:
-    root = work.container.cgroups_path if Freezer.of_process(os.getpid()).unified else ""
+    root = work.container.cgroup if Freezer.of_process(os.getpid()).unified else ""
     criu_options.write_options(work.container.criu_config, restore=True, cgroup_root=root)
 
 
@@ -207,6 +207,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     taken away, and repeating timers that CRIU left switched off run again.
     RestoreFailed if that fails.
     """
+    _check_cgroup(container, manifest.number)
     names = [decode_name(name) for name in manifest.lent_names]
     try:
         await in_network_of(container.init_pid, reset, await runc.pids(container))
@@ -216,6 +217,16 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     except (OSError, CommandFailed) as error:
         said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"
         raise RestoreFailed(said, "finish", node_fault=True) from error
+
+
+def _check_cgroup(container: Container, number: int) -> None:
+    """On version 2 a restore may say ok with the job in its old cgroup, which has no limits and is not watched."""
+    freezer = container.freezer
+    if freezer is not None and freezer.unified and container.cgroup:
+        wanted = Freezer.of_cgroup(container.cgroup).path
+        if freezer.path != wanted:
+            said = f"checkpoint {number} came back in the cgroup {freezer.path} instead of {wanted}"
+            raise RestoreFailed(said, "finish", node_fault=True)
 
 
 async def return_gpus(container: Container, manifest: Manifest) -> None:
