@@ -77,7 +77,8 @@ class TaskCredentials:
 def refuse(environ: Environ, start: StartResponse, code: str, message: str) -> Iterable[bytes]:
     """Answer such a request, in the way of its service (S3's XML, or JSON)."""
     if service_of(environ) == "s3":
-        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
+        said = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n{said}'
         return respond(start, body.encode(), 403 if code == "InvalidAccessKeyId" else 400, "application/xml")
     answer = json.dumps({"__type": f"{code}Exception", "message": message}).encode()
     return respond(start, answer, 400, "application/x-amz-json-1.1")

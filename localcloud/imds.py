@@ -2,8 +2,8 @@
 
 Source: EC2 user guide, "Use instance metadata", "Spot Instance interruption notices", "EC2 instance rebalance
 recommendations"; ECS developer guide, "Task metadata endpoint version 4" and "Task IAM role" for /v4 and
-/v2/credentials, which containers find at 169.254.170.2 (the node leads that address here). Tokens are required (AMIs of today
-set HttpTokens=required); a missing item is 404, as spot/instance-action is until there is a notice.
+/v2/credentials, which containers find at 169.254.170.2 (the node leads that address here). Tokens are required
+(AMIs of today set HttpTokens=required); a missing item is 404, as spot/instance-action is until there is a notice.
 """
 
 from __future__ import annotations

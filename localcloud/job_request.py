@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from localcloud.images.catalogue import MACHINE
 from localcloud.cloud_config import ACCOUNT
+from localcloud.images.catalogue import MACHINE
 from perdure.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:

@@ -124,7 +124,11 @@ def _debootstrap(argv: list[str], tell: Callable[[str], None]) -> None:
         start_new_session=True,
         env={**os.environ, **_proxies(), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
     )
-    end = lambda: os.killpg(process.pid, signal.SIGKILL)  # noqa: E731
+
+    def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
     alarm = threading.Timer(BUILD_LIMIT_SECONDS, end)
     alarm.start()
     said: list[str] = []
