@@ -48,6 +48,7 @@ nsenter util-linux
 losetup mount
 modprobe kmod
 iptables-restore iptables
+nft nftables
 /usr/sbin/dockerd docker.io
 /usr/bin/tini-static tini
 debootstrap debootstrap

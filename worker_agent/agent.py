@@ -26,6 +26,7 @@ from worker_agent import engine
 from worker_agent.attach import Attacher
 from worker_agent.bundle import JOB_ID
 from worker_agent.checkpointing import Checkpoints
+from worker_agent.credentials import IdentityProxy
 from worker_agent.endings import Endings
 from worker_agent.engine.memory import tracks_changes
 from worker_agent.hand_over import HandOvers
@@ -69,7 +70,8 @@ class Agent:
             self._node, self._jobs, self._checkpoints, self._endings, self._reporter, self._spool
         )
         planner = Planner(self._node, Attacher(client))
-        self._starter = Starter(self._node, self._jobs, planner, self._endings, self._reporter)
+        self._identity = IdentityProxy(self._jobs)
+        self._starter = Starter(self._node, self._jobs, planner, self._endings, self._reporter, self._identity)
         self._starter.on_started = self._started
         self._rhythm = Rhythm(
             self._node,
@@ -110,6 +112,7 @@ class Agent:
                     ("runtime socket", self._socket.serve),
                     ("interruption watcher", self._watch),
                     ("rhythm", self._rhythm.keep),
+                    ("task identity", self._identity.serve),
                     ("reports", self._deliver),
                     ("Temporal worker", self._serve_temporal),
                     ("unprotected containers", self._collect_unprotected),

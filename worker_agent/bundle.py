@@ -9,18 +9,19 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perdure.domain.checkpoints import MountRule
+from perdure.domain.checkpoints import MountRule, Surroundings
 from perdure.domain.configuration import JOB_LEVEL_NAMES, LONGEST_VALUE, JobVolumeConfiguration
 from perdure.domain.errors import NotCheckpointable
 from perdure.image.files import TREES
 from worker_agent.mounts import BundleMount, find_rules, redirect, refuse_hopeless, shared_destinations
 from worker_agent.seccomp import refuse_io_uring
+from worker_agent.surroundings import paths_in, same_network
 
 SHARED_ANNOTATION = "perdure.shared-mounts"
 """JSON list of mount destinations that are declared shared: outside promise 1."""
@@ -54,8 +55,14 @@ class _Namespace(_Lenient):
     path: str = ""
 
 
+class _Namespace(_Lenient):
+    type: str
+    path: str = ""
+
+
 class _Linux(_Lenient):
     cgroupsPath: str = ""
+    namespaces: list[_Namespace] = Field(default_factory=list)
     namespaces: list[_Namespace] | None = None
 
 
@@ -65,6 +72,7 @@ class _Config(_Lenient):
     process: _Process = _Process()
     root: _Root = _Root()
     mounts: list[BundleMount] | None = None
+    hostname: str = ""
     linux: _Linux = _Linux()
     annotations: dict[str, str] | None = None
 
@@ -80,6 +88,7 @@ class Bundle:
     queue: str
     environment: dict[str, str]
     shared: tuple[str, ...]
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
     @property
     def rootfs(self) -> Path:
@@ -99,6 +108,12 @@ class Bundle:
         """Where the container sees files that are shared, declared or by their nature."""
         everywhere = JobVolumeConfiguration(scratch=["/"])
         return shared_destinations(find_rules(self.config.mounts or [], self.shared, everywhere))
+
+    def own_network(self) -> bool:
+        """Does the container engine give it a network namespace? (Docker names the host's own by a path.)"""
+        return any(
+            one.type == "network" and not (one.path and same_network(one.path)) for one in self.config.linux.namespaces
+        )
 
     def check(self) -> None:
         """NotCheckpointable, with the reason, for a container that cannot be protected whatever is configured."""
@@ -139,6 +154,7 @@ def read_bundle(path: Path, kept_in: Path | None = None) -> Bundle | None:
         attempt=_attempt(environment.get("AWS_BATCH_JOB_ATTEMPT", "")),
         queue=environment.get("AWS_BATCH_JQ_NAME", "")[:LONGEST_VALUE],
         environment={name: environment[name][: LONGEST_VALUE + 1] for name in JOB_LEVEL_NAMES if name in environment},
+        surroundings=Surroundings(host_name=config.hostname[:LONGEST_VALUE], paths=paths_in(environment)),
         shared=_shared(config.annotations or {}) + tuple(filter(None, environment.get(SHARED_VARIABLE, "").split(":"))),
     )
 

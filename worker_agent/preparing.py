@@ -76,6 +76,7 @@ class Preparer:
         await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=True)
         job.mark_restoring(None)
         job.manifest = None
+        job.knows(job.record.given)
         job.note(phases={**job.record.phases, **phases})
         return await self._ready(job, bundle, RuntimeReply(action=RuntimeAction.CREATE))
 
@@ -94,6 +95,7 @@ class Preparer:
                 self._fell(job, number, problem)
                 continue
             job.manifest = prepared.manifest
+            job.knows(prepared.manifest.surroundings)
             await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=False)
             job.mark_stopped(prepared.manifest.stopped)
             job.note(phases={**job.record.phases, **prepared.phases})

@@ -20,7 +20,7 @@ import structlog
 from pydantic import Field, ValidationError
 
 from perdure.contracts.protection import AttachReply, RestoreRung
-from perdure.domain.checkpoints import Checkpoint, Manifest, MountRule
+from perdure.domain.checkpoints import Checkpoint, Manifest, MountRule, Surroundings
 from perdure.domain.configuration import CheckpointConfiguration
 from perdure.domain.errors import FreezerFailed
 from perdure.domain.retries import HandOver
@@ -55,6 +55,11 @@ class ContainerRecord(Frozen):
     """The root file system as the container engine had mounted it."""
     cgroups_path: str = ""
     mounts: list[MountRule] = Field(default_factory=list)
+    given: Surroundings = Surroundings()
+    """What the container engine gave this container."""
+    surroundings: Surroundings = Surroundings()
+    """What the job's processes know: the first container's."""
+    own_network: bool = False
     plan: AttachReply | None = None
     holds: bool = False
     """Its volume may be mounted here, and its overlay."""
@@ -96,6 +101,8 @@ class ProtectedJob:
             tools=node.tools,
             cgroups_path=record.cgroups_path,
             mounts=tuple(record.mounts),
+            surroundings=record.surroundings,
+            own_network=record.own_network,
             engines_overlay=record.engines_overlay,
             failure_logs=node.settings.state_dir / criu_log.KEPT,
         )
@@ -174,6 +181,11 @@ class ProtectedJob:
         fresh = self.folder / (_RECORD + ".new")
         fresh.write_text(self.record.model_dump_json())
         fresh.replace(self.folder / _RECORD)
+
+    def knows(self, surroundings: Surroundings) -> None:
+        """From now on its processes know these surroundings, and every manifest says so."""
+        self.note(surroundings=surroundings)
+        self.container = replace(self.container, surroundings=surroundings)
 
     def with_mounts(self, rules: tuple[MountRule, ...]) -> Container:
         """The container with the rules of its mounts, which go into every manifest."""

@@ -21,6 +21,7 @@ from perdure.contracts.runtime import RuntimeAction, RuntimeReply, RuntimeReques
 from perdure.domain.errors import Fenced, NotCheckpointable, PerdureError
 from worker_agent import engine
 from worker_agent.bundle import Bundle, read_bundle
+from worker_agent.credentials import IdentityProxy
 from worker_agent.endings import Endings
 from worker_agent.mounts import shared_destinations
 from worker_agent.planning import Planner, Refusal
@@ -39,8 +40,15 @@ class Starter:
     """Serves the runtime until the container runs."""
 
     def __init__(
-        self, node: ThisNode, jobs: ProtectedJobs, planner: Planner, endings: Endings, reporter: Reporter
+        self,
+        node: ThisNode,
+        jobs: ProtectedJobs,
+        planner: Planner,
+        endings: Endings,
+        reporter: Reporter,
+        identity: IdentityProxy,
     ) -> None:
+        self._identity = identity
         self._node = node
         self._jobs = jobs
         self._planner = planner
@@ -93,6 +101,8 @@ class Starter:
                 lower_layers=list(overlay.lower),
                 engines_overlay=overlay,
                 cgroups_path=bundle.cgroups_path,
+                given=bundle.surroundings,
+                own_network=bundle.own_network(),
             )
         )
 
@@ -157,12 +167,13 @@ class Starter:
         if job.manifest is None:  # a new agent
             found = await asyncio.to_thread(engine.committed, job.job_root)
             job.manifest = next((one for one in found if one.number == number), None)
+        await self._identity.refresh()
         if job.manifest is not None:
             try:
                 await engine.finish_restore(job.container, job.manifest)
             except PerdureError as problem:
                 # Its connections to outside may hang until they time out; that is no reason to lose the restore.
-                log.warning("old addresses were not given back", job_id=job.record.job_id, reason=str(problem))
+                log.warning("a restored job was not all set right", job_id=job.record.job_id, reason=str(problem))
         job.note(phases={**job.record.phases, "restored": time.monotonic() - job.handed_out})
 
     async def started(self, request: RuntimeRequest) -> RuntimeReply:

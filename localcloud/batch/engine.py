@@ -192,6 +192,8 @@ class Engine:
         attempt.ending, attempt.stopped_at = ending, now_ms()
         if (node := self._fleet.node(attempt.instance_id)) is not None:
             node.imds.remove_task(attempt.container_id)
+        if (node := self._fleet.node(attempt.instance_id)) is not None:
+            node.imds.remove_task(attempt.container_id)
         del self._by_container[attempt.container_id]
         self._logs.close(attempt.container_id)
         log.info("%s attempt %d ended: %s", job.job_id, attempt.number, ending)

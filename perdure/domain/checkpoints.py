@@ -63,6 +63,17 @@ class ParentLink(Frozen):
     manifest_blake3: str
 
 
+class Surroundings(Frozen):
+    """What the job's processes take for granted of where they run, since they first read it. It is kept true for them
+    on every later node."""
+
+    host_name: str = ""
+    paths: dict[str, str] = Field(default_factory=dict)
+    """Where they ask for credentials and task metadata: paths at ECS's link-local address, by variable."""
+    address: str = ""
+    """Their address, if they have a network namespace that Perdure made; empty in any other network."""
+
+
 class StdioOffsets(Frozen):
     """Bytes of the job's captured output that belong to a checkpoint; a restore cuts the logs back to them."""
 
@@ -104,6 +115,7 @@ class Manifest(Frozen):
     phases: dict[str, float] = Field(default_factory=dict)
     addresses: list[str] = Field(default_factory=list)
     """Addresses other than loopback that sockets of the job had as their own."""
+    surroundings: Surroundings = Surroundings()
     lent_names: list[str] = Field(default_factory=list)
     """Names that open files had lost and were given back for the dump; they go again once it is restored."""
     gpus: list[GpuDevice] = Field(default_factory=list)

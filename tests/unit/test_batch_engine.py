@@ -46,7 +46,8 @@ def test_a_job_runs_and_succeeds(bed: CloudBed) -> None:
     assert task.environment["AWS_BATCH_CE_NAME"] == "perdure-spot"
     assert task.environment["AWS_EXECUTION_ENV"] == "AWS_ECS_EC2"
     assert task.environment["AWS_ENDPOINT_URL"] == bed.cloud.endpoint_url
-    metadata = bed.http.get(task.environment["ECS_CONTAINER_METADATA_URI_V4"])
+    path = task.environment["ECS_CONTAINER_METADATA_URI_V4"].removeprefix("http://169.254.170.2")
+    metadata = bed.http.get(f"{node.spec.imds_url}{path}")
     assert metadata.json()["DockerId"] == task.container_id
 
     starting = bed.job(job_id)

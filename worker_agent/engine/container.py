@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perdure.domain.checkpoints import MountRule
+from perdure.domain.checkpoints import MountRule, Surroundings
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.memory import ChangedMemory
@@ -63,6 +63,8 @@ class Container:
     own_network: bool = False
     """It has a network namespace of its own: no port or address of the node's is in its way."""
     mounts: tuple[MountRule, ...] = ()
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    """As its processes know them; goes into every manifest."""
     engines_overlay: OverlayMount | None = None
     failure_logs: Path | None = None
     """Folder of this node in which logs of failed dumps and restores are kept."""
