@@ -22,7 +22,7 @@ test: setup ## Lint and run every test: unit tests in parallel, then everything 
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@echo "== integration and end-to-end tests, one by one"
-	@$(PYTEST) -p no:xdist -m "not matrix" tests/integration tests/e2e
+	@$(PYTEST) -p no:xdist -m "not matrix" tests/integration tests/vm tests/e2e
 
 unit: ## Run the fast tests alone: no root, no containers
 	@echo "== unit and workflow tests"

@@ -82,8 +82,8 @@ class Preparer:
 
     async def _next_rung(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         """The newest checkpoint that has not failed yet; below the last rung a clean start on clean files."""
-        done = {rung.number for rung in job.record.rungs} | set(_plan(job).quarantined)
-        for number in await asyncio.to_thread(engine.offered, job.job_root):
+        done = {rung.number for rung in job.record.rungs}
+        for number in await asyncio.to_thread(engine.offered, job.job_root, _plan(job).quarantined):
             if number in done:
                 continue
             job.mark_restoring(number)

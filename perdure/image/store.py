@@ -49,6 +49,10 @@ class CheckpointStore(ABC):
         """The numbers of all committed checkpoints, oldest first, those with a damaged manifest included."""
 
     @abstractmethod
+    def ancestors(self, number: int) -> list[int]:
+        """The checkpoints whose memory images this one builds on, nearest first, as its images name them."""
+
+    @abstractmethod
     def open(self, number: int) -> Manifest:
         """The manifest of one committed checkpoint. ImageInvalid if there is none or it is damaged."""
 
@@ -114,6 +118,14 @@ class DirectoryStore(CheckpointStore):
     def numbers(self) -> list[int]:
         return [number for number in self._folders() if os.path.lexists(self.folder(number) / MANIFEST)]
 
+    def ancestors(self, number: int) -> list[int]:
+        found: list[int] = []
+        ancestor = linked_parent(self.folder(number))
+        while ancestor is not None and ancestor not in found:
+            found.append(ancestor)
+            ancestor = linked_parent(self.folder(ancestor))
+        return found
+
     def open(self, number: int) -> Manifest:
         return read_manifest(self.folder(number))
 
@@ -158,13 +170,7 @@ class DirectoryStore(CheckpointStore):
 
     def _needed(self, without: int = 0) -> set[int]:
         """The numbers that committed checkpoints, but for `without`, lead to."""
-        found: set[int] = set()
-        for number in self.numbers():
-            ancestor = None if number == without else linked_parent(self.folder(number))
-            while ancestor is not None and ancestor not in found:
-                found.add(ancestor)
-                ancestor = linked_parent(self.folder(ancestor))
-        return found
+        return {ancestor for number in self.numbers() if number != without for ancestor in self.ancestors(number)}
 
     def _retire(self, number: int) -> None:
         """No checkpoint any more, but its images stay."""

@@ -20,6 +20,8 @@ from perdure.image.files import FILES, TREES, digest_clones
 from perdure.image.manifest import BASE
 from perdure.image.store import DirectoryStore
 from tests.unit.test_manifest import WHEN
+from worker_agent.engine import ensure_layout, offered
+from worker_agent.engine import job_root as roots
 from worker_agent.engine.memory import Base, ChangedMemory, clears_it_itself
 
 LONGEST = 4
@@ -171,6 +173,17 @@ def test_a_process_that_clears_the_note_itself_is_seen() -> None:
     assert not clears_it_itself([os.getpid()])
     with open("/proc/self/clear_refs", "wb"):
         assert clears_it_itself([os.getpid(), 2**22 + 1])
+
+
+def test_what_builds_on_a_quarantined_checkpoint_is_not_offered_either(tmp_path: Path) -> None:
+    ensure_layout(tmp_path)
+    checkpoints, memory = roots.store(tmp_path), ChangedMemory()
+    for longest in (3, 3, 3, 1):
+        base = memory.next_base(longest)
+        commit(checkpoints, fake_dump(checkpoints, base), base, memory)
+    assert checkpoints.ancestors(3) == [2, 1] and checkpoints.ancestors(4) == []
+    assert offered(tmp_path) == [4, 3, 2, 1]
+    assert offered(tmp_path, without=[2]) == [4, 1]
 
 
 class Chains(RuleBasedStateMachine):

@@ -17,7 +17,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from perdure.domain.checkpoints import Manifest, StdioOffsets
@@ -123,9 +123,11 @@ def committed(job_root: Path) -> list[Manifest]:
     return store(job_root).committed()
 
 
-def offered(job_root: Path) -> list[int]:
-    """The numbers of all committed checkpoints, newest first: the rungs of the ladder, damaged ones included."""
-    return store(job_root).numbers()[::-1]
+def offered(job_root: Path, without: Collection[int] = ()) -> list[int]:
+    """The numbers of all committed checkpoints, newest first: the rungs of the ladder, damaged ones included. Not those
+    of `without`, nor those whose memory builds on one of them."""
+    checkpoints, bad = store(job_root), set(without)
+    return [number for number in checkpoints.numbers()[::-1] if not bad & {number, *checkpoints.ancestors(number)}]
 
 
 def sweep(job_root: Path) -> list[int]:
