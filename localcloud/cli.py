@@ -156,7 +156,6 @@ def submit(
         environment=environment,
         mounts=[parse_mount(text) for text in mount or []],
         job_role=job_role,
-        job_role=job_role,
         **({"image": image} if image is not None else {}),
     )
     print(_client(stack, base).submit(request))

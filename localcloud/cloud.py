@@ -36,7 +36,6 @@ from localcloud.batch.engine import Engine
 from localcloud.clock import Clock
 from localcloud.cloud_config import CloudConfig
 from localcloud.credentials import TaskCredentials, refuse
-from localcloud.credentials import TaskCredentials, refuse
 from localcloud.ebs import Disks
 from localcloud.ec2_wire import Application, Environ, StartResponse, service_of
 from localcloud.endpoints import PREFIX, Endpoints
@@ -62,7 +61,6 @@ class Cloud:
         self._moto: Application = moto_backend.application()
         self._fronts: dict[str, Application] = {}
         self._credentials = TaskCredentials(config.timing.credential_life)
-        self._credentials = TaskCredentials(config.timing.credential_life)
         self._server = make_server(
             config.host, config.port, self, threaded=True, request_handler=moto_backend.RequestHandler
         )
@@ -77,8 +75,6 @@ class Cloud:
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """The endpoint."""
-        if refusal := self._credentials.refusal(environ):
-            return refuse(environ, start, *refusal)
         if refusal := self._credentials.refusal(environ):
             return refuse(environ, start, *refusal)
         front = "_local" if environ.get("PATH_INFO", "").startswith(PREFIX) else service_of(environ)

@@ -61,8 +61,6 @@ class Timing(_Settings):
     """ECS_CONTAINER_STOP_TIMEOUT: from SIGTERM to SIGKILL."""
     credential_life: float = 6 * 3600.0
     """How long credentials of a job role are good for."""
-    credential_life: float = 6 * 3600.0
-    """How long credentials of a job role are good for."""
     shortest_attempt: float = 60.0
     """Smallest attemptDurationSeconds that SubmitJob takes."""
 

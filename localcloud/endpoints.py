@@ -8,7 +8,6 @@
     POST /_local/nodes/ID/ecs-agent        {"running"}
     POST /_local/capacity                  {"zones"}
     POST /_local/credentials               {"life_seconds"}: of credentials that job roles get from now on
-    POST /_local/credentials               {"life_seconds"}: of credentials that job roles get from now on
     POST /_local/reclaim                   reclaim.ReclaimRequest
     GET  /_local/reclaims/ID[?wait=S]      how far it is
 
@@ -29,7 +28,6 @@ from pydantic import ValidationError
 from localcloud.batch.engine import Engine
 from localcloud.batch.jobs import Attempt, Job
 from localcloud.cloud_config import CloudConfig
-from localcloud.credentials import TaskCredentials
 from localcloud.credentials import TaskCredentials
 from localcloud.ebs import Disks
 from localcloud.ec2_wire import Environ, StartResponse, read_body, respond_json
@@ -72,7 +70,6 @@ class Endpoints:
             ("POST", re.compile("nodes"), self._launch),
             ("POST", re.compile("nodes/([^/]+)/ecs-agent"), self._ecs_agent),
             ("POST", re.compile("capacity"), self._capacity),
-            ("POST", re.compile("credentials"), self._credentials_life),
             ("POST", re.compile("credentials"), self._credentials_life),
             ("POST", re.compile("reclaim"), self._reclaim),
             ("GET", re.compile("reclaims/([^/]+)"), self._reclaim_state),
@@ -164,13 +161,6 @@ class Endpoints:
             raise Refused(400, '"running" must be true or false.')
         self._fleet.send(node_id, SetEcsAgent(running=running))
         return 200, self._show_node(node)
-
-    def _credentials_life(self, given: Body) -> tuple[int, Any]:
-        seconds = given.get("life_seconds")
-        if not isinstance(seconds, int | float) or not 0 < seconds <= 36 * 3600:
-            raise Refused(400, "life_seconds must be a number above 0, at most 36 hours.")
-        self._credentials.life_seconds = float(seconds)
-        return 200, {"life_seconds": self._credentials.life_seconds}
 
     def _credentials_life(self, given: Body) -> tuple[int, Any]:
         seconds = given.get("life_seconds")

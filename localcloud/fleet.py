@@ -15,7 +15,6 @@ from localcloud.account import IMAGE_ID, Account, Clients
 from localcloud.clock import Clock
 from localcloud.cloud_config import CloudConfig, InstanceShape
 from localcloud.credentials import TaskCredentials
-from localcloud.credentials import TaskCredentials
 from localcloud.errors import Refused
 from localcloud.imds import ROLE, Identity, MetadataService
 from localcloud.moto_backend import SPOT_TERMINATION, MotoEc2

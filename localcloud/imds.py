@@ -22,7 +22,6 @@ from typing import Any
 
 from localcloud.cloud_config import ACCOUNT, CREDENTIALS
 from localcloud.credentials import TaskCredentials
-from localcloud.credentials import TaskCredentials
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +30,6 @@ LONGEST_TOKEN = 21600
 ROLE = "perdure-node"
 TTL_HEADER, TOKEN_HEADER = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
 CREDENTIAL_LIFE = timedelta(hours=6)
-TASK_ENDPOINT = "http://169.254.170.2"
-"""Where containers find ECS's endpoints."""
 TASK_ENDPOINT = "http://169.254.170.2"
 """Where containers find ECS's endpoints."""
 
@@ -218,8 +215,6 @@ class _Handler(BaseHTTPRequestHandler):
         service = self.server.service
         if self.path.startswith("/v4/"):
             return self._found(service.task(self.path))
-        if self.path.startswith("/v2/credentials/"):
-            return self._found(service.task_credentials(self.path))
         if self.path.startswith("/v2/credentials/"):
             return self._found(service.task_credentials(self.path))
         if not service.accepts(self.headers.get(TOKEN_HEADER, "")):

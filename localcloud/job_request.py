@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from localcloud.cloud_config import ACCOUNT
-from localcloud.cloud_config import ACCOUNT
 from localcloud.images.catalogue import MACHINE
 from perdure.domain.errors import ConfigurationInvalid
 
@@ -29,8 +28,6 @@ class JobRequest:
     attempts: int = 10
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: list[tuple[str, str]] = field(default_factory=list)
-    job_role: str = ""
-    """Name of the role whose credentials the job gets from its task; without one it gets keys in its environment."""
     job_role: str = ""
     """Name of the role whose credentials the job gets from its task; without one it gets keys in its environment."""
     image: str = MACHINE

@@ -23,7 +23,6 @@ from localcloud.node.engine import ContainerEngine
 from localcloud.node.machine import OWN, furnish
 from localcloud.node.runc_engine import RuncEngine
 from localcloud.node.task_endpoint import lead_to
-from localcloud.node.task_endpoint import lead_to
 from localcloud.node_link import Link, Ready
 
 AGENT_LIMIT_SECONDS = 30.0
@@ -49,7 +48,6 @@ def main() -> None:
     )
     if not sys.stdin.readline():
         return  # unplugged before it was up
-    lead_to(configuration.environment["PERDURE_METADATA_URL"])
     lead_to(configuration.environment["PERDURE_METADATA_URL"])
     containers = Cgroup.at(configuration.cgroup).below("containers")
     make_engine = _docker if configuration.engine == "docker" else _runc

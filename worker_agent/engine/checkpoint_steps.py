@@ -259,6 +259,5 @@ async def _manifest(work: Work) -> Manifest:
         phases=work.phases,
         addresses=work.addresses,
         surroundings=container.surroundings,
-        surroundings=container.surroundings,
         lent_names=[encode_name(name) for name in work.names],
     )
