@@ -532,34 +532,35 @@ def _dead_socket(bench: Bench) -> None:
         listener.bind(str(bench.run_dir / "agent.sock"))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _no_python,
-        _python_is_no_program,
-        _python_without_library,
-        _no_wrapper,
-        _wrapper_cut_short,
-        _wrapper_is_garbage,
-        _wrapper_is_a_folder,
-        _config_is_not_json,
-        _config_has_no_process,
-        _no_run_folder,
-        _dead_socket,
-        _library_lacks("encodings"),
-        _library_lacks("os"),
-        _library_lacks("json", "re"),
-        _wrapper_lies_about_its_end,
-        _wrapper_has_a_wrong_byte,
-        _config_is_huge,
-        _config_is_binary,
-        _config_environment_is_a_number,
-        _config_is_a_folder,
-        _run_folder_is_a_file,
-        _socket_is_a_file,
-        _socket_is_a_folder,
-    ],
-)
+DAMAGES: dict[str, Callable[[Bench], None]] = {
+    "no python": _no_python,
+    "python is no program": _python_is_no_program,
+    "python without library": _python_without_library,
+    "no wrapper": _no_wrapper,
+    "wrapper cut short": _wrapper_cut_short,
+    "wrapper is garbage": _wrapper_is_garbage,
+    "wrapper is a folder": _wrapper_is_a_folder,
+    "config is not json": _config_is_not_json,
+    "config has no process": _config_has_no_process,
+    "no run folder": _no_run_folder,
+    "dead socket": _dead_socket,
+    "library lacks encodings": _library_lacks("encodings"),
+    "library lacks os": _library_lacks("os"),
+    "library lacks json, re": _library_lacks("json", "re"),
+    "wrapper lies about its end": _wrapper_lies_about_its_end,
+    "wrapper has a wrong byte": _wrapper_has_a_wrong_byte,
+    "config is huge": _config_is_huge,
+    "config is binary": _config_is_binary,
+    "config environment is a number": _config_environment_is_a_number,
+    "config is a folder": _config_is_a_folder,
+    "run folder is a file": _run_folder_is_a_file,
+    "socket is a file": _socket_is_a_file,
+    "socket is a folder": _socket_is_a_folder,
+}
+"""What a part of ours may suffer before a create; tests/integration/test_fail_open.py does it with the real runc."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_whatever_is_damaged_a_first_attempt_is_created_by_runc(bench: Bench, damage: Callable[[Bench], None]) -> None:
     damage(bench)
     bench.environment["PERDURE_CONTAINER_START_TIMEOUT"] = "11"  # nobody is waited for longer than a second
@@ -583,6 +584,16 @@ def test_an_agent_that_talks_nonsense_is_no_agent(
     (note,) = bench.notes()
     assert note["container_id"] == ID
     assert note["later"] is False
+
+
+def test_a_damaged_compiled_copy_is_no_damage(bench: Bench, agent: Callable[..., ScriptedAgent]) -> None:
+    served = agent([PASS], [PASS], [PASS], [PASS])
+    bench.create()
+    (compiled,) = (bench.prefix / "__pycache__").glob("perdure_runtime.*.pyc")
+    for content in (compiled.read_bytes()[:2000], b"", os.urandom(3000)):
+        compiled.write_bytes(content)
+        bench.create()
+    assert served.operations == ["create"] * 4
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage"])

@@ -2,7 +2,7 @@
 
     main([REAL, RUNC, [global flags], create|start|state|delete, [flags], ID])
 
-The launcher beside this file compiles it and calls WHOLE, its last word; REAL is the runtime that the container engine
+The launcher beside this file imports it and calls WHOLE, its last word; REAL is the runtime that the container engine
 means (runc, or nvidia-container-runtime), RUNC the one beneath. Standard library only, Python 3.9: it runs with the
 machine's own Python, which no upgrade of ours can break. Every import beyond os and sys waits until it is needed, and
 what costs much (socket, subprocess, contextlib) is not used at all: each container pays for it (bench/README.md). The
@@ -18,6 +18,10 @@ from __future__ import annotations
 
 import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 RUN_DIR = os.environ.get("PERDURE_RUN_DIR", "/run/perdure")
 START_LIMIT = 180.0
@@ -143,10 +147,8 @@ class Job:
     @staticmethod
     def of(bundle: str) -> Job | None:
         """The Batch job of a bundle, or None when its environment names none."""
-        import json
-
         with open(os.path.join(bundle, "config.json"), "rb") as file:
-            config = json.loads(file.read(CONFIG_LIMIT))
+            config = _from_json(file.read(CONFIG_LIMIT).decode("utf-8", "replace"))
         pairs = (entry.partition("=") for entry in config["process"]["env"])
         environment = {name: value for name, _, value in pairs}
         return Job(environment) if environment.get("AWS_BATCH_JOB_ID") else None
@@ -230,23 +232,11 @@ class Agent:
             _note(self._call, f"{operation}: {problem}")
 
 
-_SHORT_REPLIES = {b'{"action":"wait"': "wait", b'{"action":"done"': "done"}
-"""How the lines begin of which nothing else matters: they are understood without the cost of a JSON library."""
-
-
 def _reply(line: bytes) -> dict[str, object]:
-    short = _SHORT_REPLIES.get(line[:16])
-    if short and line.endswith(b"}"):
-        return {"action": short}
-    import json
-
     try:
-        return _checked(json.loads(line.decode("utf-8", "replace")))
-    except ValueError:
+        reply = _from_json(line.decode("utf-8", "replace"))
+    except Exception:
         raise NotUnderstood("the agent's answer is no JSON") from None
-
-
-def _checked(reply: object) -> dict[str, object]:
     if not isinstance(reply, dict):
         raise NotUnderstood("the agent's answer is no object")
     action = reply.get("action")
@@ -412,11 +402,13 @@ class _Keeper:
             except OSError:
                 pass  # the default of 64 KiB does, too
         self._line, theirs = _socket.socketpair()
-        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stdio_keeper.py")
+        here = os.path.dirname(os.path.abspath(__file__))
         inherited = [*pipes, theirs.fileno()]
         keeper = reply["keeper"]
         assert isinstance(keeper, list)
-        command = [sys.executable or "/usr/bin/python3", "-I", "-S", script, *keeper, *map(str, inherited)]
+        begin = "import sys; sys.path.append(sys.argv[1]); import stdio_keeper as k; sys.exit(k.main(sys.argv[2:]))"
+        python = [sys.executable or "/usr/bin/python3", "-I", "-S", "-c", begin]  # imported: compiled once
+        command = [*python, here, *keeper, *map(str, inherited)]
         self._process = _spawn(command, keep=inherited, own_session=True)
         theirs.close()
 
@@ -488,10 +480,7 @@ def _container_pid(call: Call) -> int | None:
     if path:
         with open(path, encoding="ascii") as file:
             return int(file.read())
-    import json
-
-    pid = json.loads(_runc_output(call, ["state", call.id]))["pid"]
-    return int(pid) or None
+    return int(_from_json(_runc_output(call, ["state", call.id]))["pid"]) or None
 
 
 # --------------------------------------------------------------------------------------------- start, state, delete
@@ -538,14 +527,11 @@ def _inner_pid(pid: int) -> int:
 
 def state(call: Call) -> int:
     """`state`: as runc says, but a restored container that nobody has started yet is `created`, not `running`."""
-    import json
-
     if not call.has_mark("restored") or call.has_mark("started"):
         return call.become_real()
-    known = json.loads(_runc_output(call, ["state", call.id]))
-    if known.get("status") == "running":
-        known["status"] = "created"
-    sys.stdout.write(json.dumps(known, indent=2) + "\n")
+    # In runc's answer these words are its own key: inside a value, an annotation's say, the quotes would be escaped.
+    known = _runc_output(call, ["state", call.id])
+    sys.stdout.write(known.replace('"status": "running"', '"status": "created"', 1))
     return 0
 
 
@@ -678,8 +664,30 @@ def _runc_output(call: Call, arguments: list[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------- the rest
 
 
+def _from_json(text: str) -> Any:
+    """As json.loads. The package takes longer to import than Python to start (it brings `re`): where its C part, which
+    does the work anyway, can be had without it, it is."""
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.loads(text)
+
+    class Context:
+        strict = True
+        object_hook = object_pairs_hook = None
+        parse_float, parse_int, parse_constant = float, int, float
+
+    scan: Any = make_scanner  # it takes whatever has these six
+    value, end = scan(Context)(text, len(text) - len(text.lstrip()))
+    if text[end:].strip():
+        raise ValueError("something follows the JSON")
+    return value
+
+
 def _as_json(fields: dict[str, object]) -> str:
-    """An object of texts and numbers, without the cost of the json package where its C part is there."""
+    """An object of texts and numbers; see `_from_json`."""
     try:
         from _json import encode_basestring_ascii as quoted
     except ImportError:
