@@ -14,11 +14,13 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+from perdure.domain.errors import FreezerFailed
 from worker_agent.engine.commands import complete
 from worker_agent.engine.freezer import Freezer
 
@@ -94,14 +96,6 @@ def clean(freezer: Freezer) -> None:
         beside.rmdir()
 
 
-def was_seen_outside(freezer: Freezer, images: Path) -> bool:
-    """Did CRIU look at a task's cgroup at the very moment in which it was out? Then the dump would bring it back there,
-    and has to be taken again."""
-    if freezer.unified:
-        return False
-    return any(_SUFFIX.encode() in image.read_bytes() for image in images.glob("cgroup*.img"))
-
-
 def _beside(freezer: Freezer) -> Path:
     return freezer.path.with_name(freezer.path.name + _SUFFIX)
 
@@ -114,22 +108,35 @@ def _usher(beside: Path, tasks: dict[int, list[int]], over: threading.Event) -> 
 
 
 def _handed_over(beside: Path, pid: int, tid: int) -> bool:
-    """Let one task out if CRIU waits for it. True if it is in CRIU's hands, or gone."""
+    """Let one task out if CRIU waits for it. True if it is in CRIU's hands, or gone.
+
+    CRIU itself stands still meanwhile (a signal reaches it as soon as the task is in its hands): it must not look at
+    the task's cgroup while that is the wrong one (which happened on a busy machine, and a restore would repeat it).
+    """
     status = _PROC / f"{pid}/task/{tid}/status"
     try:
-        if "\nTracerPid:\t0\n" in status.read_text():
+        tracer = re.search(r"^TracerPid:\t(\d+)", status.read_text(), re.MULTILINE)
+        if tracer is None or tracer[1] == "0":
             return False
         home = Freezer.of_process(tid).path
-        _move(tid, beside)
+        os.kill(int(tracer[1]), signal.SIGSTOP)
         try:
-            end = time.monotonic() + _CAUGHT
-            while (caught := "\nState:\tt" in status.read_text()) is False and time.monotonic() < end:
-                time.sleep(0)
-            return caught
+            _move(tid, beside)
+            return _caught(status)
         finally:
             _move(tid, home)
-    except (FileNotFoundError, ProcessLookupError):
+            os.kill(int(tracer[1]), signal.SIGCONT)
+    except (FileNotFoundError, ProcessLookupError, FreezerFailed):
         return True
+
+
+def _caught(status: Path) -> bool:
+    end = time.monotonic() + _CAUGHT
+    while time.monotonic() < end:
+        if "\nState:\tt" in status.read_text():
+            return True
+        time.sleep(0)
+    return False
 
 
 def _move(tid: int, cgroup: Path) -> None:
