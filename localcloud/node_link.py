@@ -41,6 +41,34 @@ class Mount(_Message):
     read_only: bool = False
 
 
+class Ulimit(_Message):
+    """A process's limit by its name without RLIMIT_, such as `nofile`."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class Tmpfs(_Message):
+    """A file system in memory, seen in the container."""
+
+    destination: str
+    size_mib: int = Field(gt=0)
+    options: list[str] = Field(default_factory=list)
+
+
+class ContainerOptions(_Message):
+    """What a job definition may ask for besides (ulimits, readonlyRootFilesystem, linuxParameters)."""
+
+    ulimits: list[Ulimit] = Field(default_factory=list)
+    tmpfs: list[Tmpfs] = Field(default_factory=list)
+    shared_memory_mib: int = Field(64, gt=0)
+    """Size of /dev/shm."""
+    init: bool = False
+    """A small init (tini) as process 1, which reaps orphans and passes signals on."""
+    read_only_root: bool = False
+
+
 class Task(_Message):
     """One container to run: what ECS's agent would be told by its task definition.
 
@@ -60,6 +88,7 @@ class Task(_Message):
     image: str | None = None
     user: str | None = None
     privileged: bool = False
+    options: ContainerOptions = ContainerOptions()
     start_timeout_seconds: float = 180.0
 
 

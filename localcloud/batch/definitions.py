@@ -11,11 +11,13 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from localcloud.batch.jobs import ContainerPlan, Job, now_ms
 from localcloud.batch.retry import parse_strategy
 from localcloud.cloud_config import ACCOUNT
 from localcloud.errors import AwsError
-from localcloud.node_link import Mount
+from localcloud.node_link import ContainerOptions, Mount, Tmpfs, Ulimit
 
 if TYPE_CHECKING:
     from mypy_boto3_batch import BatchClient
@@ -112,8 +114,30 @@ def plan_container(properties: dict[str, Any], overrides: dict[str, Any], parame
         mounts=_mounts(properties),
         user=properties.get("user") or None,
         privileged=bool(properties.get("privileged", False)),
+        options=_options(properties),
         properties=shown,
     )
+
+
+def _options(properties: dict[str, Any]) -> ContainerOptions:
+    """ulimits, readonlyRootFilesystem and what is played of linuxParameters."""
+    linux = properties.get("linuxParameters") or {}
+    try:
+        return ContainerOptions(
+            ulimits=[
+                Ulimit(name=one["name"], soft=one["softLimit"], hard=one["hardLimit"])
+                for one in properties.get("ulimits") or []
+            ],
+            tmpfs=[
+                Tmpfs(destination=one["containerPath"], size_mib=one["size"], options=one.get("mountOptions") or [])
+                for one in linux.get("tmpfs") or []
+            ],
+            shared_memory_mib=linux.get("sharedMemorySize") or 64,
+            init=bool(linux.get("initProcessEnabled", False)),
+            read_only_root=bool(properties.get("readonlyRootFilesystem", False)),
+        )
+    except (KeyError, ValidationError) as problem:
+        raise _refuse("ulimits or linuxParameters are incomplete or not usable.") from problem
 
 
 def _refuse(message: str) -> AwsError:

@@ -192,8 +192,6 @@ class Engine:
         attempt.ending, attempt.stopped_at = ending, now_ms()
         if (node := self._fleet.node(attempt.instance_id)) is not None:
             node.imds.remove_task(attempt.container_id)
-        if (node := self._fleet.node(attempt.instance_id)) is not None:
-            node.imds.remove_task(attempt.container_id)
         del self._by_container[attempt.container_id]
         self._logs.close(attempt.container_id)
         log.info("%s attempt %d ended: %s", job.job_id, attempt.number, ending)
@@ -283,6 +281,7 @@ class Engine:
             image=job.plan.image,
             user=job.plan.user,
             privileged=job.plan.privileged,
+            options=job.plan.options,
             start_timeout_seconds=self._config.timing.container_start_timeout,
         )
         return instance_id, RunTask(task=task)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localcloud.batch.retry import Ending, Strategy
-from localcloud.node_link import Mount
+from localcloud.node_link import ContainerOptions, Mount
 
 WAITING = frozenset({"SUBMITTED", "PENDING", "RUNNABLE"})
 TERMINAL = frozenset({"SUCCEEDED", "FAILED"})
@@ -37,6 +37,7 @@ class ContainerPlan:
     mounts: list[Mount]
     user: str | None
     privileged: bool
+    options: ContainerOptions
     properties: dict[str, Any]
 
 

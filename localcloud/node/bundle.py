@@ -28,6 +28,8 @@ MASKED_FOLDERS = {
 }
 """Folders of the machine that a container sees empty, with their modes."""
 
+INIT = "/sbin/docker-init"
+"""Where Docker binds the init of a container that wants one."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Docker's default set (moby, oci/caps/defaults.go).
@@ -124,17 +126,18 @@ def container_config(task: Task, *, cgroup: str, host_name: str, users: Path = P
     return {
         "ociVersion": "1.0.2",
         "process": {
+            **({"rlimits": _limits(task)} if task.options.ulimits else {}),
             "terminal": False,
             "user": {"uid": uid, "gid": gid},
-            "args": task.command,
+            "args": [*([INIT, "--"] if task.options.init else []), *task.command],
             "env": _environment(task.environment, host_name),
             "cwd": "/",
             "capabilities": {"bounding": capabilities, "effective": held, "permitted": held},
             "noNewPrivileges": False,
         },
-        "root": {"path": "rootfs", "readonly": False},
+        "root": {"path": "rootfs", "readonly": task.options.read_only_root},
         "hostname": host_name,
-        "mounts": [*_FRESH_MOUNTS, _shared_memory(), *_binds(task)],
+        "mounts": [*_FRESH_MOUNTS, *_in_memory(task), *_init(task), *_binds(task)],
         "annotations": {"perdure.shared-mounts": json.dumps([wanted.destination for wanted in task.mounts])},
         "linux": {
             "cgroupsPath": cgroup,
@@ -151,9 +154,29 @@ def container_config(task: Task, *, cgroup: str, host_name: str, users: Path = P
     }
 
 
-def _shared_memory() -> dict[str, Any]:
-    options = ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]  # Docker's 64 MiB
-    return {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": options}
+def _in_memory(task: Task) -> list[dict[str, Any]]:
+    """/dev/shm (Docker's 64 MiB if not said otherwise), and what the task asks for."""
+    wanted = [("/dev/shm", task.options.shared_memory_mib, ["mode=1777"])]
+    wanted += [(one.destination, one.size_mib, one.options) for one in task.options.tmpfs]
+    return [
+        {
+            "destination": destination,
+            "type": "tmpfs",
+            "source": "shm" if destination == "/dev/shm" else "tmpfs",
+            "options": ["nosuid", "noexec", "nodev", *more, f"size={size << 20}"],
+        }
+        for destination, size, more in wanted
+    ]
+
+
+def _init(task: Task) -> list[dict[str, Any]]:
+    if not task.options.init:
+        return []
+    return [{"destination": INIT, "type": "bind", "source": "/usr/bin/tini-static", "options": ["bind", "ro"]}]
+
+
+def _limits(task: Task) -> list[dict[str, Any]]:
+    return [{"type": f"RLIMIT_{one.name.upper()}", "soft": one.soft, "hard": one.hard} for one in task.options.ulimits]
 
 
 def _binds(task: Task) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from tests.e2e.conftest import PERDURE, User, chain_reference, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
-BUILD_SECONDS, DEMO_SECONDS = 600, 600
+BUILD_SECONDS, DEMO_SECONDS = 600, 840
 
 
 def perdure(*arguments: str, limit: float = 240) -> str:

@@ -22,6 +22,7 @@ from localcloud.network import make_bridge, remove_bridge
 from localcloud.node.docker.api import DockerApi
 from localcloud.node_launcher import LauncherOptions, NamespaceLauncher, remove_folder
 from localcloud.node_link import (
+    ContainerOptions,
     Exited,
     Mount,
     NodeEvent,
@@ -35,6 +36,8 @@ from localcloud.node_link import (
     StartFailed,
     StopTask,
     Task,
+    Tmpfs,
+    Ulimit,
 )
 from localcloud.pool import free_disks, make_pool
 
@@ -237,6 +240,25 @@ def test_output_is_byte_for_byte_and_in_order(node: Node) -> None:
     expected = b"".join(bytes(range(256)) * (1 + n % 7) for n in range(300)) + b"no line end"
     assert node.output(container) == expected
     assert node.output(container, "stderr") == b"".join(b"%d\r" % n for n in range(300))
+
+
+def test_a_job_gets_the_limits_and_file_systems_that_it_asks_for(node: Node) -> None:
+    options = ContainerOptions(
+        ulimits=[Ulimit(name="nofile", soft=100, hard=200)],
+        tmpfs=[Tmpfs(destination="/scratch", size_mib=8, options=["mode=1777"])],
+        shared_memory_mib=16,
+        init=True,
+        read_only_root=True,
+    )
+    script = (
+        "ulimit -Sn; ulimit -Hn; stat -f -c %b*%S /dev/shm /scratch; touch /scratch/x; touch /etc/x || echo refused;"
+        "head -zn1 /proc/1/cmdline"
+    )
+    container = node.start("bash", "-c", script, options=options)
+    node.answer(Exited, container)
+    *numbers, init = node.output(container).decode().replace("\0", "\n").split()
+    assert numbers == ["100", "200", "4096*4096", "2048*4096", "refused"]
+    assert init.endswith("init")
 
 
 def test_one_that_is_stopped_while_it_is_created_ends_at_once(

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from localcloud.batch.definitions import lower_keys
-from localcloud.node_link import StopTask
+from localcloud.node_link import ContainerOptions, StopTask, Tmpfs, Ulimit
 from tests.unit.cloud_bed import CloudBed, cloud_bed, wait_for
 
 RECLAIMS = {"attempts": 3, "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}]}
@@ -208,13 +208,20 @@ def test_a_launch_that_fails_is_tried_again(bed: CloudBed) -> None:
     assert sum(node["state"] == "gone" for node in bed.status()["nodes"]) == gone_before + 2
 
 
-def test_host_mounts_of_a_definition(bed: CloudBed) -> None:
+def test_what_a_definition_says_of_its_container(bed: CloudBed) -> None:
     properties: Any = {
         "image": "local",
         "command": ["cat", "Ref::file"],
         "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "64"}],
         "volumes": [{"name": "in", "host": {"sourcePath": "/srv/in"}}],
         "mountPoints": [{"sourceVolume": "in", "containerPath": "/in", "readOnly": True}],
+        "ulimits": [{"name": "nofile", "softLimit": 5, "hardLimit": 6}],
+        "readonlyRootFilesystem": True,
+        "linuxParameters": {
+            "initProcessEnabled": True,
+            "sharedMemorySize": 100,
+            "tmpfs": [{"containerPath": "/t", "size": 7, "mountOptions": ["mode=1777"]}],
+        },
     }
     bed.aws.batch.register_job_definition(
         jobDefinitionName="mounts", type="container", containerProperties=properties, parameters={"file": "a"}
@@ -224,6 +231,14 @@ def test_host_mounts_of_a_definition(bed: CloudBed) -> None:
     [mount] = task.mounts
     assert (mount.source, mount.destination, mount.read_only) == ("/srv/in", "/in", True)
     assert task.command == ["cat", "/in/x"]
+    assert task.image == "local"
+    assert task.options == ContainerOptions(
+        ulimits=[Ulimit(name="nofile", soft=5, hard=6)],
+        tmpfs=[Tmpfs(destination="/t", size_mib=7, options=["mode=1777"])],
+        shared_memory_mib=100,
+        init=True,
+        read_only_root=True,
+    )
 
 
 @pytest.mark.parametrize(

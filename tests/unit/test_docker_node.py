@@ -19,7 +19,7 @@ from localcloud.node.docker.container import container_request
 from localcloud.node.docker.daemon import dockerd_command
 from localcloud.node.docker.images import chain_ids, image_archive
 from localcloud.node.roots import Layer, Root
-from localcloud.node_link import Mount, Task
+from localcloud.node_link import ContainerOptions, Mount, Task, Tmpfs, Ulimit
 
 frames = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=40)), max_size=12)
 
@@ -68,6 +68,20 @@ def test_a_container_is_asked_for_as_ecs_does() -> None:
         {"Type": "bind", "Source": "/s", "Target": "/d", "ReadOnly": True},
         {"Type": "bind", "Source": "/with:colon", "Target": "/e", "ReadOnly": False},
     ]
+
+
+def test_what_a_definition_asks_for_besides_reaches_docker() -> None:
+    options = ContainerOptions(
+        ulimits=[Ulimit(name="nofile", soft=1, hard=2)],
+        tmpfs=[Tmpfs(destination="/t", size_mib=3, options=["mode=1777"])],
+        shared_memory_mib=128,
+        init=True,
+        read_only_root=True,
+    )
+    host = container_request(task(options=options), "i")["HostConfig"]
+    assert host["Ulimits"] == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
+    assert host["Tmpfs"] == {"/t": "size=3m,mode=1777"}
+    assert (host["ShmSize"], host["Init"], host["ReadonlyRootfs"]) == (128 << 20, True, True)
 
 
 def test_a_job_may_declare_its_shared_mounts_itself() -> None:

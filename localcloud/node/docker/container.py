@@ -235,6 +235,7 @@ def container_request(task: Task, image: str) -> dict[str, Any]:
     """What ECS's agent asks of ContainerCreate for a simple Batch job: on the host's network, memory as a hard limit,
     vCPUs as shares. Its mounts are declared shared in its environment, as one would on AWS."""
     shared = ":".join(wanted.destination for wanted in task.mounts)
+    options = task.options
     environment = {**({"PERDURE_SHARED_MOUNTS": shared} if shared else {}), **task.environment}
     return {
         "Image": image,
@@ -256,6 +257,11 @@ def container_request(task: Task, image: str) -> dict[str, Any]:
                 }
                 for wanted in task.mounts
             ],
+            "Ulimits": [{"Name": one.name, "Soft": one.soft, "Hard": one.hard} for one in options.ulimits],
+            "Tmpfs": {one.destination: ",".join([f"size={one.size_mib}m", *one.options]) for one in options.tmpfs},
+            "ShmSize": options.shared_memory_mib << 20,
+            "Init": options.init,
+            "ReadonlyRootfs": options.read_only_root,
             "RestartPolicy": {"Name": "no"},
         },
     }
