@@ -39,8 +39,8 @@ _UNNEEDED = (
     "dpkg",
 )
 """Packages (by how their names begin) that only installation scripts or PostgreSQL's compiler use."""
-_DEPENDENCIES = ("pydantic", "structlog", "blake3", "pydantic-settings", "psutil")
-"""Python packages that the engine imports, with what they need in turn."""
+_DEPENDENCIES = ("pydantic", "structlog", "blake3", "pydantic-settings", "psutil", "temporalio", "httpx")
+"""Python packages that engine and agent import, with what they need in turn."""
 _PRELOADED = (
     *("asyncio", "ctypes", "sqlite3", "tempfile", "subprocess", "pickle", "hashlib", "concurrent.futures"),
     *("urllib.parse", "pydantic", "pydantic_settings", "structlog", "blake3", "psutil"),
@@ -173,6 +173,9 @@ def _furnish(root: Path, version: str) -> None:
             place = root / ("usr/bin" if link == "awk" else "usr/sbin") / f"{link}{suffix}"
             place.unlink(missing_ok=True)
             place.symlink_to(target)
+    busybox = root / "var/cache/perdure/tests/busybox"  # where docker_images.py looks for it
+    busybox.parent.mkdir(parents=True)
+    shutil.copy(root / "usr/bin/busybox", busybox)
     run(["ldconfig", "-r", str(root)])
     run(["depmod", "-b", str(root), version])
     (root / CRIU_PREFIX.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)

@@ -10,19 +10,32 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 
 @pytest.mark.row("Kernels", "cgroup v2: restored under another path, with its limits", column=COLUMN)
-def test_a_job_goes_on_under_another_cgroup_path_with_its_limits(in_vm: Call) -> None:
-    found = in_vm("unified:moved")
+@pytest.mark.row("Processes", "non-root user", column=COLUMN)
+def test_a_job_of_an_ordinary_user_goes_on_under_another_path_with_its_limits(in_vm: Call) -> None:
+    found = in_vm("unified:moved", {"uid": 1000, "gid": 1000, "additionalGids": [2000, 3000]})
     assert found["same"]
     before, after = found["limits"]
     assert before == after
-    assert (
-        before["memory.max"] == str(256 << 20) and before["pids.max"] == "77" and before["cpu.max"] == "150000 100000"
-    )
-
-
-@pytest.mark.row("Processes", "non-root user", column=COLUMN)
-def test_a_job_of_an_ordinary_user_stays_that_user(in_vm: Call) -> None:
-    found = in_vm("unified:moved", {"uid": 1000, "gid": 1000, "additionalGids": [2000, 3000]})
-    assert found["same"]
+    assert before["memory.max"] == str(256 << 20)
+    assert (before["pids.max"], before["cpu.max"]) == ("77", "150000 100000")
+    assert int(found["memory"]["oom_kill"]) >= 1, "its memory is limited after the restore too"
     assert found["first line"] == "ready 1000 1000 [2000, 3000]"
     assert found["users"][0] == found["users"][1]
+
+
+@pytest.mark.row("Kernels", "cgroup v2: killed while frozen, no instruction runs", column=COLUMN)
+def test_frozen_processes_die_without_another_instruction(in_vm: Call) -> None:
+    assert in_vm("unified:killed_frozen", 10) == 0
+
+
+@pytest.mark.row("Kernels", "cgroup v2: left frozen by an agent that died", column=COLUMN)
+def test_the_next_agent_thaws_what_the_last_one_left_frozen(in_vm: Call) -> None:
+    assert in_vm("unified:left_frozen") == ["the job stood frozen when the agent started again; it runs on"]
+
+
+@pytest.mark.row("Programs", "PostgreSQL", column=COLUMN)
+def test_a_database_goes_on_after_a_restore(in_vm: Call) -> None:
+    found = in_vm("programs:postgresql")
+    assert found["exit code"] == 0, found
+    assert found["lines"][-1] == "end 30 f 465", found
+    assert [line.split()[0] for line in found["lines"][1:-1]] == [str(number) for number in range(1, 31)]

@@ -12,7 +12,7 @@ from perdure.domain.errors import CheckpointFailed, ImageInvalid
 from perdure.image.chain import IMAGES
 from tests.integration.engine_bed import Running, freezer_of
 from tests.vm.inside.bed import JOB_ID, Scene, pages, uninterrupted, written
-from worker_agent.engine import Tools, offered, prepare_restore
+from worker_agent.engine import Tools, end_frozen, offered, prepare_restore
 from worker_agent.engine.job_root import store
 
 MEBIBYTES = 24
@@ -71,6 +71,9 @@ async def _final() -> dict[str, object]:
         scene.go_on(first, 20 if kind is CheckpointKind.PERIODIC else 25)
         taken.append(await scene.checkpoint(first, kind))
     assert freezer_of(first).frozen()
+    size = len(first.log())
+    await end_frozen(first.container)
+    assert len(first.log()) == size
     scene.die(first)
     refused = [await _refused(scene, taken[-1], damage) for damage in (_other_page, _other_parent, _no_parent)]
     second = await scene.restored(taken[-1].number)

@@ -1,8 +1,9 @@
 """A job whose output depends on every page of its memory: stale pages after a restore change what it prints.
 
-pages.py MEBIBYTES ROUNDS PAGES_A_ROUND [GATE]
+pages.py MEBIBYTES ROUNDS PAGES_A_ROUND [GATE [MORE_MEBIBYTES]]
 
-With GATE, a file, it waits before each round until that file holds at least the round's number.
+With GATE, a file, it waits before each round until that file holds at least the round's number. At the end it takes
+MORE_MEBIBYTES of memory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def allowed(gate: str) -> int:
         return 0
 
 
-def main(mebibytes: int, rounds: int, touched: int, gate: str = "") -> None:
+def main(mebibytes: int, rounds: int, touched: int, gate: str = "", more: int = 0) -> None:
     count = (mebibytes << 20) // PAGE
     memory = mmap.mmap(-1, count * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for page in range(count):
@@ -41,7 +42,9 @@ def main(mebibytes: int, rounds: int, touched: int, gate: str = "") -> None:
             memory[at : at + 32] = digest
         print(number, digest.hex(), flush=True)
     print("end", hashlib.sha256(memory).hexdigest(), flush=True)
+    bytearray(b"x" * (more << 20))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    words = sys.argv[1:]
+    main(int(words[0]), int(words[1]), int(words[2]), "".join(words[3:4]), int("".join(words[4:5]) or 0))

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
+import os
+import signal
+import time
+from pathlib import Path
 
-from tests.integration.engine_bed import freezer_of
+from tests.integration.engine_bed import alive, freezer_of
+from tests.integration.engine_places import wait_for
 from tests.vm.inside.bed import KNOBS, Scene, limits, members, pages, status, uninterrupted, written
+from worker_agent.engine import Freezer, thaw_and_clean
+from worker_agent.engine.runc import pause
 
 
 def moved(user: dict[str, object] | None = None) -> dict[str, object]:
@@ -14,7 +22,7 @@ def moved(user: dict[str, object] | None = None) -> dict[str, object]:
 
 
 async def _moved(user: dict[str, object] | None) -> dict[str, object]:
-    scene = Scene(pages(8, 30), user=user)
+    scene = Scene([*pages(8, 30), "400"], user=user)  # at its end it takes more memory than it may
     first = await scene.fresh()
     scene.go_on(first, 10)
     before = limits(first), status(first.container.init_pid, "Uid", "Gid", "Groups")
@@ -32,10 +40,71 @@ async def _moved(user: dict[str, object] | None) -> dict[str, object]:
     again = await scene.checkpoint(second)
     assert again.number > manifest.number and again.parent is None
     scene.go_on(second, 30)
-    assert second.exit_code(120) == 0
+    assert second.exit_code(120) == -signal.SIGKILL
     return {
+        "memory": dict(line.split() for line in (new / "memory.events").read_text().splitlines()),
         "limits": [dict(zip(KNOBS, one[0].values(), strict=True)) for one in (before, after)],
         "users": [before[1], after[1]],
         "same": written(second) == uninterrupted(pages(8, 30)),
         "first line": second.log().splitlines()[0].decode(),
     }
+
+
+def killed_frozen(trials: int) -> int:
+    """Four processes that count as fast as they can are frozen and killed: how many of them counted on."""
+    counters = mmap.mmap(-1, 4 * mmap.PAGESIZE)
+    went_on = 0
+    for trial in range(trials):
+        group = Path(f"/sys/fs/cgroup/trial-{trial}/job")
+        group.mkdir(parents=True)
+        pids = [_count(counters, number * mmap.PAGESIZE, group) for number in range(4)]
+        before = bytes(counters)
+        wait_for(lambda before=before: _all_changed(before, bytes(counters)), "all count")  # type: ignore[misc]
+        freezer = Freezer.of_process(pids[0])
+        assert freezer.path == group and freezer.unified
+        (group / "cgroup.freeze").write_text("1")
+        wait_for(lambda group=group: "frozen 1" in (group / "cgroup.events").read_text(), "frozen")  # type: ignore[misc]
+        assert freezer.frozen()
+        before = bytes(counters)
+        freezer.kill()
+        asyncio.run(freezer.wait_empty(30))
+        went_on += bytes(counters) != before
+        for pid in pids:
+            assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+        group.rmdir()
+    return went_on
+
+
+def _count(counters: mmap.mmap, place: int, group: Path) -> int:
+    pid = os.fork()
+    if pid == 0:
+        (group / "cgroup.procs").write_text("0")
+        value = int.from_bytes(counters[place : place + 8], "little")
+        while True:
+            value += 1
+            counters[place : place + 8] = value.to_bytes(8, "little")
+    return pid
+
+
+def _all_changed(before: bytes, after: bytes) -> bool:
+    starts = range(0, len(before), mmap.PAGESIZE)
+    return all(before[start : start + 8] != after[start : start + 8] for start in starts)
+
+
+def left_frozen() -> list[str]:
+    """An agent died while its job was frozen: the next one lets it run on."""
+    return asyncio.run(_left_frozen())
+
+
+async def _left_frozen() -> list[str]:
+    scene = Scene(pages(1, 20))
+    running = await scene.fresh()
+    scene.go_on(running, 5)
+    await pause(running.container)
+    time.sleep(0.5)
+    lines = running.lines()
+    remarks = await thaw_and_clean(running.container)
+    assert running.lines() == lines and not freezer_of(running).frozen()
+    scene.go_on(running, 20)
+    assert running.exit_code(60) == 0 and not alive(running.container.init_pid)
+    return remarks
