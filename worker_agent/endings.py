@@ -12,7 +12,7 @@ from perdure.contracts.protection import ReportKind
 from perdure.domain.errors import PerdureError
 from worker_agent.bundle import restore_config
 from worker_agent.checkpointing import measure
-from worker_agent.engine import give_back, leave_files, release
+from worker_agent.engine import give_back, is_in_place, leave_files, release
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
 from worker_agent.volumes import unmount_volume
@@ -106,17 +106,24 @@ class Endings:
         if job.released.is_set():
             return
         if job.job_root.is_dir():
+            in_place = await asyncio.to_thread(is_in_place, job.container)
             await release(job.container)
-            if job.started.is_set() and not job.record.ending:
-                await self._leave_files(job)
+            await self._leave_to_engine(job, in_place)
             await unmount_volume(job.job_root)
         job.released.set()
 
-    async def _leave_files(self, job: ProtectedJob) -> None:
-        """For `docker cp`, `diff` and `commit` after the exit. Their loss is no reason to keep the volume."""
+    async def _leave_to_engine(self, job: ProtectedJob, in_place: bool) -> None:
+        """The engine's own root file system again, with the job's files: for `docker cp`, `diff` and `commit` after the
+        exit, and for `docker restart`, which does not mount it anew. A failure is no reason to keep the volume."""
         try:
-            if not await asyncio.to_thread(leave_files, job.container):
+            if (
+                job.started.is_set()
+                and not job.record.ending
+                and not await asyncio.to_thread(leave_files, job.container)
+            ):
                 log.info("the layer was not copied to the container engine's folder", job_id=job.record.job_id)
+            if in_place:
+                await asyncio.to_thread(give_back, job.container)
         except (PerdureError, OSError) as problem:
             log.warning("the layer was not left to the container engine", job_id=job.record.job_id, reason=str(problem))
 

@@ -71,7 +71,10 @@ class LocalPlanner(Planner):
             "verdict": Verdict.RESTORE if known else Verdict.FRESH,
             "epoch": epoch,
             "volume_id": volume_id(job_id),
-            "configuration": EffectiveConfiguration(checkpoint=settings, job_volume=JobVolumeConfiguration()),
+            "configuration": EffectiveConfiguration(
+                checkpoint=settings,
+                job_volume=JobVolumeConfiguration(scratch=[str(self._volumes.parent / "host/scratch")]),
+            ),
         }
         if wanted.exists():
             fields |= json.loads(wanted.read_text())

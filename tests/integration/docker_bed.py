@@ -38,6 +38,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,10 @@ class Node:
         """Run a program on the node that must succeed."""
         return tool(*self.inside, *argv)
 
+    def attempt(self, *argv: str) -> str:
+        """Run a program on the node; its output, whatever became of it."""
+        return subprocess.run([*self.inside, *argv], capture_output=True, text=True, timeout=LIMIT, check=False).stdout
+
     def start_dockerd(self) -> None:
         """Until it answers."""
         config = {"features": {"containerd-snapshotter": True}} if self.bed.storage == "containerd" else {}
@@ -193,16 +198,39 @@ class Node:
 
     def docker(self, *words: str | Path, check: bool = True, **options: Any) -> Done:
         """The docker command, run outside the node (so `docker cp` sees the machine's files)."""
-        program = shutil.which("docker", path=":".join([*map(str, self.bed.programs), "/usr/bin"]))
-        assert program, "docker is missing; run `make setup`"
-        argv = [program, "--host", f"unix:///proc/{self.init}/root/run/docker.sock", *map(str, words)]
-        environment = {"PATH": self.path, "HOME": str(self.bed.folder)}
+        argv, environment = self._docker(words)
         options = {"capture_output": True, "text": True, "timeout": LIMIT, **options}
         done: Done = subprocess.run(argv, env=environment, check=False, **options)
         assert not check or done.returncode == 0, (
             f"docker {' '.join(map(str, words))}: {done.stderr}\n{self.agent_log()}"
         )
         return done
+
+    def _docker(self, words: Sequence[str | Path]) -> tuple[list[str], dict[str, str]]:
+        program = shutil.which("docker", path=":".join([*map(str, self.bed.programs), "/usr/bin"]))
+        assert program, "docker is missing; run `make setup`"
+        argv = [program, "--host", f"unix:///proc/{self.init}/root/run/docker.sock", *map(str, words)]
+        return argv, {"PATH": self.path, "HOME": str(self.bed.folder)}
+
+    @contextlib.contextmanager
+    def follow(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A docker command that goes on (`logs --follow`), with its stdout to be read; ended with the block."""
+        argv, environment = self._docker(words)
+        with subprocess.Popen(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            watchdog = threading.Timer(LIMIT, process.kill)
+            watchdog.start()
+            try:
+                yield process
+            finally:
+                watchdog.cancel()
+                process.kill()
 
     def start_agent(self) -> None:
         """Returns at once; see `await_agent`."""

@@ -31,7 +31,7 @@ from worker_agent.engine.restore import (
     prepare_restore,
     return_gpus,
 )
-from worker_agent.engine.writable_layer import give_back, leave_files, show_volumes
+from worker_agent.engine.writable_layer import give_back, is_in_place, leave_files, show_volumes
 
 __all__ = [
     "TREES",
@@ -55,6 +55,7 @@ __all__ = [
     "finish_restore",
     "flush",
     "give_back",
+    "is_in_place",
     "keep_reserve",
     "leave_files",
     "locked",

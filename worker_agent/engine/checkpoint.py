@@ -125,5 +125,5 @@ async def _abandon(work: Work) -> None:
         if work.names:
             await steps.take_names(work)
     finally:
-        await asyncio.to_thread(work.freezer.thaw)
+        await steps.let_go_on(work)
         await steps.return_gpu(work)

@@ -57,6 +57,8 @@ class Work:
     folder: Path | None = None
     frozen_at: datetime | None = None
     frozen_since: float = 0.0
+    users_pause: bool = False
+    """It stood frozen before we came (`docker pause`)."""
     processes: list[str] = field(default_factory=list)
     stopped: dict[int, list[int]] = field(default_factory=dict)
     addresses: list[str] = field(default_factory=list)
@@ -136,16 +138,20 @@ async def return_gpu(work: Work) -> None:
 
 
 async def pause(work: Work) -> None:
-    """Freeze. What began since the first look and goes away by itself (a vfork, a client that waits) gets the time."""
+    """Freeze. What began since the first look and goes away by itself (a vfork, a client that waits) gets the time.
+    A container that its user has paused stands still already, and is left so."""
     end = time.monotonic() + _VFORK_PATIENCE
+    work.users_pause = work.freezer.frozen() and not work.container.frozen_by_us.exists()
     while True:
         work.frozen_since = time.monotonic()
         work.frozen_at = datetime.now(UTC)
-        await runc.pause(work.container)
+        if not work.users_pause:
+            work.container.frozen_by_us.touch()
+            await runc.pause(work.container)
         reason = _obstacle(work)
         if not reason:
             return
-        if time.monotonic() > end:
+        if work.users_pause or time.monotonic() > end:
             raise CheckpointFailed(f"the job was never found at rest: {reason}", "pause")
         work.freezer.thaw()
         await asyncio.sleep(_VFORK_POLL)
@@ -192,8 +198,17 @@ async def take_names(work: Work) -> None:
 async def resume(work: Work) -> None:
     """Only a final checkpoint leaves the job standing."""
     if work.kind is not CheckpointKind.FINAL:
-        await asyncio.to_thread(work.freezer.thaw)
+        await let_go_on(work)
         work.phases["frozen"] = time.monotonic() - work.frozen_since
+
+
+async def let_go_on(work: Work) -> None:
+    """The job runs on; one that its user has paused stands still on, even if a dump had to be thawed to end."""
+    if not work.users_pause:
+        await asyncio.to_thread(work.freezer.thaw)
+        work.container.frozen_by_us.unlink(missing_ok=True)
+    elif work.freezer.exists() and not work.freezer.frozen():
+        await runc.pause(work.container)
 
 
 async def digest(work: Work) -> None:

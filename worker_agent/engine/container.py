@@ -100,6 +100,11 @@ class Container:
         return self.work_dir / "criu.conf"
 
     @property
+    def frozen_by_us(self) -> Path:
+        """Exists while the container stands frozen because of a checkpoint, not because somebody paused it."""
+        return self.work_dir / "frozen"
+
+    @property
     def runc_folder(self) -> Path:
         """Where runc keeps this container's state."""
         return Path(self.runc_root or "/run/runc") / self.id

@@ -51,8 +51,9 @@ async def thaw_and_clean(container: Container) -> list[str]:
         remarks.append("a checkpoint was cut short when the agent ended; it does not count")
     if container.freezer is not None:
         stopped.clean(container.freezer)
-    if container.freezer is not None and container.freezer.frozen():
+    if container.freezer is not None and container.freezer.frozen() and container.frozen_by_us.exists():
         container.freezer.thaw()
+        container.frozen_by_us.unlink()
         remarks.append("the job stood frozen when the agent started again; it runs on")
     torn = await asyncio.to_thread(_sweep, container.job_root)
     if torn:

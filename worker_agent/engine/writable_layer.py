@@ -73,6 +73,12 @@ def show(folder: Path, at: Path, *, read_only: bool = False) -> None:
             raise RestoreFailed(said, "overlay", node_fault=True)
 
 
+def is_in_place(container: Container) -> bool:
+    """Is our overlay mounted at the container's root? (The engine may have unmounted it.)"""
+    found = find_overlay(container.rootfs)
+    return found is not None and found.upper == os.path.realpath(container.job_root / TREES["layer"])
+
+
 def give_back(container: Container) -> None:
     """The container engine's own overlay is at the root again, as it was before `put_in_place`. Idempotent.
 
