@@ -73,6 +73,8 @@ class ContainerRecord(Frozen):
     interval_seconds: float | None = None
     """As the workflow said last; the plan's value before that."""
     max_rootfs_bytes: int = 0
+    preflight: str = ""
+    """The verdict that was told last, and its reasons."""
     final: Checkpoint | None = None
     ending: bool = False
     """We end this container ourselves: its exit is not the job's."""
@@ -117,6 +119,8 @@ class ProtectedJob:
         """Why there is no final checkpoint."""
         self.step = ""
         """What the engine does now, for heartbeats."""
+        self.examined_at = float("-inf")
+        """When preflight looked last (monotonic seconds)."""
         self.tried_at: datetime | None = None
         self.rules: tuple[MountRule, ...] = tuple(record.mounts)
         self.handed_out = 0.0

@@ -19,6 +19,7 @@ from perdure.domain.jobs import Job
 from worker_agent import engine
 from worker_agent.checkpointing import Checkpoints
 from worker_agent.endings import Endings
+from worker_agent.examinations import Examinations
 from worker_agent.hand_over import HandOvers
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
@@ -57,6 +58,7 @@ class Rhythm:
         self._reporter = reporter
         self._spool = spool
         self._client = client
+        self._examinations = Examinations(reporter)
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._room_at = 0.0
 
@@ -90,6 +92,7 @@ class Rhythm:
 
     async def _look_after(self, job: ProtectedJob) -> None:
         await self._keep_reserve(job)
+        await self._examinations.look(job)
         if not _overdue(job) or await self._workflow_leads(job) or not _overdue(job):
             return
         log.warning("a checkpoint is overdue and nobody asks for it", job_id=job.record.job_id)

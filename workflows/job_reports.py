@@ -52,7 +52,8 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
         case ReportKind.EXITED:
             _exited(progress, report)
         case _:
-            progress.tell(report.at, "remark", report.reason, report.level)
+            kind = "preflight" if report.kind is ReportKind.PREFLIGHT else "remark"
+            progress.tell(report.at, kind, report.reason, report.level)
     return True
 
 

@@ -80,6 +80,8 @@ class ReportKind(StrEnum):
     CHECKPOINT_FAILED = "checkpoint failed"
     HANDED_OVER = "handed over"
     EXITED = "exited"
+    PREFLIGHT = "preflight"
+    """Whether the job can be protected, and what stands in the way (`reason`, `level`)."""
     REMARK = "remark"
     """Anything worth a line on the job's timeline (`reason`, `level`)."""
 

@@ -1,0 +1,70 @@
+"""The agent's preflight on a real container: told once, told again when it changes; io_uring is refused by default."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from perdure.contracts.protection import NodeReport, ReportKind
+from perdure.domain.retries import RetryRule, RetryStrategy
+from tests.integration.agent_bed import Bed, bed, until
+
+pytestmark = pytest.mark.criu
+
+RING = """exec python3 -c "
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+place = ctypes.create_string_buffer(120)
+print('ring', libc.syscall(425, 4, place), ctypes.get_errno(), flush=True)
+while True:
+    time.sleep(.1)
+    if os.path.exists('/change'):
+        libc.syscall(425, 4, place)
+        print('another', ctypes.get_errno(), flush=True)
+        os.unlink('/change')
+"
+"""
+RECLAIMS = RetryStrategy(attempts=5, rules=[RetryRule(action="RETRY", on_status_reason="Host EC2*")])
+
+
+@pytest.fixture
+async def home() -> AsyncIterator[Bed]:
+    async with bed() as made:
+        yield made
+
+
+async def verdict(home: Bed, count: int = 1) -> NodeReport:
+    return await home.report(ReportKind.PREFLIGHT, count)
+
+
+@pytest.mark.row("Processes", "io_uring: refused to the job by default (ENOSYS), so that programs do without")
+async def test_a_job_that_asks_for_a_ring_gets_none_and_is_protectable(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, RING, home.plan(retry=RECLAIMS))
+    told = await verdict(home)
+    assert (told.reason, told.level) == ("Preflight: protectable.", "info")
+    await until(launched.lines, "the job's first line")
+    assert launched.lines() == ["ring -1 38"]
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is not None, outcome.failure
+
+
+async def test_a_job_that_insists_is_told_what_stands_in_the_way(home: Bed) -> None:
+    node = await home.new_node()
+    plan = home.plan(retry=RetryStrategy(attempts=1))
+    assert plan.configuration is not None
+    checkpoint = plan.configuration.checkpoint.model_copy(update={"refuse_io_uring": False})
+    plan = plan.model_copy(update={"configuration": plan.configuration.model_copy(update={"checkpoint": checkpoint})})
+    launched = await home.launch(node, RING, plan)
+    await launched.more_lines(1)
+    told = await verdict(home)
+    if "io_uring" not in told.reason:  # the first look was earlier than the ring
+        told = await verdict(home, 2)
+    assert told.level == "warning"
+    assert told.reason.startswith("Preflight: protectable with changes.")
+    assert "Process 1 (python3) has an io_uring ring open" in told.reason
+    assert "The job has one attempt only" in told.reason
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is None
+    assert "io_uring" in outcome.failure
