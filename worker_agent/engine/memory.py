@@ -19,16 +19,20 @@ from worker_agent.engine.commands import run
 from worker_agent.engine.descriptors import links
 
 _CHECK_SECONDS = 30.0
+_MOST_CHANGED = 0.5
+"""Of a full dump: once the dumps that build on it add up to more, the next is a full one. Each dump of a chain stays on
+the job volume until the whole chain goes, so a job that rewrites all its memory would fill it otherwise."""
 
 
 @dataclass(frozen=True)
 class Base:
     """A committed checkpoint that the next dump may build on. `length`: checkpoints in its chain, itself included;
-    `chain_bytes`: what their memory images take together."""
+    `chain_bytes`: what their memory images take together, `full_bytes`: the first one's, which is complete."""
 
     link: ParentLink
     length: int
     chain_bytes: int
+    full_bytes: int
 
 
 @dataclass
@@ -39,9 +43,10 @@ class ChangedMemory:
 
     def next_base(self, longest: int) -> Base | None:
         """What the next dump may build on; None for a full one, which begins a chain of at most `longest`."""
-        if self.base is None or self.base.length >= longest:
+        base = self.base
+        if base is None or base.length >= longest:
             return None
-        return self.base
+        return base if base.chain_bytes <= (1 + _MOST_CHANGED) * base.full_bytes else None
 
     def begin(self) -> None:
         """A dump or predump is about to clear the kernel's note."""
@@ -50,8 +55,8 @@ class ChangedMemory:
     def committed(self, manifest: Manifest, manifest_blake3: str, built_on: Base | None) -> None:
         """The dump is a checkpoint now, and the last one of all."""
         link = ParentLink(number=manifest.number, manifest_blake3=manifest_blake3)
-        before = built_on.length if built_on else 0
-        self.base = Base(link, before + 1, manifest.image_bytes + manifest.parent_bytes)
+        length, full_bytes = (built_on.length, built_on.full_bytes) if built_on else (0, manifest.image_bytes)
+        self.base = Base(link, length + 1, manifest.image_bytes + manifest.parent_bytes, full_bytes)
 
 
 _tracked: dict[str, bool] = {}

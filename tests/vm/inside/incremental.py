@@ -12,7 +12,7 @@ from perdure.domain.errors import CheckpointFailed, ImageInvalid
 from perdure.image.chain import IMAGES
 from tests.integration.engine_bed import Running, freezer_of
 from tests.vm.inside.bed import JOB_ID, Scene, pages, uninterrupted, written
-from worker_agent.engine import Tools, end_frozen, offered, prepare_restore
+from worker_agent.engine import Tools, dump, end_frozen, offered, prepare_restore
 from worker_agent.engine.job_root import store
 
 MEBIBYTES = 24
@@ -27,6 +27,7 @@ def chain() -> dict[str, object]:
 async def _chain() -> dict[str, object]:
     scene = Scene(pages(MEBIBYTES, ROUNDS))
     scene.longest_chain, scene.kept = 4, 3
+    dump._WORTH_A_PREDUMP = 0  # this job is small
     first = await scene.fresh()
     taken = []
     for number in range(1, 6):  # the fifth begins a new chain
