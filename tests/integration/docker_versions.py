@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.compatibility import versions_here
+from tests.integration.docker_bed import Bed
+
 CACHE = Path("/var/cache/perdure/docker")
 _PACKAGES = ("docker.io", "docker-cli", "containerd", "runc", "libc6", "libseccomp2")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -79,6 +82,12 @@ def programs_or_skip(release: DockerRelease) -> tuple[Path, ...]:
         if release.suite == "sid":
             pytest.skip(str(reason))
         raise
+
+
+def versions_of(bed: Bed) -> dict[str, str]:
+    """What the release's column of the compatibility table is headed with: the programs that the bed's node runs."""
+    runc = re.search(r"\d[\d.]+", bed.node.tool("runc", "--version"))
+    return versions_here() | {"Docker": bed.version(), "runc": runc[0] if runc else ""}
 
 
 def _fetch(suite: str, folder: Path) -> None:

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.compatibility import versions_here
 from tests.integration.docker_bed import Bed, CheckpointRefused, docker_bed
 from tests.integration.docker_images import IMAGE
-from tests.integration.docker_versions import HOST, NEWER, DockerRelease, programs_or_skip
+from tests.integration.docker_versions import HOST, NEWER, DockerRelease, programs_or_skip, versions_of
 
 pytestmark = [pytest.mark.criu, pytest.mark.docker("any"), pytest.mark.timeout(600)]
 
@@ -194,7 +193,7 @@ def story(release: DockerRelease) -> Iterator[Story]:
 @pytest.fixture(autouse=True)
 def versions(request: pytest.FixtureRequest, story: Story) -> None:
     """What the column of the compatibility table is headed with."""
-    request.node.user_properties.append(("versions", versions_here() | {"Docker": story.bed.version()}))
+    request.node.user_properties.append(("versions", versions_of(story.bed)))
 
 
 # ------------------------------------------------------------------------------------------- while the container runs

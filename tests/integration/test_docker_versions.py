@@ -7,16 +7,14 @@ own back on the next node. A job whose first half failed fails its own test only
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.compatibility import versions_here
 from tests.integration.docker_bed import Bed, docker_bed
-from tests.integration.docker_versions import HOST, NEWER, TRIXIE, DockerRelease, programs_or_skip
+from tests.integration.docker_versions import HOST, NEWER, TRIXIE, DockerRelease, programs_or_skip, versions_of
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
 ROUNDS = 3
@@ -133,9 +131,7 @@ def story(release: DockerRelease) -> Iterator[Story]:
 @pytest.fixture(autouse=True)
 def versions(request: pytest.FixtureRequest, story: Story) -> None:
     """What the column of the compatibility table is headed with."""
-    found = versions_here() | {"Docker": story.bed.version()}
-    found["runc"] = re.findall(r"\d[\d.]+", story.bed.node.tool("runc", "--version"))[0]
-    request.node.user_properties.append(("versions", found))
+    request.node.user_properties.append(("versions", versions_of(story.bed)))
 
 
 def numbers(text: str) -> list[int]:
