@@ -32,6 +32,7 @@ from worker_agent.engine.memory import tracks_changes
 from worker_agent.hand_over import HandOvers
 from worker_agent.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
 from worker_agent.metadata import Metadata
+from worker_agent.network import sweep_networks
 from worker_agent.node_activities import AgentActivities
 from worker_agent.planning import Planner
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs, start_ticks
@@ -105,6 +106,7 @@ class Agent:
         left = await asyncio.to_thread(self._jobs.load)
         try:
             async with asyncio.TaskGroup() as parts:
+                parts.create_task(self._sweep_networks({job.record.container_id for job in left}))
                 for job in left:
                     parts.create_task(self._take_over(job))
                 parts.create_task(self._check_criu())
@@ -131,6 +133,13 @@ class Agent:
             log.error("CRIU cannot work on this node: jobs run, but no checkpoint will be taken", reason=str(problem))
         if not await tracks_changes(str(self._node.tools.criu)):
             log.warning("this kernel does not note changed memory (soft-dirty): every checkpoint holds all of it")
+
+    async def _sweep_networks(self, known: set[str]) -> None:
+        """Namespaces of containers that ended while no agent looked."""
+        try:
+            await sweep_networks(self._settings.run_dir / "networks", known)
+        except (PerdureError, OSError) as problem:
+            log.error("what is left of a job's network was not removed", reason=str(problem))
 
     # ---- the parts ------------------------------------------------------------------------------------------------
 

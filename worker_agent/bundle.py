@@ -190,6 +190,7 @@ def edit_config(
     criu_config: Path,
     keep_in: Path,
     io_uring: bool = True,
+    network: Path | None = None,
 ) -> None:
     """Bind the job's data at `mount_path`, tell the job where, let captured mounts come from the job root by their
     `rules`, name CRIU's options file, and without `io_uring` take that away. Always from the original, which is kept in
@@ -212,6 +213,9 @@ def edit_config(
     config["mounts"] = mounts
     redirect(config, rules, job_root)
     config["annotations"] = {**(config.get("annotations") or {}), CRIU_ANNOTATION: str(criu_config)}
+    if network is not None:
+        others = [one for one in config["linux"].get("namespaces") or [] if one.get("type") != "network"]
+        config["linux"]["namespaces"] = [*others, {"type": "network", "path": str(network)}]
     if not io_uring:
         refuse_io_uring(config, os.uname().machine)
     _write(bundle.path / "config.json", json.dumps(config).encode())

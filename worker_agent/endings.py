@@ -13,6 +13,7 @@ from perdure.domain.errors import PerdureError
 from worker_agent.bundle import restore_config
 from worker_agent.checkpointing import measure
 from worker_agent.engine import give_back, is_in_place, leave_files, release
+from worker_agent.network import remove_network
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
 from worker_agent.volumes import unmount_volume
@@ -109,6 +110,7 @@ class Endings:
             in_place = await asyncio.to_thread(is_in_place, job.container)
             await release(job.container)
             await self._leave_to_engine(job, in_place)
+            await remove_network(job.network_file)
             await unmount_volume(job.job_root)
         job.released.set()
 

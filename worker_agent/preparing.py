@@ -12,7 +12,9 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -24,6 +26,7 @@ from perdure.domain.errors import CommandFailed, JobRootBusy, RestoreFailed, Vol
 from worker_agent import engine
 from worker_agent.bundle import Bundle, edit_config
 from worker_agent.mounts import check_same, make_volumes
+from worker_agent.network import choose_address, make_network, remove_network
 from worker_agent.planning import retries_failed_start
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.volumes import mount_volume
@@ -76,7 +79,10 @@ class Preparer:
         await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=True)
         job.mark_restoring(None)
         job.manifest = None
-        job.knows(job.record.given)
+        own = job.settings.own_network and not bundle.own_network()
+        taken = [other.record.surroundings.address for other in self._jobs]
+        address = choose_address(job.record.job_id, taken) if own else ""
+        job.knows(job.record.given.model_copy(update={"address": address}))
         job.note(phases={**job.record.phases, **phases})
         return await self._ready(job, bundle, RuntimeReply(action=RuntimeAction.CREATE))
 
@@ -130,6 +136,7 @@ class Preparer:
 
     async def _ready(self, job: ProtectedJob, bundle: Bundle, reply: RuntimeReply) -> RuntimeReply:
         job.container = job.with_mounts(job.rules)
+        network = await self._network(job, bundle)
         await asyncio.to_thread(engine.show_volumes, job.container)
         await asyncio.to_thread(
             edit_config,
@@ -140,9 +147,23 @@ class Preparer:
             criu_config=job.container.criu_config,
             keep_in=job.folder,
             io_uring=not job.settings.refuse_io_uring,
+            network=network,
         )
         job.handed_out = time.monotonic()
         return reply.model_copy(update={"keeper": [str(job.job_root / "log"), str(job.container.keeper_socket)]})
+
+    async def _network(self, job: ProtectedJob, bundle: Bundle) -> Path | None:
+        """The job's own namespace, made anew for each rung: CRIU's lock may be left where a restore failed."""
+        address = job.record.surroundings.address
+        if any(address and other is not job and other.record.surroundings.address == address for other in self._jobs):
+            raise RestoreFailed(f"another job on this node has the address {address}", "network", node_fault=True)
+        await remove_network(job.network_file)
+        job.note(own_network=bool(address) or bundle.own_network())
+        job.container = replace(job.container, own_network=job.record.own_network)
+        if not address:
+            return None
+        await make_network(job.network_file, address)
+        return job.network_file
 
     @staticmethod
     async def _patiently(work: Callable[[], Awaitable[T]]) -> T:

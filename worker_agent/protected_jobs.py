@@ -186,6 +186,11 @@ class ProtectedJob:
         fresh.write_text(self.record.model_dump_json())
         fresh.replace(self.folder / _RECORD)
 
+    @property
+    def network_file(self) -> Path:
+        """Where its network namespace is kept, if Perdure makes it one."""
+        return self._node.settings.run_dir / "networks" / self.record.container_id
+
     def knows(self, surroundings: Surroundings) -> None:
         """From now on its processes know these surroundings, and every manifest says so."""
         self.note(surroundings=surroundings)

@@ -60,6 +60,7 @@ class CheckpointConfig(Wire):
         description="Copy most memory before the freeze, where the kernel can tell what changes then."
     )
     refuse_io_uring: bool = Field(description="Containers get no io_uring, which cannot be saved.")
+    own_network: bool = Field(description="Each protected job has a network namespace of its own.")
 
 
 class CheckpointConfigChange(BaseModel):
@@ -86,6 +87,7 @@ class CheckpointConfigChange(BaseModel):
         None, description="Copy most memory before the freeze, where the kernel can tell what changes then."
     )
     refuse_io_uring: StrictBool | None = Field(None, description="Containers get no io_uring, which cannot be saved.")
+    own_network: StrictBool | None = Field(None, description="Each protected job has a network namespace of its own.")
 
 
 class CheckpointConfigChanged(CheckpointConfig):

@@ -49,6 +49,11 @@ class CheckpointConfiguration(_Settings):
     dump_limit_seconds: float = Field(
         110.0, gt=0, le=3600, description="A dump that takes longer is ended and the job thawed."
     )
+    own_network: bool = Field(
+        False,
+        description="Each protected job gets a network namespace of its own: the same address on every node, NAT to"
+        " outside, no way in. Else it shares its host's network, as Batch's jobs do.",
+    )
     refuse_io_uring: bool = Field(
         True, description="Containers get no io_uring, which cannot be saved; programs fall back to epoll."
     )
@@ -108,7 +113,8 @@ MODE_NAMES = ("PERDURE_CHECKPOINT_MODE", "MMC_CHECKPOINT_MODE")
 INTERVAL_NAMES = ("PERDURE_CHECKPOINT_INTERVAL", "MMC_CHECKPOINT_INTERVAL")
 DIAGNOSIS_NAMES = ("PERDURE_CHECKPOINT_DIAGNOSIS", "MMC_CHECKPOINT_DIAGNOSIS")
 IO_URING_NAMES = ("PERDURE_REFUSE_IO_URING",)
-JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES + IO_URING_NAMES
+NETWORK_NAMES = ("PERDURE_CHECKPOINT_OWN_NETWORK",)
+JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES + IO_URING_NAMES + NETWORK_NAMES
 """Environment variables of a job that configure Perdure; ours before the reference product's."""
 
 _TRUE = {"true", "1", "yes", "on", "enable", "enabled", "iterative", "auto"}
@@ -131,7 +137,12 @@ def effective_configuration(
             changes["interval_seconds"], source = seconds, name
         except ValueError as problem:
             warnings.append(f"{name} is not usable ({problem}); the system's interval is used")
-    booleans = (("enabled", MODE_NAMES), ("diagnosis", DIAGNOSIS_NAMES), ("refuse_io_uring", IO_URING_NAMES))
+    booleans = (
+        ("enabled", MODE_NAMES),
+        ("diagnosis", DIAGNOSIS_NAMES),
+        ("refuse_io_uring", IO_URING_NAMES),
+        ("own_network", NETWORK_NAMES),
+    )
     for field, names in booleans:
         name, text = _first(environment, names)
         if name is None:

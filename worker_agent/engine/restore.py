@@ -121,7 +121,7 @@ async def _overlay(work: _Restore) -> None:
 
 async def _addresses(work: _Restore) -> None:
     """The sockets as this node can restore them. The ports they need on the node's network must be free."""
-    shared = not work.container.own_network
+    shared = not (work.container.own_network or work.read.surroundings.address)
     own = addresses.exchange(work.read.addresses) if shared else {one: one for one in work.read.addresses}
     files, work.network = await asyncio.to_thread(adapt, work.images, own)
     if shared:

@@ -1,11 +1,13 @@
 """Puts and gets objects for so many rounds, with whatever credentials boto3 finds; one line a round.
 
-bucket.py BUCKET ROUNDS: asks its task's metadata endpoint too, as many libraries do once in a while.
+bucket.py BUCKET ROUNDS: asks its task's metadata endpoint too, as many libraries do once in a while; talks to itself
+over its own address, on a connection that it opens once; and says its address on stderr, whenever it is another one.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 import urllib.request
@@ -13,6 +15,19 @@ import urllib.request
 import boto3
 
 bucket, rounds = sys.argv[1], int(sys.argv[2])
+
+
+def own_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect(("192.0.2.1", 9))
+        return str(asking.getsockname()[0])
+
+
+address = own_address()
+print("address", address, file=sys.stderr, flush=True)
+listener = socket.create_server((address, 0))
+inside = socket.create_connection(listener.getsockname())
+accepted, _ = listener.accept()
 client = boto3.client("s3")
 for number in range(rounds):
     client.put_object(Bucket=bucket, Key=f"round-{number}", Body=b"%d" % number)
@@ -20,5 +35,10 @@ for number in range(rounds):
     assert said == b"%d" % number, said
     with urllib.request.urlopen(os.environ["ECS_CONTAINER_METADATA_URI_V4"] + "/task", timeout=20) as answer:
         assert answer.status == 200
+    inside.sendall(b"ping")
+    assert accepted.recv(10) == b"ping"
+    if own_address() != address:
+        address = own_address()
+        print("address", address, file=sys.stderr, flush=True)
     print("round", number, flush=True)
     time.sleep(0.2)
