@@ -20,6 +20,7 @@ from perdure.domain.configuration import JOB_LEVEL_NAMES, LONGEST_VALUE, JobVolu
 from perdure.domain.errors import NotCheckpointable
 from perdure.image.files import TREES
 from worker_agent.mounts import BundleMount, find_rules, redirect, refuse_hopeless, shared_destinations
+from worker_agent.restored_network import add_network_hook
 from worker_agent.seccomp import refuse_io_uring
 from worker_agent.surroundings import paths_in, same_network
 
@@ -55,14 +56,8 @@ class _Namespace(_Lenient):
     path: str = ""
 
 
-class _Namespace(_Lenient):
-    type: str
-    path: str = ""
-
-
 class _Linux(_Lenient):
     cgroupsPath: str = ""
-    namespaces: list[_Namespace] = Field(default_factory=list)
     namespaces: list[_Namespace] | None = None
 
 
@@ -112,7 +107,8 @@ class Bundle:
     def own_network(self) -> bool:
         """Does the container engine give it a network namespace? (Docker names the host's own by a path.)"""
         return any(
-            one.type == "network" and not (one.path and same_network(one.path)) for one in self.config.linux.namespaces
+            one.type == "network" and not (one.path and same_network(one.path))
+            for one in self.config.linux.namespaces or []
         )
 
     def check(self) -> None:
@@ -189,12 +185,13 @@ def edit_config(
     rules: Sequence[MountRule],
     criu_config: Path,
     keep_in: Path,
+    restore: bool = False,
     io_uring: bool = True,
     network: Path | None = None,
 ) -> None:
     """Bind the job's data at `mount_path`, tell the job where, let captured mounts come from the job root by their
-    `rules`, name CRIU's options file, and without `io_uring` take that away. Always from the original, which is kept in
-    the folder `keep_in`; so it can be done again."""
+    `rules`, name CRIU's options file, do for a `restore` what only a create does, and without `io_uring` take that
+    away. Always from the original, which is kept in the folder `keep_in`; so it can be done again."""
     original = keep_in / _ORIGINAL
     if not original.exists():
         _write(original, (bundle.path / "config.json").read_bytes())
@@ -212,6 +209,8 @@ def edit_config(
         config["process"]["env"] = [*config["process"]["env"], f"{VOLUME_VARIABLE}={mount_path}"]
     config["mounts"] = mounts
     redirect(config, rules, job_root)
+    if restore:
+        add_network_hook(config)
     config["annotations"] = {**(config.get("annotations") or {}), CRIU_ANNOTATION: str(criu_config)}
     if network is not None:
         others = [one for one in config["linux"].get("namespaces") or [] if one.get("type") != "network"]

@@ -144,6 +144,7 @@ class Preparer:
             job_root=job.job_root,
             mount_path=_volume_settings(_plan(job)).mount_path,
             rules=job.rules,
+            restore=reply.action is RuntimeAction.RESTORE,
             criu_config=job.container.criu_config,
             keep_in=job.folder,
             io_uring=not job.settings.refuse_io_uring,

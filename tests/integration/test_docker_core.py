@@ -455,7 +455,6 @@ def test_limits_of_the_process(story: Story) -> None:
     rows = {line[:26].strip(): line[26:].split()[:2] for line in limits[1:]}
     assert rows["Max open files"] == ["300", "400"]
     assert rows["Max core file size"] == ["0", "0"]
-    assert story.inside(container, "sh", "-c", "ulimit -n") == "300", "an exec has them too"
     assert story.inside(container, "df", "-m", "/dev/shm").split()[-5] == "8"
 
 

@@ -17,6 +17,7 @@ from perdure.domain.errors import NotCheckpointable, RestoreFailed
 from perdure.image.mounts import Mount
 from worker_agent.bundle import JOB_ID, Bundle, edit_config, read_bundle, restore_config
 from worker_agent.mounts import BundleMount, check_same, find_rules, make_volumes, shared_destinations
+from worker_agent.restored_network import add_network_hook
 
 BIND = ["rbind", "rw"]
 NAMESPACES = [{"type": kind} for kind in ("pid", "ipc", "mount", "uts")]
@@ -155,6 +156,22 @@ def test_a_network_file_system_is_shared_by_nature() -> None:
         with pytest.raises(RestoreFailed, match="/efs") as problem:
             check_same(rules[:1], other)
         assert problem.value.node_fault
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "hooked"), [([{"type": "network"}], True), ([{"type": "network", "path": "/x"}], True), ([], False)]
+)
+def test_a_restore_gets_its_network_as_a_create_does(namespaces: list[dict[str, str]], hooked: bool) -> None:
+    theirs = {"path": "/bin/true"}
+    sysctl = {"net.ipv4.ping_group_range": "0 2147483647", "kernel.msgmax": "1"}
+    content: dict[str, Any] = {
+        "linux": {"namespaces": [*NAMESPACES, *namespaces], "sysctl": sysctl},
+        "hooks": {"createRuntime": [theirs], "prestart": [theirs]},
+    }
+    add_network_hook(content)
+    made = content["hooks"]["createRuntime"]
+    assert made[0] == theirs and content["hooks"]["prestart"] == [theirs]
+    assert [hook["args"][-1] for hook in made[1:]] == (["net.ipv4.ping_group_range=0 2147483647"] if hooked else [])
 
 
 @pytest.mark.parametrize("source", ["/dev/shm", "/run/docker.sock", "/nowhere/volumes/x/_data"])
