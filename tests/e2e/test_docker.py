@@ -14,6 +14,7 @@ from localcloud.demo.jobs import IMAGE, IMAGE_PACKAGES
 from localcloud.node_launcher import remove_folder
 from localcloud.stack import StackPlace
 from tests.e2e.conftest import PERDURE, User, chain_reference, until
+from tests.integration.test_stack import traces
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -44,6 +45,7 @@ def docker_user(request: pytest.FixtureRequest, image: str) -> Iterator[User]:
         user.cloud.close()
     finally:
         perdure("local", "down", "--stack", place.name)
+    assert traces(place) == []
     if not request.session.testsfailed:
         remove_folder(place.folder)
         place.lock_file.unlink()

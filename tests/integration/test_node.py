@@ -41,13 +41,13 @@ from localcloud.node_link import (
 )
 from localcloud.pool import free_disks, make_pool
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(240)]
 
 STACK = f"test-node-{os.getpid()}"
 CGROUP = f"/perdure/{STACK}"
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
 
 Event = TypeVar("Event", Started, StartFailed, Exited)
 
@@ -285,6 +285,20 @@ def test_docker_knows_the_container_as_ecs_would_name_it(node: Node) -> None:
         assert run(["/usr/bin/docker", "-H", socket, "logs", f"ecs-{container}"]) == "words\n"
         docker.remove(found["Id"])
         docker.remove(found["Id"])  # idempotent
+
+
+def test_a_killed_dockerd_takes_its_containers_along_and_comes_back(node: Node) -> None:
+    if node.engine != "docker":
+        pytest.skip("there is no dockerd")
+    container = node.start("sleep", "1000")
+    node.answer(Started, container)
+    pid_file = Path(f"/proc/{node.handle.init_pid}/root/run/localcloud/docker.pid")
+    killed = pid_file.read_text()
+    run(["nsenter", f"--pid=/proc/{node.handle.init_pid}/ns/pid", "kill", "-KILL", killed])
+    assert node.answer(Exited, container).exit_code != 0
+    assert pid_file.read_text() != killed
+    container = node.start("sh", "-c", "exit 3")
+    assert node.answer(Exited, container).exit_code == 3
 
 
 def test_what_cannot_start_says_why(node: Node) -> None:
