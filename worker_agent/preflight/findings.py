@@ -112,7 +112,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        return {"verdict": str(self.verdict), "findings": [asdict(finding) for finding in self.findings]}
+        findings = [{**asdict(finding), "sentence": finding.sentence} for finding in self.findings]
+        return {"verdict": str(self.verdict), "findings": findings}
 
     def joined(self, other: Report) -> Report:
         """What was found in either look."""

@@ -16,13 +16,18 @@ _NESTED = ("pid", "user", "ipc", "uts", "time")
 
 
 def read_processes(pids: Iterable[int], init_pid: int) -> list[Process]:
-    """Those that live, as this node and as the container numbers them."""
-    depth = len(_status(init_pid).get("NSpid", "").split()) - 1
+    """Those that live, as this node and as the container numbers them. A number that another process of the machine
+    has got meanwhile is left out: one of the container's has its process numbers, or descends from its first."""
+    depth = max(0, len(_status(init_pid).get("NSpid", "").split()) - 1)
+    home = _namespaces(init_pid).get("pid")
+    statuses = {pid: _status(pid) for pid in sorted(pids)}
+    parents = {pid: int(status.get("PPid", "0") or 0) for pid, status in statuses.items()}
     found = []
-    for pid in sorted(pids):
-        numbers = _status(pid).get("NSpid", "").split()
-        if len(numbers) > max(0, depth):
-            found.append(Process(pid, int(numbers[max(0, depth)]), command(pid)))
+    for pid, status in statuses.items():
+        numbers = status.get("NSpid", "").split()
+        inside = _namespaces(pid).get("pid") == home or _descends(pid, init_pid, parents)
+        if inside and len(numbers) > depth:
+            found.append(Process(pid, int(numbers[depth]), command(pid)))
     return found
 
 
