@@ -211,6 +211,10 @@ def edit_config(
     redirect(config, rules, job_root)
     if restore:
         add_network_hook(config)
+    for mount in mounts:
+        if mount.get("type") == "bind" and os.path.islink(mount.get("source", "")):
+            # Debian's docker-init is a link. CRIU mounts the source again by its name and follows none.
+            mount["source"] = os.path.realpath(mount["source"])
     config["annotations"] = {**(config.get("annotations") or {}), CRIU_ANNOTATION: str(criu_config)}
     if network is not None:
         others = [one for one in config["linux"].get("namespaces") or [] if one.get("type") != "network"]

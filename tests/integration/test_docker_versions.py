@@ -28,6 +28,7 @@ while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.1; done | nc 127.0.0.1 5599
 exit 7
 """
 """Each line goes through a TCP connection on loopback before it is printed."""
+COUNTS = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
 EXITS = "echo ready; while [ ! -e /signal/go ]; do :; done; exit 7"
 RUNS_OUT = """
 x=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
@@ -110,11 +111,14 @@ def release(request: pytest.FixtureRequest) -> DockerRelease:
 def story(release: DockerRelease) -> Iterator[Story]:
     with docker_bed(programs=programs_or_skip(release), storage=release.storage) as bed:
         told = Story(release, bed)
+        (bed.folder / "docker-init").symlink_to("/usr/bin/tini-static")
+        bed.dockerd_options = ["--init-path", str(bed.folder / "docker-init")]
         signal = bed.folder / "signal"
         signal.mkdir()
         at_once = ["--volume", f"{signal}:/signal:ro", "--memory", "24m", "--memory-swap", "24m"]
         told.jobs = {
             "writes": Job(WRITES, [], "5"),
+            "init": Job(COUNTS, ["--init"], "5"),
             **{network: Job(ECHO, ["--network", network], "5") for network in ("host", "bridge", "none")},
             "exits": Job(EXITS, at_once, "ready"),
             "runs out": Job(RUNS_OUT, at_once, "ready"),
@@ -152,6 +156,15 @@ def test_connections_inside_the_container_live_on(story: Story, network: str) ->
     lines = numbers(story.bed.logs(container))
     assert lines == list(range(lines[0], 61))
     assert 5 < lines[0] < 60, "neither lost nor begun anew"
+
+
+@pytest.mark.docker("any")
+@pytest.mark.row("Limits and options", "--init whose program is a symbolic link, as Debian's docker-init is")
+def test_init_may_be_a_link(story: Story) -> None:
+    container = story.come_back("init")
+    assert story.bed.wait(container) == 7
+    lines = numbers(story.bed.logs(container))
+    assert lines == list(range(lines[0], 61)) and lines[0] > 5
 
 
 @pytest.mark.docker("any")

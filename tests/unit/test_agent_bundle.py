@@ -53,6 +53,21 @@ def test_a_batch_container_is_read(tmp_path: Path) -> None:
     assert read.environment == {"PERDURE_CHECKPOINT_INTERVAL": "5m"}
 
 
+def test_a_bind_of_a_link_becomes_one_of_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "init").write_text("")
+    (tmp_path / "link").symlink_to("init")
+    binds = [
+        mount("/sbin/docker-init", "bind", "ro", source=str(tmp_path / "link")),
+        mount("/x", "bind", source="/etc"),
+    ]
+    read = bundle(tmp_path, config(mounts=binds))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    edit_config(read, job_root=tmp_path, mount_path="/data", rules=[], criu_config=tmp_path / "c", keep_in=kept)
+    edited = json.loads((tmp_path / "config.json").read_text())["mounts"]
+    assert [one["source"] for one in edited][:2] == [str(tmp_path / "init"), "/etc"]
+
+
 @pytest.mark.parametrize("job_id", ["", "../../etc", "a b", "x;rm -rf /", "a\nb", "ä", "n" * 129, "\udcff"])
 def test_a_job_id_that_is_none_makes_no_batch_job(tmp_path: Path, job_id: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config({"AWS_BATCH_JOB_ID": job_id})))
