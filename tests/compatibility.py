@@ -170,7 +170,7 @@ def outcome_of(reports: list[pytest.TestReport]) -> tuple[str, str]:
 
 def versions_here() -> dict[str, str]:
     """Kernel, runc and CRIU of this machine; what is missing is left out."""
-    return {"kernel": platform.release()} | {
+    return {"kernel": platform.release().partition("-")[0]} | {
         name: version
         for name, command in (("runc", "runc"), ("CRIU", "/opt/perdure/criu/bin/criu"))
         if (version := program_version([command, "--version"]))
