@@ -78,6 +78,15 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> str:
         "local cp :/path dest",
         "local status --stack Not_A_Name",
         "local up --stack ../../etc",
+        "local up --engine podman",
+        "local image",
+        "local image build",
+        "local image build name",
+        "local image build Name python3",
+        "local image build localhost/machine python3",
+        "local image build name --include=x",
+        "demo --reclaims 0",
+        "demo --engine podman",
     ],
 )
 def test_wrong_usage_is_one_sentence_and_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,6 +325,21 @@ def test_a_stack_is_running_only_while_its_lock_is_held(folder: Path) -> None:
         with pytest.raises(StackError), claimed(place):
             pass
     assert not is_claimed(place)
+
+
+def test_a_running_stack_keeps_its_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = StackPlace("s", folder)
+    with claimed(place):
+        place.folder.mkdir()
+        write_state(place, StackState(stack="s", phase=StackPhase.READY, engine="docker"))
+        assert run(["local", "up", "--detach", "--stack", "s"]) == 1
+        assert "engine docker" in sentence(capsys)
+        assert run(["local", "up", "--detach", "--stack", "s", "--engine", "docker"]) == 0
+
+
+def test_a_job_names_its_image_or_gets_the_machine() -> None:
+    assert container_properties(JobRequest(command=["true"], image="bio"))["image"] == "bio"
+    assert container_properties(JobRequest(command=["true"]))["image"] == "localhost/machine"
 
 
 def test_stacks_of_one_name_in_two_folders_share_no_cgroup() -> None:
