@@ -82,6 +82,8 @@ def archive_address() -> str:
 def _build(
     catalogue: Catalogue, key: str, suite: str, architecture: str, packages: list[str], tell: Callable[[str], None]
 ) -> BuiltImage:
+    if shutil.which("debootstrap") is None:
+        raise StackError("`debootstrap` is not installed; run `make setup`")
     _check_room(catalogue.folder)
     roots, fetched = catalogue.folder / "roots", catalogue.folder / "packages" / suite
     for folder in (roots, fetched):
@@ -113,9 +115,20 @@ def _build(
 
 
 def _debootstrap(argv: list[str], tell: Callable[[str], None]) -> None:
-    """In mount and pid namespaces of its own: what it mounts and starts ends with it, however it ends."""
+    """In mount and pid namespaces of its own: what it mounts and starts ends with it, and it ends with us."""
     process = subprocess.Popen(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *argv],
+        [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            *argv,
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

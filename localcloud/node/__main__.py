@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--link-fd", type=int, required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request
     configuration = NodeConfiguration.model_validate_json(arguments.config.read_text())
     link = Link(socket.socket(fileno=arguments.link_fd))
     children = Children()

@@ -271,11 +271,13 @@ def test_one_that_is_stopped_while_it_is_created_ends_at_once(
         assert held.answer(StartFailed, container).reason.startswith("CannotStartContainerError: ")
 
 
-def test_docker_knows_the_container_as_ecs_would_name_it(node: Node) -> None:
+def test_docker_knows_the_container_as_ecs_would_name_it(launcher: NamespaceLauncher, node: Node) -> None:
     if node.engine != "docker":
         pytest.skip("runc has no such books")
-    container = node.start("sh", "-c", "echo words; exit 4", vcpus=2, memory_mib=100)
+    container = node.start("sh", "-c", "echo words | tee /etc/new; exit 4", vcpus=2, memory_mib=100)
     node.answer(Exited, container)
+    files = launcher._options.pool / "nodes" / node.handle.instance_id / "docker" / container / "upper"
+    assert (files / "etc" / "new").read_text() == "words\n"  # what `perdure local cp` reads of an unprotected job
     with contextlib.closing(_docker(node)) as docker:
         found = docker.inspect(f"ecs-{container}")
         assert found["State"]["ExitCode"] == 4
