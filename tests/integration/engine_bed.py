@@ -97,6 +97,8 @@ class Bed:
     """Mounts of config.json beside the usual ones."""
     process: dict[str, object] = field(default_factory=dict)
     """What config.json says about the process otherwise than usual."""
+    launch_limit: float = LAUNCH_LIMIT
+    """Seconds that runc gets to create or restore."""
     containers: list[Container] = field(default_factory=list)
     running: list[Running] = field(default_factory=list)
 
@@ -266,7 +268,7 @@ class Bed:
             start_new_session=True,
         )
         try:
-            status = process.wait(LAUNCH_LIMIT)
+            status = process.wait(self.launch_limit)
         except subprocess.TimeoutExpired:  # runc waits for ever once CRIU was killed
             os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()

@@ -57,6 +57,8 @@ class Volume:
         if self.loop:
             wait_for(lambda: subprocess.run(["umount", str(self.root)], capture_output=True).returncode == 0, "umount")
             tool("losetup", "--detach", self.loop)
+            # A mount namespace that somebody made meanwhile may still hold the file system: a copy would be torn.
+            wait_for(lambda: not tool("losetup", "--associated", self.image), f"{self.loop} free of other namespaces")
             self.loop = ""
 
     def lose_power(self) -> None:

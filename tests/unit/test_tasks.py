@@ -92,6 +92,23 @@ def test_memory_is_counted() -> None:
         process.kill()
 
 
+def test_memory_that_many_processes_share_counts_once() -> None:
+    code = "import mmap, os, sys; shared = mmap.mmap(-1, 64 << 20); page = b'x' * (64 << 20);"
+    code += "everyone = [os.fork() for _ in range(3)]; shared[:] = page; os.write(1, b'k'); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.read(8) == b"k" * 8  # three forks one after the other, by all that are there
+        pids = _with_children(process.pid)
+        private = 8 * (64 << 20)  # `page`, and what an interpreter needs
+        assert 9 * (64 << 20) <= dump_bytes(pids, 2**22 - 1) + (1 << 20) < private + 8 * (16 << 20) + 2 * (64 << 20)
+        process.stdin.close()
+
+
+def _with_children(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in _with_children(int(child)))]
+
+
 def test_users_of_a_folder(tmp_path: Path) -> None:
     assert users_of(tmp_path) == []
     with subprocess.Popen(["sleep", "3600"], cwd=tmp_path) as inside:

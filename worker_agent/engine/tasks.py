@@ -84,14 +84,32 @@ def names(pids: Iterable[int]) -> list[str]:
 
 def dump_bytes(pids: Iterable[int], init_pid: int) -> int:
     """At most how many bytes a dump of these processes will write: private and shared memory, and files in tmpfs."""
-    total = 0
+    total, sharing = 0, {}
     for pid in pids:
         try:
             status = (_PROC / f"{pid}/status").read_text()
         except OSError:
             continue
-        total += sum(int(kib) for kib in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", status, re.MULTILINE)) * _KIB
-    return total + sum(_tmpfs_bytes(init_pid))
+        kib = {name: int(size) for name, size in re.findall(r"^Rss(Anon|Shmem):\s+(\d+) kB$", status, re.MULTILINE)}
+        total += kib.get("Anon", 0) * _KIB
+        if kib.get("Shmem"):
+            sharing[pid] = kib["Shmem"] * _KIB
+    return total + _shared_bytes(sharing) + sum(_tmpfs_bytes(init_pid))
+
+
+def _shared_bytes(sharing: dict[int, int]) -> int:
+    """Bytes of the shared memory of these processes (pid → what it has of it), each page once: CRIU saves it once,
+    and the hundred processes of a database may have all of it."""
+    if len(sharing) < 2:
+        return sum(sharing.values())
+    total = 0
+    for pid, most in sharing.items():
+        try:
+            parts = re.search(r"^Pss_Shmem:\s+(\d+) kB$", (_PROC / f"{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        except OSError:  # it ended while we looked
+            continue
+        total += (int(parts[1]) + 1) * _KIB if parts else most
+    return total
 
 
 def _tmpfs_bytes(init_pid: int) -> Iterator[int]:

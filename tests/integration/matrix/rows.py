@@ -33,6 +33,10 @@ class Row:
     process: dict[str, object] = field(default_factory=dict)
     needs_capability: str = ""
     """A capability of root without which the row cannot run on this machine."""
+    huge_pages: int = 0
+    """How many of 2 MiB it needs."""
+    cycles: int = 1
+    """How often it goes through a death and a notice."""
     mebibytes: int = 1500
     """Size of the job volume."""
 
@@ -91,7 +95,7 @@ MEMORY = [
     python("Memory", "memory", "memfd", "memfd: shared, sealed, growing"),
     python("Memory", "memory", "system_v", "System V shared memory, semaphores and messages"),
     python("Memory", "memory", "message_queue", "a POSIX message queue", mounts=[_QUEUES], refused="message queue"),
-    python("Memory", "memory", "huge_pages", "huge pages"),
+    python("Memory", "memory", "huge_pages", "huge pages: private, shared, in a memfd", huge_pages=8),
     python("Memory", "memory", "tmpfs", "a tmpfs mount: tree, owners, times, open and deleted files", mounts=[_TMPFS]),
 ]
 
@@ -115,4 +119,77 @@ NETWORK = [
     python("Network", "network", "backlog", "a TCP client that nobody accepts", refused="client waiting"),
 ]
 
-ROWS = [*PROCESSES, *FILES, *MEMORY, *NETWORK]
+
+def program(name: str, *argv: str, **more: object) -> Row:
+    return Row("Programs", name, [*argv, DATA], image=True, **more)  # type: ignore[arg-type]
+
+
+def compiled(section: str, name: str, source: str, flags: str, **more: object) -> Row:
+    """A program in C, compiled inside the container."""
+    build = f"gcc -O2 {flags} -o {ROOT}/{source} /jobs/{source}.c && exec {ROOT}/{source} {DATA}"
+    return Row(section, name, ["/bin/sh", "-c", build], image=True, processes=(source,), **more)  # type: ignore[arg-type]
+
+
+_USER = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [100, 2000], "umask": 0o027}}
+PROGRAMS = [
+    program("GNU sort with temporary files", "/bin/sh", "/jobs/sort.sh", processes=("sort",)),
+    program(
+        "a shell pipeline with loops, compression, traps", "/bin/bash", "/jobs/pipeline.sh", processes=("gzip", "awk")
+    ),
+    program("awk with large arrays", "/bin/sh", "/jobs/awk.sh", processes=("awk",)),
+    program("perl with a child, signals and a log", "/usr/bin/perl", "/jobs/perl.pl", processes=("perl",)),
+    python("Programs", "programs", "pool", "CPython: multiprocessing", image=True),
+    python("Programs", "programs", "children", "CPython: subprocesses", quick=True, processes=("sed", "sleep")),
+    python("Programs", "programs", "sqlite", "SQLite: write-ahead log and rollback journal", quick=True),
+    program(
+        "JVM: threads, garbage collection, sockets",
+        "/usr/bin/java",
+        "-Xmx200m",
+        "/jobs/Threads.java",
+        processes=("java",),
+    ),
+    program("R with forked workers", "/usr/bin/Rscript", "/jobs/forks.R", processes=("R",)),
+    compiled("Programs", "C with OpenMP", "openmp", "-fopenmp"),
+    program("ffmpeg encoding with two threads", "/bin/sh", "/jobs/ffmpeg.sh", processes=("ffmpeg",)),
+    program(
+        "PostgreSQL, as a user of its own",
+        "/bin/sh",
+        "/jobs/postgresql.sh",
+        processes=("postgres",),
+        process=_USER,
+        needs_capability="CAP_SYS_RESOURCE",
+    ),
+]
+PROCESSES += [
+    compiled("Processes", "threads in C: thread-local state, barriers, robust mutexes", "threads", "-pthread"),
+    Row(
+        "Processes",
+        "an init wrapper (tini)",
+        ["/usr/bin/tini-static", "--", "/bin/sh", "/jobs/tini.sh", DATA],
+        image=True,
+        processes=("tini-static",),
+    ),
+    python(
+        "Processes",
+        "processes",
+        "attributes",
+        "an ordinary user with groups of its own",
+        process=_USER,
+        needs_capability="CAP_SYS_RESOURCE",
+    ),
+]
+
+TEN_CYCLES = [
+    Row(
+        "Programs",
+        "ten checkpoints and restores in a row, on alternating nodes",
+        ["/usr/bin/python3", "/jobs/mixed.py", "everything", DATA, ROOT],
+        image=True,
+        cycles=5,
+        mebibytes=4000,
+        processes=("python3",),
+        mounts=[_TMPFS],
+    )
+]
+
+ROWS = [*PROCESSES, *FILES, *MEMORY, *NETWORK, *PROGRAMS, *TEN_CYCLES]

@@ -3,8 +3,8 @@ zone, restored; and what it wrote compared with a run to which nothing happened.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -46,9 +46,17 @@ def _parameter(row: Row) -> object:
 async def bed(row: Row) -> AsyncIterator[Bed]:
     if row.needs_capability and not _has_capability(row.needs_capability):
         pytest.skip(f"root on this machine lacks {row.needs_capability}")
+    with _huge_pages(row.huge_pages):
+        async with _bed(row) as made:
+            yield made
+
+
+@asynccontextmanager
+async def _bed(row: Row) -> AsyncIterator[Bed]:
     made = Bed.make(row.mebibytes)
     try:
         made.jobs, made.command, made.mounts, made.process = JOBS, row.argv, row.mounts, row.process
+        made.launch_limit = READY
         if row.image:
             made.image = str(image())
         made.cables = int(row.outside)
@@ -58,6 +66,27 @@ async def bed(row: Row) -> AsyncIterator[Bed]:
             made.leave_node()
     finally:
         await made.close()
+
+
+@contextmanager
+def _huge_pages(count: int) -> Iterator[None]:
+    """Reserve them for the time of a test: skipped where the machine has none to give. CRIU recognises them only if
+    there were some when it first looked at the kernel: what it keeps of that look is thrown away."""
+    setting, seen_by_criu = Path("/proc/sys/vm/nr_hugepages"), Path("/run/criu.kdat")
+    if not count:
+        yield
+        return
+    if not setting.exists():
+        pytest.skip("this kernel has no huge pages")
+    before = int(setting.read_text())
+    try:
+        setting.write_text(str(before + count))
+        if int(setting.read_text()) < before + count:
+            pytest.skip(f"this machine has no memory in one piece for {count} huge pages")
+        seen_by_criu.unlink(missing_ok=True)
+        yield
+    finally:
+        setting.write_text(str(before))
 
 
 def _has_capability(name: str) -> bool:
@@ -74,8 +103,9 @@ async def test_a_row_comes_back_as_it_was(bed: Bed, row: Row) -> None:
         with pytest.raises((NotCheckpointable, CheckpointFailed), match=row.refused):
             await _checkpoint(running, 1)
     else:
-        running = await _through_a_death(bed, row, running, 1)
-        running = await _through_a_notice(bed, row, running, 2)
+        for epoch in range(1, 2 * row.cycles, 2):
+            running = await _through_a_death(bed, row, running, epoch)
+            running = await _through_a_notice(bed, row, running, epoch + 1)
     assert _end(bed, running) == wanted
 
 

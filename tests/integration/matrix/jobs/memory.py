@@ -286,8 +286,8 @@ def huge_pages() -> Check:
         expect(private[: 2 * MIB] == _pattern(2 * MIB, b"huge"), "private huge page")
         same(window[:4], b"huge", "huge page of a file")
         with open("/proc/self/smaps") as smaps:
-            kib = sum(int(line.split()[1]) for line in smaps if "_Hugetlb:" in line)
-        same(kib, 8192, "KiB in huge pages")
+            sizes = [int(line.split()[1]) for line in smaps if line.startswith(("Size:", "KernelPageSize:"))]
+        same(sum(size for size, page in zip(sizes[::2], sizes[1::2], strict=True) if page == 2048), 8192, "huge KiB")
         return "huge"
 
     return check

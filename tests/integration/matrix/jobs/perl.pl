@@ -4,7 +4,7 @@ use warnings;
 use IO::Handle;
 
 my ($data) = @ARGV;
-my ($alarms, %seen, $rounds, $digest) = (0, (), 0, 1);
+my ($alarms, $rounds, $digest, %seen) = (0, 0, 1);
 $SIG{ALRM} = sub { $alarms++; alarm 1 };
 pipe(my $from_parent, my $to_child) or die;
 pipe(my $from_child, my $to_parent) or die;

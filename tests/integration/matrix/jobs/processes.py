@@ -162,8 +162,9 @@ def threads() -> Check:
 
     for number in range(8):
         threading.Thread(target=work, args=(number,), daemon=True).start()
-    for _ in range(100):
-        threading.Thread(target=closed.wait, daemon=True).start()
+    sleeping = [threading.Thread(target=closed.wait, daemon=True) for _ in range(100)]
+    for thread in sleeping:
+        thread.start()
     states, ids, steps = [number * 7919 for number in range(8)], [0] * 8, [0]
 
     def check() -> str:
@@ -175,7 +176,7 @@ def threads() -> Check:
             same((state, count), (states[number], steps[0]), f"state of thread {number}")
             same(thread, ids[number] or thread, f"id of thread {number}")
             ids[number] = thread
-        same(threading.active_count(), 109, "threads")
+        expect(all(thread.is_alive() for thread in sleeping), "a sleeping thread has ended")
         return " ".join(map(str, ids))
 
     return check
