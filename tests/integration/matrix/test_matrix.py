@@ -39,6 +39,8 @@ def _parameter(row: Row) -> object:
     marks = [pytest.mark.row(row.section, row.name)]
     if not row.quick:
         marks.append(pytest.mark.matrix)
+    if row.cycles > 1:
+        marks.append(pytest.mark.timeout(1800))
     return pytest.param(row, marks=marks, id=row.name.replace(" ", "-"))
 
 
