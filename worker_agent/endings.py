@@ -12,7 +12,7 @@ from perdure.contracts.protection import ReportKind
 from perdure.domain.errors import PerdureError
 from worker_agent.bundle import restore_config
 from worker_agent.checkpointing import measure
-from worker_agent.engine import give_back, is_in_place, leave_files, release
+from worker_agent.engine import clean, give_back, is_in_place, leave_files, release
 from worker_agent.network import remove_network
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
@@ -107,6 +107,9 @@ class Endings:
         if job.released.is_set():
             return
         if job.job_root.is_dir():
+            if not job.record.pid and (job.handed_out or job.record.restoring is not None):
+                # It never stood: a create or restore that was cut short leaves what runc does not know of.
+                await clean(job.container)
             in_place = await asyncio.to_thread(is_in_place, job.container)
             await release(job.container)
             await self._leave_to_engine(job, in_place)

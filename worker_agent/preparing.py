@@ -39,6 +39,9 @@ GAVE_UP = r"`runc restore` ended with status [1-9]"
 _BUSY_TRIES = 5
 _BETWEEN_TRIES = 2.0
 _CHECK_SECONDS = 30.0
+_TRIES_ON_A_FAULTY_NODE = 2
+"""How often one checkpoint is restored on a node that is to blame, where the start may not fail: a port that is taken
+or a CRIU that was killed may be a matter of the moment."""
 _PREDECESSOR = 60.0
 """Seconds in which an earlier container of the same job on this node must have let go of the job root."""
 
@@ -88,7 +91,7 @@ class Preparer:
 
     async def _next_rung(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         """The newest checkpoint that has not failed yet; below the last rung a clean start on clean files."""
-        done = {rung.number for rung in job.record.rungs}
+        done = {rung.number for rung in job.record.rungs if not rung.node_fault}
         for number in await asyncio.to_thread(engine.offered, job.job_root, _plan(job).quarantined):
             if number in done:
                 continue
@@ -122,8 +125,12 @@ class Preparer:
         log.warning("not restored", job_id=job.record.job_id, checkpoint=number, reason=str(problem))
         rung = RestoreRung(number=number, reason=str(problem)[:1000], node_fault=problem.node_fault)
         job.note(rungs=[*job.record.rungs, rung])
-        if problem.node_fault and retries_failed_start(_plan(job)):
-            # Not the checkpoint's fault: another node may restore it, and Batch will try one.
+        here = sum(rung.node_fault for rung in job.record.rungs if rung.number == number)
+        if problem.node_fault and (
+            retries_failed_start(_plan(job)) or problem.step != "restore" or here >= _TRIES_ON_A_FAULTY_NODE
+        ):
+            # Not the checkpoint's fault: another node may restore it, where Batch will try one. An older one would fare
+            # no better here, so the ladder is not descended.
             raise RestoreFailed(str(problem), problem.step, node_fault=True)
 
     async def _below_the_ladder(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
