@@ -25,6 +25,7 @@ from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import CommandFailed, JobRootBusy, RestoreFailed, VolumeFailed
 from worker_agent import engine
 from worker_agent.bundle import Bundle, edit_config
+from worker_agent.container_image import layers_for, read_image
 from worker_agent.mounts import check_same, make_volumes
 from worker_agent.network import choose_address, make_network, remove_network
 from worker_agent.planning import retries_failed_start
@@ -78,6 +79,9 @@ class Preparer:
                     raise JobRootBusy(f"an earlier container of {job.record.job_id} still lives here") from None
 
     async def _fresh(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
+        if (overlay := job.record.engines_overlay) is not None:
+            image = await asyncio.to_thread(read_image, job.record.container_id, overlay)
+            job.on_layers(list(overlay.lower), image, older=False)
         phases = await self._patiently(partial(engine.prepare_fresh, job.container, epoch=job.epoch))
         await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=True)
         job.mark_restoring(None)
@@ -96,9 +100,11 @@ class Preparer:
             if number in done:
                 continue
             job.mark_restoring(number)
-            prepare = partial(engine.prepare_restore, job.container, number, epoch=job.epoch, job_id=job.record.job_id)
             try:
-                await asyncio.to_thread(_fits, job, number)
+                await self._fit(job, number)
+                prepare = partial(
+                    engine.prepare_restore, job.container, number, epoch=job.epoch, job_id=job.record.job_id
+                )
                 prepared = await self._patiently(prepare)
             except RestoreFailed as problem:
                 self._fell(job, number, problem)
@@ -120,6 +126,20 @@ class Preparer:
                 ),
             )
         return await self._below_the_ladder(job, bundle)
+
+    @staticmethod
+    async def _fit(job: ProtectedJob, number: int) -> None:
+        """The container gets the checkpoint's layers. RestoreFailed, the node's fault, if they are not to be had, or if
+        its mounts are not the checkpoint's. (A manifest that cannot be read is told by the restore itself.)"""
+        found = await asyncio.to_thread(engine.committed, job.job_root)
+        manifest = next((one for one in found if one.number == number), None)
+        overlay = job.record.engines_overlay
+        if manifest is None or overlay is None:
+            return
+        check_same(manifest.mounts, job.rules)
+        here = await asyncio.to_thread(read_image, job.record.container_id, overlay)
+        lower = await layers_for(manifest.image, here, overlay)
+        job.on_layers(lower, manifest.image or here, older=tuple(lower) != overlay.lower)
 
     def _fell(self, job: ProtectedJob, number: int, problem: RestoreFailed) -> None:
         log.warning("not restored", job_id=job.record.job_id, checkpoint=number, reason=str(problem))
@@ -202,13 +222,6 @@ class Preparer:
         """The order after runc could not restore checkpoint `number`; `message` holds its last words."""
         self._fell(job, number, await self._blame(job, number, message))
         return await self._next_rung(job, bundle)
-
-
-def _fits(job: ProtectedJob, number: int) -> None:
-    """RestoreFailed, the node's fault, if this container has not what the checkpoint's had. Blocks."""
-    for manifest in engine.committed(job.job_root):
-        if manifest.number == number:
-            check_same(manifest.mounts, job.rules)
 
 
 def _plan(job: ProtectedJob) -> AttachReply:

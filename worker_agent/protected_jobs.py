@@ -20,7 +20,7 @@ import structlog
 from pydantic import Field, ValidationError
 
 from perdure.contracts.protection import AttachReply, RestoreRung
-from perdure.domain.checkpoints import Checkpoint, Manifest, MountRule, Surroundings
+from perdure.domain.checkpoints import Checkpoint, ContainerImage, Manifest, MountRule, Surroundings
 from perdure.domain.configuration import CheckpointConfiguration
 from perdure.domain.errors import FreezerFailed
 from perdure.domain.retries import HandOver
@@ -53,6 +53,10 @@ class ContainerRecord(Frozen):
     lower_layers: list[str]
     engines_overlay: OverlayMount | None = None
     """The root file system as the container engine had mounted it."""
+    image: ContainerImage | None = None
+    """That it runs on: a restored job goes on with the one that it began with."""
+    older_image: bool = False
+    """Its tag stands for another one now."""
     cgroups_path: str = ""
     mounts: list[MountRule] = Field(default_factory=list)
     given: Surroundings = Surroundings()
@@ -106,6 +110,7 @@ class ProtectedJob:
             surroundings=record.surroundings,
             own_network=record.own_network,
             engines_overlay=record.engines_overlay,
+            image=record.image,
             failure_logs=node.settings.state_dir / criu_log.KEPT,
         )
         self.manifest: Manifest | None = None
@@ -200,6 +205,11 @@ class ProtectedJob:
         """The container with the rules of its mounts, which go into every manifest."""
         self.note(mounts=list(rules))
         return replace(self.container, mounts=rules)
+
+    def on_layers(self, lower: list[str], image: ContainerImage | None, *, older: bool) -> None:
+        """It runs on these layers of that image, which may be `older` than what its name stands for now."""
+        self.note(lower_layers=lower, image=image, older_image=older)
+        self.container = replace(self.container, lower_layers=tuple(lower), image=image)
 
     def mark_restoring(self, number: int | None) -> None:
         """From now on (None: no longer) the files under the container are those of a checkpoint."""

@@ -213,6 +213,11 @@ class Starter:
             found=[manifest.summary() for manifest in found],
             phases=_phases_for_people(record.phases),
         )
+        if record.older_image and record.image is not None:
+            said = (
+                f"The image {record.image.name} has changed since the job began; it goes on with the one it began with."
+            )
+            await self._reporter.remark(job, said)
         shared = shared_destinations(job.rules)
         if record.restoring is not None and shared:
             said = f"Outside the promise: what the job wrote to {', '.join(shared)} after the checkpoint stays there."

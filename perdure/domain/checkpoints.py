@@ -74,6 +74,16 @@ class Surroundings(Frozen):
     """Their address, if they have a network namespace that Perdure made; empty in any other network."""
 
 
+class ContainerImage(Frozen):
+    """The image that a container runs on: as it was named, its id, its layers (digests, from the bottom), and what it
+    can be pulled by (`name@sha256:…`)."""
+
+    name: str = ""
+    id: str = ""
+    layers: list[str] = Field(default_factory=list)
+    digests: list[str] = Field(default_factory=list)
+
+
 class StdioOffsets(Frozen):
     """Bytes of the job's captured output that belong to a checkpoint; a restore cuts the logs back to them."""
 
@@ -111,6 +121,8 @@ class Manifest(Frozen):
     stdio: StdioOffsets = StdioOffsets()
     mounts: list[MountRule] = Field(default_factory=list)
     lower_layers: list[str] = Field(default_factory=list)
+    image: ContainerImage | None = None
+    """None where the container's image was not known: a container without Docker."""
     processes: list[str] = Field(default_factory=list)
     phases: dict[str, float] = Field(default_factory=dict)
     addresses: list[str] = Field(default_factory=list)

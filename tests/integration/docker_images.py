@@ -8,12 +8,15 @@ the same layer digests everywhere.
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
+import http.server
 import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -132,3 +135,61 @@ def archive_folder() -> Path:
     """Where archives may be made that go with the machine's cache."""
     os.makedirs(CACHE, exist_ok=True)
     return CACHE
+
+
+# ------------------------------------------------------------------------------------------------ a registry of files
+
+
+def registry_folder(folder: Path, archive: Path, name: str) -> Path:
+    """What a registry has for the image of an archive: as NAME:1, and by its digest."""
+    with tarfile.open(archive) as packed:
+        members = {member.name: packed.extractfile(member) for member in packed}
+        content = {member: file.read() for member, file in members.items() if file is not None}
+    listed = json.loads(content["manifest.json"])[0]
+    kinds = "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.container.image.v1+json"
+    parts = [_blob(folder, name, content[listed["Config"]], kinds[1])]
+    for layer in listed["Layers"]:
+        packed_layer = gzip.compress(content[layer], mtime=0)
+        parts.append(_blob(folder, name, packed_layer, "application/vnd.docker.image.rootfs.diff.tar.gzip"))
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kinds[0], "config": parts[0], "layers": parts[1:]}).encode()
+    place = folder / "v2" / name / "manifests"
+    place.mkdir(parents=True)
+    for reference in ("1", f"sha256:{hashlib.sha256(manifest).hexdigest()}"):
+        (place / reference).write_bytes(manifest)
+    return folder
+
+
+def _blob(folder: Path, name: str, content: bytes, kind: str) -> dict[str, Any]:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    place = folder / "v2" / name / "blobs"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / digest).write_bytes(content)
+    return {"mediaType": kind, "size": len(content), "digest": digest}
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def guess_type(self, path: Any) -> str:
+        kind = "application/vnd.docker.distribution.manifest.v2+json"
+        return kind if "/manifests/" in str(path) else "application/octet-stream"
+
+    def end_headers(self) -> None:
+        if "/manifests/" in getattr(self, "path", ""):  # Docker tries TLS first, which is no request
+            content = Path(self.translate_path(self.path)).read_bytes()
+            self.send_header("Docker-Content-Digest", f"sha256:{hashlib.sha256(content).hexdigest()}")
+        super().end_headers()
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+def serve_registry(folder: Path) -> None:
+    """Until killed, on loopback, which Docker takes without TLS."""
+    os.chdir(folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 5000), _Files) as server:
+        Path("/run/registry.pid").write_text(str(os.getpid()))
+        print("serving", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    serve_registry(Path(sys.argv[1]))

@@ -268,6 +268,7 @@ async def _manifest(work: Work) -> Manifest:
         stdio=work.stdio,
         mounts=list(container.mounts),
         lower_layers=list(container.lower_layers),
+        image=container.image,
         processes=work.processes,
         gpus=work.gpus,
         stopped=stopped.inner_pids(work.stopped, container.init_pid),

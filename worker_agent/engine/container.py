@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perdure.domain.checkpoints import MountRule, Surroundings
+from perdure.domain.checkpoints import ContainerImage, MountRule, Surroundings
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.memory import ChangedMemory
@@ -66,6 +66,7 @@ class Container:
     surroundings: Surroundings = field(default_factory=Surroundings)
     """As its processes know them; goes into every manifest."""
     engines_overlay: OverlayMount | None = None
+    image: ContainerImage | None = None
     failure_logs: Path | None = None
     """Folder of this node in which logs of failed dumps and restores are kept."""
     init_pid: int = 0
