@@ -184,7 +184,8 @@ class Bed:
             ("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
             ("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "relatime", "ro"]),
         ]
-        mounts = [dict(zip(("destination", "type", "source", "options"), mount, strict=True)) for mount in fixed]
+        names = ("destination", "type", "source", "options")
+        mounts: list[dict[str, object]] = [dict(zip(names, mount, strict=True)) for mount in fixed]
         mounts += self.mounts
         mounts += [
             {"destination": place, "type": "bind", "source": str(source), "options": ["rbind", mode]}

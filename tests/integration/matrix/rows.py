@@ -85,8 +85,18 @@ FILES = [
     python("Files", "files", "packets", "a pipe in packet mode (O_DIRECT)", refused="packet"),
 ]
 
-_TMPFS = {"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "size=131072k"]}
-_QUEUES = {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}
+_TMPFS: dict[str, object] = {
+    "destination": "/scratch",
+    "type": "tmpfs",
+    "source": "tmpfs",
+    "options": ["nosuid", "nodev", "size=131072k"],
+}
+_QUEUES: dict[str, object] = {
+    "destination": "/dev/mqueue",
+    "type": "mqueue",
+    "source": "mqueue",
+    "options": ["nosuid", "noexec", "nodev"],
+}
 MEMORY = [
     python("Memory", "memory", "shm", "/dev/shm: mapped by two processes, deleted, Python's shared_memory", quick=True),
     python("Memory", "memory", "mapped_files", "files mapped and shared (MAP_SHARED), private mappings", quick=True),

@@ -25,10 +25,12 @@ def pool() -> Check:
     """A pool, an executor, a manager, a queue, a lock and shared values, used by several processes."""
     workers, executor = multiprocessing.Pool(3), ProcessPoolExecutor(2)
     manager = multiprocessing.Manager()
-    shared, queue = manager.dict(), multiprocessing.Queue()
+    shared = manager.dict()
+    asked: multiprocessing.Queue[bool] = multiprocessing.Queue()
+    queue: multiprocessing.Queue[int] = multiprocessing.Queue()
     value, lock = multiprocessing.Value("q", 0), multiprocessing.Lock()
     wanted = [chain(seed) for seed in range(6)]
-    done, asked = [0], multiprocessing.Queue()
+    done = [0]
 
     def count() -> None:
         while asked.get():

@@ -2,13 +2,21 @@
 # The child of an init wrapper: leaves processes behind that the wrapper must wait for:  tini.sh DATA_FOLDER
 . "${0%/*}/gate.sh"
 left_behind() { sh -c '(sleep 0.2; exit 3) & (sleep 1000; exit 3) & :'; }
+zombies() {
+    for stat in /proc/[0-9]*/stat; do
+        read -r line 2>/dev/null <"$stat" && case "${line##*) }" in Z*) return 0 ;; esac
+    done
+    return 1
+}
 left_behind
 echo ready
 gate
 left_behind
-sleep 1
-for stat in /proc/[0-9]*/stat; do
-    read -r line <"$stat" 2>/dev/null || continue
-    case "${line##*) }" in Z*) echo "wrong: a zombie is left: $line"; exit 3 ;; esac
+sleep 0.5
+tries=0
+while zombies; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 300 ] || { echo "wrong: a zombie is left: $line"; exit 3; }
+    sleep 0.1
 done
 echo "end: process $$, parent $PPID"
