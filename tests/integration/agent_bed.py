@@ -284,13 +284,13 @@ class Node:
         """The mount table."""
         return Path(f"/proc/{self._holder.pid}/mountinfo").read_text()
 
-    async def start_agent(self) -> None:
+    async def start_agent(self, module: str = "worker_agent", **environment: str) -> None:
         """Until it serves."""
         log = self.path(self.folder / "agent.log")
         with log.open("ab") as file:
             self.agent = subprocess.Popen(
-                [*self.inside, sys.executable, "-m", "worker_agent"],
-                env=self._environment,
+                [*self.inside, sys.executable, "-m", module],
+                env={**self._environment, **environment},
                 cwd=ROOT,
                 stdout=file,
                 stderr=file,
