@@ -35,6 +35,8 @@ SAMPLES = [
     ("inet: Unsupported proto 262 for socket 179e4c", "multipath TCP", False, False),
     ("inet: Unsupported proto 132 for socket 179e4c", "socket", False, False),
     ("The packetized mode for pipes is not supported yet", "pipe", False, False),
+    ("Can't lookup mount=561 for fd=4 path=/queue", "message queue", False, False),
+    ("mqueue isn't empty", "message queue", False, False),
     ("unix: Can't dump half of stream unix connection. name: (null); peer name: /run/x", "unix socket", False, False),
     ("Can't dump nested uts namespace for 29316", "uts namespace", False, False),
     ("Can't dump ghost file /var/lib/a b of 3145728 size, increase limit", "/var/lib/a b, 3145728", False, False),

@@ -104,6 +104,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "",
     ),
     (
+        r"mqueue isn't empty",
+        "it has a POSIX message queue, which cannot be saved",
+        "Unlink the queue when it is not used, or use a unix socket or a fifo.",
+        "",
+    ),
+    (
         r"half of stream unix connection|name-less external socket|External socket is used|Dangling connection"
         r"|with unreachable peer|without peer",
         "it is connected through a unix socket to a program outside the container",
@@ -126,6 +132,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"Can't lookup mount=\S* for fd=\S* path=/dev/(?:pts/|ptmx|tty|console)|Found dangling tty",
         "it has a terminal open whose other end is outside the container",
         _TERMINAL_FIX,
+        "",
+    ),
+    (
+        r"Can't lookup mount=\S* for fd=\S* path=(/[^/\s;]+)(?:[;\s]|$)",
+        "it has a POSIX message queue open, or a file outside its own mounts ({1})",
+        "Use a unix socket or a fifo instead of the queue.",
         "",
     ),
     (

@@ -6,6 +6,7 @@ any container at any time. Start with `examine`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -65,13 +66,26 @@ def _mount_numbers(pid: int) -> frozenset[int]:
 
 
 def _check_mounts(pid: int, known: set[str]) -> Iterator[Finding]:
-    """File systems that a program of the job serves itself."""
+    """File systems that a program of the job serves itself; message queues."""
     try:
         table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:
         return
     for mount in parse_mountinfo(table):
+        if mount.kind == "mqueue" and (names := _listed(f"/proc/{pid}/root{mount.point}")):
+            what = (
+                f"there is a POSIX message queue ({names[0][:60]}), which cannot be saved, even if nobody has it open"
+            )
+            fix = "Unlink the queue when it is not used, or use a unix socket or a fifo."
+            yield Finding(Level.CHANGE, "message queue", what, fix, held=mount.point)
         if (mount.kind == "fuse" or mount.kind.startswith("fuse.")) and mount.point not in known:
             what = f"the mount {mount.point[:200]} is a FUSE file system, whose server cannot be saved with it"
             fix = "Mount it on the instance and bind it into the container, declared shared."
             yield Finding(Level.CHANGE, "fuse", what, fix, held=mount.kind)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

@@ -7,12 +7,13 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker_agent.engine.criu_options import GHOST_LIMIT
 from worker_agent.engine.descriptors import links
+from worker_agent.engine.unsaved import counts_one_by_one, is_message_queue
 from worker_agent.preflight.findings import Finding, Level, Process
 
 _SAVED = {"eventfd", "eventpoll", "inotify", "fanotify", "signalfd", "timerfd", "pidfd"}
@@ -111,11 +112,16 @@ def check_descriptors(process: Process, around: Surroundings) -> Iterator[Findin
         held = f"descriptor {number}, {link[:200]}"
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             yield from _device(process, link, status, _mount(process.pid, number), around, held)
+        elif link == "anon_inode:[eventfd]" and _is(counts_one_by_one, process.pid, number):
+            what = "has an eventfd open that counts one by one (EFD_SEMAPHORE), which comes back as an ordinary one"
+            yield Finding(Level.CHANGE, "eventfd", what, "Use a pipe or a semaphore in memory.", process, held)
         elif link.startswith("anon_inode:"):
             yield from _anonymous(process, link, held)
         elif stat.S_ISFIFO(status.st_mode) and link.startswith("pipe:") and _flags(process.pid, number) & _PACKETS:
             what = "has a pipe open that keeps packets apart (O_DIRECT)"
             yield Finding(Level.CHANGE, "packet pipe", what, "Open the pipe without O_DIRECT.", process, held)
+        elif link.rfind("/") == 0 and stat.S_ISREG(status.st_mode) and _is(is_message_queue, process.pid, number):
+            continue  # said once, of the container
         elif stat.S_ISREG(status.st_mode) and link.startswith("/"):
             yield from _file(process, link, status, _mount(process.pid, number), around, held)
 
@@ -211,6 +217,12 @@ def _statuses(pid: int) -> Iterator[tuple[int, os.stat_result]]:
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):  # closed while we looked
                 yield int(name), os.stat(f"/proc/{pid}/fd/{name}")
+
+
+def _is(kind: Callable[[int, int], bool], pid: int, number: int) -> bool:
+    with contextlib.suppress(OSError):  # closed while we looked
+        return kind(pid, number)
+    return False
 
 
 def _fdinfo(pid: int, number: int) -> str:

@@ -11,7 +11,6 @@ import mmap
 import os
 import socket
 import struct
-import sys
 
 libc = ctypes.CDLL(None, use_errno=True)
 kept: list[object] = []
@@ -122,6 +121,23 @@ class Child:
         os.waitpid(self.pid, 0)
 
 
+def counting_eventfd() -> object:
+    return checked(libc.eventfd(3, 1), "eventfd")
+
+
+class Queue:
+    def __init__(self) -> None:
+        self.descriptor = checked(libc.mq_open(b"/queue", os.O_CREAT | os.O_RDWR, 0o600, None), "mq_open")
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        libc.mq_unlink(b"/queue")
+
+
+def message_queue() -> object:
+    return Queue()
+
+
 def own_terminal() -> object:
     """Both ends of a terminal: nothing is outside."""
     master, slave = os.openpty()
@@ -155,18 +171,16 @@ def close() -> None:
 
 
 os.mkfifo("/data/requests")
-print("ready", flush=True)
-while True:
-    with open("/data/requests") as requests:
-        for line in requests:
-            word = line.strip()
-            try:
-                if word == "close":
-                    close()
-                else:
-                    kept.append(globals()[word]())
-                print("done", word, flush=True)
-            except OSError as problem:
-                print("cannot", word, problem, flush=True)
-            if word == "end":
-                sys.exit(0)
+# Open for writing too: between an end of file and the next opening a request would be lost.
+with open(os.open("/data/requests", os.O_RDWR), buffering=1) as requests:
+    print("ready", flush=True)
+    for line in requests:
+        word = line.strip()
+        try:
+            if word == "close":
+                close()
+            else:
+                kept.append(globals()[word]())
+            print("done", word, flush=True)
+        except OSError as problem:
+            print("cannot", word, problem, flush=True)
