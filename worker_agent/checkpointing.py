@@ -52,6 +52,10 @@ class Checkpoints:
         job.tried_at = datetime.now(UTC)
         try:
             return await self.commit(job, kind, job.settings.dump_limit_seconds)
+        except asyncio.CancelledError:
+            if job.final is None:
+                raise
+            raise CheckpointFailed("the instance is being taken back: the final checkpoint comes instead") from None
         except PerdureError as problem:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_EXIT_NEWS):

@@ -22,6 +22,7 @@ from perdure.domain.retries import HandOver
 from worker_agent.checkpointing import Checkpoints
 from worker_agent.endings import Endings
 from worker_agent.engine import end_frozen, flush, thaw
+from worker_agent.engine.checkpoint import PREDUMP_STEP
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.reporting import Reporter
 from worker_agent.spool import Spool
@@ -149,6 +150,8 @@ class HandOvers:
             job.failure = "checkpoints are off for this job"
             return None
         if job.dump is not None and not job.dump.done():
+            if job.step == PREDUMP_STEP:
+                job.dump.cancel()  # it would take time that the notice does not leave
             await asyncio.wait([job.dump])
         for _ in range(_MOST_TRIES):
             limit = min(job.settings.dump_limit_seconds, self._left() - _BEFORE_THE_END)

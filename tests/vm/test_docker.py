@@ -6,7 +6,7 @@ import pytest
 
 from tests.vm.conftest import COLUMN, Call
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.matrix, pytest.mark.timeout(900)]
 
 
 @pytest.mark.row("Kernels", "cgroup v2: Docker 20.10, a new container with its limits, out of memory", column=COLUMN)

@@ -14,11 +14,11 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 def test_a_chain_of_checkpoints_is_small_and_restores_to_the_byte(in_vm: Call) -> None:
     found = in_vm("incremental:chain")
     assert found["same"]
-    assert found["parents"] == [None, 1, 2, 3, None], "four in a row, then a full one"
+    assert found["parents"] == [None, 1, 2, None], "three in a row, then a full one"
     full, *changed, rebased = found["KiB"]
     assert max(changed) < full / 4 and rebased > full * 0.9, found["KiB"]
-    assert found["predumped"] == [False, False, True, False, False]
-    assert found["kept"] == [5, 4, 3]
+    assert found["predumped"] == [False, False, True, False]
+    assert found["kept"] == [4, 3]
     assert found["after the restore"] is None, "nobody knows what changed since"
 
 
@@ -27,8 +27,8 @@ def test_after_a_failed_dump_everything_is_saved_and_a_damaged_parent_is_refused
     found = in_vm("incremental:final")
     assert found["failure"]
     assert found["same"]
-    assert found["parents"] == [None, 1, None, 4]
-    assert found["KiB"][2] > found["KiB"][0] * 0.9 and found["KiB"][3] < found["KiB"][2] / 4
+    assert found["parents"] == [None, 1, None, None, 5], "the third is tried again whole, the fourth fails"
+    assert min(found["KiB"][2:4]) > found["KiB"][0] * 0.9 and found["KiB"][4] < found["KiB"][3] / 4
     page, other, missing = found["refused"]
     assert "wrong checksum" in page
     assert "it says number 1" in other or "another has taken its place" in other

@@ -33,6 +33,7 @@ def test_the_next_agent_thaws_what_the_last_one_left_frozen(in_vm: Call) -> None
     assert in_vm("unified:left_frozen") == ["the job stood frozen when the agent started again; it runs on"]
 
 
+@pytest.mark.matrix
 @pytest.mark.row("Programs", "PostgreSQL", column=COLUMN)
 def test_a_database_goes_on_after_a_restore(in_vm: Call) -> None:
     found = in_vm("programs:postgresql")

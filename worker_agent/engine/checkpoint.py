@@ -20,6 +20,8 @@ from worker_agent.engine.commands import complete
 from worker_agent.engine.container import Container, Identity
 
 StepCallback = Callable[[str], None]
+PREDUMP_STEP = "predump"
+"""The one long step before the freeze; a notice ends it."""
 _Step = tuple[str, Callable[[Work], Awaitable[None]]]
 
 BEFORE: tuple[_Step, ...] = (
@@ -28,7 +30,7 @@ BEFORE: tuple[_Step, ...] = (
     ("presync", steps.sync),
     ("suspend GPU", steps.suspend_gpu),
     ("choose base", dump.choose_base),
-    ("predump", dump.predump),
+    (PREDUMP_STEP, dump.predump),
 )
 FROZEN: tuple[_Step, ...] = (
     ("pause", steps.pause),

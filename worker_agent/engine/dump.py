@@ -26,8 +26,9 @@ log = structlog.get_logger()
 _DUMP_GRACE = 60.0
 """Seconds that a dump gets to end by itself once it was given up. Killing CRIU is the last resort: it leaves TCP
 sockets in repair mode, and the job dies of EPERM at its next read (tried)."""
-_PREDUMP_LIMIT = 120.0
-"""Seconds after which a predump is not worth waiting for."""
+_PREDUMP_LIMIT = 180.0
+"""Seconds after which a predump is not worth waiting for. Whoever asked for the checkpoint waits five minutes longer
+than the longest freeze."""
 _WORTH_A_PREDUMP = 64 << 20
 """Bytes of memory below which a dump is so short that a predump only costs."""
 _BALLAST = "ballast"
@@ -58,6 +59,8 @@ async def predump(work: Work) -> None:
         return
     if not work.freezer.unified and stopped.stopped_tasks(work.freezer.pids()):
         return  # CRIU would wait for them in a freeze of its own
+    if tasks.obstacle(work.freezer.pids()):
+        return  # it goes away by itself, but CRIU would let the job stand still for it
     size = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid)
     free = roots.free_bytes(work.container.job_root)
     if size < _WORTH_A_PREDUMP or free < 2 * (size + SLACK) + work.reserve_bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +14,11 @@ from perdure.domain.errors import CheckpointFailed, ImageInvalid
 from perdure.image.chain import IMAGES
 from tests.integration.engine_bed import Running, freezer_of
 from tests.vm.inside.bed import JOB_ID, Scene, pages, uninterrupted, written
-from worker_agent.engine import Tools, dump, end_frozen, offered, prepare_restore
+from worker_agent.engine import dump, end_frozen, offered, prepare_restore
 from worker_agent.engine.job_root import store
 
-MEBIBYTES = 24
-ROUNDS = 60
+MEBIBYTES = 8
+ROUNDS = 40
 
 
 def chain() -> dict[str, object]:
@@ -26,19 +28,19 @@ def chain() -> dict[str, object]:
 
 async def _chain() -> dict[str, object]:
     scene = Scene(pages(MEBIBYTES, ROUNDS))
-    scene.longest_chain, scene.kept = 4, 3
+    scene.longest_chain, scene.kept = 3, 2
     dump._WORTH_A_PREDUMP = 0  # this job is small
     first = await scene.fresh()
     taken = []
-    for number in range(1, 6):  # the fifth begins a new chain
+    for number in range(1, 5):  # the fourth begins a new chain
         scene.go_on(first, number * 5)
         scene.predump = number == 3
         taken.append(await scene.checkpoint(first))
-    scene.go_on(first, 30)
+    scene.go_on(first, 25)
     kept = offered(scene.bed.volume.root)
     scene.die(first)
     # The middle one: its parents are no checkpoints any more, but their memory is still there.
-    second = await scene.restored(taken[3].number)
+    second = await scene.restored(taken[2].number)
     anew = await scene.checkpoint(second)
     scene.go_on(second, ROUNDS)
     assert second.exit_code(120) == 0
@@ -65,8 +67,16 @@ async def _final() -> dict[str, object]:
     for rounds in (5, 10):
         scene.go_on(first, rounds)
         taken.append(await scene.checkpoint(first))
+    scene.go_on(first, 12)
+    with _runc_fails(first, "*--parent-path*"):  # tried again at once, whole
+        taken.append(await scene.checkpoint(first))
     scene.go_on(first, 15)
-    failure = await _failed_dump(scene, first)
+    failure = ""
+    with _runc_fails(first, "*checkpoint*"):
+        try:
+            await scene.checkpoint(first)
+        except CheckpointFailed as error:
+            failure = str(error)
     assert not freezer_of(first).frozen()
     for kind in (CheckpointKind.PERIODIC, CheckpointKind.FINAL):
         scene.go_on(first, 20 if kind is CheckpointKind.PERIODIC else 25)
@@ -89,23 +99,19 @@ async def _final() -> dict[str, object]:
     }
 
 
-async def _failed_dump(scene: Scene, running: Running) -> str:
-    """CRIU does all its work, clears the kernel's note of changed pages, and then runc is told that it failed."""
+@contextlib.contextmanager
+def _runc_fails(running: Running, when: str) -> Iterator[None]:
+    """CRIU does all its work, clears the kernel's note of changed pages, and then runc says that it failed."""
     before = running.container
     failing = Path("/tmp/failing-runc")
-    failing.write_text(
-        '#!/bin/sh\nruncs=$(command -v runc)\n"$runcs" "$@" || exit\ncase "$*" in *checkpoint*) exit 9; esac\n'
-    )
+    failing.write_text(f'#!/bin/sh\nrunc "$@" || exit\ncase "$*" in {when}) exit 9; esac\n')
     failing.chmod(0o755)
-    tools = before.tools
-    running.container = replace(before, tools=Tools(tools.criu, tools.path_first, str(failing)))
+    tools = replace(before.tools, runc=str(failing))
+    running.container = replace(before, tools=tools)
     try:
-        await scene.checkpoint(running)
-    except CheckpointFailed as error:
-        return str(error)
+        yield
     finally:
         running.container = before
-    return ""
 
 
 def _other_page(folder: Path) -> None:
