@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from perdure.contracts.protection import NodeReport, ReportKind
+from perdure.contracts.protection import NodeReport, ReportKind, Verdict
 from perdure.domain.retries import RetryRule, RetryStrategy
 from tests.integration.agent_bed import Bed, bed, until
 
@@ -68,3 +68,39 @@ async def test_a_job_that_insists_is_told_what_stands_in_the_way(home: Bed) -> N
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is None
     assert "io_uring" in outcome.failure
+
+
+STOPPED = """exec python3 -c "
+import os, signal, time
+child = os.fork()
+if child == 0:
+    while True:
+        print('child', flush=True)
+        time.sleep(.02)
+time.sleep(.2)
+os.kill(child, signal.SIGSTOP)
+os.waitpid(child, os.WUNTRACED)
+for number in range(100):
+    with open('/proc/%d/stat' % child) as stat:
+        print('parent', number, stat.read().split()[2], flush=True)
+    time.sleep(.05)
+os.kill(child, signal.SIGKILL)
+"
+"""
+
+
+@pytest.mark.row("Processes", "a stopped process, by the agent and the runtime: not continued at the start")
+async def test_a_stopped_child_of_a_restored_container_is_not_continued(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, STOPPED, home.plan())
+    await until(lambda: "parent 5 T" in launched.lines(), "a stopped child")
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is not None, outcome.failure
+    home.lose(node, launched)
+    node = await home.new_node()
+    again = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE), attempt=2)
+    assert await again.exit_code() == 0
+    written = (home.job_root(node) / "log/stdout").read_text().splitlines()
+    first = next(place for place, line in enumerate(written) if line.startswith("parent"))
+    after = written[first:]
+    assert [line.split()[:2] for line in after] == [["parent", str(number)] for number in range(100)]
