@@ -18,6 +18,7 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine.checkpoint_steps import Work
 from worker_agent.engine.commands import complete
 from worker_agent.engine.container import Container, Identity
+from worker_agent.engine.explanations import explain
 
 StepCallback = Callable[[str], None]
 PREDUMP_STEP = "predump"
@@ -114,7 +115,9 @@ def _failure(error: BaseException, step: str, limit_seconds: float) -> Checkpoin
     if isinstance(error, TimeoutError):
         return CheckpointFailed(f"the job stood frozen for {limit_seconds:g} s at `{step}`; it was thawed", step)
     if isinstance(error, (CommandFailed, FreezerFailed, ImageInvalid, OSError)):
-        return CheckpointFailed(f"no checkpoint at `{step}`: {error}", step)
+        known = explain(str(error)) if isinstance(error, CommandFailed) else None
+        said = f"{known.sentence} ({error})" if known else str(error)
+        return CheckpointFailed(f"no checkpoint at `{step}`: {said}", step)
     return None
 
 
