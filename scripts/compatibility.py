@@ -22,7 +22,7 @@ from tests.compatibility import FAIL, NOT_RUN, PASS, SECTIONS, read_table  # noq
 TABLE, PAGE, WORDS = ROOT / "docs/compatibility.json", ROOT / "docs/compatibility.md", ROOT / "docs/compatibility.d"
 PROGRAMS = ("kernel", "runc", "CRIU", "Docker")
 NO_TEST = "-"
-COLUMN_ORDER = ("runc", "Docker", "Debian 12", "trixie", "sid")
+COLUMN_ORDER = ("runc", "Docker of Debian", "Docker of trixie", "Docker of sid", "Docker", "VM")
 """Columns that begin so come first, in this order; the rest follows by name."""
 Test = dict[str, Any]
 
