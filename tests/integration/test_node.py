@@ -287,6 +287,10 @@ def test_docker_knows_the_container_as_ecs_would_name_it(launcher: NamespaceLaun
         assert run(["/usr/bin/docker", "-H", socket, "logs", f"ecs-{container}"]) == "words\n"
         docker.remove(found["Id"])
         docker.remove(found["Id"])  # idempotent
+        removed = node.start("sleep", "1000")
+        node.answer(Started, removed)
+        docker.remove(docker.inspect(f"ecs-{removed}")["Id"])
+    assert node.answer(Exited, removed).exit_code == 137
 
 
 def test_a_killed_dockerd_takes_its_containers_along_and_comes_back(node: Node) -> None:

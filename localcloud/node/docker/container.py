@@ -36,6 +36,8 @@ REMOVE_LIMIT_SECONDS = 300.0
 CLEANUP_WAIT_SECONDS = 3 * 3600.0
 """How long an ended container is kept (ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION's default)."""
 STOP_POLL_SECONDS = 0.05
+AWAY_SECONDS = 0.5
+"""Between two questions to a dockerd that does not answer."""
 
 
 class DockerEngine:
@@ -152,13 +154,15 @@ class DockerContainer:
 
     def _note_layer(self) -> None:
         """Where `perdure local cp` finds the writable layer of an unprotected job: <folder>/<our id>/upper."""
-        with contextlib.suppress(DockerProblem):
+        try:
             data = (self._api.inspect(self._docker_id).get("GraphDriver") or {}).get("Data") or {}
             if upper := data.get("UpperDir"):
                 place = self._engine.folder / self._task.container_id
                 place.mkdir(exist_ok=True)
                 # Relative, because it is followed from outside the node.
                 (place / "upper").symlink_to(os.path.relpath(upper, place))
+        except (DockerProblem, OSError) as problem:
+            log.warning("where the files of %.12s are was not noted: %s", self._docker_id, problem)
 
     def _attach(self) -> None:
         """Take its output from before its start on, in a thread of its own."""
@@ -186,7 +190,8 @@ class DockerContainer:
             raise StartProblem(f"CannotStartContainerError: Error response from daemon: {problems[0]}")
 
     def _wait(self) -> dict[str, Any]:
-        """Docker's account of its end. A dockerd that is away is asked again: its containers end with it."""
+        """Docker's account of its end. A dockerd that is away is asked again: its containers end with it. One that
+        somebody removed was killed before."""
         while True:
             try:
                 self._api.wait(self._docker_id)
@@ -195,7 +200,9 @@ class DockerContainer:
                     return state
             except DockerProblem as problem:
                 log.warning("waiting for %.12s: %s", self._docker_id, problem)
-            time.sleep(STOP_POLL_SECONDS)
+                if problem.status == 404:
+                    return {"ExitCode": 128 + signal.SIGKILL, "OOMKilled": False}
+                time.sleep(AWAY_SECONDS)
 
     def _drain(self) -> None:
         assert self._reader is not None
