@@ -16,7 +16,7 @@ from localcloud.stack import StackPlace
 from tests.e2e.conftest import PERDURE, User, chain_reference, until
 from tests.integration.test_stack import traces
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
 BUILD_SECONDS, DEMO_SECONDS = 600, 840
 
