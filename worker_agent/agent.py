@@ -50,6 +50,8 @@ _AGAIN = 1.0
 _LASTED = 10.0
 """A part that ran for so many seconds had really begun: its next fault is told again."""
 _CHECK_SECONDS = 60.0
+_COMES_BACK = 2.0
+"""Seconds in which a runtime that lost its connection asks again."""
 _NODE_SLOTS = 64
 """Activities at once: more than one for each job that fits on an instance."""
 _SHUTDOWN = timedelta(seconds=5)
@@ -85,7 +87,10 @@ class Agent:
             client,
         )
         self._activities = AgentActivities(self._jobs, self._checkpoints, self._hand_overs)
-        self._socket = RuntimeSocket(settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits)
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._socket = RuntimeSocket(
+            settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits, self._runtime_left
+        )
 
     def _handlers(self) -> dict[RuntimeOperation, Any]:
         starter = self._starter
@@ -218,6 +223,29 @@ class Agent:
         job = self._jobs.get(container_id)
         if job is not None:
             job.heard = asyncio.get_running_loop().time()
+
+    def _runtime_left(self, container_id: str) -> None:
+        task = asyncio.create_task(self._after_runtime(container_id, asyncio.get_running_loop().time()))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _after_runtime(self, container_id: str, left_at: float) -> None:
+        """A runtime that waited for its orders is gone. One that comes back does so at once; else its container engine
+        has given the container up (a job that was ended while it started): what was prepared is undone."""
+        await asyncio.sleep(_COMES_BACK)
+        job = self._jobs.get(container_id)
+        if job is None or job.heard > left_at or job.record.pid:
+            return
+        # Nothing is lost by cancelling a wait for a plan; work on the disk comes to its end first.
+        await self._socket.end_work(container_id, cancel=job.record.plan is None)
+        if self._jobs.get(container_id) is not job or job.heard > left_at or job.record.pid:
+            return
+        log.warning("a container was given up before it was created", container=container_id[:12])
+        try:
+            await self._endings.undo(job)
+        except (PerdureError, OSError) as problem:
+            # The rhythm tries again.
+            log.error("a container that was given up is not undone yet", container=container_id[:12], exc_info=problem)
 
     async def _take_over(self, job: ProtectedJob) -> None:
         try:

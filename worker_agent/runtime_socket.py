@@ -26,15 +26,25 @@ _WAIT_EVERY = 2.0
 _LINE_SECONDS = 10.0
 _LINE_BYTES = 1 << 20
 _WAIT = RuntimeReply(action=RuntimeAction.WAIT)
+_ORDERED = (RuntimeOperation.CREATE, RuntimeOperation.FAILED)
+"""What is answered by orders for a container that does not stand yet."""
 
 
 class RuntimeSocket:
-    """Serves until cancelled. `waits(container_id)` is called while a runtime is known to wait for an answer."""
+    """Serves until cancelled. `waits(container_id)` is called while a runtime is known to wait for an answer, and
+    `left(container_id)` when one went away without having got its orders."""
 
-    def __init__(self, path: Path, handlers: Mapping[RuntimeOperation, Handler], waits: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        handlers: Mapping[RuntimeOperation, Handler],
+        waits: Callable[[str], None],
+        left: Callable[[str], None] = lambda container_id: None,
+    ) -> None:
         self._path = path
         self._handlers = handlers
         self._waits = waits
+        self._left = left
         self._working: dict[tuple[RuntimeOperation, str], asyncio.Task[RuntimeReply]] = {}
 
     async def serve(self) -> None:
@@ -58,7 +68,17 @@ class RuntimeSocket:
             for task in self._working.values():
                 task.cancel()
 
+    async def end_work(self, container_id: str, *, cancel: bool) -> None:
+        """Until nothing that a runtime has asked about this container is worked on. `cancel`: do not let it finish."""
+        work = [task for (_, container), task in self._working.items() if container == container_id]
+        for task in work if cancel else ():
+            task.cancel()
+        if work:
+            await asyncio.wait(work)
+
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = None
+        delivered = False
         try:
             if _peer_uid(writer) not in (0, os.geteuid()):
                 return
@@ -69,11 +89,14 @@ class RuntimeSocket:
             if reply is not None:
                 writer.write(reply.model_dump_json().encode() + b"\n")
                 await writer.drain()
+                delivered = True
         except (TimeoutError, ValidationError, ValueError) as problem:
             log.warning("a runtime's request is not understood", reason=str(problem)[:300])
         except ConnectionError:
             log.info("a runtime went away before its answer")
         finally:
+            if request is not None and request.operation in _ORDERED and not delivered:
+                self._left(request.container_id)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()

@@ -33,6 +33,8 @@ from worker_agent.this_node import ThisNode
 log = structlog.get_logger()
 
 DONE = RuntimeReply(action=RuntimeAction.DONE)
+_SIBLING_PATIENCE = 30.0
+"""Seconds for an earlier container of the same attempt to stand, or to be given up."""
 _PASSTHROUGH = RuntimeReply(action=RuntimeAction.PASSTHROUGH)
 
 
@@ -78,11 +80,31 @@ class Starter:
             return _PASSTHROUGH
         if job.record.plan is None:
             begun = time.monotonic()
+            try:
+                await self._siblings(job)
+            except NotCheckpointable as problem:
+                return await self._refuse(job, bundle, Refusal(str(problem)))
             plan = await self._planner.plan(request.container_id, bundle)
             if isinstance(plan, Refusal):
                 return await self._refuse(job, bundle, plan)
             job.note(plan=plan, phases={"waited": time.monotonic() - begun})
         return await self._guarded(job, bundle, self._preparer.prepare(job, bundle))
+
+    async def _siblings(self, job: ProtectedJob) -> None:
+        """Another container of the same attempt on this node: either it died while it started, and Batch has counted no
+        attempt, or the job has several. They ask for a plan one after the other, for each that is accepted fences the
+        one before. NotCheckpointable for a second one beside one that lives."""
+        end = time.monotonic() + _SIBLING_PATIENCE
+        for other in self._jobs:
+            if other is job:
+                return
+            same = (other.record.job_id, other.record.attempt) == (job.record.job_id, job.record.attempt)
+            while same and self._jobs.get(other.record.container_id) is other and time.monotonic() < end:
+                if other.gone.is_set() or other.record.ending:
+                    break
+                if other.record.pid:
+                    raise NotCheckpointable("jobs of several containers cannot be frozen together yet")
+                await asyncio.sleep(0.1)
 
     def _take_in(self, request: RuntimeRequest, bundle: Bundle) -> ProtectedJob:
         """Note everything about the container before anything is changed. NotCheckpointable names what forbids it."""

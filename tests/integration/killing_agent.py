@@ -17,5 +17,5 @@ def at(step: str) -> None:
 
 
 if __name__ == "__main__":
-    engine.prepare_restore = functools.partial(engine.prepare_restore, on_step=at)  # type: ignore[assignment]
+    engine.prepare_restore = functools.partial(engine.prepare_restore, on_step=at)
     sys.exit(main())

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,7 +147,7 @@ async def test_somebody_is_killed_once_criu_has_begun(home: Bed, holder: Holder)
         if victim == "runtime":
             # Orphans go on and finish the restore; the container engine gives the container up.
             assert not await creating
-            await until(lambda pid=runc: not Path(f"/proc/{pid}").exists() or _zombie(pid), "the orphan's end")
+            await until(functools.partial(_ended, runc), "the orphan's end")
             await let_go(node, launched)
         elif "runtime" not in victim:
             assert await creating, (victim, launched.said, node.agent_log())
@@ -155,15 +157,22 @@ async def test_somebody_is_killed_once_criu_has_begun(home: Bed, holder: Holder)
     await runs_on(home, home.nodes[-1], launched, number)
 
 
-def _zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+def _ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
-async def test_the_agent_is_killed_at_each_step_of_a_restore_that_the_runtime_waits_for(home: Bed) -> None:
+@pytest.mark.parametrize(
+    "steps", [STEPS[1::3], pytest.param(STEPS, marks=pytest.mark.matrix)], ids=["some steps", "each step"]
+)
+async def test_the_agent_is_killed_in_a_restore_that_the_runtime_waits_for(home: Bed, steps: tuple[Any, ...]) -> None:
+    """At each step by itself: test_killed.py."""
     number = await a_job_with_a_checkpoint(home)
     node = await home.new_node()
-    for turn, (step, _) in enumerate(STEPS):
-        if turn % 3 == 2:
+    for turn, (step, _) in enumerate(steps):
+        if turn % 2:
             node.close()
             home.nodes.remove(node)
             node = await home.new_node()
@@ -177,3 +186,28 @@ async def test_the_agent_is_killed_at_each_step_of_a_restore_that_the_runtime_wa
         await node.start_agent()
         assert await creating, (step, launched.said, node.agent_log())
         await runs_on(home, node, launched, number)
+
+
+async def test_a_container_that_is_given_up_while_it_waits_for_its_plan_leaves_nothing(home: Bed) -> None:
+    """Its job was cancelled, terminated or timed out: the container engine kills the runtime, and the agent sees it."""
+    node = await home.new_node()
+    launched = home.container(node, "echo never")
+    before = (launched.bundle / "config.json").read_text()
+    creating = asyncio.create_task(node.create(launched))  # the scripted workflow says WAIT, again and again
+    folder = node.path(node.folder / "run/containers" / launched.id)
+    await until(folder.exists, "the agent's record")
+    os.kill(runtime_of(launched), signal.SIGKILL)
+    assert not await asyncio.wait_for(creating, 30)
+    await until(lambda: not folder.exists(), "it is forgotten")
+    assert (launched.bundle / "config.json").read_text() == before
+    assert "given up before it was created" in node.agent_log()
+
+
+def runtime_of(launched: Launched) -> int:
+    """The runtime's process that works on this container."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if launched.id.encode() in words and b"-I" in words:
+                return int(process.name)
+    raise AssertionError("no runtime at work")
