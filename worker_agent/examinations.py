@@ -59,4 +59,5 @@ def _examine(job: ProtectedJob) -> Report:
     pids = container.freezer.pids() if container.freezer is not None else []
     plan = job.record.plan
     mounts = [rule.destination for rule in job.record.mounts]
-    return examine(pids, container.init_pid, retry=plan.retry if plan else None, mounts=mounts)
+    retry, gpu = (plan.retry if plan else None), container.tools.gpu.enabled
+    return examine(pids, container.init_pid, retry=retry, mounts=mounts, gpu=gpu)

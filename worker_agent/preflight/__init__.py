@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from perdure.domain.retries import ENDED_BY_US, RetryStrategy, would_retry
 from perdure.image.mounts import parse_mountinfo
-from worker_agent.preflight.descriptors import Surroundings, check_descriptors, check_mappings, terminals
+from worker_agent.preflight.descriptors import GPU, Surroundings, check_descriptors, check_mappings, terminals
 from worker_agent.preflight.findings import Finding, Level, Process, Report, Verdict
 from worker_agent.preflight.processes import check_processes, read_processes, shares_ipc
 from worker_agent.preflight.sockets import check_sockets
@@ -21,15 +22,27 @@ __all__ = ["Finding", "Level", "Process", "Report", "Verdict", "check_retries", 
 
 
 def examine(
-    pids: Iterable[int], init_pid: int, *, retry: RetryStrategy | None = None, mounts: Iterable[str] = ()
+    pids: Iterable[int],
+    init_pid: int,
+    *,
+    retry: RetryStrategy | None = None,
+    mounts: Iterable[str] = (),
+    gpu: bool = False,
 ) -> Report:
     """One look at a running container: `pids` are all its processes, `init_pid` its first one, as this node numbers
     them. `retry` is the job's retry strategy, where it is known; `mounts` are the places at which the container engine
-    mounted something. Processes that end meanwhile are left out. Blocks: some milliseconds, more for thousands of
-    descriptors."""
+    mounted something; `gpu`: this node saves what NVIDIA's GPUs hold. Processes that end meanwhile are left out.
+    Blocks: some milliseconds, more for thousands of descriptors."""
     processes = read_processes(pids, init_pid)
     findings = [*(check_retries(retry) if retry else ()), *_check_mounts(init_pid, set(mounts))]
-    return Report.of([*findings, *_look(processes, init_pid)])
+    held = [_with_gpu_support(finding) if gpu else finding for finding in _look(processes, init_pid)]
+    return Report.of([*findings, *held])
+
+
+def _with_gpu_support(finding: Finding) -> Finding:
+    if finding.kind != GPU or finding.level is Level.BLOCK:
+        return finding
+    return replace(finding, level=Level.NOTE, what="uses a GPU, which this node saves (unverified)", fix="")
 
 
 def _look(processes: list[Process], init_pid: int) -> Iterator[Finding]:

@@ -16,6 +16,8 @@ from worker_agent.engine.descriptors import links
 from worker_agent.engine.unsaved import counts_one_by_one, is_message_queue
 from worker_agent.preflight.findings import Finding, Level, Process
 
+GPU = "gpu"
+"""The kind of findings about GPUs."""
 _SAVED = {"eventfd", "eventpoll", "inotify", "fanotify", "signalfd", "timerfd", "pidfd"}
 _ANONYMOUS = {
     "io_uring": (
@@ -42,12 +44,12 @@ _ANONYMOUS = {
 _OTHER = (Level.CHANGE, "Do without it while the job is to be protected.")
 _DEVICES = (
     (
-        "gpu",
+        GPU,
         re.compile(r"/dev/nvidia"),
         Level.CHANGE,
         "Turn on GPU support on the node (PERDURE_GPU=true on the agent; unverified; driver 570 or newer).",
     ),
-    ("gpu", re.compile(r"/dev/(kfd|dri/)"), Level.BLOCK, "AMD and display devices cannot be saved."),
+    (GPU, re.compile(r"/dev/(kfd|dri/)"), Level.BLOCK, "AMD and display devices cannot be saved."),
     ("kvm", re.compile(r"/dev/kvm$"), Level.BLOCK, _ANONYMOUS["kvm"][2]),
     (
         "fuse",
