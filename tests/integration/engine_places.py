@@ -57,8 +57,6 @@ class Volume:
         if self.loop:
             wait_for(lambda: subprocess.run(["umount", str(self.root)], capture_output=True).returncode == 0, "umount")
             tool("losetup", "--detach", self.loop)
-            # A mount namespace that somebody made meanwhile may still hold the file system: a copy would be torn.
-            wait_for(lambda: not tool("losetup", "--associated", self.image), f"{self.loop} free of other namespaces")
             self.loop = ""
 
     def lose_power(self) -> None:
@@ -68,7 +66,9 @@ class Volume:
         os.close(descriptor)
 
     def move(self) -> None:
-        """To another zone: snapshot, new volume."""
+        """To another zone: snapshot, new volume. A mount namespace that somebody made meanwhile may still hold the file
+        system: then a copy would be torn."""
+        wait_for(lambda: not tool("losetup", "--associated", self.image), "the volume free of other namespaces")
         fresh = self.image.with_suffix(f".{secrets.token_hex(2)}")
         tool("cp", "--sparse=always", self.image, fresh)
         self.image.unlink()

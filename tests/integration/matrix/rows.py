@@ -31,6 +31,8 @@ class Row:
     """Needs the echo server outside the container's network."""
     mounts: list[dict[str, object]] = field(default_factory=list)
     process: dict[str, object] = field(default_factory=dict)
+    user: str = ""
+    """A user of the image by whose numbers it runs, instead of root."""
     needs_capability: str = ""
     """A capability of root without which the row cannot run on this machine."""
     huge_pages: int = 0
@@ -166,7 +168,7 @@ PROGRAMS = [
         "/bin/sh",
         "/jobs/postgresql.sh",
         processes=("postgres",),
-        process=_USER,
+        user="postgres",
         needs_capability="CAP_SYS_RESOURCE",
     ),
 ]
@@ -179,11 +181,10 @@ PROCESSES += [
         image=True,
         processes=("tini-static",),
     ),
-    python(
+    Row(
         "Processes",
-        "processes",
-        "attributes",
         "an ordinary user with groups of its own",
+        ["/usr/bin/python3", "/jobs/processes.py", "attributes", DATA, DATA],
         process=_USER,
         needs_capability="CAP_SYS_RESOURCE",
     ),

@@ -39,8 +39,8 @@ def _parameter(row: Row) -> object:
     marks = [pytest.mark.row(row.section, row.name)]
     if not row.quick:
         marks.append(pytest.mark.matrix)
-    if row.cycles > 1:
-        marks.append(pytest.mark.timeout(1800))
+    if row.cycles > 1 or row.image:  # the first of these may have to make the image
+        marks.append(pytest.mark.timeout(2400))
     return pytest.param(row, marks=marks, id=row.name.replace(" ", "-"))
 
 
@@ -61,6 +61,8 @@ async def _bed(row: Row) -> AsyncIterator[Bed]:
         made.launch_limit = READY
         if row.image:
             made.image = str(image())
+        if row.user:
+            made.process = {**row.process, "user": _numbers(Path(made.image), row.user)}
         made.cables = int(row.outside)
         with echo_server() if row.outside else nullcontext():
             made.new_node()
@@ -91,6 +93,12 @@ def _huge_pages(count: int) -> Iterator[None]:
         setting.write_text(str(before))
 
 
+def _numbers(image: Path, user: str) -> dict[str, object]:
+    lines = [line.split(":") for line in (image / "etc/passwd").read_text().splitlines()]
+    uid, gid = next((int(fields[2]), int(fields[3])) for fields in lines if fields[0] == user)
+    return {"uid": uid, "gid": gid}
+
+
 def _has_capability(name: str) -> bool:
     numbers = {"CAP_SYS_RESOURCE": 24}
     status = Path("/proc/self/status").read_text()
@@ -115,6 +123,8 @@ async def _start(bed: Bed) -> Running:
     ensure_layout(bed.volume.root)
     container = bed.container()
     await prepare_fresh(container, epoch=1)
+    if bed.process:  # a user that is not root
+        (bed.volume.root / "data").chmod(0o1777)
     running = bed.start(bed.launch(container, ["create"]))
     wait_for(lambda: b"ready\n" in running.log() or not alive(running.container.init_pid), "ready", READY)
     assert alive(running.container.init_pid), (running.log(), running.log("stderr"))

@@ -32,4 +32,5 @@ END
 kill "$server"
 wait "$server"
 echo "server $?"
-grep -v 'received smart shutdown' "$data/server"
+grep -E 'WARNING|ERROR|FATAL|PANIC' "$data/server"
+:
