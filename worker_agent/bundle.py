@@ -104,6 +104,12 @@ class Bundle:
         everywhere = JobVolumeConfiguration(scratch=["/"])
         return shared_destinations(find_rules(self.config.mounts or [], self.shared, everywhere))
 
+    @property
+    def hosts_file(self) -> Path | None:
+        """The container engine's own file behind /etc/hosts, if it makes one for each container."""
+        found = [mount.source for mount in self.config.mounts or [] if mount.destination == "/etc/hosts"]
+        return Path(found[0]) if found and found[0] != "/etc/hosts" else None
+
     def own_network(self) -> bool:
         """Does the container engine give it a network namespace? (Docker names the host's own by a path.)"""
         return any(

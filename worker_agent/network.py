@@ -1,5 +1,5 @@
-"""A network namespace for one protected job, where the job or the system is configured so (default: the host's, which
-is Batch's).
+"""A node's network, as its jobs share it, and a network namespace for one protected job, where the job or the system is
+configured so (default: the host's, which is Batch's).
 
     job: eth0 <address>/32, default route ──veth── node: a route to <address>, NAT to outside
 
@@ -18,15 +18,25 @@ import contextlib
 import hashlib
 import ipaddress
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import structlog
+
+from perdure.domain.checkpoints import Surroundings
 from perdure.domain.errors import CommandFailed
 from perdure.image.mounts import mounts_below
+from worker_agent.engine.addresses import check_ports, exchange
 from worker_agent.engine.commands import run
+from worker_agent.engine.connections import Binding
 from worker_agent.engine.overlay import unmount
 
+log = structlog.get_logger()
+
 _RANGE = ipaddress.ip_network("198.18.0.0/15")
+_NOBODYS = "192.0.2.1"
+"""A documentation address (RFC 5737): what takes its place on a node is the node's own."""
 _GATEWAY = "169.254.77.1"
 """The node's end of every pair; known on the link alone."""
 _LIMIT = 20.0
@@ -43,6 +53,62 @@ table ip perdure_jobs {{
 """
 _FORWARD = (("-i", f"{_PREFIX}+"), ("-o", f"{_PREFIX}+"))
 """Docker drops what it does not know in the FORWARD chain, which no table of ours can overrule."""
+
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_TURN = 45.0
+"""Seconds after which a restore that has said nothing is no longer waited for."""
+
+
+class Ports:
+    """The ports that restores under way on this node need: two that need the same one go one after the other, so that
+    the second finds the first's job there by name, and not CRIU's error."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, set[tuple[int, int]]] = {}
+        self._released = asyncio.Event()
+
+    async def claim(self, container_id: str, needed: Sequence[Binding]) -> None:
+        """Returns once they are free, and nobody else restores on them. RestoreFailed, the node's fault, names one that
+        is taken. They are this container's until `release`."""
+        wanted = {(need.kind, need.port) for need in needed}
+        end = asyncio.get_running_loop().time() + _TURN
+        while self._wanted_by_others(container_id, wanted) and asyncio.get_running_loop().time() < end:
+            self._released.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._released.wait(), end - asyncio.get_running_loop().time())
+        self._held[container_id] = wanted
+        try:
+            await check_ports(needed)
+        except BaseException:
+            self.release(container_id)
+            raise
+
+    def release(self, container_id: str) -> None:
+        """That restore is over, however it ended. Idempotent."""
+        if self._held.pop(container_id, None) is not None:
+            self._released.set()
+
+    def _wanted_by_others(self, container_id: str, wanted: set[tuple[int, int]]) -> bool:
+        return any(ports & wanted for other, ports in self._held.items() if other != container_id)
+
+
+def keep_name(hosts_file: Path | None, given: Surroundings, known: Surroundings) -> None:
+    """Let the name that the job has for itself lead to itself.
+
+    A restored job keeps the host name that it began with (it comes back with its UTS namespace), and asks by it who it
+    is; /etc/hosts is the new container's. The name server would say the old node's address, which may be somebody
+    else's by now. Blocks.
+    """
+    name = known.host_name
+    if hosts_file is None or name == given.host_name or not _HOST_NAME.fullmatch(name):
+        return
+    address = known.address or exchange([_NOBODYS]).get(_NOBODYS, "127.0.0.1")
+    try:
+        with open(os.open(hosts_file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "a") as file:
+            file.write(f"{address}\t{name}\n")
+    except OSError as problem:
+        log.warning("a restored job's own name is not in its /etc/hosts", reason=str(problem))
 
 
 def choose_address(job_id: str, taken: Iterable[str]) -> str:

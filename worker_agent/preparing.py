@@ -27,7 +27,7 @@ from worker_agent import engine
 from worker_agent.bundle import Bundle, edit_config
 from worker_agent.container_image import layers_for, read_image
 from worker_agent.mounts import check_same, make_volumes
-from worker_agent.network import choose_address, make_network, remove_network
+from worker_agent.network import Ports, choose_address, keep_name, make_network, remove_network
 from worker_agent.planning import retries_failed_start
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.volumes import mount_volume
@@ -53,6 +53,8 @@ class Preparer:
 
     def __init__(self, jobs: ProtectedJobs) -> None:
         self._jobs = jobs
+        self.ports = Ports()
+        """Released by whoever hears that a restore is over."""
 
     async def prepare(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         """The first order for a container that has a plan: CREATE or RESTORE. Safe to be asked again."""
@@ -103,13 +105,19 @@ class Preparer:
             try:
                 await self._fit(job, number)
                 prepare = partial(
-                    engine.prepare_restore, job.container, number, epoch=job.epoch, job_id=job.record.job_id
+                    engine.prepare_restore,
+                    job.container,
+                    number,
+                    epoch=job.epoch,
+                    job_id=job.record.job_id,
+                    claim=partial(self.ports.claim, job.record.container_id),
                 )
                 prepared = await self._patiently(prepare)
             except RestoreFailed as problem:
                 self._fell(job, number, problem)
                 continue
             job.manifest = prepared.manifest
+            job.note(network_remark=prepared.network.remark())
             job.knows(prepared.manifest.surroundings)
             await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=False)
             job.mark_stopped(prepared.manifest.stopped)
@@ -164,6 +172,8 @@ class Preparer:
     async def _ready(self, job: ProtectedJob, bundle: Bundle, reply: RuntimeReply) -> RuntimeReply:
         job.container = job.with_mounts(job.rules)
         network = await self._network(job, bundle)
+        if reply.action is RuntimeAction.RESTORE:
+            await asyncio.to_thread(keep_name, bundle.hosts_file, job.record.given, job.record.surroundings)
         await asyncio.to_thread(engine.show_volumes, job.container)
         await asyncio.to_thread(
             edit_config,
@@ -208,6 +218,7 @@ class Preparer:
         """Why runc did not restore it. Its image is whole (verified just before), and below the ladder all checkpoints
         go: so it is the checkpoint's fault only if runc itself gave up, and CRIU works on this node."""
         problem = engine.restore_failure(job.container, number, message)
+        problem = await engine.name_taken_port(job.container, number, problem)
         if problem.node_fault:
             return problem
         if not re.match(GAVE_UP, message):
@@ -220,6 +231,7 @@ class Preparer:
 
     async def after_failure(self, job: ProtectedJob, bundle: Bundle, number: int, message: str) -> RuntimeReply:
         """The order after runc could not restore checkpoint `number`; `message` holds its last words."""
+        self.ports.release(job.record.container_id)
         self._fell(job, number, await self._blame(job, number, message))
         return await self._next_rung(job, bundle)
 

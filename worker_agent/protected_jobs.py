@@ -64,6 +64,8 @@ class ContainerRecord(Frozen):
     surroundings: Surroundings = Surroundings()
     """What the job's processes know: the first container's."""
     own_network: bool = False
+    network_remark: str = ""
+    """What a restore changed of its connections, for people."""
     plan: AttachReply | None = None
     holds: bool = False
     """Its volume may be mounted here, and its overlay."""

@@ -142,6 +142,7 @@ class Starter:
     async def _refuse(self, job: ProtectedJob, bundle: Bundle, refusal: Refusal) -> RuntimeReply:
         """Undo what was done, tell the job's people, and let the container run by itself or fail."""
         reason, fail = refusal.reason, refusal.fail
+        self._preparer.ports.release(job.record.container_id)
         try:
             await self._endings.undo(job)
         except (PerdureError, OSError) as problem:
@@ -181,6 +182,7 @@ class Starter:
             self._endings.ended(job)
             return DONE
         self._endings.watch(job)
+        self._preparer.ports.release(request.container_id)
         if job.record.restoring is not None:
             await self._finish_restore(job, job.record.restoring)
         return DONE
@@ -240,6 +242,8 @@ class Starter:
                 f"The image {record.image.name} has changed since the job began; it goes on with the one it began with."
             )
             await self._reporter.remark(job, said)
+        if record.restoring is not None and record.network_remark:
+            await self._reporter.remark(job, record.network_remark, "info")
         shared = shared_destinations(job.rules)
         if record.restoring is not None and shared:
             said = f"Outside the promise: what the job wrote to {', '.join(shared)} after the checkpoint stays there."

@@ -97,17 +97,22 @@ async def check_ports(needed: Sequence[Binding]) -> None:
     """Return once every port is free. RestoreFailed, the node's fault, names a port that a living process has, and
     that process; what only ended connections hold is waited for. In the calling thread's network."""
     end = time.monotonic() + _LEFTOVERS
-    while True:
-        taken = [(need, holder) for need in needed for holder in _in_the_way(need)]
-        if not taken:
-            return
-        need, holder = next((pair for pair in taken if pair[1].inode), taken[0])
-        if holder.inode or time.monotonic() > end:
-            who = await _owner(need, holder)
-            raise RestoreFailed(
-                f"{need}, which the job needs, is taken on this node by {who}", "ports", node_fault=True
-            )
+    while found := _first_taken(needed):
+        if found[1].inode or time.monotonic() > end:
+            raise RestoreFailed(await taken(needed), "addresses", node_fault=True)
         await asyncio.sleep(_POLL)
+
+
+async def taken(needed: Sequence[Binding]) -> str:
+    """Which of the ports is taken, and by whom, as a sentence's worth; empty if all are free."""
+    found = _first_taken(needed)
+    return f"{found[0]}, which the job needs, is taken on this node by {await _owner(*found)}" if found else ""
+
+
+def _first_taken(needed: Sequence[Binding]) -> tuple[Binding, Holder] | None:
+    """One that a living process has, if there is any."""
+    found = [(need, holder) for need in needed for holder in _in_the_way(need)]
+    return next((pair for pair in found if pair[1].inode), found[0] if found else None)
 
 
 def _in_the_way(need: Binding) -> Iterator[Holder]:

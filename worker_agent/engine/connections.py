@@ -54,6 +54,8 @@ _CLOSE, _CLOSE_WAIT = 7, 8
 _ENDED = (_CLOSE, _CLOSE_WAIT)
 """Linux, include/net/tcp_states.h."""
 _LIMIT = 5.0
+_SHOWN = 5
+"""Peers that a sentence names."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Endpoint = tuple[Address, int]
@@ -92,6 +94,20 @@ class Adapted:
     closed: tuple[Connection, ...] = ()
     moved: tuple[str, ...] = ()
     bindings: tuple[Binding, ...] = ()
+
+    def remark(self) -> str:
+        """What people should know of it, in a sentence or two; empty if nothing changed for the job."""
+        said = []
+        if self.closed:
+            peers = sorted({one.peer for one in self.closed})
+            shown = ", ".join(peers[:_SHOWN]) + (", …" if len(peers) > _SHOWN else "")
+            count = f"{len(self.closed)} connection{'s' if len(self.closed) > 1 else ''}"
+            said.append(
+                f"{count} to outside ended with the old node ({shown}): the job sees a reset, and connects anew."
+            )
+        if self.moved:
+            said.append(f"Sockets at {', '.join(self.moved)} moved to this node's address.")
+        return " ".join(said)
 
 
 @dataclass(frozen=True)

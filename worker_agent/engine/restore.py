@@ -200,6 +200,21 @@ async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]
     return {"clean": time.monotonic() - begun}
 
 
+async def name_taken_port(container: Container, number: int, problem: RestoreFailed) -> RestoreFailed:
+    """The same failure, with the port and the process that has it where that was the reason: somebody may have taken it
+    since `prepare_restore` looked."""
+    if "Address already in use" not in str(problem):
+        return problem
+    images = roots.store(container.job_root).folder(number) / chain.IMAGES
+    try:
+        manifest = roots.store(container.job_root).open(number)
+        _, network = await asyncio.to_thread(adapt, images, addresses.exchange(manifest.addresses))
+    except (ImageInvalid, OSError):
+        return problem
+    who = await addresses.taken(network.bindings)
+    return RestoreFailed(f"{who or 'a port was taken'} ({problem})", "addresses", node_fault=True)
+
+
 async def finish_restore(container: Container, manifest: Manifest) -> None:
     """After the restore, before the processes go on (`container` knows its first process).
 
