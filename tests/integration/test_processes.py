@@ -96,7 +96,7 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-@pytest.mark.row("Processes", "a stopped process (SIGSTOP), with threads")
+@pytest.mark.row("Processes", "a stopped process (SIGSTOP)")
 async def test_a_stopped_process_stays_stopped_and_runs_no_instruction(bed: Bed) -> None:
     running = await start(bed, STOPPED)
     count = bed.volume.root / "data/count"
