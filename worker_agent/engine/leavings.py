@@ -43,10 +43,11 @@ async def thaw_and_clean(container: Container) -> list[str]:
     A dump whose agent died goes on; killing it at once is a needless risk to the job, so it gets some time first.
     """
     remarks = []
-    for pid in tasks.users_of(*_places(container)):
+    users = tasks.users_of(*_places(container))
+    for pid in users:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)  # stopped.py may have died in the moment in which it held CRIU
-    if tasks.users_of(*_places(container)):
+    if users:
         await _outwait(container)
         remarks.append("a checkpoint was cut short when the agent ended; it does not count")
     if container.freezer is not None:
