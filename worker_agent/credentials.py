@@ -53,6 +53,8 @@ class IdentityProxy:
         self._inside: dict[str, asyncio.Server] = {}
         self._rule: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
+        self._told = ""
+        """The last failure, which is told once."""
 
     async def serve(self) -> None:
         """Until cancelled: containers that end are forgotten, a rule that was lost is made again."""
@@ -76,8 +78,11 @@ class IdentityProxy:
             wanted = [job for job in self._jobs if _needs(job)]
             try:
                 await self._follow(wanted)
+                self._told = ""
             except (OSError, CommandFailed) as problem:
-                log.error("restored jobs do not reach their new credentials", reason=str(problem))
+                if str(problem) != self._told:
+                    log.error("restored jobs do not reach their new credentials", reason=str(problem))
+                self._told = str(problem)
 
     async def _follow(self, wanted: list[ProtectedJob]) -> None:
         if any(not job.container.own_network for job in wanted):

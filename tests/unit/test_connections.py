@@ -109,6 +109,20 @@ def test_addresses_are_exchanged_in_what_stays(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_where_the_job_gets_a_new_address_nothing_at_the_old_one_lives_on(tmp_path: Path) -> None:
+    """Docker's bridge: CRIU could not even bind the old address there."""
+    folder = images(
+        tmp_path,
+        entry(V4, 8, ("172.17.0.2", 4003), ("10.0.0.9", 5432)),
+        entry(V4, 8, ("127.0.0.1", 4003), ("127.0.0.1", 5432)),
+        entry(V4, 1, ("172.17.0.2", 4000), ("172.17.0.2", 80)),
+        entry(V4, 1, ("172.17.0.2", 80), ("172.17.0.2", 4000)),
+    )
+    files, done = adapt(folder, {"": ""})
+    assert files is not None and [state for state, _ in states(files)] == [7, 8, 7, 7]
+    assert len(done.closed) == 3
+
+
 def test_an_image_without_anything_to_change_is_used_as_it_is(tmp_path: Path) -> None:
     folder = images(tmp_path, entry(V4, 10, ("0.0.0.0", 80), ("0.0.0.0", 0)))
     assert adapt(folder, {})[0] is None

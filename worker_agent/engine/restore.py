@@ -122,7 +122,8 @@ async def _overlay(work: _Restore) -> None:
 async def _addresses(work: _Restore) -> None:
     """The sockets as this node can restore them. The ports they need on the node's network must be free."""
     shared = not (work.container.own_network or work.read.surroundings.address)
-    own = addresses.exchange(work.read.addresses) if shared else {one: one for one in work.read.addresses}
+    kept = work.read.surroundings.address  # in any other namespace (Docker's bridge) the job gets a new one
+    own = addresses.exchange(work.read.addresses) if shared else {kept: kept}
     files, work.network = await asyncio.to_thread(adapt, work.images, own)
     if shared:
         await work.claim(work.network.bindings)
