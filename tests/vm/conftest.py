@@ -63,7 +63,7 @@ def in_vm(machine: Built, clone_tar: bytes, request: pytest.FixtureRequest) -> C
 
     The module lies in tests/vm/inside; arguments and result are JSON."""
 
-    def call(entry: str, *arguments: object, limit_seconds: float = 400.0) -> Any:
+    def call(entry: str, *arguments: object, limit_seconds: float = 900.0) -> Any:
         begun, spent = time.monotonic(), _children_seconds()
         header = {"entry": f"tests.vm.inside.{entry}", "arguments": arguments}
         said = machine.qemu.run(machine.state, clone_tar, header, limit_seconds)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.vm.conftest import Call
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1000)]
 
 
 def test_the_kernel_has_cgroup_v2_alone_and_tracks_changed_memory(in_vm: Call) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.vm.conftest import COLUMN, Call
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1000)]
 
 
 @pytest.mark.row("Kernels", "cgroup v2: restored under another path, with its limits", column=COLUMN)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from tests.integration import engine_bed
+from tests.integration import engine_bed, engine_places
 from tests.integration.engine_bed import Bed, Running, alive
 from tests.integration.engine_places import tool, wait_for
 from worker_agent.engine import (
+    Container,
     Identity,
     continue_restored,
     ensure_layout,
@@ -22,7 +25,10 @@ from worker_agent.engine import (
     take_checkpoint,
 )
 
-engine_bed.LAUNCH_LIMIT = 90.0  # this kernel is emulated
+PATIENCE = 240.0
+"""Seconds after which something that should happen has failed: this kernel is emulated, on a busy machine perhaps."""
+engine_bed.LAUNCH_LIMIT = engine_places.WAIT = PATIENCE
+_LONG = 120.0
 JOB_ID = "11111111-2222-3333-4444-555555555555"
 INSIDE = Path(__file__).parent
 LIMITS: dict[str, Any] = {
@@ -37,6 +43,16 @@ def note(message: object) -> None:
     """Shown with the test's output."""
     with open("/dev/ttyS1", "wb", buffering=0) as line:
         line.write(json.dumps({"note": message}).encode() + b"\n")
+
+
+def note_processes() -> None:
+    """What each process of an operation waits for."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name = (folder / "comm").read_text().strip()
+            if name.startswith(("runc", "criu", "exe")):
+                tasks = [(task / "stack").read_text().split("\n")[:4] for task in (folder / "task").iterdir()]
+                note({"hangs": name, "pid": folder.name, "at": tasks[:3]})
 
 
 class Scene:
@@ -54,7 +70,7 @@ class Scene:
         self.longest_chain = 8
         self.predump = False
 
-    def _container(self) -> Any:
+    def _container(self) -> Container:
         container = self.bed.container()
         path = container.bundle / "config.json"
         config = json.loads(path.read_text())
@@ -67,14 +83,28 @@ class Scene:
         ensure_layout(self.bed.volume.root)
         container = self._container()
         await prepare_fresh(container, epoch=self.epoch)
-        return self.bed.start(self.bed.launch(container, ["create"]))
+        return self.bed.start(self._launch(container, ["create"]))
+
+    def _launch(self, container: Container, words: list[str]) -> Running:
+        """As the bed does it; what hangs is shown before it is killed."""
+        watch = threading.Timer(_LONG, note_processes)
+        watch.start()
+        try:
+            return self.bed.launch(container, words)
+        except engine_bed.LaunchFailed:
+            for log in (container.job_root / "log/stderr", container.work_dir / "restore.log"):
+                if log.exists():
+                    note({log.name: log.read_text(errors="replace")[-1500:]})
+            raise
+        finally:
+            watch.cancel()
 
     async def restored(self, number: int) -> Running:
         """The job from a checkpoint in a new container, under a new cgroup path, going on."""
         self.epoch += 1
         container = self._container()
         prepared = await prepare_restore(container, number, epoch=self.epoch, job_id=JOB_ID)
-        running = self.bed.launch(container, ["restore", *prepared.argv])
+        running = self._launch(container, ["restore", *prepared.argv])
         await finish_restore(running.container, prepared.manifest)
         await continue_restored(running.container, prepared.manifest)
         return running
@@ -84,7 +114,7 @@ class Scene:
             running.container,
             Identity(JOB_ID, self.epoch, self.epoch, f"i-{self.epoch:017x}"),
             kind=kind,
-            limit_seconds=120,
+            limit_seconds=PATIENCE,
             keep=self.kept,
             reserve_bytes=32 << 20,
             longest_chain=self.longest_chain,
@@ -98,9 +128,7 @@ class Scene:
         fresh = self.bed.volume.root / "data" / "gate.new"
         fresh.write_text(str(rounds))
         fresh.rename(self.bed.volume.root / "data" / "gate")
-        wait_for(
-            lambda: running.lines() > rounds or not alive(running.container.init_pid), f"round {rounds}", seconds=120
-        )
+        wait_for(lambda: running.lines() > rounds or not alive(running.container.init_pid), f"round {rounds}")
         assert running.lines() > rounds, running.log("stderr").decode()
 
     def die(self, running: Running) -> None:

@@ -13,7 +13,7 @@ from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, ImageInvalid
 from perdure.image.chain import IMAGES
 from tests.integration.engine_bed import Running, freezer_of
-from tests.vm.inside.bed import JOB_ID, Scene, pages, uninterrupted, written
+from tests.vm.inside.bed import JOB_ID, PATIENCE, Scene, pages, uninterrupted, written
 from worker_agent.engine import dump, end_frozen, offered, prepare_restore
 from worker_agent.engine.job_root import store
 
@@ -43,7 +43,7 @@ async def _chain() -> dict[str, object]:
     second = await scene.restored(taken[2].number)
     anew = await scene.checkpoint(second)
     scene.go_on(second, ROUNDS)
-    assert second.exit_code(120) == 0
+    assert second.exit_code(PATIENCE) == 0
     return {
         "parents": [manifest.parent and manifest.parent.number for manifest in taken],
         "KiB": [manifest.image_bytes >> 10 for manifest in taken],
@@ -89,7 +89,7 @@ async def _final() -> dict[str, object]:
     refused = [await _refused(scene, taken[-1], damage) for damage in (_other_page, _other_parent, _no_parent)]
     second = await scene.restored(taken[-1].number)
     scene.go_on(second, 40)
-    assert second.exit_code(120) == 0
+    assert second.exit_code(PATIENCE) == 0
     return {
         "failure": failure,
         "parents": [manifest.parent and manifest.parent.number for manifest in taken],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.vm.inside.bed import Scene
+from tests.vm.inside.bed import PATIENCE, Scene
 
 
 def postgresql() -> dict[str, object]:
@@ -25,4 +25,4 @@ async def _postgresql() -> dict[str, object]:
     scene.die(first)
     second = await scene.restored(manifest.number)
     scene.go_on(second, 30)
-    return {"exit code": second.exit_code(120), "lines": second.log().decode().splitlines()}
+    return {"exit code": second.exit_code(PATIENCE), "lines": second.log().decode().splitlines()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.integration.engine_bed import alive, freezer_of
 from tests.integration.engine_places import wait_for
-from tests.vm.inside.bed import KNOBS, Scene, limits, members, pages, status, uninterrupted, written
+from tests.vm.inside.bed import KNOBS, PATIENCE, Scene, limits, members, pages, status, uninterrupted, written
 from worker_agent.engine import Freezer, thaw_and_clean
 from worker_agent.engine.runc import pause
 
@@ -40,7 +40,7 @@ async def _moved(user: dict[str, object] | None) -> dict[str, object]:
     again = await scene.checkpoint(second)
     assert again.number > manifest.number and again.parent is None
     scene.go_on(second, 30)
-    assert second.exit_code(120) == -signal.SIGKILL
+    assert second.exit_code(PATIENCE) == -signal.SIGKILL
     return {
         "memory": dict(line.split() for line in (new / "memory.events").read_text().splitlines()),
         "limits": [dict(zip(KNOBS, one[0].values(), strict=True)) for one in (before, after)],
@@ -106,5 +106,5 @@ async def _left_frozen() -> list[str]:
     remarks = await thaw_and_clean(running.container)
     assert running.lines() == lines and not freezer_of(running).frozen()
     scene.go_on(running, 20)
-    assert running.exit_code(60) == 0 and not alive(running.container.init_pid)
+    assert running.exit_code(PATIENCE) == 0 and not alive(running.container.init_pid)
     return remarks
