@@ -4,6 +4,8 @@ it; and that nobody else on the node is touched."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -50,8 +52,8 @@ async def bed() -> AsyncIterator[Bed]:
         await made.close()
 
 
-async def fresh(bed: Bed, seconds: int, runc: str = "runc") -> Running:
-    bed.command = ["/usr/bin/python3", "/jobs/network.py", str(seconds), SERVER, str(PORT)]
+async def fresh(bed: Bed, runc: str = "runc") -> Running:
+    bed.command = ["/usr/bin/python3", "/jobs/network.py", "300", SERVER, str(PORT)]
     ensure_layout(bed.volume.root)
     container = bed.container()
     container = replace(container, tools=replace(container.tools, runc=runc))
@@ -79,6 +81,12 @@ async def restored(bed: Bed, epoch: int, number: int) -> Running:
 
 def said(running: Running) -> list[dict[str, object]]:
     return [json.loads(line) for line in running.log().splitlines()]
+
+
+def finish(running: Running) -> None:
+    """The job comes to its end when it is asked to."""
+    os.kill(running.container.init_pid, signal.SIGTERM)
+    assert running.exit_code() == 0, running.log("stderr").decode()
 
 
 def hears_of_its_loss(running: Running) -> None:
@@ -123,7 +131,7 @@ with socket.create_server(("0.0.0.0", {PORT})):
 @pytest.mark.row("Network", "host network: neighbours keep their connections over a restore")
 @pytest.mark.row("Processes", "process ids inside the container, and the host name, stay")
 async def test_outside_connections_are_reset_and_everything_else_lives_on(bed: Bed) -> None:
-    running = await fresh(bed, 5)
+    running = await fresh(bed)
     assert running.container.freezer is not None
     found = outside(running.container.freezer.pids())
     assert [one.peer for one in found] == [f"{SERVER}:7777"] * 2 and found[0].owner.endswith(" python3")
@@ -145,7 +153,7 @@ async def test_outside_connections_are_reset_and_everything_else_lives_on(bed: B
         assert after["again"] == "anew" and after["names"] == [own] * 3, after
         assert after["events"] != [], "a poll did not wake up"
         assert (after["pid"], after["host"]) == (before["pid"], before["host"])
-    assert running.exit_code() == 0, running.log("stderr").decode()
+    finish(running)
     assert said(running)[-1] == {"last": ["last words", ""]}
 
 
@@ -153,7 +161,7 @@ async def test_outside_connections_are_reset_and_everything_else_lives_on(bed: B
     "Network", "host network: a port that is taken on the new node is named, and is not the checkpoint's fault"
 )
 async def test_a_taken_port_is_the_nodes_fault_and_named(bed: Bed) -> None:
-    running = await fresh(bed, 4)
+    running = await fresh(bed)
     manifest = await checkpoint(running, 1)
     bed.kill(running)
     bed.change_node()
@@ -165,7 +173,7 @@ async def test_a_taken_port_is_the_nodes_fault_and_named(bed: Bed) -> None:
     )
     running = await restored(bed, 3, manifest.number)
     hears_of_its_loss(running)
-    assert running.exit_code() == 0, running.log("stderr").decode()
+    finish(running)
 
 
 @pytest.mark.row("Processes", "monotonic and boot-time clocks go on, on a node that booted later too")
@@ -173,11 +181,11 @@ async def test_clocks_never_run_backwards(bed: Bed) -> None:
     """The job begins on a machine that has been up for a day longer than the one it is restored on."""
     day = 86_400
     with older_machine(bed, day) as program:
-        running = await fresh(bed, 5, program)
+        running = await fresh(bed, program)
         assert float(str(said(running)[0]["clock"])) > time.monotonic() + day - 60, "the first node is not older"
         running = await move(bed, running, 1)
     running = await move(bed, running, 2)
-    assert running.exit_code() == 0, running.log("stderr").decode()
+    finish(running)
     for name in ("clock", "boot"):
         seen = [float(str(line[name])) for line in said(running)[:-1]]
         assert all(0 < after - before < 60 for before, after in pairwise(seen)), seen
@@ -213,9 +221,10 @@ def older_machine(bed: Bed, seconds: int) -> Iterator[str]:
 
 @pytest.mark.row("Network", "host network: restored on the same node, beside what is left of its own connections")
 async def test_the_same_node_again(bed: Bed) -> None:
-    running = await fresh(bed, 3)
+    running = await fresh(bed)
     manifest = await checkpoint(running, 1)
     bed.kill(running)
     running = await restored(bed, 2, manifest.number)
-    assert running.exit_code() == 0, running.log("stderr").decode()
+    hears_of_its_loss(running)
+    finish(running)
     assert said(running)[-2]["errors"] == ["ConnectionResetError"]

@@ -1,8 +1,9 @@
 """Holds sockets of every kind open and says, ten times a second, what has become of them.
 
-network.py SECONDS SERVER PORT: one JSON object a line. The job listens at PORT on all addresses and at PORT + 1 on the
-node's own; it talks to itself over loopback and over the node's own address, and to the echo server at SERVER:7777
-through a connection that waits for a read, one that is polled, and one whose answer it has not read yet.
+network.py SECONDS SERVER PORT: one JSON object a line, until SIGTERM or for so long. The job listens at PORT on all
+addresses and at PORT + 1 on the node's own; it talks to itself over loopback and over the node's own address, and to
+the echo server at SERVER:7777 through a connection that waits for a read, one that is polled, and one whose answer it
+has not read yet.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -55,7 +57,11 @@ threading.Thread(target=waits, args=(waiting,), daemon=True).start()
 poller = select.poll()
 poller.register(polled, select.POLLIN)
 
+asked: list[int] = []
+signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
 for number in range(int(seconds * 10)):
+    if asked:
+        break
     for client, accepted in inside:
         client.sendall(b"ping")
         assert accepted.recv(10) == b"ping"
