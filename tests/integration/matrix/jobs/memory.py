@@ -247,7 +247,7 @@ def system_v() -> Check:
         for message in wanted:
             call("msgsnd", queue, message, 16, 0)
         steps[0] += 1
-        return f"{kept} {semaphores} {queue}"
+        return "System V"
 
     return check
 
@@ -279,18 +279,29 @@ def huge_pages() -> Check:
     os.ftruncate(file, 2 * MIB)
     window = mmap.mmap(file, 2 * MIB)
     window[:4] = b"huge"
+    mappings = _huge_mappings()
 
     def check() -> str:
         for one in checks:
             one()
         expect(private[: 2 * MIB] == _pattern(2 * MIB, b"huge"), "private huge page")
         same(window[:4], b"huge", "huge page of a file")
-        with open("/proc/self/smaps") as smaps:
-            sizes = [int(line.split()[1]) for line in smaps if line.startswith(("Size:", "KernelPageSize:"))]
-        same(sum(size for size, page in zip(sizes[::2], sizes[1::2], strict=True) if page == 2048), 8192, "huge KiB")
+        same(_huge_mappings(), mappings, "mappings of huge pages")
         return "huge"
 
     return check
+
+
+def _huge_mappings() -> list[str]:
+    """Address and permissions of each mapping of huge pages."""
+    found, mapping = [], ""
+    with open("/proc/self/smaps") as smaps:
+        for line in smaps:
+            if line.startswith("KernelPageSize:") and line.split()[1] == "2048":
+                found.append(mapping)
+            elif "-" in line.split()[0]:
+                mapping = " ".join(line.split()[:2])
+    return sorted(found)
 
 
 def tmpfs() -> Check:

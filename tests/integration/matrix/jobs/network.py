@@ -259,7 +259,7 @@ def busy_server() -> Check:
 
     def check() -> None:
         clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
-        time.sleep(0.03)
+        time.sleep(0.005)
         for client in clients:
             accepted = listener.accept()[0]
             client.sendall(b"question")

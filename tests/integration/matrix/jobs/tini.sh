@@ -8,6 +8,7 @@ zombies() {
     done
     return 1
 }
+number=$$
 left_behind
 echo ready
 gate
@@ -19,4 +20,6 @@ while zombies; do
     [ "$tries" -lt 300 ] || { echo "wrong: a zombie is left: $line"; exit 3; }
     sleep 0.1
 done
-echo "end: process $$, parent $PPID"
+read -r self _ <"/proc/$$/stat"
+[ "$self" = "$number" ] || { echo "wrong: process $self was $number"; exit 3; }
+echo "end: parent $PPID"
