@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LARGEST = 16 << 20
-_PULL_SECONDS = 90.0
+_PULL_SECONDS = 60.0
 """The start of a container waits for it."""
 _CONTENT = "io.containerd.content.v1.content/blobs/sha256"
 _SNAPSHOTS = "/io.containerd.snapshotter."

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perdure.domain.checkpoints import MountRule
 from perdure.domain.configuration import JobVolumeConfiguration
-from perdure.domain.errors import CommandFailed, NotCheckpointable, RestoreFailed
+from perdure.domain.errors import CommandFailed, CommandTimeout, NotCheckpointable, RestoreFailed
 from perdure.image.files import TREES, clone_command
-from perdure.image.mounts import Mount, read_mounts
+from perdure.image.mounts import Mount, delete_tree, read_mounts
 
 CAPTURED, READONLY, SHARED, FRESH = "captured", "readonly", "shared", "fresh"
 
@@ -152,9 +151,13 @@ def make_volumes(rules: Iterable[MountRule], job_root: Path, *, fresh: bool) -> 
         status = os.stat(rule.replaces)
         if fresh and rule.engines:
             argv = clone_command(Path(rule.replaces), folder)
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COPY_SECONDS)
+            try:
+                done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COPY_SECONDS)
+            except subprocess.TimeoutExpired as error:
+                delete_tree(folder)
+                raise CommandTimeout(argv, _COPY_SECONDS, "") from error
             if done.returncode != 0:
-                shutil.rmtree(folder, ignore_errors=True)
+                delete_tree(folder)
                 raise CommandFailed(argv, done.returncode, done.stderr.decode("utf-8", "replace"))
         else:
             folder.mkdir()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.docker_bed import Bed, docker_bed
 from tests.integration.docker_images import image_archive, registry_folder
+from tests.integration.docker_versions import TRIXIE_IMAGE_STORE, programs_or_skip
 
 pytestmark = [pytest.mark.criu, pytest.mark.docker("any"), pytest.mark.timeout(300)]
 
@@ -80,3 +81,27 @@ def test_a_moved_tag_never_mixes_layers() -> None:
         bed.docker("tag", TAG, "127.0.0.1:5000/pulled:1")
         with _registry(bed, registry):
             _goes_on(bed, pulled, "127.0.0.1:5000/pulled:1")
+
+
+@pytest.mark.matrix
+@pytest.mark.row(
+    "Mounts",
+    "an image whose tag has moved: restored on the old layers, else refused by name",
+    column=TRIXIE_IMAGE_STORE.column,
+)
+def test_with_the_image_store_a_moved_tag_is_refused() -> None:
+    release = TRIXIE_IMAGE_STORE
+    with docker_bed(programs=programs_or_skip(release), storage=release.storage) as bed:
+        one = image_archive(bed.folder / "one.tar", TAG, files={"etc/version": "one\n"})
+        two = image_archive(bed.folder / "two.tar", TAG, files={"etc/version": "two\n"})
+        bed.new_node()
+        bed.docker("load", "--input", one)
+        job = _started(bed, TAG)
+        bed.power_loss()
+
+        bed.new_node()
+        bed.docker("load", "--input", two)
+        refused = bed.docker("run", *bed.environment(job, 2), TAG, *JOB, check=False)
+        assert refused.returncode != 0 and TAG in refused.stderr and "began" in refused.stderr
+        bed.docker("load", "--input", one)
+        _goes_on(bed, job, TAG)

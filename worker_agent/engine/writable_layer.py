@@ -20,7 +20,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from perdure.domain.errors import CommandFailed, JobRootBusy, RestoreFailed
+from perdure.domain.errors import CommandFailed, CommandTimeout, JobRootBusy, RestoreFailed
 from perdure.image.files import TREES, clone_command, walk
 from perdure.image.mounts import Mount, delete_tree, read_mounts
 from worker_agent.engine.container import Container
@@ -149,6 +149,11 @@ def _copy(source: Path, target: Path) -> None:
     """All that is in a folder, overlay's own marks included. CommandFailed says what could not be copied."""
     if os.listdir(source):
         argv = clone_command(source, target)
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COPY_SECONDS, check=False)
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COPY_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimeout(argv, _COPY_SECONDS, "") from error
         if done.returncode != 0:
             raise CommandFailed(argv, done.returncode, done.stderr.decode("utf-8", "replace"))
