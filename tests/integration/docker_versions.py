@@ -86,7 +86,7 @@ def programs_or_skip(release: DockerRelease) -> tuple[Path, ...]:
 
 def versions_of(bed: Bed) -> dict[str, str]:
     """What the release's column of the compatibility table is headed with: the programs that the bed's node runs."""
-    runc = re.search(r"\d[\d.]+", bed.node.tool("runc", "--version"))
+    runc = re.search(r"\d[\d.]+", bed.node.tool("env", f"PATH={bed.node.path}", "runc", "--version"))
     return versions_here() | {"Docker": bed.version(), "runc": runc[0] if runc else ""}
 
 
