@@ -142,7 +142,7 @@ def compiled(section: str, name: str, source: str, flags: str, **more: object) -
     return Row(section, name, ["/bin/sh", "-c", build], image=True, processes=(source,), **more)  # type: ignore[arg-type]
 
 
-_USER = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [100, 2000], "umask": 0o027}}
+_USER: dict[str, object] = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [100, 2000], "umask": 0o027}}
 PROGRAMS = [
     program("GNU sort with temporary files", "/bin/sh", "/jobs/sort.sh", processes=("sort",)),
     program(
