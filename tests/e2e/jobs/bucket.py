@@ -1,11 +1,12 @@
-"""Puts and gets objects for so many rounds, with whatever credentials boto3 finds; one line a round.
+"""Puts and gets objects, with whatever credentials boto3 finds, until there is one named `stop`; one line a round.
 
-bucket.py BUCKET ROUNDS: asks its task's metadata endpoint too, as many libraries do once in a while; talks to itself
+bucket.py BUCKET: asks its task's metadata endpoint too, as many libraries do once in a while; talks to itself
 over its own address, on a connection that it opens once; and says its address on stderr, whenever it is another one.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import sys
@@ -14,7 +15,7 @@ import urllib.request
 
 import boto3
 
-bucket, rounds = sys.argv[1], int(sys.argv[2])
+bucket = sys.argv[1]
 
 
 def own_address() -> str:
@@ -29,7 +30,9 @@ listener = socket.create_server((address, 0))
 inside = socket.create_connection(listener.getsockname())
 accepted, _ = listener.accept()
 client = boto3.client("s3")
-for number in range(rounds):
+for number in itertools.count():
+    if client.list_objects_v2(Bucket=bucket, Prefix="stop")["KeyCount"]:
+        break
     client.put_object(Bucket=bucket, Key=f"round-{number}", Body=b"%d" % number)
     said = client.get_object(Bucket=bucket, Key=f"round-{number}")["Body"].read()
     assert said == b"%d" % number, said
