@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from perdure.domain.errors import CommandFailed
+from perdure.domain.errors import CommandFailed, CommandTimeout
 from worker_agent.engine.commands import run
 from worker_agent.engine.container import Container
 
 _CRIU_FLAGS = ("--tcp-established", "--file-locks", "--ext-unix-sk")
 _SHORT = 30.0
 """Seconds for commands that only look or signal."""
+_PAUSE_TRIES = 3
 
 
 def _globals(container: Container) -> list[str]:
@@ -26,8 +27,20 @@ async def _runc(container: Container, *words: str, limit_seconds: float = _SHORT
 
 
 async def pause(container: Container, *, limit_seconds: float = _SHORT) -> None:
-    """Freeze the container's cgroup. CommandFailed if it does not run, CommandTimeout if it does not freeze."""
-    await _runc(container, "pause", container.id, limit_seconds=limit_seconds)
+    """Freeze the container's cgroup. CommandFailed if it does not run, CommandTimeout if it does not freeze.
+
+    runc lets a cgroup go again that stays FREEZING, after a number of looks rather than a time: seen once on a machine
+    that was ten times overloaded. The next try is as good as the first.
+    """
+    for tries_left in reversed(range(_PAUSE_TRIES)):
+        try:
+            await _runc(container, "pause", container.id, limit_seconds=limit_seconds)
+            return
+        except CommandTimeout:
+            raise
+        except CommandFailed as problem:
+            if not tries_left or "unable to freeze" not in problem.stderr:
+                raise
 
 
 async def checkpoint(
