@@ -27,7 +27,7 @@ from worker_agent.engine import (
 
 PATIENCE = 240.0
 """Seconds after which something that should happen has failed: this kernel is emulated, on a busy machine perhaps."""
-engine_bed.LAUNCH_LIMIT = engine_places.WAIT = PATIENCE
+engine_places.WAIT = PATIENCE
 _LONG = 120.0
 JOB_ID = "11111111-2222-3333-4444-555555555555"
 INSIDE = Path(__file__).parent
@@ -60,6 +60,7 @@ class Scene:
 
     def __init__(self, command: list[str], *, user: dict[str, object] | None = None, volume_mib: int = 600) -> None:
         self.bed = Bed.make(volume_mib)
+        self.bed.launch_limit = PATIENCE
         self.bed.jobs = INSIDE
         self.bed.command = command
         if user:
@@ -95,6 +96,7 @@ class Scene:
             for log in (container.job_root / "log/stderr", container.work_dir / "restore.log"):
                 if log.exists():
                     note({log.name: log.read_text(errors="replace")[-1500:]})
+            note({"kernel": subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout[-1500:]})
             raise
         finally:
             watch.cancel()
