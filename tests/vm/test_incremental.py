@@ -22,6 +22,7 @@ def test_a_chain_of_checkpoints_is_small_and_restores_to_the_byte(in_vm: Call) -
     assert found["after the restore"] is None, "nobody knows what changed since"
 
 
+@pytest.mark.matrix
 @pytest.mark.row("Memory", "incremental: after a failed dump all of it, damaged parents refused", column=COLUMN)
 def test_after_a_failed_dump_everything_is_saved_and_a_damaged_parent_is_refused(in_vm: Call) -> None:
     found = in_vm("incremental:final")
