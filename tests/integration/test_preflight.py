@@ -244,7 +244,7 @@ def preflight(*words: str, seconds: float = 120) -> subprocess.CompletedProcess[
 
 async def test_a_command_is_tried_for_real() -> None:
     code = "import time\nfor number in range(600):\n    print(number, flush=True)\n    time.sleep(.1)"
-    done = await asyncio.to_thread(preflight, "--try", "--seconds", "1", "--json", "--", "python3", "-c", code)
+    done = await asyncio.to_thread(preflight, "--try", "--seconds", "1", "--json", "--", "/usr/bin/python3", "-c", code)
     assert done.returncode == 0, done
     said = json.loads(done.stdout)
     assert said["verdict"] == "protectable"
@@ -255,7 +255,7 @@ async def test_a_command_is_tried_for_real() -> None:
 
 async def test_a_command_with_a_ring_is_told_what_helps() -> None:
     code = "import ctypes, time\nctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120))\ntime.sleep(60)"
-    done = await asyncio.to_thread(preflight, "--io-uring", "--seconds", "1", "--", "python3", "-c", code)
+    done = await asyncio.to_thread(preflight, "--io-uring", "--seconds", "1", "--", "/usr/bin/python3", "-c", code)
     assert done.returncode == 1, done
     assert "io_uring" in done.stdout and "protectable with changes" in done.stdout
 

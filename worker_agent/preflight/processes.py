@@ -16,26 +16,21 @@ _NESTED = ("pid", "user", "ipc", "uts", "time")
 
 
 def read_processes(pids: Iterable[int], init_pid: int) -> list[Process]:
-    """Those that live, as this node and as the container numbers them. A number that another process of the machine
-    has got meanwhile is left out: one of the container's has its process numbers, or descends from its first."""
-    depth = max(0, len(_status(init_pid).get("NSpid", "").split()) - 1)
-    home = _namespaces(init_pid).get("pid")
-    statuses = {pid: _status(pid) for pid in sorted(pids)}
-    parents = {pid: int(status.get("PPid", "0") or 0) for pid, status in statuses.items()}
+    """Those that live, as this node and as the container numbers them."""
+    level = _level(init_pid)
     found = []
-    for pid, status in statuses.items():
-        numbers = status.get("NSpid", "").split()
-        inside = _namespaces(pid).get("pid") == home or _descends(pid, init_pid, parents)
-        if inside and len(numbers) > depth:
-            found.append(Process(pid, int(numbers[depth]), command(pid)))
+    for pid in sorted(pids):
+        numbers = _numbers(pid)
+        if len(numbers) > level:
+            found.append(Process(pid, numbers[level], command(pid)))
     return found
 
 
 def check_processes(processes: list[Process], init_pid: int) -> Iterator[Finding]:
     """What each of them is."""
     own = _namespaces(init_pid)
-    parents = {process.pid: int(_status(process.pid).get("PPid", "0") or 0) for process in processes}
-    stopped = stopped_tasks(parents)
+    level = _level(init_pid)
+    stopped = stopped_tasks(process.pid for process in processes)
     for process in processes:
         tracer = int(_status(process.pid).get("TracerPid", "0") or 0)
         if tracer:
@@ -48,7 +43,7 @@ def check_processes(processes: list[Process], init_pid: int) -> Iterator[Finding
             what = f"runs in a container or sandbox of its own inside the job's ({', '.join(other)} namespace)"
             fix = "Run the program without the inner container or sandbox."
             yield Finding(Level.CHANGE, "nested namespace", what, fix, process)
-        if process.pid != init_pid and not _descends(process.pid, init_pid, parents):
+        if _from_outside(process.pid, init_pid, level):
             what = "was started from outside (exec); it is not saved and does not come back"
             yield Finding(Level.NOTE, "exec", what, "", process)
 
@@ -58,10 +53,25 @@ def shares_ipc(pid: int) -> bool:
     return _namespaces(pid).get("ipc") == _namespaces(os.getpid()).get("ipc")
 
 
-def _descends(pid: int, init_pid: int, parents: dict[int, int]) -> bool:
-    while pid in parents and pid != init_pid:
-        pid = parents[pid]
-    return pid == init_pid
+def _from_outside(pid: int, init_pid: int, level: int) -> bool:
+    """Is an ancestor of it not in the container? (One that ends while we climb is no proof.)"""
+    while pid != init_pid:
+        status = _status(pid)
+        if "NSpid" not in status:
+            return False
+        if len(status["NSpid"].split()) <= level or status["PPid"] == "0":
+            return True
+        pid = int(status["PPid"])
+    return False
+
+
+def _level(init_pid: int) -> int:
+    """How many process numbers a process of this node has before that of the container."""
+    return max(0, len(_numbers(init_pid)) - 1)
+
+
+def _numbers(pid: int) -> list[int]:
+    return [int(word) for word in _status(pid).get("NSpid", "").split()]
 
 
 def _status(pid: int) -> dict[str, str]:
