@@ -40,7 +40,7 @@ class CheckpointConfiguration(_Settings):
         ge=1,
         le=64,
         description="Where the kernel notes changed memory: checkpoints in a row that build on each other, so that all"
-        " but the first hold only what changed. 1: each holds everything.",
+        " but the first hold only what changed (fewer if much changes). 1: each holds everything.",
     )
     predump: bool = Field(
         True,
