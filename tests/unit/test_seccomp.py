@@ -26,7 +26,7 @@ def test_a_container_without_a_filter_gets_one_that_allows_all_else(config: dict
 
 
 def test_docker_s_list_loses_io_uring_and_keeps_the_rest() -> None:
-    docker = {
+    docker: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,
         "architectures": ["SCMP_ARCH_X86_64"],
@@ -69,7 +69,7 @@ _RULES = st.lists(
 
 @given(_RULES)
 def test_whatever_the_list_says_io_uring_has_one_rule_and_other_calls_keep_theirs(rules: list[dict[str, Any]]) -> None:
-    config = {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}}}
+    config: dict[str, Any] = {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}}}
 
     def others(syscalls: list[dict[str, Any]]) -> list[tuple[str, str]]:
         return [(name, rule["action"]) for rule in syscalls for name in rule["names"] if name not in IO_URING]
