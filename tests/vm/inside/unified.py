@@ -101,10 +101,11 @@ async def _left_frozen() -> list[str]:
     running = await scene.fresh()
     scene.go_on(running, 5)
     await pause(running.container)
-    time.sleep(0.5)
     lines = running.lines()
+    time.sleep(0.5)
+    assert running.lines() == lines
     remarks = await thaw_and_clean(running.container)
-    assert running.lines() == lines and not freezer_of(running).frozen()
+    assert not freezer_of(running).frozen()
     scene.go_on(running, 20)
     assert running.exit_code(PATIENCE) == 0 and not alive(running.container.init_pid)
     return remarks
