@@ -101,6 +101,7 @@ async def _left_frozen() -> list[str]:
     running = await scene.fresh()
     scene.go_on(running, 5)
     await pause(running.container)
+    time.sleep(0.5)  # what it wrote before is read by then
     lines = running.lines()
     time.sleep(0.5)
     assert running.lines() == lines
