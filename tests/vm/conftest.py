@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.vm.build import Built, built
+from tests.compatibility import versions_here
+from tests.vm.build import Built, _resolved, built
 
 Call = Callable[..., Any]
 COLUMN = "VM 6.1, cgroup v2"
@@ -24,6 +26,17 @@ _PARTS = ("perdure", "worker_agent", "tests/integration", "tests/vm/inside", "te
 def _children_seconds() -> float:
     times = os.times()
     return times.children_user + times.children_system
+
+
+def _versions() -> dict[str, str]:
+    """Of the machine's programs, by the packages that it was built from; CRIU is this machine's."""
+    columns = {"linux-image-6": "kernel", "runc": "runc", "docker.io": "Docker"}
+    found = {"CRIU": versions_here().get("CRIU", "")}
+    for file, package in _resolved()[0].items():
+        for start, column in columns.items():
+            if package.startswith(start):
+                found[column] = re.split(r"[+~-]", file.split("_")[1])[0]
+    return found
 
 
 class GuestFailed(Exception):
@@ -62,6 +75,8 @@ def in_vm(machine: Built, clone_tar: bytes, request: pytest.FixtureRequest) -> C
     """`in_vm("module:function", *arguments, limit_seconds=…)`: the function's result, from a machine of its own.
 
     The module lies in tests/vm/inside; arguments and result are JSON."""
+
+    request.node.user_properties.append(("versions", _versions()))
 
     def call(entry: str, *arguments: object, limit_seconds: float = 900.0) -> Any:
         begun, spent = time.monotonic(), _children_seconds()

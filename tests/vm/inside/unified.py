@@ -100,6 +100,7 @@ async def _left_frozen() -> list[str]:
     scene = Scene(pages(1, 20))
     running = await scene.fresh()
     scene.go_on(running, 5)
+    running.container.frozen_by_us.touch()  # as the checkpoint's step does; a user's own pause would stay
     await pause(running.container)
     time.sleep(0.5)  # what it wrote before is read by then
     lines = running.lines()
