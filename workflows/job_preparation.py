@@ -51,6 +51,17 @@ async def prepare_container(progress: JobProgress) -> None:
         progress.plan(request, progress.verdict, workflow.now())
 
 
+async def refuse_if_ended(progress: JobProgress) -> None:
+    """Ask Batch while the newest container waits for its plan; one whose job was ended is refused."""
+    epoch = progress.job.epoch
+    try:
+        batch = await describe_job(progress.job.job_id)
+    except ActivityError:
+        return  # asked again in a moment
+    if batch.terminated and progress.stage is Stage.PREPARING and progress.job.epoch == epoch:
+        progress.refuse("the job was ended by its owner", workflow.now())
+
+
 async def _ask_batch(progress: JobProgress, race: Race) -> BatchJob | None:
     """The job, if it is one that we can protect and that goes on."""
     try:
@@ -63,6 +74,9 @@ async def _ask_batch(progress: JobProgress, race: Race) -> BatchJob | None:
         return None
     if batch.final:
         hear_batch(progress, batch, workflow.now())
+        return None
+    if batch.terminated:
+        progress.refuse("the job was ended by its owner", workflow.now())
         return None
     progress.know_batch(batch)
     if batch.container_count > 1:

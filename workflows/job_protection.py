@@ -35,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.domain.nodes import Notice
     from workflows.job_checkpoints import final_wanted, take_checkpoint, take_final_checkpoint
     from workflows.job_endings import finish_unknown, hear_batch
-    from workflows.job_preparation import prepare_container
+    from workflows.job_preparation import prepare_container, refuse_if_ended
     from workflows.job_questions import caused_by, describe_job, in_words, load_configuration
     from workflows.job_records import JobRecorder
     from workflows.job_reports import hear_notice, hear_report
@@ -44,6 +44,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.options import ATTACH_PATIENCE
     from workflows.racing import Overtaken, while_wanted
 
+STILL_WANTED = timedelta(seconds=4)
+"""Between two looks at Batch while a container waits for its plan: a job that was ended must not wait 5 s longer."""
 SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
 """Between two looks at Batch: while the container may be gone unseen, and while all is well."""
 
@@ -58,6 +60,8 @@ class JobProtection:
         self._heard = 0
         """Rises with everything heard that may change what to do next."""
         self._looks = 0
+        self._asking = 0
+        """Containers that wait for an answer to `attach`."""
         self._wishes: dict[str, CheckpointTaken | None] = {}
         self._reload = self._closing = False
         self._trouble = ""
@@ -66,7 +70,10 @@ class JobProtection:
     async def run(self, start: JobStart) -> Job:
         """Guard the job until Batch says that it is over."""
         progress, recorder = self._progress, JobRecorder(self._progress)
-        background = [asyncio.create_task(recorder.keep_shown()), asyncio.create_task(recorder.keep_recorded())]
+        background = [
+            asyncio.create_task(work)
+            for work in (recorder.keep_shown(), recorder.keep_recorded(), self._watch_waiting_container())
+        ]
         while not progress.finished:
             await self._renew_when_suggested()
             await self._reload_configuration()
@@ -163,10 +170,12 @@ class JobProtection:
         epoch = progress.accept(request, workflow.now())
         if epoch is not None and epoch != before:
             self._hear()
+        self._asking += 1
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._closing or self._answer(epoch) is not None, timeout=ATTACH_PATIENCE
             )
+        self._asking -= 1
         return self._answer(epoch) or AttachReply(
             verdict=Verdict.WAIT,
             reason=self._trouble or str(progress.job.state),
@@ -256,6 +265,22 @@ class JobProtection:
                 finish_unknown(self._progress, workflow.now())
             return
         hear_batch(self._progress, batch, workflow.now())
+
+    async def _watch_waiting_container(self) -> None:
+        """Its owner may end the job while a container waits for its plan. The container engine does not interrupt a
+        create that hangs, so we do."""
+
+        def waits() -> bool:
+            return self._asking > 0 and self._progress.stage is Stage.PREPARING
+
+        while True:
+            await workflow.wait_condition(waits)
+            try:
+                await workflow.wait_condition(
+                    lambda: not waits(), timeout=STILL_WANTED, timeout_summary="still wanted?"
+                )
+            except TimeoutError:
+                await refuse_if_ended(self._progress)
 
     async def _reload_configuration(self) -> None:
         if not self._reload or self._progress.configuration is None:

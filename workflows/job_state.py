@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
-from perdure.contracts.control import BatchJob
+from perdure.contracts.control import BatchJob, CreateVolume
 from perdure.contracts.protection import AttachReply, AttachRequest, JobProtectionInput, Verdict
 from perdure.domain.configuration import EffectiveConfiguration, SystemConfiguration, effective_configuration
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
@@ -61,6 +61,8 @@ class JobProgress(BaseModel):
     configuration: EffectiveConfiguration | None = None
     retry: RetryStrategy = RetryStrategy()
     volume: JobVolume | None = None
+    volume_asked_for: CreateVolume | None = None
+    """A volume that was asked for and of which nothing was heard: it may exist."""
     volumes_lost: int = 0
     keep_volume: str = ""
     """Why the volume outlives the finished job; empty: it does not."""
@@ -228,7 +230,7 @@ class JobProgress(BaseModel):
 
     def has_volume(self, volume: JobVolume) -> None:
         """The job volume is this one, in this place."""
-        self.volume = volume
+        self.volume, self.volume_asked_for = volume, None
         self.show(volume_id=volume.volume_id, volume_zone=volume.zone)
 
     def plan(self, request: AttachRequest, verdict: Verdict, now: datetime) -> None:
@@ -247,6 +249,12 @@ class JobProgress(BaseModel):
         self.milestones = self.milestones.model_copy(update={"accepted_at": self.current.accepted_at, "ready_at": now})
         self.stage = Stage.STARTING
         self.show(state=JobState.CREATED if verdict is Verdict.FRESH else JobState.RESTORING)
+
+    def refuse(self, reason: str, now: datetime) -> None:
+        """The newest container is not to start at all."""
+        self.reply = AttachReply(verdict=Verdict.REFUSED, reason=reason, epoch=self.job.epoch)
+        self.stage = Stage.AWAITING
+        self.tell(now, "refused", f"The container is not started: {reason}.", "warning")
 
     def leave_unprotected(self, reason: str, now: datetime) -> None:
         """Perdure keeps its hands off this job."""

@@ -59,17 +59,18 @@ async def bring_volume(progress: JobProgress, request: AttachRequest, race: Race
 
 
 async def _create(progress: JobProgress, request: AttachRequest, settings: JobVolumeConfiguration, race: Race) -> None:
+    progress.volume_asked_for = CreateVolume(
+        job_id=progress.job.job_id,
+        zone=request.zone,
+        volume_type=settings.volume_type,
+        size_gib=settings.size_gib,
+        # Not by epoch: a second container must find the volume that was made for the first.
+        token=client_token(progress.job.job_id, "volume", progress.volumes_lost, request.zone),
+        tags=settings.tags,
+    )
     work = workflow.start_activity_method(
         VolumeActivities.create_volume,
-        CreateVolume(
-            job_id=progress.job.job_id,
-            zone=request.zone,
-            volume_type=settings.volume_type,
-            size_gib=settings.size_gib,
-            # Not by epoch: a second container must find the volume that was made for the first.
-            token=client_token(progress.job.job_id, "volume", progress.volumes_lost, request.zone),
-            tags=settings.tags,
-        ),
+        progress.volume_asked_for,
         summary=f"{settings.size_gib} GiB {settings.volume_type} in {request.zone}",
         **options.VOLUME,
     )
@@ -162,8 +163,25 @@ async def free_volume(progress: JobProgress, race: Race) -> None:
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")
 
 
+async def _hear_of_volume(progress: JobProgress) -> None:
+    """The job ended while its volume was being made. Asking again for the same one (its token) tells which it is."""
+    if progress.volume_asked_for is None:
+        return
+    wanted = progress.volume_asked_for
+    try:
+        volume = await workflow.execute_activity_method(
+            VolumeActivities.create_volume, wanted, summary="was the volume made?", **options.CLEAN_UP
+        )
+    except ActivityError as problem:
+        message = f"Whether a volume in {wanted.zone} was made is not known; it would cost money: {problem.cause}"
+        progress.tell(workflow.now(), "left behind", message, "error")
+        return
+    progress.has_volume(volume)
+
+
 async def put_away_volume(progress: JobProgress) -> None:
     """The job is over: delete its volume, unless there is a reason to keep it."""
+    await _hear_of_volume(progress)
     volume = progress.volume
     if volume is None:
         return

@@ -48,7 +48,7 @@ class Verdict(StrEnum):
     WAIT = "wait"
     """Not ready yet (volume on its way): ask again under a new update id."""
     REFUSED = "refused"
-    """A newer container of this job exists, or the job is finished."""
+    """A newer container of this job exists, or the job is finished, or its owner ended it."""
     UNPROTECTED = "unprotected"
     """Run it as if Perdure were not there: Batch does not know the job, or it has several containers."""
 

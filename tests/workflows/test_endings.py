@@ -310,3 +310,26 @@ async def test_ended_by_us_without_a_known_notice(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
     story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **ENDED_BY_US)
     assert (await story.attach("i-2", "zone-a", 2)).verdict is Verdict.RESTORE
+
+
+async def test_a_job_that_is_ended_while_its_container_waits_is_refused_at_once(story: Story) -> None:
+    story.cloud.volume_gate.clear()
+    waiting = asyncio.create_task(story.attach("i-1", "zone-a"))
+    await story.until(lambda: "create_volume" in story.cloud.calls)
+    story.cloud.job(story.job_id, terminated=True)
+    await story.sleep(6.3)
+    reply = await waiting
+    assert reply.verdict is Verdict.REFUSED and "ended by its owner" in reply.reason
+    assert (await story.attach("i-1", "zone-a")).verdict is Verdict.REFUSED, "the same container asks once more"
+    story.cloud.volume_gate.set()
+    story.cloud.job(story.job_id, status="FAILED", status_reason="enough")
+    job = await story.result()
+    assert job.state is JobState.STOPPED and story.cloud.volumes == {}
+
+
+async def test_a_job_that_is_ended_before_its_container_asks_is_refused(story: Story) -> None:
+    story.cloud.job(story.job_id, terminated=True)
+    assert (await story.attach("i-1", "zone-a")).verdict is Verdict.REFUSED
+    story.cloud.job(story.job_id, status="FAILED")
+    await story.result()
+    assert "create_volume" not in story.cloud.calls
