@@ -38,10 +38,10 @@ while :; do x=$x$x; done
 """
 """4 MiB doubled until the limit of memory ends it."""
 WRITES = """
-mkdir /work; echo base >/work/state; rm /etc/perdure-test
+mkdir /job; echo base >/job/state; rm /etc/perdure-test
 i=0
-while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; echo $i >>/work/state; sleep 0.1; done
-cat /work/cp-in
+while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; echo $i >>/job/state; sleep 0.1; done
+cat /job/cp-in
 exit 7
 """
 
@@ -75,7 +75,7 @@ class Story:
             if name == "writes":
                 copied = self.bed.folder / "cp-in"
                 copied.write_text("copied in\n")
-                self.bed.docker("cp", copied, f"{job.container}:/work/cp-in")
+                self.bed.docker("cp", copied, f"{job.container}:/job/cp-in")
             self.bed.checkpoint(job.job_id)
         except Exception as problem:  # raised again by this job's own test
             job.failure = problem
@@ -195,16 +195,16 @@ def test_a_job_may_run_out_of_memory_the_moment_it_is_restored(story: Story) -> 
 def test_logs_cp_and_diff_are_those_of_an_uninterrupted_run(story: Story, tmp_path: Path) -> None:
     bed = story.bed
     container = story.come_back("writes")
-    bed.docker("exec", container, "sh", "-c", "echo by exec >/work/by-exec")
-    bed.docker("cp", f"{container}:/work/by-exec", tmp_path / "by-exec")
+    bed.docker("exec", container, "sh", "-c", "echo by exec >/job/by-exec")
+    bed.docker("cp", f"{container}:/job/by-exec", tmp_path / "by-exec")
     assert (tmp_path / "by-exec").read_text() == "by exec\n"
     assert bed.wait(container) == 7
     logs = bed.logs(container)
     lines = numbers(logs)
     assert lines == list(range(lines[0], 61))
     assert logs.endswith("line 60\ncopied in\n")
-    bed.docker("cp", f"{container}:/work/state", tmp_path / "state")
+    bed.docker("cp", f"{container}:/job/state", tmp_path / "state")
     assert (tmp_path / "state").read_text() == "base\n" + "".join(f"{n}\n" for n in range(1, 61))
     changes = set(bed.docker("diff", container).stdout.split("\n"))
-    assert {"A /work", "A /work/state", "A /work/cp-in", "A /work/by-exec", "D /etc/perdure-test"} <= changes
+    assert {"A /job", "A /job/state", "A /job/cp-in", "A /job/by-exec", "D /etc/perdure-test"} <= changes
     bed.docker("rm", container)
