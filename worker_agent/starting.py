@@ -6,9 +6,6 @@ The methods of `Starter` are the runtime's requests (perdure/contracts/runtime.p
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -217,9 +214,7 @@ class Starter:
         except PerdureError as problem:
             await self._reporter.remark(job, f"The restored job was ended: {problem}", "error")
             if job.container.freezer is not None:
-                for pid in job.container.freezer.pids():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                await asyncio.to_thread(job.container.freezer.kill)
 
     async def note_start(self, job: ProtectedJob, at: datetime) -> None:
         """Tell that the job runs since `at`, and from what."""

@@ -79,7 +79,7 @@ class InstanceTypeFit(Frozen):
 
 def missing_features(wanted: str, present: str) -> list[str]:
     """Flags (words) of `wanted` that `present` lacks, sorted."""
-    return sorted(set(wanted.split()) - set(present.split()))
+    return sorted(_flags(wanted) - _flags(present))
 
 
 def judge_types(wanted: str, seen: Mapping[str, Iterable[str]]) -> list[InstanceTypeFit]:
@@ -87,11 +87,10 @@ def judge_types(wanted: str, seen: Mapping[str, Iterable[str]]) -> list[Instance
 
     `seen`: by instance type, the flags that each of its nodes reported; a type has what all its nodes had.
     """
-    found = []
-    for name, reports in seen.items():
-        common = set.intersection(*(set(report.split()) for report in reports))
-        found.append(InstanceTypeFit(instance_type=name, basis="seen", missing=sorted(set(wanted.split()) - common)))
-    for family, features in _FAMILIES.items():
-        missing = sorted(set(wanted.split()) - features)
-        found.append(InstanceTypeFit(instance_type=f"{family}.*", basis="expected", missing=missing))
+    known = [(name, "seen", frozenset.intersection(*map(_flags, reports))) for name, reports in seen.items()]
+    known += [(f"{family}.*", "expected", features) for family, features in _FAMILIES.items()]
+    found = [
+        InstanceTypeFit(instance_type=name, basis=basis, missing=sorted(_flags(wanted) - features))
+        for name, basis, features in known
+    ]
     return sorted(found, key=lambda fit: (not fit.fits, fit.basis != "seen", fit.instance_type))
