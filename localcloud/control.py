@@ -82,7 +82,8 @@ def stop_stack(place: StackPlace) -> None:
             raise StackError(f"stack {place.name!r} is being changed by another command; try again when that is done")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        while is_claimed(place):
+        # The process outlives its lock for a moment.
+        while is_claimed(place) or _is_supervisor(pid, place):
             if time.monotonic() > deadline:
                 raise StackError(f"stack {place.name!r} did not stop in {STOP_LIMIT_SECONDS:g} s; see {place.logs}")
             time.sleep(POLL_SECONDS)
@@ -95,7 +96,7 @@ def _is_supervisor(pid: int, place: StackPlace) -> bool:
     """Whether that process is this stack's supervisor: a number alone may belong to somebody else by now."""
     try:
         words = psutil.Process(pid).cmdline()
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
     return "localcloud.supervisor" in words and place.name in words and str(place.base) in words
 

@@ -212,6 +212,10 @@ class Launched:
         wanted = len(self.lines()) + count
         await until(lambda: len(self.lines()) >= wanted, f"{count} more lines, {self.output('stderr')}")
 
+    async def first_line(self) -> None:
+        """Until the job has written a line at all: it may have done so long ago."""
+        await until(self.lines, f"the first line, {self.output('stderr')}")
+
     async def exit_code(self) -> int:
         """Wait for the container's end."""
 
@@ -519,7 +523,7 @@ async def bed() -> AsyncIterator[Bed]:
         disk = Path("/var/tmp") / f"perdure-test-{secrets.token_hex(4)}"
         disk.mkdir()
         steps.callback(delete_tree, disk)
-        tool("truncate", "-s", "900M", disk / "volume.img")
+        tool("truncate", "-s", "3000M", disk / "volume.img")
         loop = tool("losetup", "--find", "--show", disk / "volume.img")
         steps.push_async_callback(_detach, loop)
         temporal = Temporal(disk)

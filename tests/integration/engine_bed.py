@@ -57,6 +57,11 @@ class Running:
         wait_for(lambda: self.lines() >= wanted or not alive(self.container.init_pid), f"{count} more lines")
         assert self.lines() >= wanted, self.log("stderr").decode()
 
+    def first_line(self) -> None:
+        """Until the job has written a line at all: it may have done so long ago."""
+        wait_for(lambda: self.lines() > 0 or not alive(self.container.init_pid), "the first line")
+        assert self.lines() > 0, self.log("stderr").decode()
+
     def exit_code(self, seconds: float = WAIT) -> int:
         """Wait for the job's end, and until its output is complete."""
         descriptor = os.pidfd_open(self.container.init_pid)

@@ -152,7 +152,7 @@ async def test_preflight_names_what_criu_refuses_and_the_explainer_says_why(
     bed: Bed, outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = await fresh(bed)
-    running.more_lines(1)
+    running.first_line()
     monkeypatch.setattr(criu_options, "GHOST_LIMIT", 1 << 20)
     monkeypatch.setattr("worker_agent.preflight.descriptors.GHOST_LIMIT", 1 << 20)
     monkeypatch.setattr(tasks, "obstacle", lambda pids: "")  # as if it had been opened at the last moment
@@ -182,7 +182,7 @@ async def test_preflight_names_what_criu_refuses_and_the_explainer_says_why(
 
 async def test_unusual_things_that_are_saved_are_no_findings(bed: Bed, outside: Outside) -> None:
     running = await fresh(bed)
-    running.more_lines(1)
+    running.first_line()
     for thing in ("harmless", "own_terminal"):
         assert opened(running, outside, thing)
     assert look(running) == Report()
@@ -204,7 +204,7 @@ async def test_io_uring_is_refused_before_and_after_a_restore(bed: Bed, outside:
 
     bed._config = filtered  # type: ignore[method-assign]
     running = await fresh(bed)
-    running.more_lines(1)
+    running.first_line()
     assert "Function not implemented" in ask(running, "io_uring")
     manifest = await checkpoint(running)
     await die(bed, running)
@@ -262,7 +262,7 @@ async def test_a_command_with_a_ring_is_told_what_helps() -> None:
 
 async def test_a_running_container_is_looked_at(bed: Bed, outside: Outside) -> None:
     running = await fresh(bed)
-    running.more_lines(1)
+    running.first_line()
     assert opened(running, outside, "userfaultfd")
     for words in (
         ("--container", running.container.id[:12], "--root", str(bed.runc_root)),

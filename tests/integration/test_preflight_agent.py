@@ -57,7 +57,7 @@ async def test_a_job_that_insists_is_told_what_stands_in_the_way(home: Bed) -> N
     checkpoint = plan.configuration.checkpoint.model_copy(update={"refuse_io_uring": False})
     plan = plan.model_copy(update={"configuration": plan.configuration.model_copy(update={"checkpoint": checkpoint})})
     launched = await home.launch(node, RING, plan)
-    await launched.more_lines(1)
+    await launched.first_line()
     told = await verdict(home)
     if "io_uring" not in told.reason:  # the first look was earlier than the ring
         told = await verdict(home, 2)

@@ -84,7 +84,7 @@ async def bed() -> AsyncIterator[Bed]:
 async def start(bed: Bed, code: str) -> Running:
     bed.command = ["/usr/bin/python3", "-c", code]
     running = await fresh(bed)
-    running.more_lines(1)
+    running.first_line()
     return running
 
 
