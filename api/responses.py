@@ -62,6 +62,46 @@ class AttemptView(Wire):
     restored_from: int | None = Field(description="Number of the checkpoint it went on from; null: a clean start.")
     ended_at: datetime | None
     end: str | None = Field(description="Why it ended: exited, handed over, node lost, replaced.")
+    restore_failures: int = Field(description="Checkpoints that could not be restored before it started.")
+    batch_started_at: datetime | None = Field(description="As AWS Batch counts it.")
+    batch_stopped_at: datetime | None = Field(description="When AWS Batch saw its end.")
+
+
+class VolumeView(Wire):
+    """A volume of the job, gone or not."""
+
+    volume_id: str
+    zone: str
+    volume_type: str
+    size_gib: int
+    created_at: datetime
+    deleted_at: datetime | None
+
+
+class SnapshotView(Wire):
+    """A snapshot that brought the job's volume to another zone."""
+
+    snapshot_id: str
+    volume_id: str
+    size_gib: int
+    created_at: datetime
+    deleted_at: datetime | None
+
+
+class RetryRuleView(Wire):
+    """One `evaluateOnExit` rule of the job; what is absent matches anything."""
+
+    action: str = Field(examples=["RETRY"])
+    on_exit_code: str | None
+    on_reason: str | None
+    on_status_reason: str | None = Field(examples=["Host EC2*"])
+
+
+class RetryStrategyView(Wire):
+    """The job's retry strategy in AWS Batch."""
+
+    attempts: int
+    rules: list[RetryRuleView]
 
 
 class OutageView(Wire):
@@ -110,6 +150,9 @@ class JobDetail(JobSummary):
 
     vcpus: float | None
     memory_mib: int | None
+    changed_at: datetime | None
+    timeout_seconds: int | None = Field(description="AWS Batch's limit for one attempt; null: none.")
+    retry: RetryStrategyView
     interval_seconds: float | None = Field(description="Seconds between periodic checkpoints; 0: off.")
     interval_source: str = Field(description="`system`, or the job's environment variable that won.")
     diagnosis: bool
@@ -117,7 +160,10 @@ class JobDetail(JobSummary):
     attempts: list[AttemptView]
     checkpoints: list[CheckpointView] = Field(description="Those still offered, oldest first.")
     outages: list[OutageView]
+    checkpoint_failed_at: datetime | None = Field(description="When a checkpoint last failed.")
     volume_id: str | None
+    volumes: list[VolumeView]
+    snapshots: list[SnapshotView]
     shared_mounts: list[str] = Field(description="Mounts that are not rolled back: outside the exactly-once promise.")
     max_rootfs_bytes: int | None
     hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
@@ -180,6 +226,18 @@ class NodeView(Wire):
     first_seen_at: datetime | None
     changed_at: datetime | None
     notice: NoticeView | None
+    region: str
+    pay_type: str = Field(description="`spot` or `on-demand`; empty: not known.")
+    launched_at: datetime | None = Field(description="What AWS bills begins here.")
+    ended_at: datetime | None
+    ended_by: str = Field(description="`aws` took it back, or `user`; empty: not known.")
+    host_name: str
+    ips: list[str]
+    arch: str
+    vcpus: int | None
+    memory_mib: int | None
+    cpu_model: str
+    cpu_vendor: str
 
 
 class Part(Wire):

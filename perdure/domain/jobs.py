@@ -10,7 +10,9 @@ from enum import StrEnum
 from pydantic import Field
 
 from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.retries import RetryStrategy
 from perdure.domain.values import Frozen
+from perdure.domain.volumes import SnapshotLife, VolumeLife
 
 
 class JobState(StrEnum):
@@ -49,6 +51,12 @@ class Attempt(Frozen):
     ended_at: datetime | None = None
     end: str | None = None
     """Why it ended, in plain words: `exited`, `handed over`, `node lost`, `replaced`."""
+    restore_failures: int = 0
+    """Checkpoints that could not be restored before it started."""
+    batch_started_at: datetime | None = None
+    """As AWS Batch counts it, and …"""
+    batch_stopped_at: datetime | None = None
+    """… when it saw the container's end: with the time that a final checkpoint took."""
 
 
 class Outage(Frozen):
@@ -96,7 +104,12 @@ class Job(Frozen):
     vcpus: float | None = None
     memory_mib: int | None = None
     created_at: datetime
+    changed_at: datetime | None = None
+    """When the workflow last changed anything here."""
     finished_at: datetime | None = None
+    timeout_seconds: int | None = None
+    """Batch's limit for one attempt, if it has one."""
+    retry: RetryStrategy = RetryStrategy()
     interval_seconds: float | None = None
     interval_source: str = "system"
     """Where the interval came from: `system` or the name of the environment variable."""
@@ -107,10 +120,15 @@ class Job(Frozen):
     """Committed ones that are still offered, oldest first."""
     checkpoints_committed: int = 0
     checkpoint_failures: int = 0
+    checkpoint_failed_at: datetime | None = None
+    """When the last one failed."""
     protections: int = 0
     outages: list[Outage] = Field(default_factory=list)
     volume_id: str | None = None
     volume_zone: str | None = None
+    volumes: list[VolumeLife] = Field(default_factory=list)
+    """Every volume that was ever made for the job, oldest first."""
+    snapshots: list[SnapshotLife] = Field(default_factory=list)
     shared_mounts: list[str] = Field(default_factory=list)
     """Mounts outside promise 1: what is written there is not rolled back."""
     max_rootfs_bytes: int | None = None

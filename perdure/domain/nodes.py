@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
+from pydantic import Field
+
 from perdure.domain.values import Frozen
 
 
@@ -46,3 +48,19 @@ class Node(Frozen):
     first_seen_at: datetime | None = None
     changed_at: datetime | None = None
     notice: Notice | None = None
+    region: str = ""
+    pay_type: str = ""
+    """`spot` or `on-demand`, as EC2 says (InstanceLifecycle); empty: not known."""
+    launched_at: datetime | None = None
+    """As EC2 says (LaunchTime): what AWS bills begins here."""
+    ended_at: datetime | None = None
+    ended_by: str = ""
+    """Who ended the instance: `aws` took it back (its first hour is free then), `user` (anybody else); empty: not
+    known."""
+    host_name: str = ""
+    ips: list[str] = Field(default_factory=list)
+    arch: str = ""
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    cpu_model: str = ""
+    cpu_vendor: str = ""

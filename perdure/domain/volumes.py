@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from enum import StrEnum
 
 from perdure.domain.values import Frozen
@@ -17,6 +18,28 @@ class JobVolume(Frozen):
     size_gib: int
     attached_to: str | None = None
     formatted: bool = False
+
+
+class VolumeLife(Frozen):
+    """A job volume from its creation to its deletion, for what it cost. UTC; GiB."""
+
+    volume_id: str
+    zone: str
+    volume_type: str
+    size_gib: int
+    created_at: datetime
+    deleted_at: datetime | None = None
+
+
+class SnapshotLife(Frozen):
+    """A snapshot that brought a job volume to another zone. `size_gib` is the volume's: AWS bills the blocks in use,
+    which is less."""
+
+    snapshot_id: str
+    volume_id: str
+    size_gib: int
+    created_at: datetime
+    deleted_at: datetime | None = None
 
 
 class VolumeStep(StrEnum):

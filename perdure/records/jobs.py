@@ -12,10 +12,11 @@ from sqlmodel import Session, SQLModel, col, select
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.errors import ConfigurationInvalid, UnknownJob
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.volumes import SnapshotLife, VolumeLife
 from perdure.records.pages import Page, decode_cursor, encode_cursor
-from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow
+from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow, SnapshotRow, VolumeRow
 
-LISTS = {"attempts", "checkpoints", "outages"}
+LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
 """Fields of Job that are tables of their own."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,6 +42,10 @@ def _replace_lists(session: Session, job: Job) -> None:
     for attempt in job.attempts:
         session.merge(AttemptRow(job_id=job.job_id, **_plain(attempt.model_dump())))
     session.execute(delete(OutageRow).where(col(OutageRow.job_id) == job.job_id))
+    for volume in job.volumes:
+        session.merge(VolumeRow(job_id=job.job_id, **_plain(volume.model_dump())))
+    for snapshot in job.snapshots:
+        session.merge(SnapshotRow(job_id=job.job_id, **_plain(snapshot.model_dump())))
     for outage in job.outages:
         session.merge(OutageRow(job_id=job.job_id, **_plain(outage.model_dump())))
     session.execute(update(CheckpointRow).where(col(CheckpointRow.job_id) == job.job_id).values(offered=False))
@@ -109,11 +114,15 @@ def _jobs(session: Session, rows: Sequence[JobRow]) -> list[Job]:
     attempts = _children(session, AttemptRow, ids, AttemptRow.epoch)
     outages = _children(session, OutageRow, ids, OutageRow.started_at)
     checkpoints = _children(session, CheckpointRow, ids, CheckpointRow.number)
+    volumes = _children(session, VolumeRow, ids, VolumeRow.created_at)
+    snapshots = _children(session, SnapshotRow, ids, SnapshotRow.created_at)
     return [
         Job(
             **row.model_dump(exclude={"revision"}),
             attempts=[Attempt.model_validate(one.model_dump()) for one in attempts if one.job_id == row.job_id],
             outages=[Outage.model_validate(one.model_dump()) for one in outages if one.job_id == row.job_id],
+            volumes=[VolumeLife.model_validate(one.model_dump()) for one in volumes if one.job_id == row.job_id],
+            snapshots=[SnapshotLife.model_validate(one.model_dump()) for one in snapshots if one.job_id == row.job_id],
             checkpoints=[
                 Checkpoint.model_validate(one.model_dump())
                 for one in checkpoints

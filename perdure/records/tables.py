@@ -54,13 +54,17 @@ class JobRow(SQLModel, table=True):
     vcpus: float | None
     memory_mib: int | None
     created_at: datetime = Field(sa_type=Instant)
+    changed_at: datetime | None = Field(sa_type=Instant)
     finished_at: datetime | None = Field(sa_type=Instant)
+    timeout_seconds: int | None
+    retry: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     interval_seconds: float | None
     interval_source: str
     diagnosis: bool
     epoch: int
     checkpoints_committed: int
     checkpoint_failures: int
+    checkpoint_failed_at: datetime | None = Field(sa_type=Instant)
     protections: int
     volume_id: str | None
     volume_zone: str | None
@@ -86,6 +90,36 @@ class AttemptRow(SQLModel, table=True):
     restored_from: int | None
     ended_at: datetime | None = Field(sa_type=Instant)
     end: str | None
+    restore_failures: int
+    batch_started_at: datetime | None = Field(sa_type=Instant)
+    batch_stopped_at: datetime | None = Field(sa_type=Instant)
+
+
+class VolumeRow(SQLModel, table=True):
+    """One volume of a job, gone or not."""
+
+    __tablename__ = "volumes"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
+    volume_id: str = Field(primary_key=True)
+    zone: str
+    volume_type: str
+    size_gib: int
+    created_at: datetime = Field(sa_type=Instant)
+    deleted_at: datetime | None = Field(sa_type=Instant)
+
+
+class SnapshotRow(SQLModel, table=True):
+    """One snapshot of a job's volume, gone or not."""
+
+    __tablename__ = "snapshots"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
+    snapshot_id: str = Field(primary_key=True)
+    volume_id: str
+    size_gib: int
+    created_at: datetime = Field(sa_type=Instant)
+    deleted_at: datetime | None = Field(sa_type=Instant)
 
 
 class CheckpointRow(SQLModel, table=True):
@@ -149,6 +183,18 @@ class NodeRow(SQLModel, table=True):
     first_seen_at: datetime | None = Field(sa_type=Instant)
     changed_at: datetime | None = Field(sa_type=Instant)
     notice: dict[str, Any] | None = Field(sa_column=Column(JSON(none_as_null=True)))
+    region: str
+    pay_type: str
+    launched_at: datetime | None = Field(sa_type=Instant)
+    ended_at: datetime | None = Field(sa_type=Instant)
+    ended_by: str
+    host_name: str
+    ips: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    arch: str
+    vcpus: int | None
+    memory_mib: int | None
+    cpu_model: str
+    cpu_vendor: str
 
 
 class ConfigurationRow(SQLModel, table=True):

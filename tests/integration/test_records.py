@@ -22,6 +22,8 @@ from perdure.domain.configuration import CheckpointConfiguration, SystemConfigur
 from perdure.domain.errors import ConfigurationInvalid, UnknownJob, UnknownNode
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
+from perdure.domain.retries import RetryRule, RetryStrategy
+from perdure.domain.volumes import SnapshotLife, VolumeLife
 from perdure.records import configuration, jobs, nodes, tables
 from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.records.pages import decode_cursor, encode_cursor
@@ -78,7 +80,10 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
         vcpus=0.5,
         memory_mib=2048,
         created_at=NOW,
+        changed_at=NOW + timedelta(hours=2),
         finished_at=NOW + timedelta(hours=1),
+        timeout_seconds=3600,
+        retry=RetryStrategy(attempts=3, rules=[RetryRule(action="RETRY", on_status_reason="Host EC2*")]),
         interval_seconds=2.5,
         interval_source="PERDURE_CHECKPOINT_INTERVAL",
         diagnosis=True,
@@ -95,12 +100,16 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
                 restored_from=7,
                 ended_at=NOW + timedelta(seconds=2),
                 end="handed over",
+                restore_failures=1,
+                batch_started_at=NOW,
+                batch_stopped_at=NOW + timedelta(seconds=3),
             )
             for epoch in (1, 2)
         ],
         checkpoints=[checkpoint(1), checkpoint(2)],
         checkpoints_committed=9,
         checkpoint_failures=1,
+        checkpoint_failed_at=NOW,
         protections=4,
         outages=[
             Outage(
@@ -116,6 +125,18 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
         ],
         volume_id="vol-1",
         volume_zone="us-east-1a",
+        volumes=[
+            VolumeLife(
+                volume_id=f"vol-{number}",
+                zone="us-east-1a",
+                volume_type="gp3",
+                size_gib=10,
+                created_at=NOW + timedelta(seconds=number),
+                deleted_at=NOW + timedelta(hours=1),
+            )
+            for number in (1, 2)
+        ],
+        snapshots=[SnapshotLife(snapshot_id="snap-1", volume_id="vol-1", size_gib=10, created_at=NOW, deleted_at=NOW)],
         shared_mounts=["/shared"],
         max_rootfs_bytes=1 << 40,
         hand_over="end container",
@@ -135,6 +156,8 @@ def event(sequence: int) -> JobEvent:
         (tables.AttemptRow, Attempt, {"job_id"}),
         (tables.CheckpointRow, Checkpoint, {"job_id", "offered"}),
         (tables.OutageRow, Outage, {"job_id"}),
+        (tables.VolumeRow, VolumeLife, {"job_id"}),
+        (tables.SnapshotRow, SnapshotLife, {"job_id"}),
         (tables.EventRow, JobEvent, {"job_id"}),
         (tables.NodeRow, Node, set()),
         (tables.ConfigurationRow, configuration.ConfigurationChange, set()),
@@ -238,6 +261,18 @@ def test_nodes(engine: Engine) -> None:
         first_seen_at=NOW,
         changed_at=NOW + timedelta(seconds=5),
         notice=notice,
+        region="us-east-1",
+        pay_type="spot",
+        launched_at=NOW,
+        ended_at=NOW + timedelta(hours=1),
+        ended_by="aws",
+        host_name="ip-10-0-0-1",
+        ips=["10.0.0.1"],
+        arch="x86_64",
+        vcpus=2,
+        memory_mib=4096,
+        cpu_model="Xeon",
+        cpu_vendor="GenuineIntel",
     )
     with writing(engine) as session:
         assert nodes.record_node(session, noticed)
