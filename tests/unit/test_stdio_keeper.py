@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 KEEPER = Path(__file__).parents[2] / "worker_agent" / "runtime" / "stdio_keeper.py"
@@ -159,8 +160,8 @@ def test_release_lets_go_of_the_log_folder_and_still_forwards(kept: Kept, tmp_pa
     assert kept.ask("drain")["stdout"] == len(data)
     kept.end_job()
     assert kept.ask("release") == {"stdout": len(data), "stderr": 0}
-    open_files = [os.readlink(link) for link in Path(f"/proc/{kept.process.pid}/fd").iterdir()]
-    assert not [name for name in open_files if name in {str(tmp_path / "stdout"), str(tmp_path / "stderr")}]
+    open_files = {file.path for file in psutil.Process(kept.process.pid).open_files()}
+    assert not open_files & {str(tmp_path / "stdout"), str(tmp_path / "stderr")}
     assert read_all(kept.out_reader) == data
     assert kept.process.wait(10) == 0
 
