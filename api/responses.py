@@ -65,6 +65,8 @@ class AttemptView(Wire):
     restore_failures: int = Field(description="Checkpoints that could not be restored before it started.")
     batch_started_at: datetime | None = Field(description="As AWS Batch counts it.")
     batch_stopped_at: datetime | None = Field(description="When AWS Batch saw its end.")
+    noticed_at: datetime | None = Field(description="When AWS said that it takes the instance back.")
+    notice_deadline: datetime | None = Field(description="When it will.")
 
 
 class VolumeView(Wire):
@@ -161,11 +163,18 @@ class JobDetail(JobSummary):
     checkpoints: list[CheckpointView] = Field(description="Those still offered, oldest first.")
     outages: list[OutageView]
     checkpoint_failed_at: datetime | None = Field(description="When a checkpoint last failed.")
+    checkpoint_failure: str = Field(description="Why it did.")
+    checkpoint_error: str = Field(description="The kind of that failure.", examples=["JobRootFull"])
+    checkpoint_failures_in_a_row: int = Field(description="Failures since the newest that was committed.")
+    quarantined: list[int] = Field(description="Checkpoints that failed on sound nodes and are not tried again.")
+    unprotected: str = Field(description="Why a reclaim would cost the job its work; empty: it is protected.")
     volume_id: str | None
     volumes: list[VolumeView]
     snapshots: list[SnapshotView]
     shared_mounts: list[str] = Field(description="Mounts that are not rolled back: outside the exactly-once promise.")
-    max_rootfs_bytes: int | None
+    max_rootfs_bytes: int | None = Field(
+        description="Bytes of its writable layer, the most seen at a checkpoint or an exit."
+    )
     hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
     attempts_left: int | None
 

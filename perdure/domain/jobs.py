@@ -57,6 +57,10 @@ class Attempt(Frozen):
     """As AWS Batch counts it, and …"""
     batch_stopped_at: datetime | None = None
     """… when it saw the container's end: with the time that a final checkpoint took."""
+    noticed_at: datetime | None = None
+    """When AWS said that it takes the instance back, and …"""
+    notice_deadline: datetime | None = None
+    """… when it will; None without a notice."""
 
 
 class Outage(Frozen):
@@ -121,7 +125,15 @@ class Job(Frozen):
     checkpoints_committed: int = 0
     checkpoint_failures: int = 0
     checkpoint_failed_at: datetime | None = None
-    """When the last one failed."""
+    """When the last one failed, …"""
+    checkpoint_failure: str = ""
+    """… why, in words, …"""
+    checkpoint_error: str = ""
+    """… which error of ours that was (perdure.domain.errors), …"""
+    checkpoint_failures_in_a_row: int = 0
+    """… and how many have failed since the newest that was committed."""
+    quarantined: list[int] = Field(default_factory=list)
+    """Numbers of checkpoints that failed on sound nodes and are not tried again."""
     protections: int = 0
     outages: list[Outage] = Field(default_factory=list)
     volume_id: str | None = None
@@ -129,9 +141,12 @@ class Job(Frozen):
     volumes: list[VolumeLife] = Field(default_factory=list)
     """Every volume that was ever made for the job, oldest first."""
     snapshots: list[SnapshotLife] = Field(default_factory=list)
+    unprotected: str = ""
+    """Why a reclaim would cost the job its work; empty: it is protected, or nothing runs yet."""
     shared_mounts: list[str] = Field(default_factory=list)
     """Mounts outside promise 1: what is written there is not rolled back."""
     max_rootfs_bytes: int | None = None
+    """The largest that its writable layer was at a checkpoint or at an exit. A peak in between is not seen."""
     hand_over: str | None = None
     attempts_left: int | None = None
 

@@ -65,9 +65,14 @@ class JobRow(SQLModel, table=True):
     checkpoints_committed: int
     checkpoint_failures: int
     checkpoint_failed_at: datetime | None = Field(sa_type=Instant)
+    checkpoint_failure: str
+    checkpoint_error: str
+    checkpoint_failures_in_a_row: int
+    quarantined: list[int] = Field(sa_column=Column(JSON, nullable=False))
     protections: int
     volume_id: str | None
     volume_zone: str | None
+    unprotected: str
     shared_mounts: list[str] = Field(sa_column=Column(JSON, nullable=False))
     max_rootfs_bytes: int | None = Field(sa_type=BigInteger)
     hand_over: str | None
@@ -93,6 +98,8 @@ class AttemptRow(SQLModel, table=True):
     restore_failures: int
     batch_started_at: datetime | None = Field(sa_type=Instant)
     batch_stopped_at: datetime | None = Field(sa_type=Instant)
+    noticed_at: datetime | None = Field(sa_type=Instant)
+    notice_deadline: datetime | None = Field(sa_type=Instant)
 
 
 class VolumeRow(SQLModel, table=True):

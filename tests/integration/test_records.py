@@ -103,6 +103,8 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
                 restore_failures=1,
                 batch_started_at=NOW,
                 batch_stopped_at=NOW + timedelta(seconds=3),
+                noticed_at=NOW,
+                notice_deadline=NOW + timedelta(seconds=120),
             )
             for epoch in (1, 2)
         ],
@@ -110,6 +112,10 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
         checkpoints_committed=9,
         checkpoint_failures=1,
         checkpoint_failed_at=NOW,
+        checkpoint_failure="the volume is full",
+        checkpoint_error="JobRootFull",
+        checkpoint_failures_in_a_row=2,
+        quarantined=[6],
         protections=4,
         outages=[
             Outage(
@@ -137,6 +143,7 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
             for number in (1, 2)
         ],
         snapshots=[SnapshotLife(snapshot_id="snap-1", volume_id="vol-1", size_gib=10, created_at=NOW, deleted_at=NOW)],
+        unprotected="checkpoints are turned off",
         shared_mounts=["/shared"],
         max_rootfs_bytes=1 << 40,
         hand_over="end container",

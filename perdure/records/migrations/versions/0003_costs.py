@@ -22,10 +22,14 @@ def upgrade() -> None:
         jobs.add_column(sa.Column("timeout_seconds", sa.Integer(), nullable=True))
         jobs.add_column(sa.Column("retry", sa.JSON(), nullable=False, server_default=_RETRY))
         jobs.add_column(sa.Column("checkpoint_failed_at", Instant(), nullable=True))
+        for name in ("checkpoint_failure", "checkpoint_error", "unprotected"):
+            jobs.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
+        jobs.add_column(sa.Column("checkpoint_failures_in_a_row", sa.Integer(), nullable=False, server_default="0"))
+        jobs.add_column(sa.Column("quarantined", sa.JSON(), nullable=False, server_default="[]"))
     with op.batch_alter_table("attempts") as attempts:
         attempts.add_column(sa.Column("restore_failures", sa.Integer(), nullable=False, server_default="0"))
-        attempts.add_column(sa.Column("batch_started_at", Instant(), nullable=True))
-        attempts.add_column(sa.Column("batch_stopped_at", Instant(), nullable=True))
+        for name in ("batch_started_at", "batch_stopped_at", "noticed_at", "notice_deadline"):
+            attempts.add_column(sa.Column(name, Instant(), nullable=True))
     with op.batch_alter_table("nodes") as nodes:
         for name in ("region", "pay_type", "ended_by", "host_name", "arch", "cpu_model", "cpu_vendor"):
             nodes.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
@@ -55,8 +59,9 @@ def downgrade() -> None:
     gone = {
         "nodes": "region pay_type ended_by host_name arch cpu_model cpu_vendor launched_at ended_at vcpus memory_mib"
         " ips",
-        "attempts": "restore_failures batch_started_at batch_stopped_at",
-        "jobs": "changed_at timeout_seconds retry checkpoint_failed_at",
+        "attempts": "restore_failures batch_started_at batch_stopped_at noticed_at notice_deadline",
+        "jobs": "changed_at timeout_seconds retry checkpoint_failed_at checkpoint_failure checkpoint_error unprotected"
+        " checkpoint_failures_in_a_row quarantined",
     }
     for table, columns in gone.items():
         with op.batch_alter_table(table) as batch:
