@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from temporalio import activity
 
 from perdure.contracts.control import JobRecord, RecordActivities
-from perdure.domain.configuration import SystemConfiguration
+from perdure.domain.configuration import JobConfiguration
 from perdure.domain.nodes import Node
 from perdure.records import configuration, jobs, nodes
 from perdure.records.database import reading, writing
@@ -39,10 +39,12 @@ class Records(RecordActivities):
             nodes.record_node(session, node)
 
     @activity.defn(name="load_configuration")
-    async def load_configuration(self) -> SystemConfiguration:
-        """What is stored, or the defaults."""
+    async def load_configuration(self) -> JobConfiguration:
+        """What is stored, or the defaults: the sections for jobs, nothing of the server's."""
         return await asyncio.to_thread(self._load_configuration)
 
-    def _load_configuration(self) -> SystemConfiguration:
+    def _load_configuration(self) -> JobConfiguration:
         with reading(self._engine) as session:
-            return configuration.current_configuration(session)
+            stored = configuration.current_configuration(session)
+        # Not the value itself: its class has the server's sections too, and histories would hold them.
+        return JobConfiguration(checkpoint=stored.checkpoint, job_volume=stored.job_volume)

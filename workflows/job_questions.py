@@ -7,7 +7,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflow
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts.control import BatchActivities, BatchJob, JobRef, RecordActivities
-    from perdure.domain.configuration import SystemConfiguration
+    from perdure.domain.configuration import JobConfiguration
     from perdure.domain.errors import PerdureError
     from workflows.options import CONFIGURATION, LOOK
 
@@ -19,7 +19,7 @@ def describe_job(job_id: str) -> workflow.ActivityHandle[BatchJob]:
     )
 
 
-def load_configuration() -> workflow.ActivityHandle[SystemConfiguration]:
+def load_configuration() -> workflow.ActivityHandle[JobConfiguration]:
     """Ask for the system's configuration; given up soon, because a container may wait for it."""
     return workflow.start_activity_method(RecordActivities.load_configuration, **CONFIGURATION)
 

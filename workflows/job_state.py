@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from perdure.contracts.control import BatchJob, CreateVolume
 from perdure.contracts.protection import AttachReply, AttachRequest, JobProtectionInput, Verdict
-from perdure.domain.configuration import EffectiveConfiguration, SystemConfiguration, effective_configuration
+from perdure.domain.configuration import EffectiveConfiguration, JobConfiguration, effective_configuration
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Notice
 from perdure.domain.outages import Milestones
@@ -203,7 +203,7 @@ class JobProgress(BaseModel):
             attempts_left=max(0, self.retry.attempts - request.attempt),
         )
 
-    def configure(self, system: SystemConfiguration, now: datetime) -> None:
+    def configure(self, system: JobConfiguration, now: datetime) -> None:
         """Apply the system's configuration under the job's own; it holds from the next interval on."""
         first = self.configuration is None
         self.configuration, warnings = effective_configuration(system, self.environment)

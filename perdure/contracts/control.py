@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 from temporalio import activity
 
-from perdure.domain.configuration import SystemConfiguration
+from perdure.domain.configuration import JobConfiguration
 from perdure.domain.jobs import Job, JobEvent
 from perdure.domain.nodes import Node
 from perdure.domain.retries import RetryStrategy
@@ -202,6 +202,6 @@ class RecordActivities:
         raise NotImplementedError
 
     @activity.defn(name="load_configuration")
-    async def load_configuration(self) -> SystemConfiguration:
-        """The system configuration as stored, or its defaults. Read-only."""
+    async def load_configuration(self) -> JobConfiguration:
+        """What jobs go by, as stored or by default: nothing of the server's own sections. Read-only."""
         raise NotImplementedError

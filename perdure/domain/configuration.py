@@ -1,61 +1,92 @@
 """The settings people change while the system runs: system level (in the database), job level (environment), effective.
 
-Job level wins over system level. A bad job-level value never stops a job: the system value is used and the caller
-gets a warning to show.
+Each section is one model: its fields carry their defaults, limits, units and an example, and the API's documentation is
+made of them. Job level wins over system level. A bad job-level value never stops a job: the system value is used and
+the caller gets a warning to show. There is no secret in here: AWS is reached by roles, never by typed-in keys.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import math
+import re
 from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
-from perdure.domain.values import parse_duration
+from perdure.domain.values import Frozen, parse_duration
 
 MINIMUM_INTERVAL_SECONDS = 1.0
 LONGEST_VALUE = 256
 """Characters of an environment value that are looked at; a longer one is invalid."""
+LARGEST_RESERVE_MIB = 16 * 1024 * 1024
+"""16 TiB, the largest EBS volume."""
+MOST_TAGS = 40
+"""AWS allows 50 on a volume; the others are ours. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html"""
+_TAG = re.compile(r"[\w +\-=.:/@]*")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _seconds(value: object) -> object:
+    """Seconds as a number, or a duration as text (`15m`)."""
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, bool) or (isinstance(value, int | float) and not math.isfinite(value)):
+        raise ValueError("must be a number of seconds, or a duration such as 15m, 90s or 1h30m")
+    return value
 
 
-class CheckpointConfiguration(_Settings):
-    """When checkpoints are taken and what is kept."""
+Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str)]
+"""A number of seconds; read from text such as `15m` too."""
 
-    enabled: bool = Field(True, description="Take checkpoints at all.")
-    interval_seconds: float = Field(
+
+class CheckpointConfiguration(Frozen):
+    """When checkpoints are taken and what is kept, for jobs whose environment says nothing else."""
+
+    enabled: bool = Field(True, description="Take checkpoints at all.", examples=[True])
+    interval_seconds: Seconds = Field(
         900.0,
         ge=0,
         le=31_622_400,
-        description="Seconds between periodic checkpoints; 0 turns them off.",
-        examples=[900],
+        description="Seconds between periodic checkpoints, or a duration such as `15m`: 0 turns them off (the final one"
+        " on a notice is still taken), else 1 s to 366 days.",
+        examples=["15m", 900],
     )
-    diagnosis: bool = Field(False, description="Keep volumes and checkpoints of finished jobs.")
-    keep: int = Field(2, ge=1, le=20, description="Committed checkpoints kept per job, newest first.")
-    reserve_mib: int = Field(64, ge=0, description="MiB of the job volume that no checkpoint may use.")
+    diagnosis: bool = Field(False, description="Keep volumes and checkpoints of finished jobs.", examples=[False])
+    keep: int = Field(2, ge=1, le=20, description="Committed checkpoints kept per job, newest first.", examples=[2])
+    reserve_mib: int = Field(
+        64, ge=0, le=LARGEST_RESERVE_MIB, description="MiB of the job volume that no checkpoint may use.", examples=[64]
+    )
     memory_chain: int = Field(
         8,
         ge=1,
         le=64,
         description="Where the kernel notes changed memory: checkpoints in a row that build on each other, so that all"
         " but the first hold only what changed (fewer if much changes). 1: each holds everything.",
+        examples=[8],
     )
     predump: bool = Field(
         True,
         description="Where the kernel notes changed memory: copy most of it before the freeze, which is short then.",
+        examples=[True],
     )
-    dump_limit_seconds: float = Field(
-        110.0, gt=0, le=3600, description="A dump that takes longer is ended and the job thawed."
+    dump_limit_seconds: Seconds = Field(
+        110.0,
+        gt=0,
+        le=3600,
+        description="Seconds, or a duration: a dump that takes longer is ended and the job thawed.",
+        examples=[110],
     )
     own_network: bool = Field(
         False,
         description="Each protected job gets a network namespace of its own: the same address on every node, NAT to"
         " outside, no way in. Else it shares its host's network, as Batch's jobs do.",
+        examples=[False],
     )
     refuse_io_uring: bool = Field(
-        True, description="Containers get no io_uring, which cannot be saved; programs fall back to epoll."
+        True,
+        description="Containers get no io_uring, which cannot be saved; programs fall back to epoll.",
+        examples=[True],
     )
 
     @field_validator("interval_seconds")
@@ -66,17 +97,38 @@ class CheckpointConfiguration(_Settings):
         return value
 
 
-class JobVolumeConfiguration(_Settings):
-    """The managed EBS volume of each job."""
+class JobVolumeConfiguration(Frozen):
+    """The managed EBS volume of each job: its root layer, its data and its checkpoints. Holds for volumes made from
+    now on; one that exists stays as it is."""
 
-    volume_type: str = Field("gp3", pattern="^(gp2|gp3|io1|io2)$", description="EBS volume type.")
-    size_gib: int = Field(100, ge=1, le=16384, description="Size in GiB.")
-    mount_path: str = Field("/mnt/perdure", pattern=r"^/[A-Za-z0-9._/-]{1,200}$", description="Where the job sees it.")
-    tags: dict[str, str] = Field(default_factory=dict, description="Tags put on every volume and snapshot.")
+    enabled: bool = Field(
+        True,
+        description="Make a volume for each job. Off: jobs that have none yet run unprotected, each with an event that"
+        " says so, because checkpoints live on that volume.",
+        examples=[True],
+    )
+    volume_type: Literal["gp2", "gp3"] = Field(
+        "gp3", description="EBS volume type. (io1 and io2 need a number of operations besides.)", examples=["gp3"]
+    )
+    size_gib: int = Field(100, ge=1, le=16384, description="Size in GiB.", examples=[100])
+    mount_path: str = Field(
+        "/mnt/perdure",
+        pattern=r"^/[A-Za-z0-9._/-]{1,200}$",
+        description="Where the job sees it: an absolute path inside the container.",
+        examples=["/mnt/perdure"],
+    )
+    tags: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=MOST_TAGS,
+        description=f"Tags put on every volume and snapshot: at most {MOST_TAGS}; names up to 128 characters and not"
+        " beginning with `aws:` or `perdure:`, values up to 256.",
+        examples=[{"team": "genomics", "cost-centre": "42"}],
+    )
     scratch: list[str] = Field(
         default_factory=lambda: ["/scratch", "/cromwell_root"],
         max_length=20,
         description="Host folders that jobs mount as scratch: each job gets its own, empty, on its volume instead.",
+        examples=[["/scratch", "/cromwell_root"]],
     )
 
     @field_validator("scratch")
@@ -93,15 +145,187 @@ class JobVolumeConfiguration(_Settings):
             raise ValueError("must be a folder of its own, without '..'")
         return value
 
+    @field_validator("tags")
+    @classmethod
+    def _tags(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not 1 <= len(name) <= 128 or len(text) > 256 or not _TAG.fullmatch(name) or not _TAG.fullmatch(text):
+                raise ValueError(
+                    "names have 1 to 128 characters, values up to 256: letters, digits, spaces and + - = . _ : / @"
+                )
+            if name.lower().startswith(("aws:", "perdure:")):
+                raise ValueError("names may not begin with 'aws:' or 'perdure:', which are taken")
+        return value
 
-class SystemConfiguration(_Settings):
-    """Everything the server is configured with, as one value."""
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+def _level(value: object) -> object:
+    """Any case; `warn` as other programs spell it."""
+    if not isinstance(value, str):
+        return value
+    word = value.lower()
+    return {"warn": "warning", "fatal": "critical"}.get(word, word)
+
+
+class LogConfiguration(Frozen):
+    """What Perdure's own programs log. It takes effect within seconds and without a restart. A file is written only by
+    programs that are told its name (`PERDURE_LOG_FILE`); what jobs print is not touched."""
+
+    level: Annotated[LogLevel, BeforeValidator(_level, json_schema_input_type=str)] = Field(
+        "info", description="Least important lines that are written.", examples=["info"]
+    )
+    max_size_mb: int = Field(
+        10, ge=1, le=10_240, description="MB (10^6 bytes) after which a server's log file is rotated.", examples=[10]
+    )
+    max_backups: int = Field(10, ge=0, le=1000, description="Rotated files kept per log.", examples=[10])
+    node_max_size_mb: int = Field(
+        2, ge=1, le=10_240, description="MB after which an agent's log file is rotated.", examples=[2]
+    )
+    node_total_mb: int = Field(
+        1024,
+        ge=1,
+        le=102_400,
+        description="MB that all log files of an agent may take together: it keeps fewer rotated files if need be.",
+        examples=[1024],
+    )
+
+
+class ServerConfiguration(Frozen):
+    """Where the server listens, and how long it remembers. Environment variables of the server win over this."""
+
+    address: str = Field(
+        "127.0.0.1",
+        max_length=100,
+        description="IP address to listen on, or `localhost`; `0.0.0.0` and `::` are all of the machine's. Any but"
+        " loopback needs a sign-in (Cognito or API tokens) and a certificate. Takes effect after a restart.",
+        examples=["127.0.0.1", "0.0.0.0"],
+    )
+    port: int = Field(8080, ge=1, le=65535, description="TCP port. Takes effect after a restart.", examples=[8080])
+    cert_file: str | None = Field(
+        None,
+        description="Path of the TLS certificate (PEM, with its chain) on the server; null: plain HTTP.",
+        examples=["/etc/perdure/server.crt"],
+    )
+    key_file: str | None = Field(
+        None,
+        description="Path of the certificate's private key (PEM, unencrypted) on the server; goes with `cert_file`.",
+        examples=["/etc/perdure/server.key"],
+    )
+    keep_succeeded_seconds: Seconds = Field(
+        259_200.0,
+        ge=0,
+        le=31_622_400,
+        description="How long the record of a job that succeeded is kept after its end: seconds or a duration; 0: for"
+        " ever. Totals are kept anyhow.",
+        examples=["72h", 259_200],
+    )
+    keep_failed_seconds: Seconds = Field(
+        604_800.0,
+        ge=0,
+        le=31_622_400,
+        description="The same for a job that failed or was stopped.",
+        examples=["168h", 604_800],
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value != "localhost":
+            try:
+                ipaddress.ip_address(value)
+            except ValueError:
+                raise ValueError("must be an IP address such as 127.0.0.1, 0.0.0.0 or ::, or localhost") from None
+        return value
+
+    @field_validator("cert_file", "key_file")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        if value is not None and (not value.startswith("/") or len(value) > 1000 or not value.isprintable()):
+            raise ValueError("must be an absolute path, or null")
+        return value
+
+    @model_validator(mode="after")
+    def _pair(self) -> ServerConfiguration:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together: give both, or neither")
+        return self
+
+
+Group = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,128}$")]
+"""The name of a Cognito group."""
+
+
+class CognitoConfiguration(Frozen):
+    """Sign-in by an Amazon Cognito user pool. No AWS keys: the server uses its role, people use their passwords."""
+
+    enabled: bool = Field(False, description="People sign in with Cognito.", examples=[False])
+    region: str = Field(
+        "", pattern=r"^([a-z]{2}(-[a-z]+)+-\d{1,2})?$", description="AWS region of the pool.", examples=["us-east-1"]
+    )
+    user_pool_id: str = Field(
+        "", pattern=r"^([\w-]{1,54}_[0-9A-Za-z]{1,55})?$", description="The user pool's id.", examples=["us-east-1_aB3"]
+    )
+    client_id: str = Field(
+        "",
+        pattern=r"^[\w+]{0,128}$",
+        description="The pool's app client for Perdure, without a secret.",
+        examples=["4a"],
+    )
+    domain: str = Field(
+        "",
+        max_length=300,
+        pattern=r"^(https?://[A-Za-z0-9.\[\]:-]{1,260}(/[\w./-]*)?)?$",
+        description="Base URL of the pool's hosted sign-in page; empty: user name and password only.",
+        examples=["https://perdure.auth.us-east-1.amazoncognito.com"],
+    )
+    identity_pool_id: str = Field(
+        "",
+        pattern=r"^([\w-]{1,55}:[0-9a-f-]{1,55})?$",
+        description="Accepted because MMBatch asks for it; without effect, because Perdure never trades a sign-in for"
+        " AWS credentials.",
+        examples=["us-east-1:3f2504e0-4f89-11d3-9a0c-0305e82c3301"],
+    )
+    admin_groups: list[Group] = Field(
+        default_factory=lambda: ["admin"], max_length=50, description="Members may change things.", examples=[["admin"]]
+    )
+    viewer_groups: list[Group] = Field(
+        default_factory=list,
+        max_length=50,
+        description="Members may read; empty: everyone of the pool may.",
+        examples=[["science"]],
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> CognitoConfiguration:
+        missing = [name for name in ("region", "user_pool_id", "client_id") if not getattr(self, name)]
+        if self.enabled and missing:
+            raise ValueError(f"cannot be enabled without {', '.join(missing)}")
+        if self.enabled and not self.admin_groups:
+            raise ValueError("cannot be enabled without admin_groups: nobody could change anything any more")
+        return self
+
+
+class JobConfiguration(Frozen):
+    """The sections that jobs go by. Workflows get these and no others: the rest is no business of their histories."""
 
     checkpoint: CheckpointConfiguration = CheckpointConfiguration()
     job_volume: JobVolumeConfiguration = JobVolumeConfiguration()
 
 
-class EffectiveConfiguration(_Settings):
+class SystemConfiguration(JobConfiguration):
+    """Everything the server is configured with, as one value."""
+
+    log: LogConfiguration = LogConfiguration()
+    server: ServerConfiguration = ServerConfiguration()
+    cognito: CognitoConfiguration = CognitoConfiguration()
+    without_effect: dict[str, JsonValue] = Field(
+        default_factory=dict, description="The reference product's settings that mean nothing here, as they were given."
+    )
+
+
+class EffectiveConfiguration(Frozen):
     """What holds for one job. `interval_source` is `system` or the environment variable that won."""
 
     checkpoint: CheckpointConfiguration
@@ -122,7 +346,7 @@ _FALSE = {"false", "0", "no", "off", "disable", "disabled", "none"}
 
 
 def effective_configuration(
-    system: SystemConfiguration, environment: Mapping[str, str]
+    system: JobConfiguration, environment: Mapping[str, str]
 ) -> tuple[EffectiveConfiguration, list[str]]:
     """The job's configuration and a warning sentence for each job-level value that could not be used."""
     warnings: list[str] = []
