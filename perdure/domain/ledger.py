@@ -27,12 +27,18 @@ class Figures(Frozen):
     restore_successes: int = 0
     cpu_ms: int = 0
     """Requested vCPUs x (complete - start): the reference product's CPU hours."""
+    run_ms: int = 0
+    """Complete - start, as the job really ran: to the freeze of a final checkpoint."""
+    batch_run_ms: int = 0
+    """The same as AWS Batch counts it: to the container's end."""
     instance_micros: int = 0
     """Whole instances at their Spot price of zone and minute, as if each ran this job alone."""
     share_micros: int = 0
     """The job's part of that, by its vCPUs."""
     on_demand_micros: int = 0
     """Whole instances for the same time, at the on-demand price."""
+    redone_on_demand_micros: int = 0
+    """Part of that which on-demand instances would not have cost: outages, work done again, freezes."""
     naive_saved_ms: int = 0
     """Run time before each reclaim survived, nothing subtracted."""
     naive_saved_cpu_ms: int = 0
@@ -56,7 +62,9 @@ class Figures(Frozen):
     unbilled_micros: int = 0
     """Spot time that AWS does not bill: it ended the instance in its first hour. Not part of the costs above."""
     estimated_micros: int = 0
-    """How much of all costs above rests on a price that is estimated."""
+    """How much of instance, volume, snapshot, store and key costs rests on a price that is estimated."""
+    unpriced_ms: int = 0
+    """Time of instances, volumes and snapshots for which no price is known at all: it counts nothing above."""
 
     def __add__(self, other: Figures) -> Figures:
         return Figures(**{name: getattr(self, name) + getattr(other, name) for name in Figures.model_fields})
