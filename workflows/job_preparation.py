@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts.control import BatchJob
     from perdure.contracts.protection import Verdict
-    from perdure.domain.configuration import SystemConfiguration
+    from perdure.domain.configuration import JobConfiguration
     from perdure.domain.errors import UnknownJob
     from perdure.domain.jobs import JobState
     from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.racing import while_wanted
 
 T = TypeVar("T")
+VOLUMES_OFF = "managed job volumes are off (job_volume.enabled), and checkpoints live on them"
 
 
 async def prepare_container(progress: JobProgress) -> None:
@@ -42,6 +43,11 @@ async def prepare_container(progress: JobProgress) -> None:
         return
     progress.know_chances(request)
     await _configure(progress, race)
+    assert progress.configuration is not None
+    if not progress.configuration.job_volume.enabled and progress.volume is None and progress.volume_asked_for is None:
+        # No guard for old histories is needed: they know no configuration with volumes off.
+        progress.leave_unprotected(VOLUMES_OFF, workflow.now())
+        return
     if progress.verdict is None:
         progress.verdict = choose_verdict(progress, request, batch, workflow.now())
     if progress.verdict is Verdict.FRESH:
@@ -92,4 +98,4 @@ async def _configure(progress: JobProgress, race: Race) -> None:
     except ActivityError:
         workflow.logger.warning("The configuration could not be read; going on with what is known")
         if progress.configuration is None:
-            progress.configure(SystemConfiguration(), workflow.now())
+            progress.configure(JobConfiguration(), workflow.now())

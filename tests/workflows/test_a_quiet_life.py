@@ -8,7 +8,7 @@ import pytest
 
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.checkpoints import CheckpointKind
-from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
+from perdure.domain.configuration import CheckpointConfiguration, JobVolumeConfiguration, SystemConfiguration
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NoticeKind
 from tests.workflows.story import Story
@@ -191,3 +191,15 @@ async def test_diagnosis_mode_keeps_the_volume(story: Story) -> None:
     job = await story.ends("FAILED", exit_code=1)
     assert job.volume_id == "vol-1" and list(story.cloud.volumes) == ["vol-1"]
     assert "diagnosis mode" in story.cloud.timeline(story.job_id)[-1].message
+
+
+async def test_without_managed_volumes_a_job_runs_unprotected_and_says_so(story: Story) -> None:
+    story.cloud.configuration = SystemConfiguration(job_volume=JobVolumeConfiguration(enabled=False))
+    while (reply := await story.attach("i-1", "zone-a")).verdict is Verdict.WAIT:
+        pass
+    assert reply.verdict is Verdict.UNPROTECTED and "job_volume.enabled" in reply.reason
+    await story.until(lambda: "unprotected" in story.cloud.kinds(story.job_id))
+    assert story.cloud.volumes == {}
+    story.cloud.configuration = SystemConfiguration()
+    await story.run_on("i-2", "zone-b", attempt=2)  # protected again
+    await story.ends()
