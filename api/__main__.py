@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 
 import uvicorn
 
 from api.app import create_app
+from api.auth.door import is_loopback as is_loopback
 from perdure.logs import configure_logs
 from perdure.settings import ApiSettings
-
-
-def is_loopback(host: str) -> bool:
-    """Does this address stay on the machine? Names other than localhost count as not."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def main() -> int:

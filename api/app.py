@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
 
 import perdure
 from api import docs, errors
+from api.auth.door import Door, is_loopback
 from api.guards import Guards
 from api.routes import configuration, health, home, jobs, nodes
 from api.workflows import JobWorkflows
@@ -50,11 +52,15 @@ def create_app(settings: ApiSettings) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         responses=errors.COMMON,
+        # The door looks at it; here it only makes the API pages ask for a token.
+        dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="token", description="An API token."))],
     )
     for resource in (jobs, nodes, configuration, health):
         app.include_router(resource.router, prefix="/api/v1")
     app.include_router(home.router)
     docs.add_to(app)
     errors.add_to(app)
-    app.add_middleware(Guards, loopback_names_only=True)
+    # The last one added stands outermost.
+    app.add_middleware(Door, settings=settings, authenticators=())
+    app.add_middleware(Guards, loopback_names_only=is_loopback(settings.api_host))
     return app

@@ -10,8 +10,9 @@ from fastapi import Depends, Path, Query, Request
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from api.auth.principals import Principal
 from api.workflows import JobWorkflows
-from perdure.domain.errors import UnknownJob
+from perdure.domain.errors import NotSignedIn, UnknownJob
 from perdure.records.database import reading
 from perdure.settings import ApiSettings
 
@@ -36,6 +37,16 @@ def _settings(request: Request) -> ApiSettings:
     return cast(ApiSettings, request.app.state.settings)
 
 
+def _perhaps_asking(request: Request) -> Principal | None:
+    return cast("Principal | None", request.state.principal)
+
+
+def _asking(principal: Annotated[Principal | None, Depends(_perhaps_asking)]) -> Principal:
+    if principal is None:
+        raise NotSignedIn("Nobody is signed in.")
+    return principal
+
+
 def _job_id(
     job_id: Annotated[str, Path(description="AWS Batch's job id.", examples=["5b3f1d0e-8a0c-4c8e-9f0e-2d6c8a1b7e55"])],
 ) -> str:
@@ -49,6 +60,10 @@ Database = Annotated[Engine, Depends(_engine)]
 Reading = Annotated[Session, Depends(_reading)]
 Workflows = Annotated[JobWorkflows, Depends(_workflows)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
+Asking = Annotated[Principal, Depends(_asking)]
+"""Who asks; the door found out."""
+PerhapsAsking = Annotated[Principal | None, Depends(_perhaps_asking)]
+"""The same on a route that anyone may use: None for a stranger."""
 JobId = Annotated[str, Depends(_job_id)]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Entries per page.")]
 Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]

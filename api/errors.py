@@ -17,10 +17,14 @@ from starlette.exceptions import HTTPException
 from perdure.domain.errors import (
     CheckpointFailed,
     ConfigurationInvalid,
+    NotAllowed,
+    NotSignedIn,
     PerdureError,
     TemporalUnavailable,
+    TooManyTries,
     UnknownJob,
     UnknownNode,
+    UnknownToken,
 )
 
 log = structlog.get_logger(__name__)
@@ -60,6 +64,8 @@ class ErrorBody(BaseModel):
 
 
 COMMON: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorBody, "description": "Nobody is signed in, or what was sent as proof is not good."},
+    403: {"model": ErrorBody, "description": "Whoever is signed in may not do this."},
     422: {"model": ErrorBody, "description": "A value is not usable; `details` names each."},
     503: {"model": ErrorBody, "description": "The database or Temporal is out of reach; try again."},
 }
@@ -67,6 +73,10 @@ COMMON: dict[int | str, dict[str, Any]] = {
 _STATUS: list[tuple[type[Exception], HTTPStatus, str]] = [
     (UnknownJob, HTTPStatus.NOT_FOUND, "unknown_job"),
     (UnknownNode, HTTPStatus.NOT_FOUND, "unknown_node"),
+    (UnknownToken, HTTPStatus.NOT_FOUND, "unknown_token"),
+    (NotSignedIn, HTTPStatus.UNAUTHORIZED, "not_signed_in"),
+    (NotAllowed, HTTPStatus.FORBIDDEN, "not_allowed"),
+    (TooManyTries, HTTPStatus.TOO_MANY_REQUESTS, "too_many_tries"),
     (ConfigurationInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
     (NotRunning, HTTPStatus.CONFLICT, "not_running"),
     (CheckpointFailed, HTTPStatus.CONFLICT, "checkpoint_failed"),
@@ -124,8 +134,23 @@ async def _http(request: Request, problem: Exception) -> JSONResponse:
 async def _ours(request: Request, problem: Exception) -> JSONResponse:
     for kind, status, code in _STATUS:
         if isinstance(problem, kind):
-            return answer(status, code, str(problem))
+            response = answer(status, code, str(problem))
+            response.headers.update(_headers(problem))
+            return response
     return await _unexpected(request, problem)
+
+
+async def answer_to(request: Request, problem: PerdureError | OperationalError) -> JSONResponse:
+    """What an endpoint that raised this would have answered; for what stands before the endpoints."""
+    return await (_database if isinstance(problem, OperationalError) else _ours)(request, problem)
+
+
+def _headers(problem: Exception) -> dict[str, str]:
+    if isinstance(problem, NotSignedIn):
+        return {"WWW-Authenticate": 'Bearer realm="perdure"'}
+    if isinstance(problem, TooManyTries):
+        return {"Retry-After": str(problem.retry_after_seconds)}
+    return {}
 
 
 async def _database(request: Request, problem: Exception) -> JSONResponse:

@@ -23,7 +23,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 }
-_LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
+LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
 class Guards:
@@ -57,7 +57,7 @@ class Guards:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if self._loopback_names_only and _name(headers.get("host", "")) not in _LOOPBACK_NAMES:
+        if self._loopback_names_only and host_name(headers.get("host", "")) not in LOOPBACK_NAMES:
             message = "This server answers to localhost and 127.0.0.1 only; use one of these in the address."
             return answer(HTTPStatus.MISDIRECTED_REQUEST, "wrong_host", message)
         # Sent by every current browser, by nothing else: https://www.w3.org/TR/fetch-metadata/
@@ -87,7 +87,8 @@ def _limited(receive: Receive) -> Receive:
     return counted
 
 
-def _name(host: str) -> str:
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port; empty when there is none to be read."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

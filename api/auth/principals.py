@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Role(StrEnum):
-    """`viewer` reads everything but secrets; `admin` also changes things."""
-
-    VIEWER = "viewer"
-    ADMIN = "admin"
+from perdure.domain.access import Role as Role
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Somebody who may ask. `via`: `loopback` (no sign-in is set up), `token` or `cognito`."""
+    """Somebody who may ask. `via`: `loopback` (no sign-in is set up), `token` or `cognito`.
+
+    `areas`: first words of the paths below /api/v1 that this one may ask for, such as `jobs`; empty: all.
+    """
 
     name: str
     role: Role
     via: str
+    areas: frozenset[str] = frozenset()
 
     @property
     def is_admin(self) -> bool:

@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 import perdure
-from api.dependencies import Database, Workflows
+from api.auth.rules import anyone_may
+from api.dependencies import Database, PerhapsAsking, Workflows
 from api.responses import Health, Part
 from api.workflows import JobWorkflows
 from perdure.domain.errors import TemporalUnavailable
@@ -26,12 +27,17 @@ router = APIRouter(prefix="/health", tags=["health"])
     summary="Health of the server and of what it depends on",
     responses={503: {"model": Health, "description": "Something that Perdure needs is out of reach."}},
 )
-async def health(response: Response, database: Database, workflows: Workflows) -> Health:
+@anyone_may
+async def health(response: Response, database: Database, workflows: Workflows, asking: PerhapsAsking) -> Health:
+    """Whoever is not signed in hears whether it works, but not the version or what is wrong."""
     stored, temporal = await asyncio.gather(run_in_threadpool(_database, database), _temporal(workflows))
     ok = stored.ok and temporal.ok
     if not ok:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Health(status="ok" if ok else "broken", version=perdure.__version__, database=stored, temporal=temporal)
+    status = "ok" if ok else "broken"
+    if asking is None:
+        return Health(status=status, version="", database=Part(ok=stored.ok), temporal=Part(ok=temporal.ok))
+    return Health(status=status, version=perdure.__version__, database=stored, temporal=temporal)
 
 
 def _database(database: Engine) -> Part:

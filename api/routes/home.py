@@ -7,7 +7,8 @@ from html import escape
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from api.dependencies import Reading, Settings
+from api.auth.rules import anyone_may
+from api.dependencies import PerhapsAsking, Reading, Settings
 from perdure.domain.jobs import FINISHED_STATES, JobState
 from perdure.records.jobs import count_jobs
 
@@ -37,20 +38,25 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 
 
 @router.get("/")
-def home(session: Reading, settings: Settings) -> HTMLResponse:
-    """Links to the API's pages and to Temporal's, over counts of the jobs."""
-    html = page(count_jobs(session), settings.temporal_ui_url)
+@anyone_may
+def home(session: Reading, settings: Settings, asking: PerhapsAsking) -> HTMLResponse:
+    """Links to the API's pages and to Temporal's, over counts of the jobs. Strangers see neither counts nor Temporal."""
+    html = page(count_jobs(session), settings.temporal_ui_url) if asking else page()
     return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
 
-def page(counts: dict[JobState, int], temporal_ui_url: str) -> str:
-    """The page as HTML."""
-    boxes = {
+def _boxes(counts: dict[JobState, int]) -> dict[str, int]:
+    return {
         "Jobs": sum(counts.values()),
         "Unfinished": sum(number for state, number in counts.items() if state not in FINISHED_STATES),
         "Succeeded": counts.get(JobState.SUCCEEDED, 0),
         "Failed": counts.get(JobState.FAILED, 0),
     }
+
+
+def page(counts: dict[JobState, int] | None = None, temporal_ui_url: str = "") -> str:
+    """The page as HTML."""
+    boxes = {} if counts is None else _boxes(counts)
     links = [
         ("/docs", "API", "try every call"),
         (temporal_ui_url, "Temporal", "each job's workflow, step by step"),
@@ -62,6 +68,7 @@ def page(counts: dict[JobState, int], temporal_ui_url: str) -> str:
     lines = "".join(
         f'<li><a href="{escape(url, quote=True)}">{escape(name)} <span>{escape(text)}</span></a></li>'
         for url, name, text in links
+        if url
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Perdure</title>'

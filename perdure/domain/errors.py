@@ -4,6 +4,10 @@
     ├─ ConfigurationInvalid         a value a person gave us is not usable
     ├─ UnknownJob                   no such job
     ├─ UnknownNode                  no such node
+    ├─ UnknownToken                 no such API token
+    ├─ NotSignedIn                  nobody is signed in, or what was sent as proof is not good
+    ├─ NotAllowed                   whoever is signed in may not do this
+    ├─ TooManyTries                 too many failed sign-ins; wait
     ├─ Fenced                       a message or write from an older epoch
     ├─ CommandFailed                an outside program ended badly (runc, criu, mount, mkfs, …)
     │  └─ CommandTimeout            … or did not end in time
@@ -44,6 +48,26 @@ class UnknownJob(PerdureError):
 
 class UnknownNode(PerdureError):
     """There is no node with that id."""
+
+
+class UnknownToken(PerdureError):
+    """There is no API token with that number."""
+
+
+class NotSignedIn(PerdureError):
+    """Nobody is signed in, or what was sent as proof is not good; the message says why, and never repeats it."""
+
+
+class NotAllowed(PerdureError):
+    """Whoever is signed in may not do this."""
+
+
+class TooManyTries(PerdureError):
+    """Too many failed sign-ins; another is looked at after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
 
 
 class Fenced(PerdureError):

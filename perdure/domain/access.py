@@ -1,0 +1,44 @@
+"""Who may do what: the two roles, and an API token as it is kept."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from perdure.domain.values import Frozen
+
+LONGEST_LIFE = timedelta(days=366)
+"""Of an API token. What lives for ever is forgotten for ever."""
+USUAL_LIFE = timedelta(days=90)
+
+
+class Role(StrEnum):
+    """`viewer` reads everything but secrets; `admin` also changes things."""
+
+    VIEWER = "viewer"
+    ADMIN = "admin"
+
+
+class ApiToken(Frozen):
+    """An API token without its secret, which nobody keeps. `areas`: first words of the paths that it may ask for,
+    such as `jobs`; empty: all.
+    """
+
+    number: int
+    name: str
+    role: Role
+    areas: list[str]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    revoked_by: str | None
+
+    def refusal(self, now: datetime) -> str | None:
+        """Why it opens nothing any more; None: it does."""
+        if self.revoked_at is not None:
+            return f"was revoked on {self.revoked_at:%Y-%m-%d at %H:%M} UTC"
+        if self.expires_at <= now:
+            return f"expired on {self.expires_at:%Y-%m-%d at %H:%M} UTC"
+        return None
