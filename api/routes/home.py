@@ -40,7 +40,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 @router.get("/")
 @anyone_may
 def home(session: Reading, settings: Settings, asking: PerhapsAsking) -> HTMLResponse:
-    """Links to the API's pages and to Temporal's, over counts of the jobs. Strangers see neither counts nor Temporal."""
+    """Links to the API's pages and to Temporal's, over counts of the jobs; strangers see neither of the two."""
     html = page(count_jobs(session), settings.temporal_ui_url) if asking else page()
     return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
