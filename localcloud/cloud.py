@@ -5,6 +5,8 @@ A request to the endpoint goes to the first that answers it:
     /_local/*             endpoints.Endpoints      what no AWS offers
     signed for batch      batch.api.BatchApi       jobs            ─┐
     signed for ec2        guards.Ec2Guards         volumes, states  ├─ else moto
+    meant for Cognito     user_pools               signing in       │
+    /_hosted/*            hosted_ui.HostedUi       its web pages    │
     anything else                                                  ─┘
 
 Behind them: fleet.Fleet has the nodes (made by the launcher that the configuration names), batch.engine.Engine places
@@ -41,9 +43,12 @@ from localcloud.ec2_wire import Application, Environ, StartResponse, service_of
 from localcloud.endpoints import PREFIX, Endpoints
 from localcloud.fleet import Fleet
 from localcloud.guards import Ec2Guards
+from localcloud.hosted_ui import PREFIX as HOSTED
+from localcloud.hosted_ui import HostedUi
 from localcloud.logs_sink import LogSink
 from localcloud.node_link import NodeLauncher
 from localcloud.reclaim import Reclaims
+from localcloud.user_pools import TARGET, UserPoolGuards
 from localcloud.volume_states import VolumeStates
 
 log = logging.getLogger(__name__)
@@ -77,8 +82,7 @@ class Cloud:
         """The endpoint."""
         if refusal := self._credentials.refusal(environ):
             return refuse(environ, start, *refusal)
-        front = "_local" if environ.get("PATH_INFO", "").startswith(PREFIX) else service_of(environ)
-        return self._fronts.get(front, self._moto)(environ, start)
+        return self._fronts.get(front_of(environ), self._moto)(environ, start)
 
     def start(self) -> None:
         """Launch the first nodes and begin to place jobs."""
@@ -103,7 +107,7 @@ class Cloud:
         config, lock, clock = self._config, self._lock, self._clock
         clients = Clients(self.endpoint_url, config.region)
         account = set_up(clients, config)
-        ec2 = moto_backend.MotoEc2(config.region)
+        ec2, pools = moto_backend.MotoEc2(config.region), moto_backend.MotoPools(config.region)
         self.disks = Disks(config.pool)
         states = VolumeStates(
             lock, clock, config.timing, ec2, self.disks, lambda instance_id: self.fleet.init_pid(instance_id)
@@ -128,6 +132,8 @@ class Cloud:
             ),
             "batch": BatchApi(self._moto, self.engine, clients.batch, config.region, config.timing.shortest_attempt),
             "ec2": Ec2Guards(self._moto, lock, ec2, states, config.zones, self._terminate),
+            "cognito-idp": UserPoolGuards(self._moto, pools),
+            "_hosted": HostedUi(pools),
         }
 
     def _terminate(self, instance_ids: list[str]) -> list[str]:
@@ -140,6 +146,17 @@ class Cloud:
         self._server.shutdown()
         self._serving.join()
         self._server.server_close()
+
+
+def front_of(environ: Environ) -> str:
+    """Who answers a request: a key of the cloud's fronts; anything else is moto's."""
+    path = environ.get("PATH_INFO", "")
+    if path.startswith(PREFIX):
+        return "_local"
+    if path.startswith(HOSTED):
+        return "_hosted"
+    # A sign-in is not signed: whoever signs in has no credentials yet.
+    return "cognito-idp" if environ.get("HTTP_X_AMZ_TARGET", "").startswith(TARGET) else service_of(environ)
 
 
 def load_launcher(config: CloudConfig) -> NodeLauncher:

@@ -1,17 +1,21 @@
 """The one module that touches moto, its private names included; tests/integration/test_moto_contract.py pins them.
 
 moto is pinned exactly. It answers requests (`application`), and keeps EC2's objects, whose states it moves at once
-where AWS takes its time. `MotoEc2` reads those objects and puts them into the states that AWS would show. Everything
-that boto3 can ask goes through boto3 instead, like anyone's.
+where AWS takes its time. `MotoEc2` reads those objects and puts them into the states that AWS would show. `MotoPools`
+reads Cognito's user pools and issues their tokens. Everything that boto3 can ask goes through boto3 instead, like
+anyone's.
 """
 
 from __future__ import annotations
 
+import hmac
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from moto.cognitoidp.models import cognitoidp_backends
 from moto.ec2.models import ec2_backends, elastic_block_store
 from moto.ec2.models.instances import StateReason
 from moto.moto_api._internal.models import moto_api_backend
@@ -54,6 +58,8 @@ class RequestHandler(MotoRequestHandler):
 
 def application() -> Callable[..., Iterable[bytes]]:
     """moto's server as a WSGI application, with nothing in it: moto's state belongs to the process, not to a server."""
+    # Without it moto takes any code for one of an authenticator app.
+    os.environ["MOTO_COGNITO_IDP_USER_POOL_ENABLE_TOTP"] = "true"
     moto_api_backend.reset()
     app: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
     return app
@@ -179,6 +185,88 @@ class MotoEc2:
 
     def _instance(self, instance_id: str) -> Any:
         return next((found for found in self._backend.all_instances() if found.id == instance_id), None)
+
+
+@dataclass(frozen=True)
+class AppClient:
+    """An app client of a user pool, as far as signing in goes."""
+
+    pool_id: str
+    client_id: str
+    has_secret: bool
+    auth_flows: frozenset[str]
+    callback_urls: frozenset[str]
+    logout_urls: frozenset[str]
+    code_flow: bool
+
+
+class MotoPools:
+    """Cognito's user pools in one region."""
+
+    def __init__(self, region: str) -> None:
+        self._backend: Any = cognitoidp_backends[ACCOUNT][region]
+
+    def client(self, client_id: str) -> AppClient | None:
+        """Find an app client in any pool."""
+        for pool in list(self._backend.user_pools.values()):
+            if (found := pool.clients.get(client_id)) is not None:
+                config = found.extended_config
+                return AppClient(
+                    pool.id,
+                    client_id,
+                    found.generate_secret,
+                    frozenset(config.get("ExplicitAuthFlows", ())),
+                    frozenset(config.get("CallbackURLs", ())),
+                    frozenset(config.get("LogoutURLs", ())),
+                    config["AllowedOAuthFlowsUserPoolClient"] and "code" in config.get("AllowedOAuthFlows", ()),
+                )
+        return None
+
+    def challenged_user(self, session: str) -> str | None:
+        """Whose an open challenge is."""
+        found = self._backend.sessions.get(session)
+        return None if found is None else str(found[0])
+
+    def password_status(self, pool_id: str, username: str, password: str) -> str:
+        """The user's status (`CONFIRMED`, `FORCE_CHANGE_PASSWORD`, …) if that is the password, else ""."""
+        user = self._backend.user_pools[pool_id].users.get(username)
+        if user is None or not user.enabled or not hmac.compare_digest(user.password.encode(), password.encode()):
+            return ""
+        return str(user.status.value)
+
+    def issue(self, client: AppClient, username: str, nonce: str) -> dict[str, Any]:
+        """Tokens for a user who signed in, as the token endpoint answers: signed by the pool's key, as moto's are."""
+        pool = self._backend.user_pools[client.pool_id]
+        refresh_token, origin = pool.create_refresh_token(client.client_id, username)
+        access_token, seconds = pool.create_access_token(client.client_id, username, origin_jti=origin)
+        more = pool.get_user_extra_data_by_client_id(client.client_id, username) | {"origin_jti": origin}
+        if groups := [group.group_name for group in pool.users[username].groups]:
+            more["cognito:groups"] = groups
+        if nonce:
+            more["nonce"] = nonce
+        id_token, _ = pool.create_jwt(client.client_id, username, "id", extra_data=more)
+        return {
+            "id_token": id_token,
+            "access_token": access_token,
+            "refresh_token": refresh_token,
+            "expires_in": seconds,
+            "token_type": "Bearer",
+        }
+
+    def refresh_token_client(self, pool_id: str, refresh_token: str) -> str | None:
+        """The client that a refresh token was issued to; None when it is unknown or revoked."""
+        found = self._backend.user_pools[pool_id].refresh_tokens.get(refresh_token)
+        return None if found is None else str(found[0])
+
+    def refresh(self, pool_id: str, refresh_token: str) -> dict[str, Any]:
+        """New tokens for a good refresh token, as the token endpoint answers."""
+        pool = self._backend.user_pools[pool_id]
+        access_token, id_token, seconds = pool.create_tokens_from_refresh_token(refresh_token)
+        return {"id_token": id_token, "access_token": access_token, "expires_in": seconds, "token_type": "Bearer"}
+
+    def revoke(self, pool_id: str, refresh_token: str) -> None:
+        """The refresh token is good for nothing from now on."""
+        self._backend.user_pools[pool_id].refresh_tokens[refresh_token] = None
 
 
 def _is_root(volume: Any) -> bool:
