@@ -158,6 +158,7 @@ class JobDetail(JobSummary):
     interval_seconds: float | None = Field(description="Seconds between periodic checkpoints; 0: off.")
     interval_source: str = Field(description="`system`, or the job's environment variable that won.")
     diagnosis: bool
+    environment: dict[str, str] = Field(description="The job's own variables that configure Perdure.")
     epoch: int
     attempts: list[AttemptView]
     checkpoints: list[CheckpointView] = Field(description="Those still offered, oldest first.")

@@ -228,6 +228,13 @@ class ServerConfiguration(Frozen):
         description="The same for a job that failed or was stopped.",
         examples=["168h", 604_800],
     )
+    keep_audit_seconds: Seconds = Field(
+        31_536_000.0,
+        ge=0,
+        le=316_224_000,
+        description="How long a line of the audit log is kept: seconds or a duration; 0: for ever.",
+        examples=["8760h", 31_536_000],
+    )
 
     @field_validator("address")
     @classmethod
@@ -338,7 +345,9 @@ INTERVAL_NAMES = ("PERDURE_CHECKPOINT_INTERVAL", "MMC_CHECKPOINT_INTERVAL")
 DIAGNOSIS_NAMES = ("PERDURE_CHECKPOINT_DIAGNOSIS", "MMC_CHECKPOINT_DIAGNOSIS")
 IO_URING_NAMES = ("PERDURE_REFUSE_IO_URING",)
 NETWORK_NAMES = ("PERDURE_CHECKPOINT_OWN_NETWORK",)
-JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES + IO_URING_NAMES + NETWORK_NAMES
+IMAGE_NAMES = ("MMC_CHECKPOINT_IMAGE_PATH", "MMC_CHECKPOINT_IMAGE_SUBPATH")
+"""Without effect: checkpoints live on the job's own volume."""
+JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES + IO_URING_NAMES + NETWORK_NAMES + IMAGE_NAMES
 """Environment variables of a job that configure Perdure; ours before the reference product's."""
 
 _TRUE = {"true", "1", "yes", "on", "enable", "enabled", "iterative", "auto"}

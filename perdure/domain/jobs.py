@@ -118,6 +118,8 @@ class Job(Frozen):
     interval_source: str = "system"
     """Where the interval came from: `system` or the name of the environment variable."""
     diagnosis: bool = False
+    environment: dict[str, str] = Field(default_factory=dict)
+    """The job's own variables that configure Perdure, and no others."""
     epoch: int = 0
     attempts: list[Attempt] = Field(default_factory=list)
     checkpoints: list[Checkpoint] = Field(default_factory=list)

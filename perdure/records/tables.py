@@ -61,6 +61,7 @@ class JobRow(SQLModel, table=True):
     interval_seconds: float | None
     interval_source: str
     diagnosis: bool
+    environment: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     epoch: int
     checkpoints_committed: int
     checkpoint_failures: int
