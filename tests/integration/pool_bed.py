@@ -113,7 +113,10 @@ def pool_bed() -> Iterator[PoolBed]:
     clock = [1000.0]
     moto: Application = moto_backend.application()
     pools = moto_backend.MotoPools(REGION)
-    fronts = {"cognito-idp": UserPoolGuards(moto, pools), "_hosted": HostedUi(pools, lambda: clock[0])}
+    fronts: dict[str, Application] = {
+        "cognito-idp": UserPoolGuards(moto, pools),
+        "_hosted": HostedUi(pools, lambda: clock[0]),
+    }
 
     def app(environ: Environ, start: StartResponse) -> Iterable[bytes]:
         return fronts.get(front_of(environ), moto)(environ, start)
