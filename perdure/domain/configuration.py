@@ -332,6 +332,25 @@ class SystemConfiguration(JobConfiguration):
     )
 
 
+class FieldChange(Frozen):
+    """One setting that differs between two versions; `field` such as `checkpoint.keep`."""
+
+    field: str
+    old: JsonValue
+    new: JsonValue
+
+
+def differences(old: SystemConfiguration, new: SystemConfiguration) -> list[FieldChange]:
+    """The settings that differ, section by section. Maps and lists count as one value."""
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    return [
+        FieldChange(field=f"{section}.{field}", old=before[section].get(field), new=after[section].get(field))
+        for section in after
+        for field in sorted(before[section].keys() | after[section].keys())
+        if before[section].get(field) != after[section].get(field)
+    ]
+
+
 class EffectiveConfiguration(Frozen):
     """What holds for one job. `interval_source` is `system` or the environment variable that won."""
 
@@ -352,44 +371,65 @@ JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES + IO_URING_NAMES
 
 _TRUE = {"true", "1", "yes", "on", "enable", "enabled", "iterative", "auto"}
 _FALSE = {"false", "0", "no", "off", "disable", "disabled", "none"}
+_BOOLEANS = (
+    ("enabled", MODE_NAMES),
+    ("diagnosis", DIAGNOSIS_NAMES),
+    ("refuse_io_uring", IO_URING_NAMES),
+    ("own_network", NETWORK_NAMES),
+)
 
 
-def effective_configuration(
-    system: JobConfiguration, environment: Mapping[str, str]
-) -> tuple[EffectiveConfiguration, list[str]]:
-    """The job's configuration and a warning sentence for each job-level value that could not be used."""
-    warnings: list[str] = []
-    changes: dict[str, object] = {}
-    source = "system"
+class JobLevelValue(Frozen):
+    """A variable of the job that sets a field of the checkpoint section. `problem`: why it cannot be used, else
+    empty."""
+
+    field: str
+    variable: str
+    value: float | bool | None = None
+    problem: str = ""
+
+
+def job_level_values(environment: Mapping[str, str]) -> list[JobLevelValue]:
+    """What a job's environment says, usable or not; at most one per field."""
+    found: list[JobLevelValue] = []
     name, text = _first(environment, INTERVAL_NAMES)
     if name is not None:
         try:
             seconds = parse_duration(text)
             if 0 < seconds < MINIMUM_INTERVAL_SECONDS:
                 raise ValueError(f"{text!r} is shorter than 1s")
-            changes["interval_seconds"], source = seconds, name
+            found.append(JobLevelValue(field="interval_seconds", variable=name, value=seconds))
         except ValueError as problem:
-            warnings.append(f"{name} is not usable ({problem}); the system's interval is used")
-    booleans = (
-        ("enabled", MODE_NAMES),
-        ("diagnosis", DIAGNOSIS_NAMES),
-        ("refuse_io_uring", IO_URING_NAMES),
-        ("own_network", NETWORK_NAMES),
-    )
-    for field, names in booleans:
+            found.append(JobLevelValue(field="interval_seconds", variable=name, problem=str(problem)))
+    for field, names in _BOOLEANS:
         name, text = _first(environment, names)
         if name is None:
             continue
         word = text.strip().lower()
         if word in _TRUE or word in _FALSE:
-            changes[field] = word in _TRUE
+            found.append(JobLevelValue(field=field, variable=name, value=word in _TRUE))
         else:
-            warnings.append(f"{name} is not usable ({text[:40]!r} is not true or false); the system's value is used")
+            found.append(JobLevelValue(field=field, variable=name, problem=f"{text[:40]!r} is not true or false"))
+    return found
+
+
+def effective_configuration(
+    system: JobConfiguration, environment: Mapping[str, str]
+) -> tuple[EffectiveConfiguration, list[str]]:
+    """The job's configuration and a warning sentence for each job-level value that could not be used."""
+    found = job_level_values(environment)
+    usable = [each for each in found if not each.problem]
     effective = EffectiveConfiguration(
-        checkpoint=system.checkpoint.model_copy(update=changes),
+        checkpoint=system.checkpoint.model_copy(update={each.field: each.value for each in usable}),
         job_volume=system.job_volume,
-        interval_source=source,
+        interval_source=next((each.variable for each in usable if each.field == "interval_seconds"), "system"),
     )
+    warnings = [
+        f"{each.variable} is not usable ({each.problem}); the system's "
+        f"{'interval' if each.field == 'interval_seconds' else 'value'} is used"
+        for each in found
+        if each.problem
+    ]
     return effective, warnings
 
 
