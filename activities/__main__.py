@@ -18,6 +18,7 @@ from temporalio.worker import Worker
 
 from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
+from activities.logs import LogRecords
 from activities.records import Records
 from activities.volumes import Volumes
 from perdure.contracts import names
@@ -25,6 +26,8 @@ from perdure.logs import configure_logs
 from perdure.records.database import migrate, open_engine
 from perdure.settings import ControlSettings, connect_temporal
 from workflows.job_protection import JobProtection
+from workflows.log_collection import LogCollection
+from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
 from workflows.volume_migration import VolumeMigration
 
@@ -47,7 +50,7 @@ async def serve(settings: ControlSettings) -> None:
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
-        workflows=[JobProtection, VolumeMigration, NodeWatch],
+        workflows=[JobProtection, VolumeMigration, NodeWatch, LogCollection, LogKeeping],
         activities=[
             batch.describe_job,
             instances.instance_state,
@@ -60,6 +63,7 @@ async def serve(settings: ControlSettings) -> None:
             records.record_job,
             records.record_node,
             records.load_configuration,
+            LogRecords(engine).keep_logs,
         ],
     )
     async with worker:

@@ -31,6 +31,8 @@ from worker_agent.endings import Endings
 from worker_agent.engine.memory import tracks_changes
 from worker_agent.hand_over import HandOvers
 from worker_agent.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
+from worker_agent.log_bundle import LogBundles
+from worker_agent.log_keeping import LogCollector, LogKeeper
 from worker_agent.metadata import Metadata
 from worker_agent.network import sweep_networks
 from worker_agent.node_activities import AgentActivities
@@ -87,6 +89,9 @@ class Agent:
             client,
         )
         self._activities = AgentActivities(self._jobs, self._checkpoints, self._hand_overs)
+        self._bundles = LogBundles(self._node, self._jobs)
+        self._logs = LogKeeper(self._node, self._jobs, self._bundles, client)
+        self._endings.on_exit, self._reporter.on_report = self._logs.exited, self._logs.reported
         self._leaving: set[asyncio.Task[None]] = set()
         self._socket = RuntimeSocket(
             settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits, self._runtime_left
@@ -136,6 +141,7 @@ class Agent:
             await engine.check_criu(self._node.tools, _CHECK_SECONDS)
         except PerdureError as problem:
             log.error("CRIU cannot work on this node: jobs run, but no checkpoint will be taken", reason=str(problem))
+        await self._bundles.learn_versions()
         if not await tracks_changes(str(self._node.tools.criu)):
             log.warning("this kernel does not note changed memory (soft-dirty): every checkpoint holds all of it")
 
@@ -164,6 +170,7 @@ class Agent:
     def _notice(self, notice: Notice) -> None:
         if notice.kind is NoticeKind.INTERRUPTION:
             self._hand_overs.begin(notice)
+            self._logs.noticed(notice)
         else:
             # Only told: the job's workflow asks for a checkpoint at once, and containers go on as before.
             log.warning("rebalance recommendation")
@@ -183,7 +190,11 @@ class Agent:
         worker = Worker(
             client,
             task_queue=node_queue(self._node.instance_id),
-            activities=[self._activities.checkpoint, self._activities.final_checkpoint],
+            activities=[
+                self._activities.checkpoint,
+                self._activities.final_checkpoint,
+                LogCollector(self._bundles).collect_logs,
+            ],
             max_concurrent_activities=_NODE_SLOTS,
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(1),
             max_heartbeat_throttle_interval=timedelta(seconds=1),

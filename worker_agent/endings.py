@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 import structlog
 
@@ -35,6 +36,8 @@ class Endings:
         self._jobs = jobs
         self._reporter = reporter
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_exit: Callable[[ProtectedJob], None] = lambda job: None
+        """Told of every container that ended by itself."""
 
     def watch(self, job: ProtectedJob) -> None:
         """Notice when the container's first process ends; at once if it has ended already."""
@@ -56,6 +59,8 @@ class Endings:
         """The first process is gone: tell, and see to it that nothing stays mounted."""
         if not job.gone.is_set():
             job.gone.set()
+            if not job.record.ending:
+                self.on_exit(job)
             task = asyncio.create_task(self._after_exit(job))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,8 @@ class Reporter:
     def __init__(self, node: ThisNode, spool: Spool) -> None:
         self._node = node
         self._spool = spool
+        self.on_report: Callable[[ProtectedJob, ReportKind], None] = lambda job, kind: None
+        """Told of every fact about a container once it is stored."""
 
     async def report(self, job: ProtectedJob, kind: ReportKind, key: str = "", **fields: Any) -> None:
         """A fact about a container. `key` tells facts of one kind apart: said again (after a restart of the agent),
@@ -42,10 +45,11 @@ class Reporter:
         about = {"job_id": record.job_id, "epoch": job.epoch, "reason": report.reason or None}
         log.info(kind.value, **{name: value for name, value in about.items() if value is not None})
         await self._spool.add(Entry(kind=EntryKind.REPORT, job_id=record.job_id, report=report))
+        self.on_report(job, kind)
 
-    async def remark(self, job: ProtectedJob, reason: str, level: str = "warning") -> None:
+    async def remark(self, job: ProtectedJob, reason: str, level: str = "warning", **fields: Any) -> None:
         """A line on the job's timeline."""
-        await self.report(job, ReportKind.REMARK, key=uuid.uuid4().hex[:12], reason=reason, level=level)
+        await self.report(job, ReportKind.REMARK, key=uuid.uuid4().hex[:12], reason=reason, level=level, **fields)
 
     async def unprotected(self, job_id: str, container_id: str, reason: str, level: str = "warning") -> None:
         """A container of the job runs as if we were not there. It has no epoch; the job may not even be known yet."""

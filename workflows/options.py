@@ -22,6 +22,9 @@ NODE_PATIENCE = timedelta(seconds=30)
 NODE_PATIENCE_ON_NOTICE = timedelta(seconds=10)
 """The same for a final checkpoint: two minutes are left, and asking again is cheap."""
 
+LOG_PATIENCE = timedelta(seconds=8)
+"""The same for a person who waits for logs."""
+
 
 class Options(TypedDict, total=False):
     """Keyword arguments of an activity call."""

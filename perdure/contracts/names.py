@@ -8,6 +8,9 @@ CONTROL_QUEUE = "control"
 JOB_PROTECTION = "JobProtection"
 NODE_WATCH = "NodeWatch"
 VOLUME_MIGRATION = "VolumeMigration"
+LOG_COLLECTION = "LogCollection"
+LOG_KEEPING = "LogKeeping"
+RESUMPTION = "Resumption"
 
 SEARCH_ATTRIBUTES: dict[str, str] = {
     "PerdureState": "Keyword",
@@ -39,3 +42,18 @@ def node_workflow_id(instance_id: str) -> str:
 def migration_workflow_id(job_id: str, epoch: int) -> str:
     """Child workflow that brings a job volume to the zone in which `epoch` attaches."""
     return f"migrate/{job_id}/{epoch}"
+
+
+def log_collection_id(request_id: str) -> str:
+    """Workflow that asks a node for its logs, once."""
+    return f"logs/{request_id}"
+
+
+def log_keeping_id(key: str) -> str:
+    """Workflow that stores one bundle of logs that a node sent by itself."""
+    return f"keep-logs/{key}"
+
+
+def resumption_id(job_id: str) -> str:
+    """Workflow that submits a new job from the kept checkpoint of this one."""
+    return f"resume/{job_id}"
