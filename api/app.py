@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,9 +12,12 @@ from fastapi.security import HTTPBearer
 
 import perdure
 from api import docs, errors
-from api.auth.door import Door, is_loopback
+from api.auth.api_tokens import by_api_token
+from api.auth.audit_trail import AuditTrail, keep_tidy
+from api.auth.door import Door, names_of
+from api.auth.rate_limit import Refusals
 from api.guards import Guards
-from api.routes import configuration, health, home, jobs, nodes
+from api.routes import audit, configuration, health, home, jobs, nodes, tokens
 from api.workflows import JobWorkflows
 from perdure.records.database import migrate, open_engine
 from perdure.settings import ApiSettings, connect_temporal
@@ -31,6 +35,8 @@ Times are UTC (ISO 8601), durations are seconds, sizes are bytes unless a name s
 def create_app(settings: ApiSettings) -> FastAPI:
     """The API. Opens the database and brings its tables up to date when it starts to serve; Temporal may be away."""
 
+    refusals = Refusals()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_engine(settings.database_url)
@@ -38,7 +44,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.settings = settings
         app.state.engine = engine
         app.state.workflows = JobWorkflows(await connect_temporal())
+        tidying = asyncio.create_task(keep_tidy(app, refusals))
         yield
+        tidying.cancel()
+        await asyncio.wait([tidying])
         engine.dispose()
 
     app = FastAPI(
@@ -55,12 +64,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # The door looks at it; here it only makes the API pages ask for a token.
         dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="token", description="An API token."))],
     )
-    for resource in (jobs, nodes, configuration, health):
+    for resource in (jobs, nodes, configuration, tokens, audit, health):
         app.include_router(resource.router, prefix="/api/v1")
     app.include_router(home.router)
     docs.add_to(app)
     errors.add_to(app)
     # The last one added stands outermost.
-    app.add_middleware(Door, settings=settings, authenticators=())
-    app.add_middleware(Guards, loopback_names_only=is_loopback(settings.api_host))
+    app.add_middleware(Door, settings=settings, authenticators=(by_api_token,))
+    app.add_middleware(Guards, names=names_of(settings))
+    app.add_middleware(AuditTrail, refusals=refusals)
     return app

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from perdure.domain.errors import (
     CheckpointFailed,
@@ -108,7 +109,7 @@ def add_to(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(PerdureError, _ours)
     app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, unexpected)
 
 
 async def _invalid(request: Request, problem: Exception) -> JSONResponse:
@@ -119,6 +120,7 @@ async def _invalid(request: Request, problem: Exception) -> JSONResponse:
         for error in problem.errors()[:20]
     ]
     named = "; ".join(f"{detail.field}: {detail.message}" for detail in details[:3])
+    tell_audit(request.scope, "invalid_request", ", ".join(detail.field for detail in details[:3]))
     return answer(422, "invalid_request", f"The request is not usable: {named}", details)
 
 
@@ -126,7 +128,9 @@ async def _http(request: Request, problem: Exception) -> JSONResponse:
     assert isinstance(problem, HTTPException)
     phrase = HTTPStatus(problem.status_code).phrase
     message = problem.detail if problem.detail != phrase else f"{phrase}: {request.method} {request.url.path[:200]}"
-    response = answer(problem.status_code, phrase.lower().replace(" ", "_"), message)
+    code = phrase.lower().replace(" ", "_")
+    tell_audit(request.scope, code)
+    response = answer(problem.status_code, code, message)
     response.headers.update(problem.headers or {})
     return response
 
@@ -134,10 +138,12 @@ async def _http(request: Request, problem: Exception) -> JSONResponse:
 async def _ours(request: Request, problem: Exception) -> JSONResponse:
     for kind, status, code in _STATUS:
         if isinstance(problem, kind):
+            access = isinstance(problem, NotSignedIn | NotAllowed | TooManyTries)
+            tell_audit(request.scope, code, str(problem) if access else "")
             response = answer(status, code, str(problem))
             response.headers.update(_headers(problem))
             return response
-    return await _unexpected(request, problem)
+    return await unexpected(request, problem)
 
 
 async def answer_to(request: Request, problem: PerdureError | OperationalError) -> JSONResponse:
@@ -158,7 +164,14 @@ async def _database(request: Request, problem: Exception) -> JSONResponse:
     return answer(503, "database_unavailable", "The database does not answer; try again in a moment.")
 
 
-async def _unexpected(request: Request, problem: Exception) -> JSONResponse:
+def tell_audit(scope: Scope, code: str, reason: str = "") -> None:
+    """Leave word of why this request is refused for the audit log. A reason holds nothing that a client sent as proof
+    or as a value."""
+    scope.setdefault("state", {})["error"] = {"error": code} | ({"reason": reason} if reason else {})
+
+
+async def unexpected(request: Request, problem: Exception) -> JSONResponse:
+    """Of a mistake of ours: the log has it, the client does not."""
     log.error("a request failed", method=request.method, path=request.url.path, exc_info=problem)
     return answer(500, "internal", "Perdure made a mistake; the server's log has the details.")
 

@@ -66,6 +66,8 @@ class ApiSettings(_Settings):
     database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
     api_host: str = "127.0.0.1"
     api_port: int = 8080
+    api_names: str = Field("", description="Host names to answer to, besides those of loopback.")
+    require_sign_in: bool = Field(False, description="Ask for a sign-in over loopback too, as behind a proxy.")
     temporal_ui_url: str = "http://127.0.0.1:8233"
 
 

@@ -40,7 +40,7 @@ class Door:
     def __init__(self, app: ASGIApp, settings: ApiSettings, authenticators: Sequence[Authenticator]) -> None:
         self._app = app
         self._authenticators = authenticators
-        self._loopback = is_loopback(settings.api_host)
+        self._loopback = is_loopback(settings.api_host) and not settings.require_sign_in
         self._sign_in_on = False
         self._asked_at = float("-inf")
         self._routes: Routes | None = None
@@ -76,6 +76,8 @@ class Door:
 
     async def _who(self, request: Request) -> Principal | None:
         """None: nobody said who they are, and that is not enough here. NotSignedIn."""
+        if len(request.headers.getlist("authorization")) > 1:
+            raise NotSignedIn("There are several Authorization headers; send one.")
         for authenticate in self._authenticators:
             principal = await authenticate(request)
             if principal is not None:
@@ -101,6 +103,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def names_of(settings: ApiSettings) -> frozenset[str] | None:
+    """The names that a request may ask this server by; None: any. Bound to loopback it has no others than those of
+    loopback, unless somebody says so; elsewhere only they know."""
+    given = frozenset(settings.api_names.lower().replace(",", " ").split())
+    return given | LOOPBACK_NAMES if given or is_loopback(settings.api_host) else None
+
+
 def _check(principal: Principal | None, access: Access, request: Request) -> None:
     if access is Access.ANYONE:
         return
@@ -121,5 +130,4 @@ def _is_direct(request: Request) -> bool:
 
 def _cognito_is_on(app: FastAPI) -> bool:
     with reading(app.state.engine) as session:
-        cognito = getattr(current_configuration(session), "cognito", None)
-    return cognito is not None and bool(cognito.enabled)
+        return current_configuration(session).cognito.enabled

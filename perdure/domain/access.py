@@ -1,9 +1,10 @@
-"""Who may do what: the two roles, and an API token as it is kept."""
+"""Who may do what, and who did: the two roles, an API token as it is kept, a line of the audit log."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from perdure.domain.values import Frozen
 
@@ -35,6 +36,11 @@ class ApiToken(Frozen):
     revoked_at: datetime | None
     revoked_by: str | None
 
+    @property
+    def label(self) -> str:
+        """Its name and number: names may repeat."""
+        return f"{self.name} (token {self.number})"
+
     def refusal(self, now: datetime) -> str | None:
         """Why it opens nothing any more; None: it does."""
         if self.revoked_at is not None:
@@ -42,3 +48,17 @@ class ApiToken(Frozen):
         if self.expires_at <= now:
             return f"expired on {self.expires_at:%Y-%m-%d at %H:%M} UTC"
         return None
+
+
+class AuditLine(Frozen):
+    """One thing that somebody did, or was refused. `detail` never holds a value that could be secret."""
+
+    number: int
+    at: datetime
+    who: str
+    via: str
+    action: str
+    target: str
+    outcome: int
+    address: str
+    detail: dict[str, Any]
