@@ -70,7 +70,7 @@ class Stay:
 def find_stays(job: Job, nodes: Mapping[str, Node], prices: Prices, until: datetime) -> list[Stay]:
     """The job's stays that began before `until`, by epoch."""
     attempts = sorted(job.attempts, key=lambda attempt: attempt.epoch)
-    following = [*(attempt.accepted_at for attempt in attempts[1:]), None]
+    following = [*(attempt.accepted_at for attempt in attempts[1:]), None][: len(attempts)]
     return [
         _stay(job, attempt, after, nodes.get(attempt.instance_id), prices, until)
         for attempt, after in zip(attempts, following, strict=True)
