@@ -45,6 +45,7 @@ def read_job(found: dict[str, Any]) -> BatchJob:
         vcpus=float(vcpus) if vcpus else None,
         memory_mib=int(memory) if memory else None,
         created_at=_instant(found.get("createdAt")),
+        started_at=_instant(found.get("startedAt")),
         stopped_at=_instant(found.get("stoppedAt")),
         timeout_seconds=found.get("timeout", {}).get("attemptDurationSeconds"),
         retry=_read_retry(found.get("retryStrategy", {})),

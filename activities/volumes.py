@@ -221,6 +221,8 @@ def _read(volume: dict[str, Any]) -> JobVolume:
         volume_id=volume["VolumeId"],
         zone=volume["AvailabilityZone"],
         size_gib=volume["Size"],
+        volume_type=volume.get("VolumeType", ""),
+        created_at=volume.get("CreateTime"),
         attached_to=holder,
         formatted=bool(volume.get("SnapshotId")),
     )

@@ -35,7 +35,7 @@ from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCh
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import SystemConfiguration
 from perdure.domain.errors import Fenced, UnknownJob, VolumeFailed, VolumeGone
-from perdure.domain.jobs import Job, JobEvent
+from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
 from perdure.domain.volumes import JobVolume
@@ -66,6 +66,8 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
         self.gone: set[str] = set()
         self.configuration = SystemConfiguration()
         self.records: dict[str, JobRecord] = {}
+        self.states: list[JobState] = []
+        """Of the one job of a story, as the records were told, each once in a row."""
         self.events: dict[str, dict[int, JobEvent]] = {}
         self.nodes: dict[str, Node] = {}
         self.calls: list[str] = []
@@ -83,12 +85,18 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
         known = self.batch.get(job_id) or BatchJob(job_id=job_id, name="chain", queue="default", status="RUNNING")
         self.batch[job_id] = known.model_copy(update=changes)
 
+    def attempt_runs(self, job_id: str, at: datetime) -> None:
+        """Batch has seen the container start."""
+        if job_id in self.batch:
+            self.job(job_id, status="RUNNING", started_at=at)
+
     def attempt_over(self, job_id: str, status: str, at: datetime, **end: object) -> None:
         """Batch closes the running attempt."""
-        seen = {"started_at": at, "stopped_at": at, **end}  # when it started matters to nobody, that it did does
+        seen = {"started_at": self.batch[job_id].started_at or at, "stopped_at": at, **end}
         attempts = [*self.batch[job_id].attempts, BatchAttempt.model_validate(seen)]
         final = {"stopped_at": at, "exit_code": end.get("exit_code")} if status in {"SUCCEEDED", "FAILED"} else {}
-        self.job(job_id, attempts=attempts, status=status, status_reason=end.get("status_reason"), **final)
+        reason = end.get("status_reason")
+        self.job(job_id, attempts=attempts, status=status, status_reason=reason, started_at=None, **final)
 
     @activity.defn(name="describe_job")
     async def describe_job(self, job: JobRef) -> BatchJob:
@@ -166,6 +174,8 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
         if self.database_down:
             raise ApplicationError("the database is away", type="OperationalError")
         job_id = record.job.job_id
+        if record.job.state not in self.states[-1:]:
+            self.states.append(record.job.state)
         known = self.records.get(job_id)
         if known is None or known.revision < record.revision:
             self.records[job_id] = record

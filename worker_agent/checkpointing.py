@@ -71,6 +71,7 @@ class Checkpoints:
             ReportKind.CHECKPOINT_FAILED,
             key=uuid.uuid4().hex[:12],
             reason=str(problem),
+            error=type(problem).__name__,
             level="warning",
             checkpoint_kind=kind,
         )

@@ -148,7 +148,13 @@ class Starter:
             reason, fail = f"{reason}; and what was prepared was not undone: {problem}", True
         if job.epoch:
             word = "was not started" if fail else "runs unprotected"
-            await self._reporter.remark(job, f"The container {word}: {reason}", "error" if fail else refusal.level)
+            await self._reporter.remark(
+                job,
+                f"The container {word}: {reason}",
+                "error" if fail else refusal.level,
+                unprotected=not fail,
+                rungs=job.record.rungs,
+            )
         elif fail:
             log.warning("a container's start is refused", job_id=bundle.job_id, reason=reason)
         else:

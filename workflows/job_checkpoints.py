@@ -55,7 +55,8 @@ async def take_checkpoint(progress: JobProgress, kind: CheckpointKind, due_at: d
         lambda: progress.stage is Stage.RUNNING and progress.job.epoch == epoch and not final_wanted(progress),
     )
     if progress.stage is Stage.RUNNING and progress.job.state is JobState.CHECKPOINTING:
-        progress.show(state=JobState.RUNNING)
+        failed = outcome is not None and outcome.checkpoint is None
+        progress.show(state=JobState.CHECKPOINT_FAILED if failed else JobState.RUNNING)
     if outcome is not None:
         if outcome.checkpoint is not None:
             committed(progress, outcome.checkpoint, workflow.now())

@@ -8,7 +8,7 @@ from typing import Any
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
 from perdure.domain.jobs import JobState, Outage
-from workflows.job_state import JobProgress
+from workflows.job_state import JobProgress, Stage
 
 _STATE = SearchAttributeKey.for_keyword("PerdureState")
 _QUEUE = SearchAttributeKey.for_keyword("PerdureQueue")
@@ -26,9 +26,18 @@ LONGEST_KEYWORD = 255
 
 def search_attributes(progress: JobProgress, shown: dict[str, object]) -> list[SearchAttributeUpdate[Any]]:
     """The changes since `shown`, which is brought up to date. Each upsert is an event in the history, so a periodic
-    checkpoint changes none: its state counts as Running, and its time goes along with the next real change."""
+    checkpoint changes none: its state counts as Running, and its time goes along with the next real change. Nor does a
+    state that passes by itself."""
     job, current = progress.job, progress.current
-    state = JobState.RUNNING if job.state is JobState.CHECKPOINTING and progress.notice is None else job.state
+    state = job.state
+    if state is JobState.RESTORE_FAILED:
+        state = JobState.RUNNING if progress.stage is Stage.RUNNING else JobState.RESTORING
+    elif (
+        (state is JobState.CHECKPOINTING and progress.notice is None)
+        or state is JobState.RESTORE_SUCCEEDED
+        or progress.passing
+    ):
+        state = JobState.RUNNING
     wanted: dict[str, object] = {_STATE.name: state.value, _PROTECTIONS.name: job.protections}
     if job.queue:
         wanted[_QUEUE.name] = job.queue[:LONGEST_KEYWORD]

@@ -10,6 +10,7 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.endings import HOST_LOST, Ending, ended_by_itself
 from perdure.domain.jobs import Attempt, JobState, Outage
 from perdure.domain.outages import Milestones, outage_phases, work_lost_seconds
+from workflows.batch_times import batch_attempt
 from workflows.job_state import JobProgress, Stage
 
 
@@ -37,7 +38,7 @@ def hear_batch(progress: JobProgress, batch: BatchJob, now: datetime) -> None:
     current = progress.current
     if current is None or progress.stage in {Stage.PREPARING, Stage.AWAITING}:
         return
-    shown = _batch_attempt(batch, current.attempt)
+    shown = batch_attempt(batch, current.attempt)
     over = (shown is not None and shown.stopped_at is not None) or (
         batch.status in {"SUBMITTED", "PENDING", "RUNNABLE"} and progress.stage in {Stage.RUNNING, Stage.EXITED}
     )
@@ -59,22 +60,16 @@ def _note_loss(progress: JobProgress, attempts: list[Attempt], batch: BatchJob, 
     lost = next((one for one in reversed(attempts) if one.started_at is not None), None)
     if lost is None or any(outage.epoch == lost.epoch for outage in progress.job.outages):
         return
-    shown = _batch_attempt(batch, lost.attempt)
+    shown = batch_attempt(batch, lost.attempt)
     death = (shown.stopped_at if shown else None) or lost.ended_at or now
     open_outage(progress, lost.epoch, death, now)
     progress.tell(now, "node lost", f"{lost.instance_id} was lost with the job on it.", "warning", lost.epoch)
 
 
-def _batch_attempt(batch: BatchJob, number: int) -> BatchAttempt | None:
-    """Batch lists a container that died while it started too, but does not count it: the next repeats its number."""
-    counted = [one for one in batch.attempts if one.started_at is not None]
-    return counted[number - 1] if 0 < number <= len(counted) else None
-
-
 def _ending_of(progress: JobProgress, number: int, batch: BatchJob) -> Ending:
     """How attempt `number` of Batch's count ended, in Batch's words and in its nodes'."""
     ours = [attempt for attempt in progress.job.attempts if attempt.attempt == number]
-    shown = _batch_attempt(batch, number) or BatchAttempt()
+    shown = batch_attempt(batch, number) or BatchAttempt()
     return Ending(
         started=any(attempt.started_at is not None for attempt in ours),
         handed_over=any(attempt.end == "handed over" for attempt in ours),
@@ -96,6 +91,7 @@ def _forget_the_past(progress: JobProgress) -> None:
         for one in progress.job.outages
     ]
     progress.show(checkpoints=[], attempts=attempts, outages=outages)
+    progress.show(quarantined=[])
     progress.failed_rungs, progress.quarantined, progress.milestones = {}, [], Milestones()
     progress.clean_epoch = progress.job.epoch
 

@@ -72,7 +72,12 @@ class JobProtection:
         progress, recorder = self._progress, JobRecorder(self._progress)
         background = [
             asyncio.create_task(work)
-            for work in (recorder.keep_shown(), recorder.keep_recorded(), self._watch_waiting_container())
+            for work in (
+                recorder.keep_shown(),
+                recorder.keep_recorded(),
+                recorder.keep_passing(),
+                self._watch_waiting_container(),
+            )
         ]
         while not progress.finished:
             await self._renew_when_suggested()

@@ -12,22 +12,53 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts.control import JobRecord, RecordActivities
+    from perdure.domain.jobs import JobState
     from workflows import job_display, options
     from workflows.job_state import JobProgress
 
+SHOWN_FOR = timedelta(seconds=20)
+"""How long people see that a restore went well, or that a checkpoint failed, before the job simply runs."""
+PASSING_STATES = "passing states"
+"""Patch id. Histories recorded before it have no timer for them."""
+
 
 class JobRecorder:
-    """Follows one job. Two coroutines run as long as the workflow does."""
+    """Follows one job. Its coroutines run as long as the workflow does."""
 
     def __init__(self, progress: JobProgress) -> None:
         self._progress = progress
         self._shown = 0
         self._recorded = 0
+        self._stamped = 0
 
     @property
     def up_to_date(self) -> bool:
         """The records know all there is."""
         return self._recorded == self._progress.revision
+
+    def _stamp(self) -> None:
+        """When the job last changed. Both coroutines wake in the very task that changed it."""
+        if self._stamped != self._progress.revision:
+            self._stamped = self._progress.revision
+            self._progress.note(changed_at=workflow.now())
+
+    async def keep_passing(self) -> None:
+        """A state that tells how something went is shown for a while, until the job simply runs."""
+        while True:
+            await workflow.wait_condition(lambda: self._progress.passing)
+            if not workflow.patched(PASSING_STATES):
+                return  # a job from before: its history has no such timers
+            await self._let_pass(self._progress.job.state)
+
+    async def _let_pass(self, state: JobState) -> None:
+        try:
+            await workflow.wait_condition(
+                lambda: self._progress.job.state is not state or not self._progress.passing,
+                timeout=SHOWN_FOR,
+                timeout_summary=f"people see: {state}",
+            )
+        except TimeoutError:
+            self._progress.show(state=JobState.RUNNING)
 
     async def keep_shown(self) -> None:
         """Current details and search attributes, once per change."""
@@ -35,6 +66,7 @@ class JobRecorder:
         while True:
             await workflow.wait_condition(lambda: self._progress.revision != self._shown)
             self._shown = self._progress.revision
+            self._stamp()
             workflow.set_current_details(job_display.details(self._progress))
             if changes := job_display.search_attributes(self._progress, attributes):
                 workflow.upsert_search_attributes(changes)
@@ -43,6 +75,7 @@ class JobRecorder:
         """The database, however long it is away; timeline lines wait until it has them."""
         while True:
             await workflow.wait_condition(lambda: not self.up_to_date)
+            self._stamp()
             record = JobRecord(
                 job=self._progress.job, events=self._progress.unrecorded, revision=self._progress.revision
             )

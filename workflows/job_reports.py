@@ -54,12 +54,15 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
         case _:
             kind = "preflight" if report.kind is ReportKind.PREFLIGHT else "remark"
             progress.tell(report.at, kind, report.reason, report.level)
+            _given_up(progress, report)
     return True
 
 
 def _hear_of_unprotected(progress: JobProgress, report: NodeReport) -> bool:
     """A container that runs without us, and why. It never asked for a plan, so it has no epoch."""
     progress.unprotected = progress.unprotected or progress.job.epoch == 0
+    if progress.stage not in HOLDS_CONTAINER:
+        progress.show(unprotected=report.reason)
     progress.tell(report.at, "unprotected", report.reason, report.level)
     return True
 
@@ -73,19 +76,13 @@ def _hear_old_report(progress: JobProgress, report: NodeReport, now: datetime) -
 
 
 def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
-    progress.change_current(started_at=report.at, restored_from=report.restored_from)
+    progress.change_current(
+        started_at=report.at, restored_from=report.restored_from, restore_failures=len(report.rungs)
+    )
     if progress.stage not in HOLDS_CONTAINER:
         return
     progress.stage = Stage.RUNNING
-    for rung in report.rungs:
-        blame = "the node's fault" if rung.node_fault else "not the node's fault"
-        message = f"Checkpoint {rung.number} was not restored ({blame}): {rung.reason}"
-        progress.tell(report.at, "restore failed", message, "warning")
-        if not rung.node_fault:
-            progress.failed_rungs[rung.number] = progress.failed_rungs.get(rung.number, 0) + 1
-            if progress.failed_rungs[rung.number] >= BAD_AFTER and rung.number not in progress.quarantined:
-                progress.quarantined = [*progress.quarantined, rung.number]
-                progress.tell(report.at, "quarantined", f"Checkpoint {rung.number} will not be tried again.", "error")
+    _hear_of_rungs(progress, report)
     for checkpoint in report.found:
         committed(progress, checkpoint, now)
     _offer(progress, report.found)
@@ -95,12 +92,37 @@ def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
         close_outage(progress, report.restored_from, report.at)
         message = f"The job goes on from checkpoint {report.restored_from} on {where}."
         progress.tell(report.at, "restored", message)
-    else:
-        level = "warning" if progress.open_outage is not None else "info"
-        close_outage(progress, None, report.at)
-        progress.clean_since = report.at
-        progress.tell(report.at, "started", f"The job starts clean on {where}.", level)
-    progress.show(state=JobState.RUNNING)
+        progress.show(state=JobState.RESTORE_SUCCEEDED)
+        return
+    level = "warning" if progress.open_outage is not None else "info"
+    close_outage(progress, None, report.at)
+    progress.clean_since = report.at
+    progress.tell(report.at, "started", f"The job starts clean on {where}.", level)
+    progress.show(state=JobState.RESTORE_FAILED if report.rungs else JobState.RUNNING)
+
+
+def _hear_of_rungs(progress: JobProgress, report: NodeReport) -> None:
+    """Checkpoints that were tried before what the report tells of."""
+    for rung in report.rungs:
+        blame = "the node's fault" if rung.node_fault else "not the node's fault"
+        message = f"Checkpoint {rung.number} was not restored ({blame}): {rung.reason}"
+        progress.tell(report.at, "restore failed", message, "warning")
+        if not rung.node_fault:
+            progress.failed_rungs[rung.number] = progress.failed_rungs.get(rung.number, 0) + 1
+            if progress.failed_rungs[rung.number] >= BAD_AFTER and rung.number not in progress.quarantined:
+                progress.quarantined = [*progress.quarantined, rung.number]
+                progress.show(quarantined=progress.quarantined)
+                progress.tell(report.at, "quarantined", f"Checkpoint {rung.number} will not be tried again.", "error")
+
+
+def _given_up(progress: JobProgress, report: NodeReport) -> None:
+    """A container that had a plan and is not to follow it: it runs without us, or its start fails."""
+    if report.rungs:
+        progress.change_current(restore_failures=len(report.rungs))
+        _hear_of_rungs(progress, report)
+        progress.show(state=JobState.RESTORE_FAILED)
+    if report.unprotected:
+        progress.show(unprotected=report.reason, state=JobState.RUNNING)
 
 
 def committed(progress: JobProgress, checkpoint: Checkpoint, now: datetime) -> None:
@@ -109,7 +131,10 @@ def committed(progress: JobProgress, checkpoint: Checkpoint, now: datetime) -> N
         return
     others = [one for one in progress.job.checkpoints if one.number != checkpoint.number]
     _offer(progress, [*others, checkpoint])
-    progress.show(checkpoints_committed=progress.job.checkpoints_committed + 1)
+    progress.show(
+        checkpoints_committed=progress.job.checkpoints_committed + 1,
+        checkpoint_failures_in_a_row=0,
+    )
     size = checkpoint.image_bytes / 2**20
     message = f"Checkpoint {checkpoint.number} ({checkpoint.kind}) is committed: {size:.1f} MiB of memory."
     progress.tell(checkpoint.committed_at, "checkpoint", message, epoch=checkpoint.epoch)
@@ -128,7 +153,13 @@ def _offer(progress: JobProgress, checkpoints: Iterable[Checkpoint]) -> None:
 
 
 def _checkpoint_failed(progress: JobProgress, report: NodeReport, now: datetime) -> None:
-    progress.show(checkpoint_failures=progress.job.checkpoint_failures + 1)
+    progress.show(
+        checkpoint_failures=progress.job.checkpoint_failures + 1,
+        checkpoint_failures_in_a_row=progress.job.checkpoint_failures_in_a_row + 1,
+        checkpoint_failed_at=report.at,
+        checkpoint_failure=report.reason,
+        checkpoint_error=report.error,
+    )
     final = report.checkpoint_kind is CheckpointKind.FINAL
     if final:
         progress.final_settled = True
@@ -179,6 +210,7 @@ def hear_notice(progress: JobProgress, notice: Notice, now: datetime) -> bool:
         progress.tell(now, "rebalance", f"AWS recommends leaving {notice.instance_id}{what}.")
         return True
     progress.notice, progress.final_settled = notice, False
+    progress.change_current(noticed_at=notice.seen_at, notice_deadline=notice.deadline)
     progress.interrupted_epochs = [*progress.interrupted_epochs, progress.job.epoch]
     when = f" at {notice.deadline:%H:%M:%S} UTC" if notice.deadline else ""
     progress.tell(now, "notice", f"AWS takes {notice.instance_id} back{when}.", "warning")

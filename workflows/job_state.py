@@ -21,6 +21,7 @@ from perdure.domain.outages import Milestones
 from perdure.domain.retries import HandOver, RetryStrategy, choose_hand_over
 from perdure.domain.values import format_duration
 from perdure.domain.volumes import JobVolume
+from workflows.batch_times import with_batch_times
 
 REMEMBERED = 256
 """Keys of reports, notices and checkpoints that are kept to recognise a repetition."""
@@ -97,6 +98,11 @@ class JobProgress(BaseModel):
             self.job = changed
             self.revision += 1
 
+    def note(self, **changes: object) -> None:
+        """Change the job without asking for a record: written along with the next change that does. Jobs in flight
+        when a field is new would else write records that their histories do not have."""
+        self.job = self.job.model_copy(update=changes)
+
     def tell(self, at: datetime, kind: str, message: str, level: str = "info", epoch: int | None = None) -> None:
         """Add a line to the timeline."""
         self.sequence += 1
@@ -131,6 +137,13 @@ class JobProgress(BaseModel):
     def current(self) -> Attempt | None:
         """The newest accepted container."""
         return self.job.attempts[-1] if self.job.attempts else None
+
+    @property
+    def passing(self) -> bool:
+        """The state that people see tells how something went a moment ago: the job runs."""
+        if self.stage is not Stage.RUNNING or self.final_settled:
+            return False
+        return self.job.state in {JobState.RESTORE_SUCCEEDED, JobState.RESTORE_FAILED, JobState.CHECKPOINT_FAILED}
 
     @property
     def open_outage(self) -> Outage | None:
@@ -175,6 +188,7 @@ class JobProgress(BaseModel):
         self.final_settled = self.out_of_touch = self.checkpoint_now = self.release = False
         self.stage, self.unprotected = Stage.PREPARING, False
         self.show(
+            unprotected="" if self.configuration is None else _unprotected_by(self.configuration),
             epoch=epoch,
             attempts=[*self.job.attempts, attempt],
             shared_mounts=request.shared_mounts,
@@ -184,8 +198,14 @@ class JobProgress(BaseModel):
         return epoch
 
     def know_batch(self, batch: BatchJob) -> None:
-        """Take over what Batch says of the job as a whole."""
+        """Take over what Batch says of the job, and of its attempts."""
         self.retry = batch.retry
+        # Quietly: Batch may be asked often, and that a running attempt has its time is worth no record of its own.
+        self.note(
+            attempts=with_batch_times(self.job.attempts, batch),
+            timeout_seconds=batch.timeout_seconds,
+            retry=batch.retry,
+        )
         self.show(
             name=batch.name,
             queue=batch.queue,
@@ -216,6 +236,7 @@ class JobProgress(BaseModel):
         elif interval != self.job.interval_seconds:
             words = f"every {format_duration(interval)}" if interval else "off"
             self.tell(now, "configuration", f"Periodic checkpoints are now {words}.")
+        self.note(unprotected=_unprotected_by(self.configuration))
         self.show(
             interval_seconds=interval,
             interval_source=self.configuration.interval_source,
@@ -262,8 +283,12 @@ class JobProgress(BaseModel):
         self.unprotected = True
         self.reply = AttachReply(verdict=Verdict.UNPROTECTED, reason=reason, epoch=self.job.epoch)
         self.stage = Stage.AWAITING
-        self.show(state=JobState.RUNNING)
+        self.show(state=JobState.RUNNING, unprotected=reason)
         self.tell(now, "unprotected", f"The job runs unprotected: {reason}.", "warning")
+
+
+def _unprotected_by(configuration: EffectiveConfiguration) -> str:
+    return "" if configuration.checkpoint.enabled else "checkpoints are turned off"
 
 
 class JobStart(JobProtectionInput):

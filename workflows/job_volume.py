@@ -7,6 +7,7 @@ answer came: the next node then detaches it first, and both calls are idempotent
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 from temporalio import workflow
@@ -19,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.contracts.protection import AttachRequest
     from perdure.domain.configuration import JobVolumeConfiguration
     from perdure.domain.errors import VolumeGone
-    from perdure.domain.volumes import JobVolume, VolumeStep, client_token, next_volume_step
+    from perdure.domain.volumes import JobVolume, VolumeLife, VolumeStep, client_token, next_volume_step
     from workflows import options
     from workflows.job_questions import caused_by
     from workflows.job_state import JobProgress
@@ -52,6 +53,7 @@ async def bring_volume(progress: JobProgress, request: AttachRequest, race: Race
             if progress.volume is None or not caused_by(problem, VolumeGone):
                 raise
             gone = progress.volume.volume_id
+            _ended(progress, gone, workflow.now())
             progress.volume, progress.volumes_lost = None, progress.volumes_lost + 1
             progress.show(checkpoints=[], volume_id=None, volume_zone=None)
             message = f"Volume {gone} no longer exists, and the job's checkpoints with it: the job starts clean."
@@ -76,6 +78,7 @@ async def _create(progress: JobProgress, request: AttachRequest, settings: JobVo
     )
     volume = await race(work)
     progress.has_volume(volume)
+    _began(progress, volume, settings.volume_type, workflow.now())
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} was made in {volume.zone}.")
 
 
@@ -132,6 +135,11 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
         static_summary=f"{volume.zone} → {request.zone}: {volume.volume_id}",
     )
     _spent_detaching(progress, moved.phases.get("detached", 0.0))
+    if volume.volume_id not in moved.left_behind:
+        _ended(progress, volume.volume_id, workflow.now())
+    _began(progress, moved.volume, settings.volume_type, workflow.now())
+    if moved.snapshot is not None:
+        progress.show(snapshots=[*progress.job.snapshots, moved.snapshot])
     progress.has_volume(moved.volume)
     progress.tell(workflow.now(), "migration", f"The volume is {moved.volume.volume_id} in {moved.volume.zone} now.")
     if moved.left_behind:
@@ -142,6 +150,30 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
 def _spent_detaching(progress: JobProgress, seconds: float) -> None:
     known = progress.milestones
     progress.milestones = known.model_copy(update={"detach_seconds": known.detach_seconds + seconds})
+
+
+def _began(progress: JobProgress, volume: JobVolume, volume_type: str, now: datetime) -> None:
+    """A volume was made for the job; told twice, it is noted once."""
+    if any(one.volume_id == volume.volume_id for one in progress.job.volumes):
+        return
+    life = VolumeLife(
+        volume_id=volume.volume_id,
+        zone=volume.zone,
+        volume_type=volume.volume_type or volume_type,
+        size_gib=volume.size_gib,
+        created_at=volume.created_at or now,
+    )
+    progress.show(volumes=[*progress.job.volumes, life])
+
+
+def _ended(progress: JobProgress, volume_id: str, now: datetime) -> None:
+    """A volume of the job is no more."""
+    progress.show(
+        volumes=[
+            one.model_copy(update={"deleted_at": now}) if one.volume_id == volume_id and not one.deleted_at else one
+            for one in progress.job.volumes
+        ]
+    )
 
 
 async def free_volume(progress: JobProgress, race: Race) -> None:
@@ -177,6 +209,7 @@ async def _hear_of_volume(progress: JobProgress) -> None:
         progress.tell(workflow.now(), "left behind", message, "error")
         return
     progress.has_volume(volume)
+    _began(progress, volume, wanted.volume_type, workflow.now())
 
 
 async def put_away_volume(progress: JobProgress) -> None:
@@ -208,5 +241,6 @@ async def put_away_volume(progress: JobProgress) -> None:
             progress.tell(workflow.now(), "left behind", message, "error")
             return
     progress.volume = None
+    _ended(progress, volume.volume_id, workflow.now())
     progress.show(volume_id=None, volume_zone=None, checkpoints=[])
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is deleted.")

@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
         VolumeRef,
     )
     from perdure.contracts.migration import MigrationInput, MigrationResult
-    from perdure.domain.volumes import client_token
+    from perdure.domain.volumes import SnapshotLife, client_token
     from workflows.options import LOOK, MOVE
 
 
@@ -44,6 +44,7 @@ class VolumeMigration:
             **MOVE,
         )
         self._done("detached")
+        began = workflow.now()
         snapshot = await workflow.execute_activity_method(
             VolumeActivities.create_snapshot,
             CreateSnapshot(
@@ -74,7 +75,16 @@ class VolumeMigration:
         left_behind = await self._delete_old(old.volume_id, snapshot)
         self._done("deleted")
         return MigrationResult(
-            volume=volume.model_copy(update={"formatted": old.formatted}), phases=self._phases, left_behind=left_behind
+            volume=volume.model_copy(update={"formatted": old.formatted}),
+            phases=self._phases,
+            left_behind=left_behind,
+            snapshot=SnapshotLife(
+                snapshot_id=snapshot.snapshot_id,
+                volume_id=old.volume_id,
+                size_gib=old.size_gib,
+                created_at=began,
+                deleted_at=None if snapshot.snapshot_id in left_behind else workflow.now(),
+            ),
         )
 
     async def _delete_old(self, volume_id: str, snapshot: SnapshotRef) -> list[str]:

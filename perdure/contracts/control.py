@@ -40,6 +40,8 @@ class BatchJob(Frozen):
     vcpus: float | None = None
     memory_mib: int | None = None
     created_at: datetime | None = None
+    started_at: datetime | None = None
+    """Of the attempt that runs now, or ran last."""
     stopped_at: datetime | None = None
     timeout_seconds: int | None = None
     retry: RetryStrategy = RetryStrategy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from perdure.domain.values import Frozen
-from perdure.domain.volumes import JobVolume
+from perdure.domain.volumes import JobVolume, SnapshotLife
 
 
 class MigrationInput(Frozen):
@@ -20,7 +20,7 @@ class MigrationInput(Frozen):
 
 
 class MigrationResult(Frozen):
-    """The volume in its new zone; seconds by step (detached, snapshot, created, deleted).
+    """The volume in its new zone; seconds by step (detached, snapshot, created, deleted); the snapshot's life.
 
     `left_behind`: ids of an old volume or snapshot that could not be deleted; the reconciler finds them by their tags.
     """
@@ -28,3 +28,4 @@ class MigrationResult(Frozen):
     volume: JobVolume
     phases: dict[str, float] = Field(default_factory=dict)
     left_behind: list[str] = Field(default_factory=list)
+    snapshot: SnapshotLife | None = None

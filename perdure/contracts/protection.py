@@ -99,8 +99,9 @@ class NodeReport(Frozen):
 
     STARTED: `restored_from` (None = clean), `rungs`, `found` (committed checkpoints on the job root), `phases`
     (seconds: waited, attached, verified, rolled back, restored). CHECKPOINT: `checkpoint`. CHECKPOINT_FAILED:
-    `reason`, `checkpoint_kind`. HANDED_OVER: `hand_over` (the way taken), `checkpoint`, `phases` (seconds:
-    ended, unmounted). EXITED: `max_rootfs_bytes`.
+    `reason`, `error` (which of perdure.domain.errors), `checkpoint_kind`. HANDED_OVER: `hand_over` (the way taken),
+    `checkpoint`, `phases` (seconds: ended, unmounted). EXITED: `max_rootfs_bytes`. REMARK: `unprotected` (the container
+    runs without us from now on), `rungs` (of a container that was given up).
     """
 
     report_id: str
@@ -111,6 +112,8 @@ class NodeReport(Frozen):
     instance_id: str
     reason: str = ""
     level: str = "info"
+    error: str = ""
+    unprotected: bool = False
     checkpoint: Checkpoint | None = None
     checkpoint_kind: CheckpointKind | None = None
     restored_from: int | None = None

@@ -11,11 +11,14 @@ from perdure.domain.values import Frozen
 
 
 class JobVolume(Frozen):
-    """A job volume. `attached_to` is an instance id; sizes in GiB. `formatted`: it has a file system."""
+    """A job volume. `attached_to` is an instance id; sizes in GiB. `formatted`: it has a file system. `created_at`
+    (UTC) and `volume_type` are EC2's words; None and empty: not asked."""
 
     volume_id: str
     zone: str
     size_gib: int
+    volume_type: str = ""
+    created_at: datetime | None = None
     attached_to: str | None = None
     formatted: bool = False
 

@@ -37,6 +37,7 @@ from workflows.node_watch import NodeWatch
 from workflows.volume_migration import VolumeMigration
 
 HISTORIES = Path(__file__).parent / "histories"
+RUNS = {JobState.RUNNING, JobState.RESTORE_SUCCEEDED, JobState.RESTORE_FAILED}
 LIMIT = 45
 """Seconds of real time after which a story counts as stuck."""
 
@@ -170,6 +171,7 @@ class Story:
         assert self.cloud.volumes[reply.volume_id or ""].attached_to == instance_id
         assert self.cloud.volumes[reply.volume_id or ""].zone == zone
         node.epoch = reply.epoch
+        self.cloud.attempt_runs(self.job_id, await self.now())
         await self.report(
             ReportKind.STARTED,
             instance_id,
@@ -178,8 +180,13 @@ class Story:
             found=found or [],
             rungs=rungs or [],
         )
-        await self.reaches(JobState.RUNNING)
+        await self.until(self.runs)
         return reply
+
+    async def runs(self) -> bool:
+        """Whether the newest container runs; the state may tell how its restore went."""
+        job = await self.job()
+        return job.state in RUNS and job.attempts[-1].started_at is not None
 
     async def report(self, kind: ReportKind, instance_id: str, epoch: int, **more: object) -> None:
         """A fact from a node, under a key of its own unless `report_id` is given."""
