@@ -17,10 +17,13 @@ from starlette.types import Scope
 
 from perdure.domain.errors import (
     CheckpointFailed,
+    CloudUnavailable,
     ConfigurationInvalid,
+    LockOut,
     NotAllowed,
     NotSignedIn,
     PerdureError,
+    PoolMisconfigured,
     TemporalUnavailable,
     TooManyTries,
     UnknownJob,
@@ -78,11 +81,14 @@ _STATUS: list[tuple[type[Exception], HTTPStatus, str]] = [
     (NotSignedIn, HTTPStatus.UNAUTHORIZED, "not_signed_in"),
     (NotAllowed, HTTPStatus.FORBIDDEN, "not_allowed"),
     (TooManyTries, HTTPStatus.TOO_MANY_REQUESTS, "too_many_tries"),
+    (PoolMisconfigured, HTTPStatus.CONFLICT, "pool_misconfigured"),
+    (LockOut, HTTPStatus.CONFLICT, "lock_out"),
     (ConfigurationInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
     (NotRunning, HTTPStatus.CONFLICT, "not_running"),
     (CheckpointFailed, HTTPStatus.CONFLICT, "checkpoint_failed"),
     (OutOfDate, HTTPStatus.PRECONDITION_FAILED, "out_of_date"),
     (NoAnswer, HTTPStatus.GATEWAY_TIMEOUT, "no_answer"),
+    (CloudUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "cloud_unavailable"),
     (TemporalUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "temporal_unavailable"),
 ]
 

@@ -8,6 +8,8 @@
     ├─ NotSignedIn                  nobody is signed in, or what was sent as proof is not good
     ├─ NotAllowed                   whoever is signed in may not do this
     ├─ TooManyTries                 too many failed sign-ins; wait
+    ├─ PoolMisconfigured            the Cognito user pool is set up in a way that sign-in cannot work with
+    ├─ LockOut                      the change would leave nobody who could undo it
     ├─ Fenced                       a message or write from an older epoch
     ├─ CommandFailed                an outside program ended badly (runc, criu, mount, mkfs, …)
     │  └─ CommandTimeout            … or did not end in time
@@ -68,6 +70,14 @@ class TooManyTries(PerdureError):
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
+
+
+class PoolMisconfigured(PerdureError):
+    """The Cognito user pool, or its app client, is set up in a way that sign-in cannot work with."""
+
+
+class LockOut(PerdureError):
+    """The change would leave nobody who could undo it; the message says what proof is missing."""
 
 
 class Fenced(PerdureError):
