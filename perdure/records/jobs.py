@@ -13,6 +13,7 @@ from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.errors import ConfigurationInvalid, UnknownJob
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.volumes import SnapshotLife, VolumeLife
+from perdure.records.ledger import update_ledger
 from perdure.records.pages import Page, decode_cursor, encode_cursor
 from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow, SnapshotRow, VolumeRow
 
@@ -28,13 +29,16 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
 
     False: the same or a newer revision is stored already, and the job stays as it is; lines are added all the same.
     """
-    known = session.get(JobRow, job.job_id)
+    known = session.get(JobRow, job.job_id, with_for_update=True)
     newer = known is None or known.revision < revision
     if newer:
         session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision))
         session.flush()  # the lists below refer to it
         _replace_lists(session, job)
     _add_events(session, job.job_id, events)
+    if newer:
+        session.flush()  # the ledger comes last: its sums are what other writers wait for
+        update_ledger(session, job, job.finished_at or job.changed_at or job.created_at)
     return newer
 
 

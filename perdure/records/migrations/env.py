@@ -9,9 +9,9 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
-from perdure.records import sign_in_tables, tables
+from perdure.records import ledger_tables, sign_in_tables, tables
 
-assert tables and sign_in_tables, "importing the tables fills SQLModel.metadata"
+assert tables and sign_in_tables and ledger_tables, "importing the tables fills SQLModel.metadata"
 
 connection: Connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True)
