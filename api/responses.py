@@ -139,20 +139,25 @@ class JobSummary(Wire):
     state: JobState = Field(description="What Perdure is doing with it.")
     batch_status: str | None = Field(description="AWS Batch's own status.", examples=["RUNNING"])
     exit_code: int | None
+    vcpus: float | None
+    memory_mib: int | None
     created_at: datetime
+    changed_at: datetime | None
     finished_at: datetime | None
     protections: int = Field(description="Reclaims survived.")
     checkpoints_committed: int
     checkpoint_failures: int
     volume_zone: str | None
+    max_rootfs_bytes: int | None = Field(
+        description="Bytes of its writable layer, the most seen at a checkpoint or an exit."
+    )
+    attempts_left: int | None
+    unprotected: str = Field(description="Why a reclaim would cost the job its work; empty: it is protected.")
 
 
 class JobDetail(JobSummary):
     """Everything known of one job."""
 
-    vcpus: float | None
-    memory_mib: int | None
-    changed_at: datetime | None
     timeout_seconds: int | None = Field(description="AWS Batch's limit for one attempt; null: none.")
     retry: RetryStrategyView
     interval_seconds: float | None = Field(description="Seconds between periodic checkpoints; 0: off.")
@@ -168,16 +173,11 @@ class JobDetail(JobSummary):
     checkpoint_error: str = Field(description="The kind of that failure.", examples=["JobRootFull"])
     checkpoint_failures_in_a_row: int = Field(description="Failures since the newest that was committed.")
     quarantined: list[int] = Field(description="Checkpoints that failed on sound nodes and are not tried again.")
-    unprotected: str = Field(description="Why a reclaim would cost the job its work; empty: it is protected.")
     volume_id: str | None
     volumes: list[VolumeView]
     snapshots: list[SnapshotView]
     shared_mounts: list[str] = Field(description="Mounts that are not rolled back: outside the exactly-once promise.")
-    max_rootfs_bytes: int | None = Field(
-        description="Bytes of its writable layer, the most seen at a checkpoint or an exit."
-    )
     hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
-    attempts_left: int | None
 
 
 class JobWithTimeline(JobDetail):

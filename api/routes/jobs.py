@@ -6,12 +6,14 @@ import contextlib
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.concurrency import run_in_threadpool
+from pydantic import StringConstraints
 from sqlalchemy import Engine
 
 from api.dependencies import Cursor, Database, JobId, Limit, Reading, Workflows
 from api.errors import NotRunning, described
+from api.parameters import NAME, Text, Time, time
 from api.responses import (
     CheckpointCommitted,
     CheckpointView,
@@ -28,24 +30,54 @@ from perdure.domain.errors import UnknownJob, UnknownNode
 from perdure.domain.instance_types import TABLE_DATE, judge_types
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.records.database import reading
-from perdure.records.jobs import get_job, list_checkpoints, list_events, list_jobs
+from perdure.records.events import list_events
+from perdure.records.job_lists import JobFilter, JobOrder, list_jobs
+from perdure.records.jobs import get_job, list_checkpoints
 from perdure.records.nodes import cpu_features_seen, get_node
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 EVENTS_WITH_JOB = 500
+MOST_QUEUES = 20
+
+
+def job_filter(
+    q: Text = "",
+    status: Annotated[list[JobState] | None, Query(max_length=14, description="In these states; repeatable.")] = None,
+    queue: Annotated[
+        list[Annotated[str, StringConstraints(pattern=NAME)]] | None,
+        Query(max_length=MOST_QUEUES, description="Of these job queues; repeatable."),
+    ] = None,
+    created_after: Annotated[Time, time("Created then or later")] = None,
+    created_before: Annotated[Time, time("Created earlier")] = None,
+    finished_after: Annotated[Time, time("Finished then or later")] = None,
+    finished_before: Annotated[Time, time("Finished earlier")] = None,
+) -> JobFilter:
+    """Which jobs a list holds, from its query."""
+    return JobFilter(
+        text=q.strip(),
+        states=frozenset(status or ()),
+        queues=frozenset(queue or ()),
+        created_after=created_after,
+        created_before=created_before,
+        finished_after=finished_after,
+        finished_before=finished_before,
+    )
+
+
+Filtered = Annotated[JobFilter, Depends(job_filter)]
+Sorted = Annotated[
+    JobOrder,
+    Query(description="`-`: the largest first. Jobs that are not finished are not in a list sorted by `finished_at`."),
+]
 
 
 @router.get("", summary="List jobs, newest first")
 def jobs(
-    session: Reading,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    status: Annotated[list[JobState] | None, Query(description="Only jobs in these states; repeatable.")] = None,
-    queue: Annotated[
-        str | None, Query(pattern="^[A-Za-z0-9_:./-]{1,256}$", description="Only jobs of this job queue.")
-    ] = None,
+    session: Reading, where: Filtered, limit: Limit = 50, cursor: Cursor = None, sort: Sorted = JobOrder.NEWEST
 ) -> PageOf[JobSummary]:
-    page = list_jobs(session, limit=limit, after=cursor, states=status or (), queue=queue)
+    """A list is equally fast at any depth. With `q`, a page may be short, even empty, while `next` is not null: texts
+    of 1 or 2 characters, and those that very many jobs have, are looked for in 20,000 jobs per page."""
+    page = list_jobs(session, limit=limit, after=cursor, where=where, order=sort)
     return PageOf(items=[JobSummary.model_validate(job) for job in page.items], next=page.next)
 
 

@@ -1,25 +1,24 @@
-"""Jobs: written as their workflows tell, read one at a time, as pages, with their timelines, and counted."""
+"""Jobs: written as their workflows tell, read one at a time with their timelines, and counted. Pages: job_lists."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import and_, delete, func, or_, update
+from sqlalchemy import delete, func, update
 from sqlmodel import Session, SQLModel, col, select
 
 from perdure.domain.checkpoints import Checkpoint
-from perdure.domain.errors import ConfigurationInvalid, UnknownJob
+from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.volumes import SnapshotLife, VolumeLife
+from perdure.records.changes import take_positions
+from perdure.records.job_texts import keep_text
 from perdure.records.ledger import update_ledger
-from perdure.records.pages import Page, decode_cursor, encode_cursor
 from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow, SnapshotRow, VolumeRow
 
 LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
 """Fields of Job that are tables of their own."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = TypeVar("Row", bound=SQLModel)
 
@@ -29,13 +28,18 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
 
     False: the same or a newer revision is stored already, and the job stays as it is; lines are added all the same.
     """
+    positions = take_positions(session, 1 + len(events))
     known = session.get(JobRow, job.job_id, with_for_update=True)
     newer = known is None or known.revision < revision
     if newer:
-        session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision))
+        found_by = (known.name, known.queue) if known else None
+        row = JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision, position=positions[0])
+        session.merge(row)
         session.flush()  # the lists below refer to it
         _replace_lists(session, job)
-    _add_events(session, job.job_id, events)
+        if found_by != (job.name, job.queue):
+            keep_text(session, job)
+    _add_events(session, job.job_id, events, positions[1:])
     if newer:
         session.flush()  # the ledger comes last: its sums are what other writers wait for
         update_ledger(session, job, job.finished_at or job.changed_at or job.created_at)
@@ -57,13 +61,17 @@ def _replace_lists(session: Session, job: Job) -> None:
         session.merge(CheckpointRow(job_id=job.job_id, offered=True, **_plain(checkpoint.model_dump())))
 
 
-def _add_events(session: Session, job_id: str, events: Sequence[JobEvent]) -> None:
+def _add_events(session: Session, job_id: str, events: Sequence[JobEvent], positions: Sequence[int]) -> None:
     if not events:
         return
     first = min(event.sequence for event in events)
     mine = select(EventRow.sequence).where(EventRow.job_id == job_id, EventRow.sequence >= first)
     known = set(session.exec(mine).all())
-    session.add_all(EventRow(job_id=job_id, **event.model_dump()) for event in events if event.sequence not in known)
+    session.add_all(
+        EventRow(job_id=job_id, position=position, **event.model_dump())
+        for position, event in zip(positions, events, strict=True)
+        if event.sequence not in known
+    )
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -79,39 +87,6 @@ def get_job(session: Session, job_id: str) -> Job:
     return _jobs(session, [row])[0]
 
 
-def list_jobs(
-    session: Session,
-    *,
-    limit: int = 50,
-    after: str | None = None,
-    states: Collection[JobState] = (),
-    queue: str | None = None,
-) -> Page[Job]:
-    """Jobs, newest first, that are in one of `states` (empty: any) and in `queue` (None: any).
-
-    `after` is the `next` of the page before; ConfigurationInvalid when it is anything else.
-    """
-    query = select(JobRow).order_by(col(JobRow.created_at).desc(), col(JobRow.job_id).desc()).limit(limit + 1)
-    if states:
-        query = query.where(col(JobRow.state).in_([state.value for state in states]))
-    if queue is not None:
-        query = query.where(JobRow.queue == queue)
-    if after is not None:
-        micros, job_id = decode_cursor(after, int, str)
-        try:
-            instant = _EPOCH + timedelta(microseconds=int(micros))
-        except OverflowError:
-            raise ConfigurationInvalid("the cursor is not one of this list; ask for the first page again") from None
-        same = and_(col(JobRow.created_at) == instant, col(JobRow.job_id) < job_id)
-        query = query.where(or_(col(JobRow.created_at) < instant, same))
-    rows = session.exec(query).all()
-    page = rows[:limit]
-    more = None
-    if len(rows) > limit:
-        more = encode_cursor((page[-1].created_at - _EPOCH) // timedelta(microseconds=1), page[-1].job_id)
-    return Page(items=_jobs(session, page), next=more)
-
-
 def _jobs(session: Session, rows: Sequence[JobRow]) -> list[Job]:
     """Jobs with their lists: one query per list, however many jobs."""
     ids = [row.job_id for row in rows]
@@ -122,7 +97,7 @@ def _jobs(session: Session, rows: Sequence[JobRow]) -> list[Job]:
     snapshots = _children(session, SnapshotRow, ids, SnapshotRow.created_at)
     return [
         Job(
-            **row.model_dump(exclude={"revision"}),
+            **row.model_dump(exclude={"revision", "position"}),
             attempts=[Attempt.model_validate(one.model_dump()) for one in attempts if one.job_id == row.job_id],
             outages=[Outage.model_validate(one.model_dump()) for one in outages if one.job_id == row.job_id],
             volumes=[VolumeLife.model_validate(one.model_dump()) for one in volumes if one.job_id == row.job_id],
@@ -139,19 +114,6 @@ def _jobs(session: Session, rows: Sequence[JobRow]) -> list[Job]:
 
 def _children(session: Session, table: type[Row], ids: list[str], order: Any) -> Sequence[Row]:
     return session.exec(select(table).where(col(table.job_id).in_(ids)).order_by(order)).all()  # type: ignore[attr-defined]
-
-
-def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit: int = 500) -> list[JobEvent]:
-    """The job's timeline after `after_sequence`, oldest first. Raises UnknownJob."""
-    if session.get(JobRow, job_id) is None:
-        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
-    query = (
-        select(EventRow)
-        .where(EventRow.job_id == job_id, EventRow.sequence > after_sequence)
-        .order_by(col(EventRow.sequence))
-        .limit(limit)
-    )
-    return [JobEvent.model_validate(row.model_dump()) for row in session.exec(query)]
 
 
 def list_checkpoints(session: Session, job_id: str) -> list[tuple[Checkpoint, bool]]:

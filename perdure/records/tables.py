@@ -9,7 +9,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Dialect, Index, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,18 +44,28 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=int(value))
 
 
+BigPrimary = BigInteger().with_variant(Integer(), "sqlite")
+"""A primary key of 64 bits. SQLite keeps a table in the order of a key that is called INTEGER, of any size."""
+
+
 class JobRow(SQLModel, table=True):
     """A job without its lists; `revision` is the workflow's count of changes."""
 
     __tablename__ = "jobs"
     __table_args__ = (
+        # One index per order of a list, and for the usual order one per filter too (records.job_lists).
         Index("ix_jobs_newest", "created_at", "job_id"),
         Index("ix_jobs_state", "state", "created_at", "job_id"),
         Index("ix_jobs_queue", "queue", "created_at", "job_id"),
+        Index("ix_jobs_queue_state", "queue", "state", "created_at", "job_id"),
+        Index("ix_jobs_finished", "finished_at", "job_id"),
+        Index("ix_jobs_name", "name", "job_id"),
+        Index("ix_jobs_protections", "protections", "job_id"),
     )
 
     job_id: str = Field(primary_key=True)
     revision: int
+    position: int = Field(sa_type=BigInteger, index=True)
     name: str
     queue: str
     state: str
@@ -164,12 +184,27 @@ class OutageRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """One line of a job's timeline. Appended, never changed."""
+    """One line of a job's timeline. Appended, never changed. `position`: see records.changes."""
 
     __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("job_id", "sequence", name="uq_events_job"),
+        Index("ix_events_at", "at", "position"),
+        Index("ix_events_kind", "kind", "at", "position"),
+        # Most lines are `info`: only the others are worth an index.
+        Index(
+            "ix_events_level",
+            "level",
+            "at",
+            "position",
+            sqlite_where=text("level <> 'info'"),
+            postgresql_where=text("level <> 'info'"),
+        ),
+    )
 
-    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
-    sequence: int = Field(primary_key=True)
+    position: int = Field(sa_column=Column(BigPrimary, primary_key=True, autoincrement=False))
+    job_id: str = Field(foreign_key="jobs.job_id", ondelete="CASCADE")
+    sequence: int
     at: datetime = Field(sa_type=Instant)
     kind: str
     message: str
@@ -181,11 +216,17 @@ class NodeRow(SQLModel, table=True):
     """A worker instance. Its notice is kept as JSON: it is only ever read with the node."""
 
     __tablename__ = "nodes"
+    __table_args__ = (
+        Index("ix_nodes_first_seen", "first_seen_at", "instance_id"),
+        Index("ix_nodes_ended", "ended_at", "instance_id"),
+        Index("ix_nodes_state", "state", "instance_id"),
+    )
 
     instance_id: str = Field(primary_key=True)
+    position: int = Field(sa_type=BigInteger, index=True)
     zone: str
     instance_type: str
-    state: str = Field(index=True)
+    state: str
     agent_version: str
     cpu_features: str
     first_seen_at: datetime | None = Field(sa_type=Instant)

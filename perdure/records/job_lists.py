@@ -1,0 +1,245 @@
+"""Pages of jobs: filtered, found by text, in several orders; equally fast at any depth.
+
+Every query has a bounded cost. In the usual order (by creation) each wanted queue and state is a walk of its own along
+an index, and the walks are merged. Other orders walk their index and leave out what does not fit. A text is looked up
+in the index of trigrams; if few jobs have it, these are sorted, and else the order is walked and each job's text looked
+at: SCANNED jobs per page at most, so that a page may be short while more follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import product
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    String,
+    Subquery,
+    literal,
+    select,
+    tuple_,
+    type_coerce,
+    union_all,
+)
+from sqlmodel import Session, col
+
+from perdure.domain.jobs import JobState
+from perdure.domain.values import Frozen
+from perdure.records.job_texts import contains, few_matches
+from perdure.records.list_tables import JobTextRow
+from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
+from perdure.records.tables import JobRow
+
+FEW_MATCHES = 5000
+"""A text that fewer jobs have is rare: they are all sorted."""
+SCANNED = 20_000
+"""Jobs whose texts are looked at for one page."""
+MOST_WALKS = 40
+"""Combinations of queues and states that get a walk of their own."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class JobLine(Frozen):
+    """A job in a list: nothing that needs another table."""
+
+    job_id: str
+    name: str
+    queue: str
+    state: JobState
+    batch_status: str | None
+    exit_code: int | None
+    vcpus: float | None
+    memory_mib: int | None
+    created_at: datetime
+    changed_at: datetime | None
+    finished_at: datetime | None
+    protections: int
+    checkpoints_committed: int
+    checkpoint_failures: int
+    volume_zone: str | None
+    max_rootfs_bytes: int | None
+    attempts_left: int | None
+    unprotected: str
+
+
+class JobFilter(Frozen):
+    """Which jobs. Empty: all. A time range holds its beginning but not its end."""
+
+    queues: frozenset[str] = frozenset()
+    states: frozenset[JobState] = frozenset()
+    text: str = ""
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    finished_after: datetime | None = None
+    finished_before: datetime | None = None
+
+
+class JobOrder(StrEnum):
+    """What a list is sorted by; `-`: the largest first. Jobs without a finish are not in a list sorted by it."""
+
+    NEWEST = "-created_at"
+    OLDEST = "created_at"
+    LAST_FINISHED = "-finished_at"
+    FIRST_FINISHED = "finished_at"
+    NAME = "name"
+    NAME_DOWN = "-name"
+    MOST_PROTECTIONS = "-protections"
+    FEWEST_PROTECTIONS = "protections"
+
+
+COLUMNS = tuple(getattr(JobRow, name) for name in JobLine.model_fields)
+
+
+def job_line(row: Sequence[Any]) -> JobLine:
+    """A row of COLUMNS. It comes from our own table, so it is not validated anew."""
+    values = dict(zip(JobLine.model_fields, row, strict=True))
+    return JobLine.model_construct(**{**values, "state": JobState(values["state"])})
+
+
+def list_jobs(
+    session: Session,
+    *,
+    limit: int = 50,
+    after: str | None = None,
+    where: JobFilter = JobFilter(),  # noqa: B008 - immutable
+    order: JobOrder = JobOrder.NEWEST,
+) -> Page[JobLine]:
+    """The jobs that `where` asks for, in `order`; those alike by their ids.
+
+    `after` is the `next` of the page before; ConfigurationInvalid when it is anything else, or of another list.
+    """
+    walk = _Walk(where, order)
+    if after is not None:
+        walk.begin_after(after)
+    if not where.text:
+        rows = session.execute(walk.query(COLUMNS, limit + 1)).all()
+        lines = [job_line(row) for row in rows]
+        return Page(items=lines[:limit], next=walk.cursor(walk.key(lines[limit - 1])) if len(lines) > limit else None)
+    numbers = few_matches(session, where.text, FEW_MATCHES)
+    if numbers is None:
+        keys, following = _scanned(session, walk, limit)
+    else:
+        keys, following = _sorted(session, walk, limit, numbers)
+    return Page(items=_lines(session, [job_id for _, job_id in keys]), next=following)
+
+
+Key = tuple[Any, str]
+"""Where a job stands in a list: what it is sorted by (instants in microseconds), and its id."""
+
+
+class _Walk:
+    """The way through one list."""
+
+    def __init__(self, where: JobFilter, order: JobOrder) -> None:
+        self.where = where
+        self._name = order.removeprefix("-")
+        self._down = order.startswith("-")
+        column = col(getattr(JobRow, self._name))
+        self._type = String() if self._name == "name" else BigInteger()
+        self.columns = (type_coerce(column, self._type).label("key"), col(JobRow.job_id))
+        self._fingerprint = fingerprint("jobs", sorted(where.queues), sorted(where.states), order, *_ranges(where))
+        self._after: Key | None = None
+
+    def begin_after(self, cursor: str) -> None:
+        kind = str if self._name == "name" else int
+        key, job_id = decode_bound_cursor(cursor, self._fingerprint, kind, str)
+        self._after = (key, str(job_id))
+
+    def cursor(self, key: Key) -> str:
+        return encode_cursor(self._fingerprint, *key)
+
+    def key(self, line: JobLine) -> Key:
+        value = getattr(line, self._name)
+        return (value - _EPOCH) // timedelta(microseconds=1) if isinstance(value, datetime) else value, line.job_id
+
+    def query(self, columns: Iterable[Any], limit: int) -> Select[Any]:
+        """The first `limit` jobs after the cursor."""
+        branches = [self.sorted(self.matching(columns, *some)).limit(limit) for some in self._branches()]
+        if len(branches) == 1:
+            return branches[0]
+        merged = union_all(*(select(branch.subquery()) for branch in branches)).subquery()
+        key = merged.c[self._name if self._name in merged.c else "key"]
+        return select(merged).order_by(*self._direction(key, merged.c.job_id)).limit(limit)
+
+    def matching(self, columns: Iterable[Any], queues: Iterable[str], states: Iterable[JobState]) -> Select[Any]:
+        """Jobs of these queues and states (empty: any) within the filter's times and after the cursor, unsorted."""
+        where, query = self.where, select(*columns)
+        for column, values in ((JobRow.queue, sorted(queues)), (JobRow.state, sorted(map(str, states)))):
+            if values:
+                query = query.where(col(column) == values[0] if len(values) == 1 else col(column).in_(values))
+        created, finished = col(JobRow.created_at), col(JobRow.finished_at)
+        if self._name == "finished_at" and where.finished_after is None:
+            query = query.where(finished.is_not(None))
+        if where.created_after is not None:
+            query = query.where(created >= where.created_after)
+        if where.finished_after is not None:
+            query = query.where(finished >= where.finished_after)
+        if where.finished_before is not None:
+            query = query.where(finished < where.finished_before)
+        # No job is finished before it is created: so a walk by creation begins where the first can be.
+        ends = [end for end in (where.created_before, where.finished_before) if end is not None]
+        if ends:
+            query = query.where(created < min(ends))
+        return query.where(self._beyond()) if self._after else query
+
+    def _branches(self) -> list[tuple[Iterable[str], Iterable[JobState]]]:
+        queues, states = self.where.queues, self.where.states
+        if self._name != "created_at" or max(1, len(queues)) * max(1, len(states)) > MOST_WALKS:
+            return [(queues, states)]
+        return list(product([[one] for one in sorted(queues)] or [[]], [[one] for one in sorted(states)] or [[]]))
+
+    def sorted(self, query: Select[Any]) -> Select[Any]:
+        """A query of jobs in this list's order."""
+        return query.order_by(*self._direction(col(getattr(JobRow, self._name)), col(JobRow.job_id)))
+
+    def sorted_keys(self, keys: Subquery) -> Select[Any]:
+        """Keys that a query found, in this list's order: the database's own, which for names is not Python's."""
+        return select(keys.c.key, keys.c.job_id).order_by(*self._direction(keys.c.key, keys.c.job_id))
+
+    def _direction(self, *columns: Any) -> list[Any]:
+        return [column.desc() if self._down else column for column in columns]
+
+    def _beyond(self) -> ColumnElement[bool]:
+        assert self._after is not None
+        key, job_id = self._after
+        here = tuple_(type_coerce(getattr(JobRow, self._name), self._type), col(JobRow.job_id))
+        there = tuple_(literal(key, self._type), literal(job_id, String()))
+        return here < there if self._down else here > there
+
+
+def _sorted(session: Session, walk: _Walk, limit: int, numbers: list[int]) -> tuple[list[Key], str | None]:
+    """The page of a text that few jobs have: `numbers`. All are sorted: a database that is told of a limit may walk
+    the whole list for those few."""
+    query = walk.matching(walk.columns, walk.where.queues, walk.where.states)
+    query = query.join(JobTextRow, col(JobTextRow.job_id) == col(JobRow.job_id))
+    rows = session.execute(walk.sorted(query.where(col(JobTextRow.number).in_(numbers)))).all()
+    keys = [(row[0], row[1]) for row in rows[: limit + 1]]
+    return keys[:limit], walk.cursor(keys[limit - 1]) if len(keys) > limit else None
+
+
+def _scanned(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], str | None]:
+    """The page of a text that many jobs have, or none knows how many."""
+    looked_at = walk.query(walk.columns, SCANNED).subquery()
+    keys = walk.sorted_keys(looked_at).join(JobTextRow, col(JobTextRow.job_id) == looked_at.c.job_id)
+    rows = session.execute(keys.where(contains(session, walk.where.text))).all()
+    found = [(row[0], row[1]) for row in rows[: limit + 1]]
+    if len(found) > limit:
+        return found[:limit], walk.cursor(found[limit - 1])
+    last = session.execute(walk.query(walk.columns, SCANNED).limit(1).offset(SCANNED - 1)).first()
+    return found, walk.cursor((last[0], last[1])) if last else None
+
+
+def _lines(session: Session, ids: list[str]) -> list[JobLine]:
+    """These jobs, in this order."""
+    found = session.execute(select(*COLUMNS).where(col(JobRow.job_id).in_(ids))).all()
+    lines = {line.job_id: line for line in map(job_line, found)}
+    return [lines[job_id] for job_id in ids]
+
+
+def _ranges(where: JobFilter) -> tuple[Any, ...]:
+    return (where.text, where.created_after, where.created_before, where.finished_after, where.finished_before)

@@ -1,0 +1,107 @@
+"""Pages of nodes: filtered, found by text, in several orders.
+
+There are far fewer nodes than jobs, so a text is looked for in the nodes that the filter leaves, along the order.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import BigInteger, String, func, literal, or_, tuple_, type_coerce
+from sqlmodel import Session, col, select
+
+from perdure.domain.nodes import Node, NodeState
+from perdure.domain.values import Frozen
+from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
+from perdure.records.tables import NodeRow
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class NodeFilter(Frozen):
+    """Which nodes. Empty: all. A time range holds its beginning but not its end."""
+
+    states: frozenset[NodeState] = frozenset()
+    zones: frozenset[str] = frozenset()
+    instance_types: frozenset[str] = frozenset()
+    text: str = ""
+    """Part of the instance id, host name, type or zone, whatever its case."""
+    seen_after: datetime | None = None
+    seen_before: datetime | None = None
+    ended_after: datetime | None = None
+    ended_before: datetime | None = None
+
+
+class NodeOrder(StrEnum):
+    """What a list is sorted by; `-`: the largest first. Nodes without such a time are not in a list sorted by it."""
+
+    ID = "instance_id"
+    ID_DOWN = "-instance_id"
+    NEWEST = "-first_seen_at"
+    OLDEST = "first_seen_at"
+    LAST_ENDED = "-ended_at"
+    FIRST_ENDED = "ended_at"
+
+
+def list_nodes(
+    session: Session,
+    *,
+    limit: int = 100,
+    after: str | None = None,
+    where: NodeFilter = NodeFilter(),  # noqa: B008 - immutable
+    order: NodeOrder = NodeOrder.ID,
+) -> Page[Node]:
+    """The nodes that `where` asks for, in `order`; those alike by their ids.
+
+    `after` is the `next` of the page before; ConfigurationInvalid when it is anything else, or of another list.
+    """
+    question = fingerprint("nodes", order, *(sorted(x) if isinstance(x, frozenset) else x for _, x in where))
+    name, down = order.removeprefix("-"), order.startswith("-")
+    column, identity = col(getattr(NodeRow, name)), col(NodeRow.instance_id)
+    query = _matching(where)
+    if name == "instance_id":
+        sort = [identity]
+        if after is not None:
+            last = str(decode_bound_cursor(after, question, str)[0])
+            query = query.where(identity < last if down else identity > last)
+    else:
+        sort = [column, identity]
+        query = query.where(column.is_not(None))
+        if after is not None:
+            micros, last_id = decode_bound_cursor(after, question, int, str)
+            here = tuple_(type_coerce(column, BigInteger), identity)
+            there = tuple_(literal(micros, BigInteger()), literal(last_id, String()))
+            query = query.where(here < there if down else here > there)
+    rows = session.exec(query.order_by(*(one.desc() if down else one for one in sort)).limit(limit + 1)).all()
+    following = None
+    if len(rows) > limit:
+        row = rows[limit - 1]
+        value = getattr(row, name)
+        key = [(value - _EPOCH) // timedelta(microseconds=1)] if isinstance(value, datetime) else []
+        following = encode_cursor(question, *key, row.instance_id)
+    return Page(items=[Node.model_validate(row.model_dump()) for row in rows[:limit]], next=following)
+
+
+def _matching(where: NodeFilter):  # type: ignore[no-untyped-def]
+    query = select(NodeRow)
+    for column, values in (
+        (NodeRow.state, where.states),
+        (NodeRow.zone, where.zones),
+        (NodeRow.instance_type, where.instance_types),
+    ):
+        if values:
+            query = query.where(col(column).in_(sorted(map(str, values))))
+    if where.seen_after is not None:
+        query = query.where(col(NodeRow.first_seen_at) >= where.seen_after)
+    if where.seen_before is not None:
+        query = query.where(col(NodeRow.first_seen_at) < where.seen_before)
+    if where.ended_after is not None:
+        query = query.where(col(NodeRow.ended_at) >= where.ended_after)
+    if where.ended_before is not None:
+        query = query.where(col(NodeRow.ended_at) < where.ended_before)
+    if where.text:
+        texts = (NodeRow.instance_id, NodeRow.host_name, NodeRow.instance_type, NodeRow.zone)
+        words = where.text.lower()
+        query = query.where(or_(*(func.lower(col(one)).contains(words, autoescape=True) for one in texts)))
+    return query
