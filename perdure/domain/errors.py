@@ -24,6 +24,8 @@
     │  └─ VolumeGone                … because it, or its snapshot, no longer exists
     ├─ CloudUnavailable             AWS did not answer, or answered with a fault worth trying again
     ├─ TemporalUnavailable          the Temporal server is out of reach
+    ├─ BackupInvalid                a backup file is damaged, cut off, or of a newer version
+    ├─ DatabaseNotEmpty             a restore would mix with what is there
     └─ StackError                   the local stack cannot do what was asked
        └─ StackMissing              … because it is not running
 
@@ -173,6 +175,14 @@ class TemporalUnavailable(PerdureError):
     """The Temporal server is out of reach."""
 
     retryable = True
+
+
+class BackupInvalid(PerdureError):
+    """A backup file is damaged, cut off, or of a newer version."""
+
+
+class DatabaseNotEmpty(PerdureError):
+    """A restore would mix with what the database holds already."""
 
 
 class StackError(PerdureError):

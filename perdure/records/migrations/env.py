@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from alembic import context
 from sqlalchemy import Connection
-from sqlmodel import SQLModel
 
-from perdure.records import ledger_tables, sign_in_tables, tables
-
-assert tables and sign_in_tables and ledger_tables, "importing the tables fills SQLModel.metadata"
+from perdure.records.all_tables import METADATA
 
 connection: Connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True)
+context.configure(connection=connection, target_metadata=METADATA, render_as_batch=True)
 context.run_migrations()
