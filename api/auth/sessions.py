@@ -15,12 +15,13 @@ import secrets
 import time
 from datetime import UTC, datetime, timedelta
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from cryptography.fernet import Fernet, InvalidToken
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
 from sqlalchemy import Engine
 
 from api.auth import user_pool
@@ -171,6 +172,13 @@ class SignIn:
 def sign_in_of(request: Request) -> SignIn:
     """The application's."""
     return cast(SignIn, request.app.state.sign_in)
+
+
+async def to_sign_in(request: Request) -> RedirectResponse | None:
+    """A dependency of pages for people: where nobody is signed in but could be, the way to the sign-in page."""
+    if request.state.principal is not None or await sign_in_of(request).pool(request.app) is None:
+        return None
+    return RedirectResponse(f"/sign-in?{urlencode({'next': request.url.path})}", 303)
 
 
 def is_secure(request: Request) -> bool:
