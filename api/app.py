@@ -15,9 +15,11 @@ from api import docs, errors
 from api.auth.api_tokens import by_api_token
 from api.auth.audit_trail import AuditTrail, keep_tidy
 from api.auth.door import Door, names_of
-from api.auth.rate_limit import Refusals
+from api.auth.rate_limit import FailedTries, Refusals
+from api.auth.sessions import SignIn
 from api.guards import Guards
 from api.routes import audit, configuration, health, home, jobs, nodes, tokens
+from api.routes import sign_in as sign_in_routes
 from api.workflows import JobWorkflows
 from perdure.records.database import migrate, open_engine
 from perdure.settings import ApiSettings, connect_temporal
@@ -35,7 +37,7 @@ Times are UTC (ISO 8601), durations are seconds, sizes are bytes unless a name s
 def create_app(settings: ApiSettings) -> FastAPI:
     """The API. Opens the database and brings its tables up to date when it starts to serve; Temporal may be away."""
 
-    refusals = Refusals()
+    refusals, sign_in = Refusals(), SignIn()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,13 +66,15 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # The door looks at it; here it only makes the API pages ask for a token.
         dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="token", description="An API token."))],
     )
-    for resource in (jobs, nodes, configuration, tokens, audit, health):
+    app.state.sign_in, app.state.failed_tries = sign_in, FailedTries()
+    for resource in (jobs, nodes, configuration, tokens, audit, sign_in_routes, health):
         app.include_router(resource.router, prefix="/api/v1")
     app.include_router(home.router)
+    app.include_router(sign_in_routes.pages)
     docs.add_to(app)
     errors.add_to(app)
     # The last one added stands outermost.
-    app.add_middleware(Door, settings=settings, authenticators=(by_api_token,))
+    app.add_middleware(Door, settings=settings, authenticators=(by_api_token, sign_in.by_bearer, sign_in.by_cookie))
     app.add_middleware(Guards, names=names_of(settings))
     app.add_middleware(AuditTrail, refusals=refusals)
     return app

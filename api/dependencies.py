@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
+from fastapi.responses import RedirectResponse
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 from api.auth.principals import Principal
+from api.auth.sessions import to_sign_in
 from api.workflows import JobWorkflows
 from perdure.domain.errors import NotSignedIn, UnknownJob
 from perdure.records.database import reading
@@ -64,6 +66,8 @@ Asking = Annotated[Principal, Depends(_asking)]
 """Who asks; the door found out."""
 PerhapsAsking = Annotated[Principal | None, Depends(_perhaps_asking)]
 """The same on a route that anyone may use: None for a stranger."""
+ToSignIn = Annotated[RedirectResponse | None, Depends(to_sign_in)]
+"""For pages: where a stranger goes to sign in; None for others, and where there is no sign-in."""
 JobId = Annotated[str, Depends(_job_id)]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Entries per page.")]
 Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]

@@ -8,10 +8,13 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
+
+from api.auth.rules import anyone_may
+from api.dependencies import PerhapsAsking, ToSignIn
+from perdure.domain.errors import NotSignedIn
 
 ASSETS = "/docs/assets"
 
@@ -29,8 +32,11 @@ def add_to(app: FastAPI) -> None:
     app.mount(ASSETS, StaticFiles(directory=_files()), name="docs-assets")
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return page
+    @anyone_may
+    def docs(asking: PerhapsAsking, elsewhere: ToSignIn) -> Response:
+        if asking is None and elsewhere is None:
+            raise NotSignedIn("Nobody is signed in: the API pages need an API token or a sign-in, too.")
+        return elsewhere or page
 
 
 def _files() -> Path:

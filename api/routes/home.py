@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
 from api.auth.rules import anyone_may
-from api.dependencies import PerhapsAsking, Reading, Settings
+from api.dependencies import PerhapsAsking, Reading, Settings, ToSignIn
 from perdure.domain.jobs import FINISHED_STATES, JobState
 from perdure.records.jobs import count_jobs
 
@@ -39,8 +39,10 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 
 @router.get("/")
 @anyone_may
-def home(session: Reading, settings: Settings, asking: PerhapsAsking) -> HTMLResponse:
+def home(session: Reading, settings: Settings, asking: PerhapsAsking, elsewhere: ToSignIn) -> Response:
     """Links to the API's pages and to Temporal's, over counts of the jobs; strangers see neither of the two."""
+    if elsewhere is not None:
+        return elsewhere
     html = page(count_jobs(session), settings.temporal_ui_url) if asking else page()
     return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})
 
