@@ -1,7 +1,9 @@
-"""What EC2 knows of an instance."""
+"""What EC2 knows of an instance: whether it lives, how it is paid, when it began, and who ended it."""
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 from temporalio import activity
@@ -31,5 +33,33 @@ class InstanceLookups(InstanceActivities):
             )
         except VolumeFailed as problem:
             raise CloudUnavailable(str(problem)) from problem
-        states = [one["State"]["Name"] for group in answer["Reservations"] for one in group["Instances"]]
-        return InstanceState(instance_id=instance.instance_id, state=states[0] if states else "unknown")
+        found = [one for group in answer["Reservations"] for one in group["Instances"]]
+        if not found:
+            return InstanceState(instance_id=instance.instance_id, state="unknown")
+        return read_instance(found[0])
+
+
+def read_instance(found: dict[str, Any]) -> InstanceState:
+    """One entry of DescribeInstances."""
+    transition = found.get("StateTransitionReason", "")
+    return InstanceState(
+        instance_id=found["InstanceId"],
+        state=found["State"]["Name"],
+        pay_type=found.get("InstanceLifecycle") or "on-demand",
+        launched_at=found.get("LaunchTime"),
+        ended_at=_instant_in(transition),
+        ended_by=_who_ended(found.get("StateReason", {}).get("Code") or transition),
+    )
+
+
+def _who_ended(reason: str) -> str:
+    """`aws`: it took a Spot instance back. A failure on its side is neither that nor anybody's wish."""
+    if reason.startswith(("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")):
+        return "aws"
+    return "user" if reason.startswith(("Client.", "User initiated")) else ""
+
+
+def _instant_in(reason: str) -> datetime | None:
+    """`User initiated (2026-11-23 04:05:06 GMT)`: the time; other reasons have none."""
+    found = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", reason)
+    return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC) if found else None

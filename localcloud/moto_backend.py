@@ -181,6 +181,8 @@ class MotoEc2:
             if not block.delete_on_termination:
                 del instance.block_device_mapping[device]
         instance.terminate()
+        if not reason[1].startswith("Client."):
+            instance._reason = reason[1]  # moto's is `User initiated (…)`, whoever did it
         self.set_instance_state(instance_id, "terminated", reason)
 
     def _instance(self, instance_id: str) -> Any:

@@ -64,6 +64,8 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
         self.snapshots: dict[str, JobVolume] = {}
         self.by_token: dict[str, str] = {}
         self.gone: set[str] = set()
+        self.instances: dict[str, InstanceState] = {}
+        """What EC2 says of an instance, where more than its state matters."""
         self.configuration = SystemConfiguration()
         self.records: dict[str, JobRecord] = {}
         self.states: list[JobState] = []
@@ -165,6 +167,8 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
     @activity.defn(name="instance_state")
     async def instance_state(self, instance: InstanceRef) -> InstanceState:
         self._called()
+        if instance.instance_id in self.instances:
+            return self.instances[instance.instance_id]
         state = "terminated" if instance.instance_id in self.gone else "running"
         return InstanceState(instance_id=instance.instance_id, state=state)
 

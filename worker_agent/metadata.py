@@ -27,6 +27,8 @@ class Identity(Frozen):
     availabilityZone: str
     instanceType: str = ""
     region: str = ""
+    privateIp: str = ""
+    architecture: str = ""
 
 
 class Metadata:

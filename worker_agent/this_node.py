@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import socket
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -74,6 +77,14 @@ class ThisNode:
             first_seen_at=self._first_seen,
             changed_at=datetime.now(UTC),
             notice=self.notice,
+            region=self.identity.region,
+            host_name=socket.gethostname(),
+            ips=[self.identity.privateIp] if self.identity.privateIp else [],
+            arch=self.identity.architecture or os.uname().machine,
+            vcpus=os.cpu_count(),
+            memory_mib=_memory_mib(),
+            cpu_model=_cpu("model name"),
+            cpu_vendor=_cpu("vendor_id") or ("ARM" if _cpu("CPU implementer") == "0x41" else ""),
         )
 
     def job_root(self, job_id: str) -> Path:
@@ -84,3 +95,15 @@ class ThisNode:
     def containers(self) -> Path:
         """Folder of the marks of all protected containers."""
         return self.settings.run_dir / "containers"
+
+
+def _cpu(label: str) -> str:
+    """What the kernel says of the first CPU under that label; empty where it does not (ARM has no model name)."""
+    found = re.search(rf"^{re.escape(label)}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def _memory_mib() -> int | None:
+    """As the kernel counts it: a little less than the instance type's."""
+    found = re.search(r"^MemTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) // 1024 if found else None

@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import Field
 from temporalio import activity
 
+from perdure.contracts.node import LogSettings
 from perdure.domain.configuration import JobConfiguration
 from perdure.domain.jobs import Job, JobEvent
 from perdure.domain.nodes import Node
@@ -119,15 +120,27 @@ class InstanceRef(Frozen):
 
 
 class InstanceState(Frozen):
-    """`state` is EC2's word (running, shutting-down, terminated, …) or `unknown` when EC2 does not know the id."""
+    """`state` is EC2's word (running, shutting-down, terminated, …) or `unknown` when EC2 does not know the id.
+
+    The rest as in `Node`; `ended_at` only where EC2 tells the time.
+    """
 
     instance_id: str
     state: str
+    pay_type: str = ""
+    launched_at: datetime | None = None
+    ended_at: datetime | None = None
+    ended_by: str = ""
 
     @property
     def gone(self) -> bool:
         """Nothing on that instance can write any more."""
         return self.state in {"terminated", "unknown"}
+
+    @property
+    def ending(self) -> bool:
+        """It does no more work, and AWS bills it no longer."""
+        return self.gone or self.state in {"shutting-down", "stopping", "stopped"}
 
 
 class JobRecord(Frozen):
@@ -206,4 +219,9 @@ class RecordActivities:
     @activity.defn(name="load_configuration")
     async def load_configuration(self) -> JobConfiguration:
         """What jobs go by, as stored or by default: nothing of the server's own sections. Read-only."""
+        raise NotImplementedError
+
+    @activity.defn(name="load_log_settings")
+    async def load_log_settings(self) -> LogSettings:
+        """How agents are to log, as stored or by default. Read-only."""
         raise NotImplementedError

@@ -123,6 +123,9 @@ async def test_an_instance_is_known_by_its_state(bed: CloudBed) -> None:
     bed.aws.ec2.terminate_instances(InstanceIds=[instance])
     while not (await run(lookups.instance_state, InstanceRef(instance_id=instance))).gone:
         await asyncio.sleep(0.02)
+    ended = await run(lookups.instance_state, InstanceRef(instance_id=instance))
+    assert (ended.pay_type, ended.ended_by) == ("on-demand", "user")
+    assert ended.launched_at and ended.ended_at and ended.ended_at >= ended.launched_at.replace(microsecond=0)
     found = await run(lookups.instance_state, InstanceRef(instance_id="i-0123456789abcdef0"))
     assert found.state == "unknown" and found.gone
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import gethostname
 
 import pytest
 
 from perdure.domain.errors import CloudUnavailable
 from perdure.domain.nodes import Notice, NoticeKind
+from perdure.settings import AgentSettings
 from worker_agent.interruption import RebalanceRecommendation, SpotInterruption, watch
-from worker_agent.metadata import Metadata
+from worker_agent.metadata import Identity, Metadata
+from worker_agent.this_node import ThisNode
 
 ACTION = "/latest/meta-data/spot/instance-action"
 REBALANCE = "/latest/meta-data/events/recommendations/rebalance"
@@ -183,3 +188,16 @@ async def test_the_watcher_tells_each_notice_once_and_survives_faults(imds: Imds
         assert later.deadline == datetime(2026, 11, 22, 12, 5, tzinfo=UTC)
     watching.cancel()
     assert heard.empty()
+
+
+async def test_a_node_says_what_it_is(tmp_path: Path) -> None:
+    node = ThisNode(AgentSettings(run_dir=tmp_path / "run", state_dir=tmp_path / "state"))
+    identity = {"instanceId": "i-1", "availabilityZone": "us-east-1a", "region": "us-east-1"}
+    node.identify(Identity.model_validate({**identity, "privateIp": "10.0.0.4", "architecture": "arm64"}))
+    told = node.describe()
+    assert (told.region, told.ips, told.arch, told.host_name) == ("us-east-1", ["10.0.0.4"], "arm64", gethostname())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    assert told.vcpus == os.cpu_count() and told.memory_mib == pytest.approx(memory, abs=1)
+    again = ThisNode(node.settings)
+    again.remember()
+    assert again.describe().ips == ["10.0.0.4"], "the next agent of this boot knows it too"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from activities.instances import read_instance
 from localcloud.batch.definitions import lower_keys
 from localcloud.node_link import ContainerOptions, StopTask, Tmpfs, Ulimit
 from tests.unit.cloud_bed import CloudBed, cloud_bed, wait_for
@@ -107,6 +108,8 @@ def test_a_reclaimed_job_is_retried_on_another_node_and_has_no_exit_code(bed: Cl
     state = bed.aws.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     assert state["State"]["Name"] == "terminated"
     assert state["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+    told = read_instance(dict(state))
+    assert (told.pay_type, told.ended_by, told.ended_at) == ("spot", "aws", None)
 
 
 def test_out_of_memory_is_told_by_its_reason(bed: CloudBed) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from activities.instances import read_instance
 from localcloud.node_link import Exited, SetEcsAgent
+from perdure.contracts.control import InstanceState
 from tests.unit.cloud_bed import ZONES, CloudBed, PlayedNode, cloud_bed, reclaim, running_job, wait_for
 
 TTL = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
@@ -154,3 +156,11 @@ def test_terminate_instances_is_a_power_loss(bed: CloudBed) -> None:
     assert told[0]["CurrentState"]["Name"] == "shutting-down"
     wait_for(lambda: not node.alive)
     wait_for(lambda: bed.job(job_id)["attempts"])
+
+    def seen() -> InstanceState:
+        found = bed.aws.ec2.describe_instances(InstanceIds=[node.spec.instance_id])
+        return read_instance(dict(found["Reservations"][0]["Instances"][0]))
+
+    wait_for(lambda: seen().gone)
+    assert (seen().pay_type, seen().ended_by) == ("spot", "user")
+    assert seen().ended_at is not None and seen().launched_at is not None

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from temporalio.client import WorkflowHandle
 
 from perdure.contracts import names
+from perdure.contracts.control import InstanceState
 from perdure.contracts.inventory import NodeChanged, NodeWatchInput
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from tests.workflows.story import Story
@@ -65,6 +66,7 @@ async def test_a_node_is_looked_at_right_after_its_deadline(story: Story) -> Non
     await handle.result()
     node = story.cloud.nodes[NODE]
     assert node.state is NodeState.GONE and node.notice == notice
+    assert (node.ended_at, node.ended_by) == (notice.deadline, "aws"), "announced, gone, and EC2 says no more"
 
 
 async def test_a_node_that_speaks_again_is_watched_again(story: Story) -> None:
@@ -75,3 +77,27 @@ async def test_a_node_that_speaks_again_is_watched_again(story: Story) -> None:
     story.cloud.gone.clear()
     await says(story, await story.now() + timedelta(seconds=1))
     await story.until(lambda: story.cloud.nodes[NODE].state is NodeState.READY)
+
+
+async def test_what_ec2_says_of_an_instance_is_kept(story: Story) -> None:
+    at = await story.now()
+    launched = at - timedelta(minutes=3)
+    alive = InstanceState(instance_id=NODE, state="running", pay_type="spot", launched_at=launched)
+    story.cloud.instances[NODE] = alive
+    handle = await says(story, at, host_name="ip-10-0-0-1")
+    await story.sleep(62)
+    await story.until(lambda: story.cloud.nodes[NODE].pay_type == "spot")
+    await says(story, await story.now(), state=NodeState.NOTICED)
+    await story.until(lambda: story.cloud.nodes[NODE].state is NodeState.NOTICED)
+    assert story.cloud.nodes[NODE].launched_at == launched, "what its agent says later does not undo it"
+    ended = {"state": "shutting-down", "ended_by": "user", "ended_at": at + timedelta(seconds=70)}
+    story.cloud.instances[NODE] = alive.model_copy(update=ended)
+    await story.sleep(62)
+    await story.until(lambda: story.cloud.nodes[NODE].ended_by == "user")
+    assert story.cloud.nodes[NODE].state is NodeState.NOTICED, "it may still write to its volumes"
+    del story.cloud.instances[NODE]
+    story.cloud.gone.add(NODE)
+    await story.sleep(62)
+    await handle.result()
+    node = story.cloud.nodes[NODE]
+    assert (node.state, node.ended_at, node.ended_by) == (NodeState.GONE, at + timedelta(seconds=70), "user")
