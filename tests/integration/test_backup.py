@@ -181,21 +181,20 @@ def _fill(connection: Connection) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_older_schema_with_rows_comes_up_to_date(kind: str, database: Any) -> None:
-    for revision in REVISIONS[:-1]:
-        engine = database(kind)
+def test_every_step_to_a_newer_schema_keeps_the_rows(kind: str, database: Any) -> None:
+    """Every table has a row before each step."""
+    engine, rows = database(kind), dict[str, dict[str, Any]]()
+    for revision in REVISIONS:
         migrate(engine, revision)
         with write_connection(engine) as connection:
-            rows = _fill(connection)
-        migrate(engine)
-        migrate(engine)  # nothing is left to do
-        with engine.connect() as connection:
+            rows |= _fill(connection)
             found = MetaData()
             found.reflect(connection, only=list(rows))
             for name, row in rows.items():
-                assert _kept(connection, found.tables[name], row), f"{name} of {revision}"
-        with reading(engine) as session:
-            assert jobs.get_job(session, "key-1").retry.attempts == 1
+                assert _kept(connection, found.tables[name], row), f"{name} in {revision}"
+    migrate(engine)  # nothing is left to do
+    with reading(engine) as session:
+        assert jobs.get_job(session, "key-1").retry.attempts == 1
 
 
 def _kept(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
