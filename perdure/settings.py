@@ -25,6 +25,11 @@ class _Settings(BaseSettings):
     log_level: str = "INFO"
     log_file: Path | None = None
 
+    @property
+    def log_level_fixed(self) -> bool:
+        """Did the environment name a level? It wins over the configuration's then."""
+        return "log_level" in self.model_fields_set
+
 
 class AgentSettings(_Settings):
     """Settings of the agent on an instance. Times in seconds."""
@@ -67,6 +72,14 @@ class ApiSettings(_Settings):
     api_host: str = "127.0.0.1"
     api_port: int = 8080
     api_names: str = Field("", description="Host names to answer to, besides those of loopback.")
+    api_cert_file: Path | None = None
+    api_key_file: Path | None = None
+    bootstrap_dir: Path | None = Field(
+        None, description="Where a first start leaves an admin token and a certificate, if nobody could sign in else."
+    )
+    api_trusted_proxies: str = Field(
+        "", description="Addresses of proxies whose X-Forwarded-… headers are believed; empty: nobody's."
+    )
     require_sign_in: bool = Field(False, description="Ask for a sign-in over loopback too, as behind a proxy.")
     temporal_ui_url: str = "http://127.0.0.1:8233"
 

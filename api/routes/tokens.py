@@ -15,7 +15,7 @@ from api.auth.rules import Routes, admins_only, area
 from api.dependencies import Asking, Cursor, Database, Limit, Reading
 from api.errors import described
 from api.responses import PageOf, Wire
-from perdure.domain.access import LONGEST_LIFE, USUAL_LIFE
+from perdure.domain.access import LONGEST_LIFE, TOKEN_NAME, USUAL_LIFE
 from perdure.domain.configuration import Seconds
 from perdure.domain.errors import ConfigurationInvalid, NotAllowed
 from perdure.records import tokens
@@ -23,7 +23,6 @@ from perdure.records.database import writing
 
 router = APIRouter(prefix="/tokens", tags=["access"])
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,59}$"
 Number = Annotated[int, Path(ge=1, lt=2**31, description="Number of the token.", examples=[3])]
 Area = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,40}$")]
 
@@ -33,7 +32,9 @@ class TokenWish(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "nightly report"}]})
 
-    name: str = Field(pattern=NAME, description="What it is for; the audit log shows it.", examples=["nightly report"])
+    name: str = Field(
+        pattern=TOKEN_NAME, description="What it is for; the audit log shows it.", examples=["nightly report"]
+    )
     role: Role = Field(Role.VIEWER, description="`viewer` reads; `admin` also changes things.")
     areas: list[Area] = Field(
         default_factory=list,

@@ -11,6 +11,7 @@ from perdure.domain.values import Frozen
 LONGEST_LIFE = timedelta(days=366)
 """Of an API token. What lives for ever is forgotten for ever."""
 USUAL_LIFE = timedelta(days=90)
+TOKEN_NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,59}$"
 
 
 class Role(StrEnum):

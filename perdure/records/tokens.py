@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import string
 import zlib
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, select, update
 
-from perdure.domain.access import LONGEST_LIFE, ApiToken, Role
+from perdure.domain.access import LONGEST_LIFE, TOKEN_NAME, ApiToken, Role
 from perdure.domain.errors import ConfigurationInvalid, UnknownToken
 from perdure.records.access_tables import TokenRow
 from perdure.records.pages import Page, decode_cursor, encode_cursor
@@ -51,10 +52,14 @@ def create_token(
     by: str,
     life: timedelta,
 ) -> tuple[ApiToken, str]:
-    """A new token that holds for `life`, and its secret, which nobody can read again. ConfigurationInvalid: no such
-    life."""
+    """A new token that holds for `life`, and its secret, which nobody can read again. ConfigurationInvalid: such a life
+    or name is not allowed."""
     if not timedelta(seconds=1) <= life <= LONGEST_LIFE:
         raise ConfigurationInvalid(f"a token holds for at least a second and at most {LONGEST_LIFE.days} days")
+    if not re.fullmatch(TOKEN_NAME.removesuffix("$"), name):
+        raise ConfigurationInvalid(
+            "a token's name has 1 to 60 letters, digits, spaces and . _ @ -, a letter or digit first"
+        )
     secret = new_secret()
     row = TokenRow(
         sha256=_hash(secret),
