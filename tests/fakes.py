@@ -31,7 +31,13 @@ from perdure.contracts.control import (
     VolumeActivities,
     VolumeRef,
 )
-from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCheckpointRequest, NodeActivities
+from perdure.contracts.node import (
+    CheckpointOutcome,
+    CheckpointRequest,
+    FinalCheckpointRequest,
+    LogSettings,
+    NodeActivities,
+)
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import SystemConfiguration
 from perdure.domain.errors import Fenced, UnknownJob, VolumeFailed, VolumeGone
@@ -67,6 +73,7 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
         self.instances: dict[str, InstanceState] = {}
         """What EC2 says of an instance, where more than its state matters."""
         self.configuration = SystemConfiguration()
+        self.configuration_number = 0
         self.records: dict[str, JobRecord] = {}
         self.states: list[JobState] = []
         """Of the one job of a story, as the records were told, each once in a row."""
@@ -198,6 +205,11 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
             raise ApplicationError("the database is away", type="OperationalError")
         return self.configuration
 
+    @activity.defn(name="load_log_settings")
+    async def load_log_settings(self) -> LogSettings:
+        self._called()
+        return LogSettings(number=self.configuration_number, section=self.configuration.log)
+
     def recorded(self, job_id: str) -> Job:
         """The job as the records have it."""
         return self.records[job_id].job
@@ -221,6 +233,7 @@ class FakeNode(NodeActivities):
         self.taken: list[Checkpoint] = []
         self.requests: list[CheckpointRequest] = []
         self.finals: list[FinalCheckpointRequest] = []
+        self.log_settings: list[LogSettings] = []
         self.failure = ""
         self.clock_error = timedelta(0)
         self.first_number = 1
@@ -240,6 +253,10 @@ class FakeNode(NodeActivities):
         if self.failure:
             return CheckpointOutcome(failure=self.failure)
         return CheckpointOutcome(checkpoint=await self.commit(request.kind))
+
+    @activity.defn(name="apply_log_settings")
+    async def apply_log_settings(self, settings: LogSettings) -> None:
+        self.log_settings.append(settings)
 
     @activity.defn(name="final_checkpoint")
     async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:

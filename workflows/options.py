@@ -80,6 +80,14 @@ CLEAN_UP = Options(
 )
 
 
+# It waits in the node's queue while the agent is away, which costs the history nothing.
+NODE_SETTINGS = Options(
+    start_to_close_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(hours=1),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60)),
+)
+
+
 def periodic_checkpoint(limit: timedelta) -> Options:
     """Tried once: the next tick is the retry."""
     return Options(

@@ -1,4 +1,5 @@
-"""What the `node/<instance>` workflow hears. Agents signal on changes, never on ticks."""
+"""What the `node/<instance>` workflow hears. Agents signal on changes, never on ticks; the API signals
+`log_settings_changed`, without arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +17,11 @@ class NodeWatchInput(Frozen):
 
 
 class NodeChanged(Frozen):
-    """Signal `node_changed`: the node as its agent sees it now (its notice included)."""
+    """Signal `node_changed`: the node as its agent sees it now (its notice included).
+
+    `wants_log_settings`: the agent has just started and does not know how to log.
+    """
 
     node: Node
     at: datetime
+    wants_log_settings: bool = False

@@ -10,6 +10,7 @@ from datetime import datetime
 from temporalio import activity
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.configuration import LogConfiguration
 from perdure.domain.nodes import Notice
 from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
@@ -51,12 +52,24 @@ class CheckpointOutcome(Frozen):
     handed_over: HandOver | None = None
 
 
+class LogSettings(Frozen):
+    """How the agent is to log. Key: `number`, that of the configuration; the same again changes nothing."""
+
+    number: int
+    section: LogConfiguration
+
+
 class NodeActivities:
     """Activities of one node. Each is join-or-start: asked twice, it attaches to what already runs."""
 
     @activity.defn(name="checkpoint")
     async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
         """Freeze, dump, clone, resume, commit. Idempotent by (job_id, epoch, due_at). Fenced for an older epoch."""
+        raise NotImplementedError
+
+    @activity.defn(name="apply_log_settings")
+    async def apply_log_settings(self, settings: LogSettings) -> None:
+        """The agent logs by them from now on. Idempotent by number: an older one changes nothing."""
         raise NotImplementedError
 
     @activity.defn(name="final_checkpoint")

@@ -83,6 +83,7 @@ class Story:
                 cloud.record_job,
                 cloud.record_node,
                 cloud.load_configuration,
+                cloud.load_log_settings,
             ],
         )
 
@@ -106,7 +107,7 @@ class Story:
             worker = Worker(
                 self.client,
                 task_queue=names.node_queue(instance_id),
-                activities=[node.checkpoint, node.final_checkpoint],
+                activities=[node.checkpoint, node.final_checkpoint, node.apply_log_settings],
                 max_heartbeat_throttle_interval=timedelta(seconds=1),
             )
             self._node_workers[instance_id] = await self._stack.enter_async_context(worker)
