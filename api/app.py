@@ -12,13 +12,15 @@ from fastapi.security import HTTPBearer
 
 import perdure
 from api import docs, errors
+from api.access_log import AccessLog, open_access_log
 from api.auth.api_tokens import by_api_token
 from api.auth.audit_trail import AuditTrail, keep_tidy
 from api.auth.door import Door, names_of
 from api.auth.rate_limit import FailedTries, Refusals
 from api.auth.sessions import SignIn
 from api.guards import Guards
-from api.routes import audit, configuration, health, home, jobs, nodes, tokens
+from api.routes import audit, configuration, health, home, jobs, logs, nodes, tokens
+from api.routes.mmbatch import logs as mmbatch_logs
 from api.routes import sign_in as sign_in_routes
 from api.workflows import JobWorkflows
 from perdure.records.database import migrate, open_engine
@@ -41,6 +43,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        open_access_log(settings.log_file)
         engine = open_engine(settings.database_url)
         await run_in_threadpool(migrate, engine)
         app.state.settings = settings
@@ -69,6 +72,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.sign_in, app.state.failed_tries = sign_in, FailedTries()
     for resource in (jobs, nodes, configuration, tokens, audit, sign_in_routes, health):
         app.include_router(resource.router, prefix="/api/v1")
+    for resource in (logs, mmbatch_logs):
+        app.include_router(resource.router, prefix="/api/v1")
+    app.include_router(mmbatch_logs.root)
     app.include_router(home.router)
     app.include_router(sign_in_routes.pages)
     docs.add_to(app)
@@ -77,4 +83,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(Door, settings=settings, authenticators=(by_api_token, sign_in.by_bearer, sign_in.by_cookie))
     app.add_middleware(Guards, names=names_of(settings))
     app.add_middleware(AuditTrail, refusals=refusals)
+    app.add_middleware(AccessLog)
     return app

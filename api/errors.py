@@ -44,6 +44,10 @@ class NoAnswer(PerdureError):
     retryable = True
 
 
+class NothingThere(PerdureError):
+    """What is asked for is known, but there is none of it."""
+
+
 class OutOfDate(PerdureError):
     """Somebody else changed the value since the caller read it."""
 
@@ -83,6 +87,7 @@ _STATUS: list[tuple[type[Exception], HTTPStatus, str]] = [
     (TooManyTries, HTTPStatus.TOO_MANY_REQUESTS, "too_many_tries"),
     (PoolMisconfigured, HTTPStatus.CONFLICT, "pool_misconfigured"),
     (LockOut, HTTPStatus.CONFLICT, "lock_out"),
+    (NothingThere, HTTPStatus.NOT_FOUND, "nothing_there"),
     (ConfigurationInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
     (NotRunning, HTTPStatus.CONFLICT, "not_running"),
     (CheckpointFailed, HTTPStatus.CONFLICT, "checkpoint_failed"),

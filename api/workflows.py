@@ -6,13 +6,15 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimedOut
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.errors import NoAnswer, NotRunning
 from perdure.contracts import names
+from perdure.contracts.logs import CollectedLogs, CollectLogs
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.errors import CheckpointFailed, TemporalUnavailable
@@ -24,6 +26,8 @@ TELL_SECONDS = 20.0
 CHECKPOINT_SECONDS = 180.0
 """How long a person waits for a checkpoint: longer than any dump may take (dump_limit_seconds is 110 by default)."""
 TELL_AT_ONCE = 20
+LOGS_SECONDS = 12.0
+"""How long a person waits for a node's logs: a node that is gone is known to be after 8 s."""
 
 
 class JobWorkflows:
@@ -65,6 +69,25 @@ class JobWorkflows:
         if taken.checkpoint is None:
             raise CheckpointFailed(f"Job {job_id} took no checkpoint: {taken.failure or 'no reason was given'}.")
         return taken.checkpoint
+
+    async def collect_logs(self, request: CollectLogs, request_id: str) -> CollectedLogs:
+        """What the agent on a node has to show, or in words why there is nothing. Never raises."""
+        try:
+            await self.reachable()
+            async with asyncio.timeout(LOGS_SECONDS):
+                found: CollectedLogs = await self._client.execute_workflow(
+                    names.LOG_COLLECTION,
+                    request,
+                    id=names.log_collection_id(request_id),
+                    task_queue=names.CONTROL_QUEUE,
+                    execution_timeout=timedelta(seconds=3 * LOGS_SECONDS),
+                    result_type=CollectedLogs,
+                )
+        except TimeoutError:
+            return CollectedLogs(failure=f"nobody answered within {LOGS_SECONDS:g} s: is the control worker running?")
+        except (TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError) as problem:
+            return CollectedLogs(failure=f"{request.instance_id} was not asked: {problem}")
+        return found
 
     async def configuration_changed(self) -> int:
         """Signal every open job workflow, so that it reads the configuration anew. Returns how many were told.
