@@ -156,7 +156,7 @@ def _waits(job: Job, stays: list[Stay]) -> Iterator[LedgerEntry]:
     """Containers that a restore brought back count their wait in their outage (perdure.domain.outages_ledger)."""
     ended = {outage.ended_at for outage in job.outages if outage.seconds is not None}
     for stay in stays:
-        if stay.run_start is not None and stay.run_start in ended:
+        if stay.attempt.started_at is not None and stay.attempt.started_at in ended:
             continue
         end = stay.end if stay.run_start is None else stay.run_start
         waited = milliseconds(stay.start, end)

@@ -83,11 +83,10 @@ def _upsert(session: Session, table: Table, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     keys = [column.name for column in table.primary_key]
-    connection = session.connection()
-    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     statement = insert(table)
     values = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
+    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
 
 
 def prices_of_job(session: Session, job: Job, nodes: Mapping[str, Node], until: datetime) -> Prices:
@@ -109,8 +108,8 @@ def load_prices(
     spot = {pair: seen for pair in pairs if (seen := _spot_points(session, *pair, start, end)) is not None}
     types = {instance_type for instance_type, _ in pairs}
     mine = and_(_LISTED.instance_type.in_(types), _LISTED.region.in_(regions), _LISTED.micros_per_hour.is_not(None))
-    listed = session.connection().execute(select(on_demand_prices).where(mine))
-    kept = session.connection().execute(select(storage_prices).where(_STORAGE.region.in_(regions)))
+    listed = session.execute(select(on_demand_prices).where(mine))
+    kept = session.execute(select(storage_prices).where(_STORAGE.region.in_(regions)))
     return Prices(
         spot,
         {(row.instance_type, row.region): row.micros_per_hour for row in listed},
@@ -119,20 +118,19 @@ def load_prices(
 
 
 def _spot_points(session: Session, instance_type: str, zone: str, start: datetime, end: datetime) -> SpotPoints | None:
-    connection = session.connection()
     look = and_(_LOOKS.instance_type == instance_type, _LOOKS.zone == zone)
-    known_until = connection.scalar(select(_LOOKS.known_until).where(look))
+    known_until = session.scalar(select(_LOOKS.known_until).where(look))
     if known_until is None:
         return None
     mine = and_(_SPOT.instance_type == instance_type, _SPOT.zone == zone)
-    holding = connection.scalar(select(func.max(_SPOT.at)).where(mine, _SPOT.at <= start))
+    holding = session.scalar(select(func.max(_SPOT.at)).where(mine, _SPOT.at <= start))
     if holding is None:
         # All that is known came later: the first of them is the best guess, and marked as one.
-        holding = connection.scalar(select(func.min(_SPOT.at)).where(mine))
+        holding = session.scalar(select(func.min(_SPOT.at)).where(mine))
     if holding is None:
         return None
     span = and_(mine, _SPOT.at >= holding, _SPOT.at <= max(end, holding))
-    rows = connection.execute(select(_SPOT.at, _SPOT.micros_per_hour).where(span).order_by(_SPOT.at))
+    rows = session.execute(select(_SPOT.at, _SPOT.micros_per_hour).where(span).order_by(_SPOT.at))
     points = [PricePoint(at=at, micros_per_hour=micros) for at, micros in rows]
     return SpotPoints(points=points, known_until=known_until)
 
@@ -170,32 +168,32 @@ def spot_pairs_to_ask(session: Session, *, earliest: datetime, unknown_only: boo
             since=max(known or first or earliest, earliest),
             new=known is None,
         )
-        for instance_type, zone, region, first, known in session.connection().execute(query)
+        for instance_type, zone, region, first, known in session.execute(query)
     ]
 
 
 def types_to_ask(session: Session, *, stale: datetime) -> list[ListedType]:
     """Instance types by region that nodes in the records have and whose list price was not looked at since `stale`."""
     query = select(_NODES.instance_type, _NODES.zone, _NODES.region).where(_NODES.instance_type != "").distinct()
-    used = {(kind, region or region_of(zone)) for kind, zone, region in session.connection().execute(query)}
+    used = {(kind, region or region_of(zone)) for kind, zone, region in session.execute(query)}
     fresh = select(_LISTED.instance_type, _LISTED.region).where(_LISTED.looked_at >= stale)
-    used -= {(kind, region) for kind, region in session.connection().execute(fresh)}
+    used -= {(kind, region) for kind, region in session.execute(fresh)}
     return [ListedType(instance_type=kind, region=region) for kind, region in sorted(used) if region]
 
 
 def storage_regions_to_ask(session: Session, *, stale: datetime) -> list[str]:
     """Regions of nodes in the records whose storage prices were not looked at since `stale`."""
     query = select(_NODES.zone, _NODES.region).distinct()
-    used = {region or region_of(zone) for zone, region in session.connection().execute(query)}
+    used = {region or region_of(zone) for zone, region in session.execute(query)}
     fresh = select(_STORAGE.region).where(_STORAGE.looked_at >= stale).distinct()
-    return sorted(used - set(session.connection().scalars(fresh)) - {""})
+    return sorted(used - set(session.scalars(fresh)) - {""})
 
 
 def price_problems(session: Session) -> list[str]:
     """Why prices are not known, in sentences, each once: what is missing comes from the shipped table, as an estimate.
     Empty when AWS answered for everything."""
     said = (select(column).where(column != "").distinct() for column in (_LOOKS.problem, _LISTED.problem))
-    return sorted({problem for query in said for problem in session.connection().scalars(query)})
+    return sorted({problem for query in said for problem in session.scalars(query)})
 
 
 def forget_old_points(session: Session, before: datetime) -> int:
@@ -230,5 +228,5 @@ def jobs_to_work_out(
         .distinct()
         .order_by(_ATTEMPTS.job_id),
     )
-    found = {job_id for query in queries for job_id in session.connection().scalars(query.limit(limit))}
+    found = {job_id for query in queries for job_id in session.scalars(query.limit(limit))}
     return sorted(found)[:limit]
