@@ -185,7 +185,7 @@ def _freezes(job: Job, stays: list[Stay], checkpoints: Iterable[Checkpoint]) -> 
     hours: dict[datetime, list[tuple[Checkpoint, int]]] = {}
     for checkpoint in sorted(checkpoints, key=lambda one: (one.frozen_at, one.number)):
         frozen_ms = round(checkpoint.phases.get(FROZEN_PHASE, 0.0) * 1000)
-        if checkpoint.kind is not CheckpointKind.FINAL and frozen_ms:
+        if checkpoint.kind != CheckpointKind.FINAL and frozen_ms:
             hour = checkpoint.frozen_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
             hours.setdefault(hour, []).append((checkpoint, frozen_ms))
     for hour, taken in hours.items():

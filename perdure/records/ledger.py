@@ -18,9 +18,9 @@ from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import Job
 from perdure.domain.ledger import ledger_entries
 from perdure.domain.nodes import Node
-from perdure.domain.prices import Prices
 from perdure.domain.rollups import Level, bucket_start
 from perdure.records.ledger_tables import FIGURES, ledger
+from perdure.records.prices import prices_of_job
 from perdure.records.rollups import Changes
 from perdure.records.tables import CheckpointRow, NodeRow
 
@@ -65,8 +65,9 @@ def update_ledger(session: Session, job: Job, until: datetime) -> None:
     """
     _lock(session, job.job_id)
     known = _known(session, job.job_id)
-    nodes = {attempt.instance_id for attempt in job.attempts}
-    lines = ledger_entries(job, _nodes(session, nodes), Prices(), until, _checkpoints(session, job.job_id))
+    nodes = _nodes(session, {attempt.instance_id for attempt in job.attempts})
+    prices = prices_of_job(session, job, nodes, until)
+    lines = ledger_entries(job, nodes, prices, until, _checkpoints(session, job.job_id))
     entries = [*lines, *_counted_checkpoints(job, known), *_counted_restores(job)]
     _store(session, job.job_id, job.queue, known, entries)
 

@@ -181,6 +181,8 @@ def test_freezes_of_checkpoints_after_which_the_job_went_on() -> None:
     found = total(entries().values(), "checkpoints")
     # 0.8 s and 0.9 s on half of m5.2xlarge, 1.25 s on the instance that was free, 1.5 s on m5.xlarge on demand
     assert found.frozen_ms == 800 + 900 + 1250 + 1500, "the final checkpoint's freeze belongs to its outage"
+    words = [Checkpoint.model_construct(**{**dict(one), "kind": one.kind.value}) for one in CHECKPOINTS]
+    assert total(ledger_entries(JOB, NODES, PRICES, LATER, words), "checkpoints") == found, "kinds as the records have"
     assert near(found.frozen_micros, usd("0.1536", 0.8, HALF) + usd("0.1620", 0.9, HALF) + usd("0.192", 1.5), 3)
     assert near(found.redone_on_demand_micros, usd("0.384", 1.7) + usd("0.192", 1.25) + usd("0.192", 1.5), 4)
 
