@@ -13,6 +13,7 @@ import structlog
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
@@ -20,15 +21,18 @@ from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
 from activities.logs import LogRecords
 from activities.records import Records
+from activities.retention import OldRecords
 from activities.volumes import Volumes
 from perdure.contracts import names
 from perdure.logs import configure_logs
 from perdure.records.database import migrate, open_engine
+from perdure.records.log_settings import follow_log_settings
 from perdure.settings import ControlSettings, connect_temporal
 from workflows.job_protection import JobProtection
 from workflows.log_collection import LogCollection
 from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
+from workflows.retention import Retention
 from workflows.volume_migration import VolumeMigration
 
 log = structlog.get_logger("control")
@@ -50,7 +54,7 @@ async def serve(settings: ControlSettings) -> None:
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
-        workflows=[JobProtection, VolumeMigration, NodeWatch, LogCollection, LogKeeping],
+        workflows=[JobProtection, VolumeMigration, NodeWatch, LogCollection, LogKeeping, Retention],
         activities=[
             batch.describe_job,
             instances.instance_state,
@@ -63,14 +67,19 @@ async def serve(settings: ControlSettings) -> None:
             records.record_job,
             records.record_node,
             records.load_configuration,
+            records.load_log_settings,
             LogRecords(engine).keep_logs,
+            OldRecords(engine).forget_old_records,
         ],
     )
+    following = asyncio.create_task(follow_log_settings(engine, level_fixed=settings.log_level_fixed))
     async with worker:
+        await start_standing_workflows(client)
         log.info(
             "The control worker serves", queue=names.CONTROL_QUEUE, temporal=client.service_client.config.target_host
         )
         await stop.wait()
+    following.cancel()
     log.info("The control worker has stopped")
 
 
@@ -86,6 +95,17 @@ async def wait_for_temporal(stop: asyncio.Event) -> Client | None:
         tries += 1
         await asyncio.sleep(1)
     return None
+
+
+async def start_standing_workflows(client: Client) -> None:
+    """Start what runs for ever, unless it does. Raises RPCError when Temporal refuses."""
+    await client.start_workflow(
+        Retention.run,
+        id=names.RETENTION_ID,
+        task_queue=names.CONTROL_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="forgets old records",
+    )
 
 
 async def register_search_attributes(client: Client) -> None:

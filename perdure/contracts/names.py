@@ -11,6 +11,10 @@ VOLUME_MIGRATION = "VolumeMigration"
 LOG_COLLECTION = "LogCollection"
 LOG_KEEPING = "LogKeeping"
 RESUMPTION = "Resumption"
+RETENTION = "Retention"
+
+RETENTION_ID = "retention"
+"""The only workflow of its kind."""
 
 SEARCH_ATTRIBUTES: dict[str, str] = {
     "PerdureState": "Keyword",
