@@ -105,7 +105,7 @@ class LiveCertificate:
                 self._digest = pair.digest
                 log.info("a new certificate is served", file=str(where.cert_file), until=facts.not_after.isoformat())
             self._seen, self._complaint = seen, ""
-        except (ConfigurationInvalid, OSError) as problem:
+        except ConfigurationInvalid as problem:
             if str(problem) != self._complaint:
                 self._complaint = str(problem)
                 log.error("the new certificate is not usable; the one before is still served", problem=str(problem))
@@ -233,6 +233,10 @@ def _warning(not_after: datetime, now: datetime) -> str:
     return f"it expires on {not_after:%Y-%m-%d}, in {days} days; renew it" if not_after - now < SOON else ""
 
 
-def _signature(path: Path) -> tuple[int, int, int, int]:
-    found = path.stat()
+def _signature(path: Path) -> tuple[int, int, int, int] | None:
+    """What changes when a file does; None: it cannot be looked at, and reading it will say why."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
