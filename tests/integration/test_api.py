@@ -28,8 +28,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from api.__main__ import is_loopback
 from api.app import create_app
+from api.auth.door import is_loopback
 from api.guards import LARGEST_BODY
 from api.responses import (
     AttemptView,
