@@ -68,10 +68,12 @@ class Figures(Frozen):
     """Time of instances, volumes and snapshots for which no price is known at all: it counts nothing above."""
 
     def __add__(self, other: Figures) -> Figures:
-        return Figures(**{name: getattr(self, name) + getattr(other, name) for name in Figures.model_fields})
+        names = self.model_fields_set | other.model_fields_set  # the others are 0
+        return Figures(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __sub__(self, other: Figures) -> Figures:
-        return Figures(**{name: getattr(self, name) - getattr(other, name) for name in Figures.model_fields})
+        names = self.model_fields_set | other.model_fields_set
+        return Figures(**{name: getattr(self, name) - getattr(other, name) for name in names})
 
 
 class LedgerEntry(Frozen):

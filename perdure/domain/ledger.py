@@ -45,12 +45,14 @@ def ledger_entries(
     prices: Prices,
     until: datetime,
     checkpoints: Iterable[Checkpoint] | None = None,
+    hours_from: datetime | None = None,
 ) -> list[LedgerEntry]:
     """All lines of one job's ledger as of `until` (UTC): what runs on is counted up to then, what came later is not.
 
     `nodes` by instance id: those of the job's attempts; one that is missing has no price. `checkpoints`: all that were
     ever committed, as records.jobs.list_checkpoints knows them; without them only those still offered are counted. How
-    many checkpoints and restores were tried is not counted here (records.ledger does it).
+    many checkpoints and restores were tried is not counted here (records.ledger does it). With `hours_from`, a whole
+    hour, the hourly lines of runs and instances before it are left out.
 
     The same record gives the same lines, in order of time, in whatever order its lists are; a later `until` never makes
     a cost smaller.
@@ -58,8 +60,8 @@ def ledger_entries(
     stays = find_stays(job, nodes, prices, until)
     lines = [
         *_job(job),
-        *(line for stay in stays for line in _runs(job, stay)),
-        *(line for stay in stays for line in _instances(job, stay)),
+        *(line for stay in stays for line in _runs(job, stay, hours_from)),
+        *(line for stay in stays for line in _instances(job, stay, hours_from)),
         *_waits(job, stays),
         *_freezes(job, stays, job.checkpoints if checkpoints is None else checkpoints),
         *protection_entries(job, stays, until),
@@ -92,8 +94,11 @@ def _job(job: Job) -> Iterator[LedgerEntry]:
         yield LedgerEntry(job_id=job.job_id, key="outcome", kind="job", at=job.finished_at, figures=outcome)
 
 
-def _slices(start: datetime, end: datetime, length: timedelta) -> Iterator[tuple[datetime, datetime]]:
-    """The span cut at whole hours or days of UTC; nothing when it is empty."""
+def _slices(
+    start: datetime, end: datetime, length: timedelta, first: datetime | None = None
+) -> Iterator[tuple[datetime, datetime]]:
+    """The span cut at whole hours or days of UTC, from the cut `first` on; nothing when it is empty."""
+    start = max(start, first) if first else start
     midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     while start < end:
         cut = midnight + ((start - midnight) // length + 1) * length
@@ -101,13 +106,13 @@ def _slices(start: datetime, end: datetime, length: timedelta) -> Iterator[tuple
         start = cut
 
 
-def _runs(job: Job, stay: Stay) -> Iterator[LedgerEntry]:
+def _runs(job: Job, stay: Stay, hours_from: datetime | None) -> Iterator[LedgerEntry]:
     """Reference: "CPU time = job requested CPUs x job runtime; job runtime = job complete - job start". A job that was
     reclaimed runs several times; the time between counts for nobody."""
     if stay.run_start is None:
         return
     really, by_batch = (stay.run_start, stay.run_end), (stay.batch_start, stay.batch_end)
-    for start, end in _slices(min(really[0], by_batch[0]), max(really[1], by_batch[1]), _HOUR):
+    for start, end in _slices(min(really[0], by_batch[0]), max(really[1], by_batch[1]), _HOUR, hours_from):
         first, last = max(start, really[0]), min(end, really[1])
         run_ms = milliseconds(first, last)
         yield LedgerEntry(
@@ -124,8 +129,8 @@ def _runs(job: Job, stay: Stay) -> Iterator[LedgerEntry]:
         )
 
 
-def _instances(job: Job, stay: Stay) -> Iterator[LedgerEntry]:
-    for start, end in _slices(stay.start, stay.end, _HOUR):
+def _instances(job: Job, stay: Stay, hours_from: datetime | None) -> Iterator[LedgerEntry]:
+    for start, end in _slices(stay.start, stay.end, _HOUR, hours_from):
         whole, ours = stay.price.cost(start, end), stay.price.cost(start, end, stay.share)
         on_demand = stay.on_demand.cost(start, end)
         figures = Figures(on_demand_micros=on_demand.micros, unpriced_ms=whole.unpriced_ms)

@@ -14,7 +14,7 @@ from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.volumes import SnapshotLife, VolumeLife
 from perdure.records.changes import take_positions
 from perdure.records.job_texts import keep_text
-from perdure.records.ledger import update_ledger
+from perdure.records.ledger import grown_since, update_ledger
 from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow, SnapshotRow, VolumeRow
 
 LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
@@ -33,6 +33,7 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
     newer = known is None or known.revision < revision
     if newer:
         found_by = (known.name, known.queue) if known else None
+        since = grown_since(known, job)
         row = JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision, position=positions[0])
         session.merge(row)
         session.flush()  # the lists below refer to it
@@ -42,7 +43,7 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
     _add_events(session, job.job_id, events, positions[1:])
     if newer:
         session.flush()  # the ledger comes last: its sums are what other writers wait for
-        update_ledger(session, job, job.finished_at or job.changed_at or job.created_at)
+        update_ledger(session, job, job.finished_at or job.changed_at or job.created_at, since)
     return newer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -15,18 +14,26 @@ from sqlmodel import Session, col, select
 
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.figures import Figures, LedgerEntry
-from perdure.domain.jobs import Job
+from perdure.domain.jobs import Job, JobState
 from perdure.domain.ledger import ledger_entries
 from perdure.domain.nodes import Node
-from perdure.domain.rollups import Level, bucket_start
+from perdure.domain.rollups import LENGTH, Level, bucket_start
 from perdure.records.ledger_tables import FIGURES, ledger
 from perdure.records.prices import prices_of_job
 from perdure.records.rollups import Changes
-from perdure.records.tables import CheckpointRow, NodeRow
+from perdure.records.tables import CheckpointRow, JobRow, NodeRow
 
 _COLUMNS = tuple(ledger.c.keys())
 _FIRST_FIGURE = len(_COLUMNS) - len(FIGURES)
-_AT, _QUEUE = _COLUMNS.index("at"), _COLUMNS.index("queue")
+_AT, _QUEUE, _ATTEMPTS, _SUCCESSES = map(_COLUMNS.index, ("at", "queue", "checkpoint_attempts", "checkpoint_successes"))
+_HOURLY = ("run", "instance", "checkpoints")
+"""Kinds with a line per hour; other kinds have few."""
+_RUNS_ON = {
+    JobState.RUNNING,
+    JobState.CHECKPOINTING,
+    JobState.CHECKPOINT_SUCCEEDED,
+    JobState.CHECKPOINT_FAILED,
+}
 _CHECKPOINTS, _RESTORES = "counted/checkpoints/", "counted/restores/"
 """Begin the keys of lines that are made here, not by domain.ledger."""
 
@@ -57,19 +64,38 @@ def retire_ledger(session: Session, job_ids: Collection[str]) -> None:
     changes.apply(session)
 
 
-def update_ledger(session: Session, job: Job, until: datetime) -> None:
+def update_ledger(session: Session, job: Job, until: datetime, grown_since: datetime | None = None) -> None:
     """Work the job's ledger out of its record as it is, up to `until` if it still runs, and store it.
 
     What an entry of domain.ledger does not count comes from the job's counters: checkpoint attempts by how far the
     counter is ahead of the lines so far (in the hour of the change), restores by the attempts that they led to.
+
+    `grown_since` (see grown_since below): hourly lines before that hour stay as they are, so that a job costs the same
+    at every record, however long it has run.
     """
     _lock(session, job.job_id)
-    known = _known(session, job.job_id)
+    # A checkpoint is told when it is committed, and counts when it froze: one hour more is looked at.
+    hour = bucket_start(Level.HOUR, grown_since - LENGTH[Level.HOUR]) if grown_since else None
+    known = _known(session, job.job_id, hour)
+    if hour and not known:  # its ledger was never worked out
+        hour = None
     nodes = _nodes(session, {attempt.instance_id for attempt in job.attempts})
     prices = prices_of_job(session, job, nodes, until)
-    lines = ledger_entries(job, nodes, prices, until, _checkpoints(session, job.job_id))
-    entries = [*lines, *_counted_checkpoints(job, known), *_counted_restores(job)]
+    lines = ledger_entries(job, nodes, prices, until, _checkpoints(session, job.job_id, hour), hour)
+    entries = [*lines, *_counted_checkpoints(session, job, known), *_counted_restores(job)]
     _store(session, job.job_id, job.queue, known, entries)
+
+
+def grown_since(known: JobRow | None, job: Job) -> datetime | None:
+    """Since when a job has only grown older, if that is all its record says: no container came or went. None: its past
+    may have changed too. What else is learnt of the past (a price, Batch's times) is worked in by refresh_ledger, and
+    when the job ends."""
+    same = known is not None and (known.epoch, known.queue, known.vcpus) == (job.epoch, job.queue, job.vcpus)
+    if known is None or not same or known.state not in _RUNS_ON or job.state not in _RUNS_ON:
+        return None
+    if not job.attempts or job.attempts[-1].ended_at is not None or job.attempts[-1].batch_stopped_at is not None:
+        return None
+    return known.changed_at
 
 
 def _nodes(session: Session, ids: Collection[str]) -> dict[str, Node]:
@@ -77,31 +103,35 @@ def _nodes(session: Session, ids: Collection[str]) -> dict[str, Node]:
     return {row.instance_id: Node.model_validate(row.model_dump()) for row in rows}
 
 
-def _checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
-    """Every one that was ever committed. Not validated again: there may be hundreds."""
+def _checkpoints(session: Session, job_id: str, hour: datetime | None) -> list[Checkpoint]:
+    """Every one that was ever committed, frozen from `hour` on. Not validated again: there may be hundreds."""
     columns = [col(getattr(CheckpointRow, name)) for name in Checkpoint.model_fields]
-    rows = session.connection().execute(sa.select(*columns).where(col(CheckpointRow.job_id) == job_id))
+    wanted = sa.select(*columns).where(col(CheckpointRow.job_id) == job_id)
+    if hour is not None:
+        wanted = wanted.where(col(CheckpointRow.frozen_at) >= hour)
+    rows = session.connection().execute(wanted)
     return [Checkpoint.model_construct(**row._mapping) for row in rows]
 
 
-def _counted_checkpoints(job: Job, known: Mapping[str, Line]) -> list[LedgerEntry]:
+def _counted_checkpoints(session: Session, job: Job, known: Mapping[str, Line]) -> list[LedgerEntry]:
     """One line per hour. A job's counter has no history, so the lines there are stay, and the hour of the last change
     gets what is missing."""
-    hours: Counter[datetime] = Counter()
-    successes: Counter[datetime] = Counter()
-    for key, line in known.items():
-        if key.startswith(_CHECKPOINTS):
-            hours[line[_AT]] += line[_COLUMNS.index("checkpoint_attempts")]
-            successes[line[_AT]] += line[_COLUMNS.index("checkpoint_successes")]
+    mine = (ledger.c.job_id == job.job_id, ledger.c.kind == "checkpoints")
+    sums = sa.select(sa.func.sum(ledger.c.checkpoint_attempts), sa.func.sum(ledger.c.checkpoint_successes))
+    tried, succeeded = (int(total or 0) for total in session.connection().execute(sums.where(*mine)).one())
+    hours = {
+        line[_AT]: (line[_ATTEMPTS], line[_SUCCESSES]) for key, line in known.items() if key.startswith(_CHECKPOINTS)
+    }
     now = bucket_start(Level.HOUR, job.changed_at or job.created_at)
-    hours[now] += job.checkpoints_committed + job.checkpoint_failures - hours.total()
-    successes[now] += job.checkpoints_committed - successes.total()
+    attempts, successes = hours.get(now, (0, 0))
+    hours[now] = (
+        attempts + job.checkpoints_committed + job.checkpoint_failures - tried,
+        successes + job.checkpoints_committed - succeeded,
+    )
     return [
-        _counted(
-            job, _CHECKPOINTS, hour, Figures(checkpoint_attempts=hours[hour], checkpoint_successes=successes[hour])
-        )
-        for hour in hours
-        if hours[hour] or successes[hour]
+        _counted(job, _CHECKPOINTS, hour, Figures(checkpoint_attempts=attempts, checkpoint_successes=successes))
+        for hour, (attempts, successes) in hours.items()
+        if attempts or successes
     ]
 
 
@@ -128,9 +158,12 @@ def _lock(session: Session, job_id: str) -> None:
         session.connection().execute(lock, {"key": f"ledger/{job_id}"})
 
 
-def _known(session: Session, job_id: str) -> dict[str, Row[Any]]:
-    lines = session.connection().execute(sa.select(ledger).where(ledger.c.job_id == job_id))
-    return {line.key: line for line in lines}
+def _known(session: Session, job_id: str, hour: datetime | None = None) -> dict[str, Row[Any]]:
+    """The lines as they are stored; hourly ones from `hour` on."""
+    wanted = sa.select(ledger).where(ledger.c.job_id == job_id)
+    if hour is not None:
+        wanted = wanted.where(sa.or_(ledger.c.at >= hour, ledger.c.kind.not_in(_HOURLY)))
+    return {line.key: line for line in session.connection().execute(wanted)}
 
 
 def _store(

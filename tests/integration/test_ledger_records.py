@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select, text, update
 from sqlmodel import Session
 
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.figures import Figures, LedgerEntry
-from perdure.domain.jobs import Attempt, Job
+from perdure.domain.jobs import Attempt, Job, JobState
+from perdure.domain.nodes import Node
 from perdure.domain.rollups import Level, bucket_start
-from perdure.records import jobs
+from perdure.domain.volumes import VolumeLife
+from perdure.records import jobs, nodes
 from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.records.ledger import retire_ledger, store_ledger
+from perdure.records.ledger_refresh import refresh_ledger
 from perdure.records.ledger_tables import FIGURES, ledger, rollups
 from perdure.records.rollups import prune_rollups, rebuild_rollups
 from tests.integration.postgres_bed import Postgres, running_postgres
@@ -54,7 +58,7 @@ def engine(shared_engine: Engine) -> Engine:
 
 def empty(engine: Engine) -> None:
     with writing(engine) as session:
-        for table in ("ledger", "rollups", "jobs"):
+        for table in ("ledger", "rollups", "jobs", "nodes"):
             session.connection().execute(text(f"DELETE FROM {table}"))
 
 
@@ -218,6 +222,55 @@ def test_restores_are_counted_when_the_container_started(engine: Engine) -> None
     assert counters(engine) == [(NOON + timedelta(hours=2), {"restore_attempts": 2, "restore_successes": 1})]
     record(engine, 3, job("a", attempts=[first, second, third]))
     assert counters(engine) == [(NOON + timedelta(hours=2), {"restore_attempts": 4, "restore_successes": 1})]
+
+
+@pytest.mark.parametrize("minutes", [[7] * 30, [61, 1, 200, 59, 1440, 3], [0, 0, 600, 60, 60]])
+def test_a_job_that_only_grows_older_has_the_ledger_that_its_whole_record_gives(
+    engine: Engine, minutes: list[int]
+) -> None:
+    """Only the last hours are worked out anew at such a record."""
+    running = Attempt(epoch=1, attempt=1, instance_id="i-1", zone="us-east-1a", container_id="c", accepted_at=NOON)
+    node = Node(instance_id="i-1", zone="us-east-1a", instance_type="m5.large", vcpus=2, pay_type="spot")
+    with writing(engine) as session:
+        nodes.record_node(session, node)
+    now, taken = NOON, []
+    for revision, pause in enumerate(minutes, start=1):
+        now += timedelta(minutes=pause)
+        taken.append(
+            Checkpoint(
+                number=revision,
+                kind=CheckpointKind.PERIODIC,
+                epoch=1,
+                frozen_at=now - timedelta(minutes=2),
+                committed_at=now,
+                phases={"frozen": 0.25},
+            )
+        )
+        record(
+            engine,
+            revision,
+            Job(
+                job_id="a",
+                queue="q",
+                vcpus=1,
+                state=JobState.RUNNING,
+                epoch=1,
+                created_at=NOON,
+                changed_at=now,
+                attempts=[running.model_copy(update={"started_at": NOON + timedelta(seconds=9)})],
+                checkpoints=taken[-2:],
+                checkpoints_committed=len(taken),
+                volumes=[VolumeLife(volume_id="v", zone="us-east-1a", volume_type="gp3", size_gib=9, created_at=NOON)],
+            ),
+        )
+        with reading(engine) as session:
+            grown = session.connection().execute(select(ledger).order_by(ledger.c.key)).all()
+            refresh_ledger(session, "a", now)
+            assert session.connection().execute(select(ledger).order_by(ledger.c.key)).all() == grown
+            session.rollback()
+            assert rolled_up(session) == summed_lines(session)
+    assert sum(line.cpu_ms for line in grown) == (now - NOON - timedelta(seconds=9)) // timedelta(milliseconds=1)
+    assert sum(line.frozen_ms for line in grown) == 250 * len(taken)
 
 
 # Retention and repair
