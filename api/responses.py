@@ -168,6 +168,7 @@ class JobDetail(JobSummary):
     attempts: list[AttemptView]
     checkpoints: list[CheckpointView] = Field(description="Those still offered, oldest first.")
     outages: list[OutageView]
+    frozen_seconds: float = Field(description="How long it stood still for checkpoints after which it ran on, in all.")
     checkpoint_failed_at: datetime | None = Field(description="When a checkpoint last failed.")
     checkpoint_failure: str = Field(description="Why it did.")
     checkpoint_error: str = Field(description="The kind of that failure.", examples=["JobRootFull"])

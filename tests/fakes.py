@@ -277,7 +277,7 @@ class FakeNode(NodeActivities):
             frozen_at=frozen,
             committed_at=frozen + timedelta(seconds=2),
             image_bytes=1 << 20,
-            phases={"pause": 0.25, "dump": 1.5},
+            phases={"pause": 0.25, "dump": 1.5, "frozen": 1.75},
         )
         self.taken.append(checkpoint)
         return checkpoint

@@ -16,6 +16,8 @@ from perdure.domain.retries import HandOver
 from workflows.job_endings import close_outage, open_outage
 from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
 
+FROZEN = "frozen"
+"""The engine's name for the time from freeze to thaw (key of Checkpoint.phases)."""
 BAD_AFTER = 2
 """A checkpoint that failed this often on sound nodes is not tried again (promise 5)."""
 
@@ -134,6 +136,7 @@ def committed(progress: JobProgress, checkpoint: Checkpoint, now: datetime) -> N
     progress.show(
         checkpoints_committed=progress.job.checkpoints_committed + 1,
         checkpoint_failures_in_a_row=0,
+        frozen_seconds=progress.job.frozen_seconds + _stood_still(checkpoint),
     )
     size = checkpoint.image_bytes / 2**20
     message = f"Checkpoint {checkpoint.number} ({checkpoint.kind}) is committed: {size:.1f} MiB of memory."
@@ -142,6 +145,11 @@ def committed(progress: JobProgress, checkpoint: Checkpoint, now: datetime) -> N
         # The node's clock may be wrong: the rhythm never runs ahead of ours.
         frozen = min(checkpoint.frozen_at, now)
         progress.due_from = max(progress.due_from, frozen) if progress.due_from else frozen
+
+
+def _stood_still(checkpoint: Checkpoint) -> float:
+    """Seconds; of a final one, how long the job stood still is the outage's to tell."""
+    return 0.0 if checkpoint.kind is CheckpointKind.FINAL else checkpoint.phases.get(FROZEN, 0.0)
 
 
 def _offer(progress: JobProgress, checkpoints: Iterable[Checkpoint]) -> None:

@@ -126,6 +126,8 @@ class Job(Frozen):
     """Committed ones that are still offered, oldest first."""
     checkpoints_committed: int = 0
     checkpoint_failures: int = 0
+    frozen_seconds: float = 0.0
+    """How long it stood still for checkpoints after which it ran on, in all."""
     checkpoint_failed_at: datetime | None = None
     """When the last one failed, …"""
     checkpoint_failure: str = ""

@@ -85,6 +85,7 @@ class JobRow(SQLModel, table=True):
     epoch: int
     checkpoints_committed: int
     checkpoint_failures: int
+    frozen_seconds: float
     checkpoint_failed_at: datetime | None = Field(sa_type=Instant)
     checkpoint_failure: str
     checkpoint_error: str

@@ -115,6 +115,7 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
         checkpoints_committed=9,
         checkpoint_failures=1,
         checkpoint_failed_at=NOW,
+        frozen_seconds=4.5,
         checkpoint_failure="the volume is full",
         checkpoint_error="JobRootFull",
         checkpoint_failures_in_a_row=2,

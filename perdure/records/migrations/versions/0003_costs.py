@@ -25,6 +25,7 @@ def upgrade() -> None:
         jobs.add_column(sa.Column("environment", sa.JSON(), nullable=False, server_default="{}"))
         for name in ("checkpoint_failure", "checkpoint_error", "unprotected"):
             jobs.add_column(sa.Column(name, sa.String(), nullable=False, server_default=""))
+        jobs.add_column(sa.Column("frozen_seconds", sa.Float(), nullable=False, server_default="0"))
         jobs.add_column(sa.Column("checkpoint_failures_in_a_row", sa.Integer(), nullable=False, server_default="0"))
         jobs.add_column(sa.Column("quarantined", sa.JSON(), nullable=False, server_default="[]"))
     with op.batch_alter_table("attempts") as attempts:
@@ -62,7 +63,7 @@ def downgrade() -> None:
         " ips",
         "attempts": "restore_failures batch_started_at batch_stopped_at noticed_at notice_deadline",
         "jobs": "changed_at timeout_seconds retry checkpoint_failed_at checkpoint_failure checkpoint_error unprotected"
-        " checkpoint_failures_in_a_row quarantined environment",
+        " checkpoint_failures_in_a_row quarantined environment frozen_seconds",
     }
     for table, columns in gone.items():
         with op.batch_alter_table(table) as batch:
