@@ -105,7 +105,7 @@ def _revision(connection: Connection) -> str:
 def _tables(connection: Connection) -> list[Table]:
     """As the database has them, without our types; those that others refer to come first."""
     names = [name for name in all_tables.METADATA.tables if name not in LEFT_OUT]
-    present = set(connection.dialect.get_table_names(connection))  # type: ignore[attr-defined]
+    present = set(connection.dialect.get_table_names(connection))
     found = MetaData()
     found.reflect(connection, only=[name for name in names if name in present])
     return found.sorted_tables
@@ -140,7 +140,9 @@ def _fill(connection: Connection, lines: Iterable[str], tell: Tell) -> int:
             raise DatabaseNotEmpty(f"the database holds {name} already; restore into an empty one")
     for table in reversed(tables.values()):
         connection.execute(delete(table))  # what migrations put there
-    rows, table, columns = 0, None, list[str]()
+    rows = 0
+    table: Table | None = None
+    columns: list[str] = []
     for key, group in itertools.groupby(map(json.loads, lines), type):
         if key is list and table is not None:
             rows += _insert(connection, table, columns, group, tell)

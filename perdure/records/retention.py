@@ -37,7 +37,10 @@ def retire_jobs(session: Session, kept: ServerConfiguration, now: datetime) -> i
         return 0
     has_volume = exists().where(col(VolumeRow.job_id) == JobRow.job_id, col(VolumeRow.deleted_at).is_(None))
     old = (
-        select(JobRow.job_id).where(or_(*conditions), ~has_volume).order_by(col(JobRow.finished_at)).limit(JOBS_AT_ONCE)
+        select(col(JobRow.job_id))
+        .where(or_(*conditions), ~has_volume)
+        .order_by(col(JobRow.finished_at))
+        .limit(JOBS_AT_ONCE)
     )
     job_ids = list(session.scalars(old))
     if job_ids:
@@ -54,7 +57,7 @@ def retire_nodes(session: Session, kept: ServerConfiguration, now: datetime) -> 
     since = now - timedelta(seconds=max(kept.keep_failed_seconds, kept.keep_succeeded_seconds))
     used = exists().where(col(AttemptRow.instance_id) == NodeRow.instance_id)
     old = (
-        select(NodeRow.instance_id)
+        select(col(NodeRow.instance_id))
         .where(col(NodeRow.state) == NodeState.GONE.value, col(NodeRow.changed_at) < since, ~used)
         .limit(JOBS_AT_ONCE)
     )
@@ -67,7 +70,7 @@ def retire_nodes(session: Session, kept: ServerConfiguration, now: datetime) -> 
 def forget_old_lines(session: Session, kept: ServerConfiguration, now: datetime) -> int:
     """Some old lines of the audit log, log bundles of nodes, fine rollups and price points; how many in all."""
     gone = rollups.prune_rollups(session, now)
-    oldest_job = session.scalar(select(func.min(JobRow.created_at)))
+    oldest_job = session.scalar(select(func.min(col(JobRow.created_at))))
     gone += prices.forget_old_points(session, (oldest_job or now) - timedelta(days=1))
     if kept.keep_audit_seconds:
         gone += audit.forget_before(session, now - timedelta(seconds=kept.keep_audit_seconds))

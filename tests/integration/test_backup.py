@@ -170,7 +170,7 @@ def _some_value(column: Any, number: int) -> Any:
 def _fill(connection: Connection) -> dict[str, dict[str, Any]]:
     """A row in every table that the database has; what it held."""
     found, rows = MetaData(), {}
-    names = set(connection.dialect.get_table_names(connection)) & set(all_tables.METADATA.tables)  # type: ignore[attr-defined]
+    names = set(connection.dialect.get_table_names(connection)) & set(all_tables.METADATA.tables)
     found.reflect(connection, only=sorted(names))
     for table in found.sorted_tables:
         if connection.execute(select(table)).first() is None:
