@@ -35,10 +35,10 @@ _PASSING = {
 }
 
 
-def client(service: str) -> Any:
-    """A boto3 client; safe to share between threads."""
+def client(service: str, region: str | None = None) -> Any:
+    """A boto3 client, of the environment's region unless named; safe to share between threads."""
     session: Any = boto3.session.Session()
-    return session.client(service, config=_CONFIG)
+    return session.client(service, region_name=region, config=_CONFIG)
 
 
 def error_code(problem: ClientError) -> str:

@@ -88,6 +88,20 @@ NODE_SETTINGS = Options(
 )
 
 
+# Some calls to AWS per instance type and zone. Given up after ten minutes: the next look asks again.
+PRICES = Options(
+    start_to_close_timeout=timedelta(minutes=10),
+    schedule_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=90),
+    retry_policy=_PATIENT,
+)
+
+# A batch of ledgers, one short transaction each; it must be done in the end.
+LEDGERS = Options(
+    start_to_close_timeout=timedelta(minutes=5), heartbeat_timeout=timedelta(seconds=60), retry_policy=_PATIENT
+)
+
+
 def periodic_checkpoint(limit: timedelta) -> Options:
     """Tried once: the next tick is the retry."""
     return Options(

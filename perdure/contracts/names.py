@@ -12,9 +12,12 @@ LOG_COLLECTION = "LogCollection"
 LOG_KEEPING = "LogKeeping"
 RESUMPTION = "Resumption"
 RETENTION = "Retention"
+PRICE_KEEPING = "PriceKeeping"
 
 RETENTION_ID = "retention"
 """The only workflow of its kind."""
+PRICE_KEEPING_ID = "prices"
+"""The same."""
 
 SEARCH_ATTRIBUTES: dict[str, str] = {
     "PerdureState": "Keyword",

@@ -197,7 +197,9 @@ def price_problems(session: Session) -> list[str]:
 
 
 def forget_old_points(session: Session, before: datetime) -> int:
-    """Drop Spot prices that were over by `before`; the one that held then stays. How many went."""
+    """Drop Spot prices that were over by `before`, or by the oldest running job's begin; the one that held then stays.
+    How many went."""
+    before = min(before, _oldest_running(session) or before)
     later = spot_prices.alias()
     over = (
         select(later.c.at)
@@ -208,25 +210,28 @@ def forget_old_points(session: Session, before: datetime) -> int:
 
 
 def jobs_to_work_out(
-    session: Session, *, since: datetime, pairs: Collection[tuple[str, str]], after: str, limit: int
+    session: Session, *, since: datetime | None, pairs: Collection[tuple[str, str]], after: str, limit: int
 ) -> list[str]:
     """Ids of jobs whose ledger may have changed without a word from them, in order, after `after`: those that run;
-    those that ended, or whose node did, after `since`; those that were on nodes of `pairs`, whose prices are new."""
+    those that ended, or whose node did, after `since` (None: none); those on nodes of `pairs`, whose prices are new."""
     running = [state.value for state in JobState if state not in FINISHED_STATES]
-    touched = or_(
-        _NODES.ended_at > since, *(and_(_NODES.instance_type == kind, _NODES.zone == zone) for kind, zone in pairs)
-    )
-    joined = SQLModel.metadata.tables["attempts"].join(
-        SQLModel.metadata.tables["nodes"], _NODES.instance_id == _ATTEMPTS.instance_id
-    )
-    queries = (
-        select(_JOBS.job_id).where(_JOBS.state.in_(running), _JOBS.job_id > after).order_by(_JOBS.job_id),
-        select(_JOBS.job_id).where(_JOBS.finished_at > since, _JOBS.job_id > after).order_by(_JOBS.job_id),
-        select(_ATTEMPTS.job_id)
-        .select_from(joined)
-        .where(touched, _ATTEMPTS.job_id > after)
-        .distinct()
-        .order_by(_ATTEMPTS.job_id),
-    )
-    found = {job_id for query in queries for job_id in session.scalars(query.limit(limit))}
+    queries = [select(_JOBS.job_id).where(_JOBS.state.in_(running))]
+    touched = [and_(_NODES.instance_type == kind, _NODES.zone == zone) for kind, zone in pairs]
+    if since is not None:
+        queries.append(select(_JOBS.job_id).where(_JOBS.finished_at > since))
+        touched.append(_NODES.ended_at > since)
+    if touched:
+        nodes, attempts = (SQLModel.metadata.tables[name] for name in ("nodes", "attempts"))
+        joined = attempts.join(nodes, _NODES.instance_id == _ATTEMPTS.instance_id)
+        queries.append(select(_ATTEMPTS.job_id).select_from(joined).where(or_(*touched)).distinct())
+    found: set[str] = set()
+    for query in queries:
+        job_id = query.selected_columns[0]
+        found.update(session.scalars(query.where(job_id > after).order_by(job_id).limit(limit)))
     return sorted(found)[:limit]
+
+
+def _oldest_running(session: Session) -> datetime | None:
+    running = [state.value for state in JobState if state not in FINISHED_STATES]
+    oldest: datetime | None = session.scalar(select(func.min(_JOBS.created_at)).where(_JOBS.state.in_(running)))
+    return oldest
