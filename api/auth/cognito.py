@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,6 +27,7 @@ from perdure.domain.configuration import CognitoConfiguration
 from perdure.domain.errors import CloudUnavailable, NotAllowed, NotSignedIn
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
 
 ALGORITHM = "RS256"
@@ -72,7 +74,6 @@ class Pool:
         self._fetched_at = self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
         self._client: CognitoIdentityProviderClient | None = None
-        self._making = threading.Lock()
 
     @property
     def label(self) -> str:
@@ -84,7 +85,7 @@ class Pool:
 
         Blocks when it is made, the first time; may then be used from any thread.
         """
-        with self._making:
+        with _making:  # making clients, unlike using them, is not safe from several threads
             if self._client is None:
                 self._client = _unsigned_client(self.configuration.region)
             return self._client
@@ -134,7 +135,7 @@ class Pool:
 
     def _identity(self, claims: dict[str, Any], use: str | None, nonce: str | None) -> Identity:
         found = claims["token_use"]
-        if found not in {"id", "access"} or use not in {None, found}:
+        if not isinstance(found, str) or found not in {"id", "access"} or use not in {None, found}:
             raise NotSignedIn(f"{_BAD}it is for another use.")
         # An array with our client among others would be somebody else's idea of an audience; Cognito sends a string.
         client = claims.get("aud" if found == "id" else "client_id")
@@ -156,33 +157,36 @@ class Pool:
         return Identity(claims["sub"], username, tuple(groups), expires_at, found, given)
 
     async def _key(self, key_id: str) -> jwt.PyJWK:
-        now = self._clock()
-        stale = now - self._fetched_at > KEYS_SECONDS
-        pause = REFETCH_SECONDS if self._keys else RETRY_SECONDS
-        if (stale or key_id not in self._keys) and now - self._tried_at > pause:
-            try:
-                await self._refresh(since=now)
-            except CloudUnavailable:
-                if key_id not in self._keys:  # an old key is better than locking everybody out
-                    raise
+        if self._is_due(key_id):
+            async with self._lock:
+                if self._is_due(key_id):  # else somebody else just did it
+                    try:
+                        await self._refresh()
+                    except CloudUnavailable:
+                        if key_id not in self._keys:  # an old key is better than locking everybody out
+                            raise
         if key_id not in self._keys:
             if not self._keys:
                 raise CloudUnavailable("The user pool's keys could not be had; try again in a moment.")
             raise NotSignedIn(f"{_BAD}the user pool has no such key.")
         return self._keys[key_id]
 
-    async def _refresh(self, since: float | None = None) -> None:
-        async with self._lock:
-            if since is not None and self._tried_at >= since:
-                return  # somebody else just did
-            self._tried_at = self._clock()
+    def _is_due(self, key_id: str) -> bool:
+        now = self._clock()
+        wanted = key_id not in self._keys or now - self._fetched_at > KEYS_SECONDS
+        return wanted and now - self._tried_at > (REFETCH_SECONDS if self._keys else RETRY_SECONDS)
+
+    async def _refresh(self) -> None:
+        try:
             document = await self._fetch(await run_in_threadpool(self._keys_url))
-            try:
-                keys = [key for key in jwt.PyJWKSet.from_dict(document).keys if key.key_type == "RSA" and key.key_id]
-            except (jwt.PyJWTError, AttributeError, TypeError, ValueError) as problem:
-                raise CloudUnavailable(f"The user pool's keys cannot be read: {type(problem).__name__}.") from None
-            self._keys = {str(key.key_id): key for key in keys}
-            self._fetched_at = self._clock()
+        finally:
+            self._tried_at = self._clock()
+        try:
+            keys = [key for key in jwt.PyJWKSet.from_dict(document).keys if key.key_type == "RSA" and key.key_id]
+        except (jwt.PyJWTError, AttributeError, TypeError, ValueError) as problem:
+            raise CloudUnavailable(f"The user pool's keys cannot be read: {type(problem).__name__}.") from None
+        self._keys = {str(key.key_id): key for key in keys}
+        self._fetched_at = self._clock()
 
 
 def _header(token: str) -> dict[str, Any]:
@@ -216,8 +220,10 @@ async def _fetch(url: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
+_making = threading.Lock()
+
+
 def _unsigned_client(region: str) -> CognitoIdentityProviderClient:
-    import boto3  # half a second, which a server without Cognito need not wait for
     from botocore import UNSIGNED
     from botocore.config import Config
 
@@ -227,4 +233,12 @@ def _unsigned_client(region: str) -> CognitoIdentityProviderClient:
         read_timeout=10,
         retries={"mode": "standard", "total_max_attempts": 2},
     )
-    return boto3.Session().client("cognito-idp", region_name=region, config=limits)
+    return _session().client("cognito-idp", region_name=region, config=limits)
+
+
+@lru_cache(maxsize=1)
+def _session() -> boto3.Session:
+    """One for all clients: it has read AWS's description of the service already."""
+    import boto3  # half a second, which a server without Cognito need not wait for
+
+    return boto3.Session()
