@@ -138,8 +138,8 @@ def _fill(connection: Connection, lines: Iterable[str], tell: Tell) -> int:
     for name in MUST_BE_EMPTY:
         if name in tables and connection.scalar(select(func.count()).select_from(tables[name])):
             raise DatabaseNotEmpty(f"the database holds {name} already; restore into an empty one")
-    for table in reversed(tables.values()):
-        connection.execute(delete(table))  # what migrations put there
+    for made in reversed(tables.values()):
+        connection.execute(delete(made))  # what migrations put there
     rows = 0
     table: Table | None = None
     columns: list[str] = []
