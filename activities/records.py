@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from temporalio import activity
 
 from perdure.contracts.control import JobRecord, RecordActivities
+from perdure.contracts.node import LogSettings
 from perdure.domain.configuration import JobConfiguration
 from perdure.domain.nodes import Node
 from perdure.records import configuration, jobs, nodes
@@ -48,3 +49,13 @@ class Records(RecordActivities):
             stored = configuration.current_configuration(session)
         # Not the value itself: its class has the server's sections too, and histories would hold them.
         return JobConfiguration(checkpoint=stored.checkpoint, job_volume=stored.job_volume)
+
+    @activity.defn(name="load_log_settings")
+    async def load_log_settings(self) -> LogSettings:
+        """What is stored, or the defaults."""
+        return await asyncio.to_thread(self._load_log_settings)
+
+    def _load_log_settings(self) -> LogSettings:
+        with reading(self._engine) as session:
+            newest = configuration.newest_configuration(session)
+        return LogSettings(number=newest.number, section=newest.configuration.log)

@@ -20,10 +20,12 @@ from api.auth.rate_limit import FailedTries, Refusals
 from api.auth.sessions import SignIn
 from api.guards import Guards
 from api.routes import audit, configuration, health, home, jobs, logs, nodes, tokens
+from api.routes.mmbatch import configuration as mmbatch_configuration
 from api.routes.mmbatch import logs as mmbatch_logs
 from api.routes import sign_in as sign_in_routes
 from api.workflows import JobWorkflows
 from perdure.records.database import migrate, open_engine
+from perdure.records.log_settings import follow_log_settings
 from perdure.settings import ApiSettings, connect_temporal
 
 DESCRIPTION = """\
@@ -50,9 +52,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.engine = engine
         app.state.workflows = JobWorkflows(await connect_temporal())
         tidying = asyncio.create_task(keep_tidy(app, refusals))
+        logging = asyncio.create_task(follow_log_settings(engine, level_fixed=settings.log_level_fixed))
         yield
         tidying.cancel()
-        await asyncio.wait([tidying])
+        logging.cancel()
+        await asyncio.wait([tidying, logging])
         engine.dispose()
 
     app = FastAPI(
@@ -75,6 +79,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for resource in (logs, mmbatch_logs):
         app.include_router(resource.router, prefix="/api/v1")
     app.include_router(mmbatch_logs.root)
+    app.include_router(mmbatch_configuration.router, prefix="/api/v1")
     app.include_router(home.router)
     app.include_router(sign_in_routes.pages)
     docs.add_to(app)

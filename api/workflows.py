@@ -94,12 +94,19 @@ class JobWorkflows:
 
         Telling twice does no harm. TemporalUnavailable when not all could be told.
         """
+        return await self._signal_all(names.JOB_PROTECTION, "configuration_changed")
+
+    async def log_settings_changed(self) -> int:
+        """The same for every node: its agent logs by the new settings within seconds."""
+        return await self._signal_all(names.NODE_WATCH, "log_settings_changed")
+
+    async def _signal_all(self, workflow_type: str, signal: str) -> int:
         limit = asyncio.Semaphore(TELL_AT_ONCE)
 
         async def tell(workflow_id: str) -> int:
             async with limit:
                 try:
-                    await self._client.get_workflow_handle(workflow_id).signal("configuration_changed")
+                    await self._client.get_workflow_handle(workflow_id).signal(signal)
                 except RPCError as problem:
                     if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
                         raise
@@ -108,7 +115,7 @@ class JobWorkflows:
 
         await self.reachable()
         async with self._errors(TELL_SECONDS):
-            query = f"WorkflowType = '{names.JOB_PROTECTION}' AND ExecutionStatus = 'Running'"
+            query = f"WorkflowType = '{workflow_type}' AND ExecutionStatus = 'Running'"
             open_ones = [
                 found.id
                 async for found in self._client.list_workflows(query)

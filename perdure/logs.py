@@ -1,4 +1,5 @@
-"""Structured logs: one set-up for every process, to stderr or to a file that rotates."""
+"""Structured logs: one set-up for every process, to stderr or to a file that rotates; level and sizes may change while
+the process runs."""
 
 from __future__ import annotations
 
@@ -9,11 +10,39 @@ from pathlib import Path
 
 import structlog
 
+from perdure.domain.configuration import LogConfiguration
+
+log = structlog.get_logger(__name__)
+MB = 1_000_000
+
+
+class RotatedFile(logging.handlers.RotatingFileHandler):
+    """A log file that is rotated when it is full. With no old ones to keep, a full file begins anew."""
+
+    def doRollover(self) -> None:
+        """Called by `emit` when the next line would not fit."""
+        super().doRollover()
+        if self.backupCount == 0 and self.stream is not None:
+            self.stream.truncate(0)
+
+    def resize(self, max_bytes: int, backups: int) -> None:
+        """From now on. Old files beyond `backups` are removed at once."""
+        self.acquire()
+        try:
+            self.maxBytes, self.backupCount = max_bytes, backups
+            path = Path(self.baseFilename)
+            for old in path.parent.glob(f"{path.name}.*"):
+                number = old.name.removeprefix(f"{path.name}.")
+                if number.isdecimal() and int(number) > backups:
+                    old.unlink(missing_ok=True)
+        finally:
+            self.release()
+
 
 def configure_logs(level: str = "INFO", file: Path | None = None) -> None:
     """Send structlog and the standard library's records to one place, as one line each (JSON in a file).
 
-    `level` is a standard level name; a file rotates at 5 MiB, three old ones kept.
+    `level` is a standard level name; a file rotates as the log section's defaults say.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -28,7 +57,8 @@ def configure_logs(level: str = "INFO", file: Path | None = None) -> None:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(file, maxBytes=5 << 20, backupCount=3)
+        usual = LogConfiguration()
+        handler = RotatedFile(file, maxBytes=usual.max_size_mb * MB, backupCount=usual.max_backups)
         renderer = structlog.processors.JSONRenderer()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -45,3 +75,32 @@ def configure_logs(level: str = "INFO", file: Path | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def apply_log_settings(section: LogConfiguration, number: int, *, level_fixed: bool, on_node: bool = False) -> None:
+    """Log by `section`, which is that of configuration `number`, from the next line on.
+
+    `level_fixed`: the process's environment named a level, which wins. `on_node`: the sizes for agents count.
+    """
+    root = logging.getLogger()
+    # Before or after, whichever lets the line through.
+    said_before = root.isEnabledFor(logging.INFO)
+    if said_before:
+        log.info("log settings", number=number, level_fixed=level_fixed, settings=section.model_dump())
+    if not level_fixed:
+        root.setLevel(section.level.upper())
+    size, backups = file_limits(section, on_node=on_node)
+    for handler in root.handlers:
+        if isinstance(handler, RotatedFile):
+            handler.resize(size, backups)
+    if not said_before:
+        log.info("log settings", number=number, level_fixed=level_fixed, settings=section.model_dump())
+
+
+def file_limits(section: LogConfiguration, *, on_node: bool) -> tuple[int, int]:
+    """Bytes of a log file and how many rotated ones are kept beside it. On a node all files together stay within
+    `node_total_mb`, the one being written included."""
+    if not on_node:
+        return section.max_size_mb * MB, section.max_backups
+    size = min(section.node_max_size_mb, section.node_total_mb)
+    return size * MB, min(section.max_backups, section.node_total_mb // size - 1)

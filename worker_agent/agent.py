@@ -88,7 +88,9 @@ class Agent:
             self._spool,
             client,
         )
-        self._activities = AgentActivities(self._jobs, self._checkpoints, self._hand_overs)
+        self._activities = AgentActivities(
+            self._jobs, self._checkpoints, self._hand_overs, log_level_fixed=settings.log_level_fixed
+        )
         self._bundles = LogBundles(self._node, self._jobs)
         self._logs = LogKeeper(self._node, self._jobs, self._bundles, client)
         self._endings.on_exit, self._reporter.on_report = self._logs.exited, self._logs.reported
@@ -180,7 +182,7 @@ class Agent:
         """The inventory hears of us; then everything spooled is on its way until the end."""
         self._spool.start()
         await self._node.identified.wait()
-        await self._reporter.node()
+        await self._reporter.node(wants_log_settings=True)
         await asyncio.Event().wait()
 
     async def _serve_temporal(self) -> None:
@@ -193,6 +195,7 @@ class Agent:
             activities=[
                 self._activities.checkpoint,
                 self._activities.final_checkpoint,
+                self._activities.apply_log_settings,
                 LogCollector(self._bundles).collect_logs,
             ],
             max_concurrent_activities=_NODE_SLOTS,

@@ -8,8 +8,15 @@ from typing import Any, TypeVar
 
 from temporalio import activity
 
-from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCheckpointRequest, NodeActivities
+from perdure.contracts.node import (
+    CheckpointOutcome,
+    CheckpointRequest,
+    FinalCheckpointRequest,
+    LogSettings,
+    NodeActivities,
+)
 from perdure.domain.errors import Fenced, PerdureError
+from perdure.logs import apply_log_settings
 from worker_agent.checkpointing import Checkpoints
 from worker_agent.hand_over import HandOvers
 from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs
@@ -23,10 +30,14 @@ _BEAT = 1.0
 class AgentActivities(NodeActivities):
     """The agent's side of perdure.contracts.node."""
 
-    def __init__(self, jobs: ProtectedJobs, checkpoints: Checkpoints, hand_overs: HandOvers) -> None:
+    def __init__(
+        self, jobs: ProtectedJobs, checkpoints: Checkpoints, hand_overs: HandOvers, *, log_level_fixed: bool = False
+    ) -> None:
         self._jobs = jobs
         self._checkpoints = checkpoints
         self._hand_overs = hand_overs
+        self._log_level_fixed = log_level_fixed
+        self._log_settings = 0
 
     @activity.defn(name="checkpoint")
     async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
@@ -41,6 +52,16 @@ class AgentActivities(NodeActivities):
         except PerdureError as problem:
             return CheckpointOutcome(failure=str(problem))
         return CheckpointOutcome(checkpoint=checkpoint)
+
+    @activity.defn(name="apply_log_settings")
+    async def apply_log_settings(self, settings: LogSettings) -> None:
+        """Idempotent by number: an older one changes nothing."""
+        if settings.number >= self._log_settings:
+            self._log_settings = settings.number
+            # In a thread: old files may be removed.
+            await asyncio.to_thread(
+                apply_log_settings, settings.section, settings.number, level_fixed=self._log_level_fixed, on_node=True
+            )
 
     @activity.defn(name="final_checkpoint")
     async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:

@@ -71,7 +71,7 @@ class Reporter:
         """The job's workflow should know what AWS announced for its node."""
         await self._spool.add(Entry(kind=EntryKind.NOTICE, job_id=job.record.job_id, notice=notice))
 
-    async def node(self) -> None:
-        """The inventory should know how this node is."""
-        changed = NodeChanged(node=self._node.describe(), at=datetime.now(UTC))
+    async def node(self, *, wants_log_settings: bool = False) -> None:
+        """The inventory should know how this node is; an agent that has just started asks how it is to log."""
+        changed = NodeChanged(node=self._node.describe(), at=datetime.now(UTC), wants_log_settings=wants_log_settings)
         await self._spool.add(Entry(kind=EntryKind.NODE, node=changed))

@@ -1,149 +1,207 @@
-"""The checkpoint configuration of the system: read it, change it. Running jobs hear of a change at once."""
+"""The configuration: read, replaced, changed, its history, and what of it holds for one job.
+
+Sections share one pattern, so their routes are made from the table of sections; each has its own model in the API's
+documentation.
+"""
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Header, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
-from sqlalchemy import Engine
-from sqlmodel import Session
+from pydantic import BaseModel
 
-from api.dependencies import Database, Reading, Workflows
-from api.errors import OutOfDate, described
-from api.responses import Wire
-from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
-from perdure.domain.errors import TemporalUnavailable
-from perdure.domain.values import parse_duration
-from perdure.records.configuration import configuration_history, current_configuration, save_configuration
-from perdure.records.database import writing
+from api.configuration_changes import Wish, change, etag, merged, shown
+from api.configuration_models import (
+    CHANGES,
+    REPLACEMENTS,
+    SECTIONS,
+    Configuration,
+    ConfigurationChanged,
+    ConfigurationPatch,
+    ConfigurationReplacement,
+    HistoryView,
+    JobConfigurationView,
+    JobSettingView,
+    Section,
+    WithoutEffectView,
+)
+from api.dependencies import Asking, Cursor, Database, JobId, Limit, Reading, Settings, Workflows
+from api.errors import described
+from api.responses import PageOf
+from perdure.domain.configuration import SystemConfiguration
+from perdure.domain.job_settings import ignored_variables, job_settings
+from perdure.domain.jobs import FINISHED_STATES
+from perdure.records.configuration import configuration_at, current_configuration, list_changes, newest_configuration
+from perdure.records.jobs import get_job
 
-router = APIRouter(prefix="/checkpoint-config", tags=["configuration"])
-log = structlog.get_logger(__name__)
+router = APIRouter(tags=["configuration"])
 
-LARGEST_RESERVE_MIB = 16 * 1024 * 1024
-"""16 TiB, the largest EBS volume."""
-
-
-def _seconds(value: object) -> object:
-    """Seconds as a number, or a duration as text (`15m`)."""
-    if isinstance(value, str):
-        return parse_duration(value)
-    if isinstance(value, bool) or (isinstance(value, int | float) and not math.isfinite(value)):
-        raise ValueError("must be a number of seconds, or a duration such as 15m, 90s or 1h30m")
-    return value
-
-
-Seconds = Annotated[
-    float,
-    BeforeValidator(_seconds, json_schema_input_type=float | str),
+IfMatch = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="ETag of the version to change: 412 if another one holds by now. Without it, whatever holds is"
+        " changed.",
+    ),
 ]
+REFUSALS = described(HTTPStatus.PRECONDITION_FAILED)
 
 
-class CheckpointConfig(Wire):
-    """When checkpoints are taken and what is kept, for jobs whose environment says nothing else."""
-
-    enabled: bool = Field(description="Take checkpoints at all.")
-    interval_seconds: float = Field(description="Seconds between periodic checkpoints; 0: off.", examples=[900])
-    diagnosis: bool = Field(description="Keep volumes and checkpoints of finished jobs.")
-    keep: int = Field(description="Committed checkpoints kept per job, newest first.")
-    reserve_mib: int = Field(description="MiB of the job volume that no checkpoint may use.")
-    dump_limit_seconds: float = Field(description="A dump that takes longer is ended and the job thawed.")
-    memory_chain: int = Field(description="Checkpoints in a row that hold only the memory that changed; 1: none do.")
-    predump: bool = Field(
-        description="Copy most memory before the freeze, where the kernel can tell what changes then."
-    )
-    refuse_io_uring: bool = Field(description="Containers get no io_uring, which cannot be saved.")
-    own_network: bool = Field(description="Each protected job has a network namespace of its own.")
+@router.get("/configuration", summary="The whole configuration")
+def read(session: Reading, settings: Settings, response: Response) -> Configuration:
+    """All sections, with what this server's environment decides instead. The ETag names this version; send it as
+    If-Match with a change to be sure that nobody else changed anything since."""
+    version = newest_configuration(session)
+    response.headers["ETag"] = etag(version.number)
+    return shown(version, settings)
 
 
-class CheckpointConfigChange(BaseModel):
-    """What is to change; fields that are left out keep their value. Durations: seconds, or text such as `15m`."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"interval_seconds": "15m", "keep": 2}, {"enabled": False}]}
-    )
-
-    enabled: StrictBool | None = Field(None, description="Take checkpoints at all.")
-    interval_seconds: Seconds | None = Field(
-        None, description="Between periodic checkpoints: 0 (off), or 1 s to 366 days.", examples=["15m", 900]
-    )
-    diagnosis: StrictBool | None = Field(None, description="Keep volumes and checkpoints of finished jobs.")
-    keep: StrictInt | None = Field(None, description="Committed checkpoints kept per job: 1 to 20.")
-    reserve_mib: Annotated[StrictInt, Field(le=LARGEST_RESERVE_MIB)] | None = Field(
-        None, description="MiB of the job volume that no checkpoint may use."
-    )
-    dump_limit_seconds: Seconds | None = Field(None, description="Longest dump: above 0, up to an hour.")
-    memory_chain: StrictInt | None = Field(
-        None, description="Checkpoints in a row that hold only the memory that changed: 1 (none do) to 64."
-    )
-    predump: StrictBool | None = Field(
-        None, description="Copy most memory before the freeze, where the kernel can tell what changes then."
-    )
-    refuse_io_uring: StrictBool | None = Field(None, description="Containers get no io_uring, which cannot be saved.")
-    own_network: StrictBool | None = Field(None, description="Each protected job has a network namespace of its own.")
-
-
-class CheckpointConfigChanged(CheckpointConfig):
-    """The configuration as it is now, and who knows already."""
-
-    jobs_told: int | None = Field(description="Running jobs that heard of it; null when they could not be told.")
-    warning: str | None = Field(description="What a person should know, if anything.")
-
-
-def _etag(session: Session) -> str:
-    newest = configuration_history(session, limit=1)
-    return f'"{newest[0].number if newest else 0}"'
-
-
-@router.get("", summary="The checkpoint configuration")
-def read(session: Reading, response: Response) -> CheckpointConfig:
-    """The ETag names this version; send it as If-Match with a change to be sure that nobody else changed it since."""
-    response.headers["ETag"] = _etag(session)
-    return CheckpointConfig.model_validate(current_configuration(session).checkpoint)
-
-
-@router.put("", summary="Change the checkpoint configuration", responses=described(HTTPStatus.PRECONDITION_FAILED))
-async def change(
+@router.put("/configuration", summary="Replace the whole configuration", responses=REFUSALS)
+async def replace(
     database: Database,
     workflows: Workflows,
+    settings: Settings,
+    asking: Asking,
     response: Response,
-    wanted: CheckpointConfigChange,
-    if_match: Annotated[str | None, Header(max_length=100, description="ETag of the version to change.")] = None,
-) -> CheckpointConfigChanged:
-    """Stores it, then tells the running jobs; what a job's own environment says still wins for that job."""
-    configuration, etag = await run_in_threadpool(_store, database, wanted.model_dump(exclude_unset=True), if_match)
-    told: int | None = None
-    warning: str | None = None
-    try:
-        told = await workflows.configuration_changed()
-    except TemporalUnavailable as problem:
-        log.warning("running jobs were not told of the new configuration", problem=str(problem))
-        warning = f"Stored, but not all running jobs could be told, so send it again later: {problem}"
-    response.headers["ETag"] = etag
-    current = CheckpointConfig.model_validate(configuration)
-    return CheckpointConfigChanged(**dict(current), jobs_told=told, warning=warning)
+    wanted: ConfigurationReplacement,
+    if_match: IfMatch = None,
+) -> ConfigurationChanged:
+    """All five sections must be there; a field that is left out gets its default."""
+    values: dict[str, Any] = {
+        name: SECTIONS[name].model_validate(getattr(wanted, name).model_dump()) for name in SECTIONS
+    }
+
+    def transform(stored: SystemConfiguration) -> SystemConfiguration:
+        return stored.model_copy(update=values)
+
+    wish = Wish(asking.name, transform, frozenset(SECTIONS), if_match, _of_server)
+    return _tagged(response, await change(database, workflows, settings, wish))
 
 
-def _store(database: Engine, changes: dict[str, Any], if_match: str | None) -> tuple[CheckpointConfiguration, str]:
-    """Read, check and write in one transaction. OutOfDate, RequestValidationError."""
-    with writing(database) as session:
-        if if_match not in (None, "*", _etag(session)):
-            raise OutOfDate("The configuration was changed since you read it; read it again.")
-        before = current_configuration(session)
-        try:
-            checkpoint = CheckpointConfiguration.model_validate(before.checkpoint.model_dump() | changes)
-        except ValidationError as problem:
-            raise RequestValidationError(
-                [{**error, "loc": ("body", *error["loc"])} for error in problem.errors(include_url=False)]
-            ) from problem
-        if checkpoint != before.checkpoint:
-            after = SystemConfiguration(checkpoint=checkpoint, job_volume=before.job_volume)
-            save_configuration(session, after, at=datetime.now(UTC), by="api")
-        return checkpoint, _etag(session)
+@router.patch("/configuration", summary="Change some of the configuration", responses=REFUSALS)
+async def patch(
+    database: Database,
+    workflows: Workflows,
+    settings: Settings,
+    asking: Asking,
+    response: Response,
+    wanted: ConfigurationPatch,
+    if_match: IfMatch = None,
+) -> ConfigurationChanged:
+    """Merged: what is left out keeps its value, null gives a field or a whole section its default. Lists and maps are
+    replaced as a whole. One version is stored for all of it, or nothing."""
+    wishes: dict[Any, Any] = wanted.model_dump(exclude_unset=True)
+
+    def transform(stored: SystemConfiguration) -> SystemConfiguration:
+        return stored.model_copy(
+            update={
+                name: SECTIONS[name]() if some is None else merged(name, stored, some, ("body", name))
+                for name, some in wishes.items()
+            }
+        )
+
+    wish = Wish(asking.name, transform, frozenset(wishes), if_match, _of_server)
+    return _tagged(response, await change(database, workflows, settings, wish))
+
+
+@router.get("/configuration/history", summary="Who changed what, newest first")
+def history(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> PageOf[HistoryView]:
+    """Every version that was ever stored, with each field's value before and after."""
+    page = list_changes(session, limit=limit, after=cursor)
+    return PageOf(items=[HistoryView.model_validate(entry) for entry in page.items], next=page.next)
+
+
+@router.get(
+    "/jobs/{job_id}/configuration",
+    summary="What holds for one job, and where each value comes from",
+    responses=described(HTTPStatus.NOT_FOUND),
+)
+def of_job(session: Reading, job_id: JobId) -> JobConfigurationView:
+    """The job's own environment wins over the system's configuration, which wins over the defaults. A finished job is
+    shown with what held at its end; the volume with what held when it was made."""
+    job = get_job(session, job_id)
+    finished = job.finished_at if job.state in FINISHED_STATES else None
+    checkpoint_from = configuration_at(session, finished) if finished else current_configuration(session)
+    volume_from = configuration_at(session, job.volumes[-1].created_at) if job.volumes else checkpoint_from
+    return JobConfigurationView(
+        job_id=job_id,
+        as_of=finished,
+        settings=[
+            JobSettingView.model_validate(setting)
+            for setting in job_settings(checkpoint_from, volume_from, job.environment)
+        ],
+        without_effect=[WithoutEffectView.model_validate(each) for each in ignored_variables(job.environment)],
+    )
+
+
+def _of_server(field: str) -> tuple[str, ...]:
+    return ("body", "server", field)
+
+
+def _tagged(response: Response, changed: ConfigurationChanged) -> ConfigurationChanged:
+    response.headers["ETag"] = etag(changed.number)
+    return changed
+
+
+def _add_section(section: Section) -> None:
+    """GET, PUT and PATCH of one section."""
+    path, name = f"/configuration/{section}", section.replace("_", " ")
+    model = SECTIONS[section]
+
+    def read_section(session: Reading, response: Response) -> Any:
+        version = newest_configuration(session)
+        response.headers["ETag"] = etag(version.number)
+        return getattr(version.configuration, section)
+
+    async def replace_section(
+        database: Database,
+        workflows: Workflows,
+        settings: Settings,
+        asking: Asking,
+        response: Response,
+        wanted: BaseModel,
+        if_match: IfMatch = None,
+    ) -> ConfigurationChanged:
+        value = model.model_validate(wanted.model_dump())
+        wish = Wish(asking.name, lambda old: old.model_copy(update={section: value}), frozenset({section}), if_match)
+        return _tagged(response, await change(database, workflows, settings, wish))
+
+    async def patch_section(
+        database: Database,
+        workflows: Workflows,
+        settings: Settings,
+        asking: Asking,
+        response: Response,
+        wanted: BaseModel,
+        if_match: IfMatch = None,
+    ) -> ConfigurationChanged:
+        some = wanted.model_dump(exclude_unset=True)
+
+        def transform(old: SystemConfiguration) -> SystemConfiguration:
+            return old.model_copy(update={section: merged(section, old, some, ("body",))})
+
+        wish = Wish(asking.name, transform, frozenset({section}), if_match)
+        return _tagged(response, await change(database, workflows, settings, wish))
+
+    router.get(path, summary=f"The {name} section", response_model=model)(_named(read_section, section))
+    router.put(path, summary=f"Replace the {name} section", responses=REFUSALS)(
+        _named(replace_section, section, REPLACEMENTS[section])
+    )
+    router.patch(path, summary=f"Change some of the {name} section", responses=REFUSALS)(
+        _named(patch_section, section, CHANGES[section])
+    )
+
+
+def _named(endpoint: Callable[..., Any], section: str, body: type[BaseModel] | None = None) -> Callable[..., Any]:
+    """The endpoint under a name of its own (operation ids are made of it), with the section's model as its body."""
+    endpoint.__name__ = endpoint.__name__.replace("section", section)
+    if body is not None:
+        endpoint.__annotations__["wanted"] = body
+    return endpoint
+
+
+for _section in SECTIONS:
+    _add_section(_section)

@@ -66,13 +66,12 @@ def configuration_at(session: Session, at: datetime) -> SystemConfiguration:
 
 
 def save_configuration(
-    session: Session, configuration: SystemConfiguration, *, at: datetime, by: str
+    session: Session, configuration: SystemConfiguration, *, at: datetime, by: str, after: int | None = None
 ) -> ConfigurationChange:
-    """Make it the one that holds. IntegrityError when another writer saved one since this transaction read the newest:
-    the number is the next, and only one may have it."""
-    row = ConfigurationRow(
-        number=newest_number(session) + 1, at=at, by=by, configuration=configuration.model_dump(mode="json")
-    )
+    """Make it the one that holds. `after` is the number of the version it was made of: its own is the next, which only
+    one writer may have. IntegrityError when another was quicker."""
+    number = (newest_number(session) if after is None else after) + 1
+    row = ConfigurationRow(number=number, at=at, by=by, configuration=configuration.model_dump(mode="json"))
     session.add(row)
     session.flush()
     return _change(row)

@@ -41,12 +41,10 @@ from api.responses import (
     NoticeView,
     OutageView,
 )
-from api.routes.configuration import CheckpointConfig, CheckpointConfigChange
 from perdure.cli.main import run
 from perdure.contracts import names
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.configuration import CheckpointConfiguration
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.domain.values import Frozen
@@ -343,64 +341,7 @@ def test_a_checkpoint_that_does_not_come_is_504(api: httpx.Client, monkeypatch: 
     assert_error(silent, 504, "no_answer", "It may still be taken")
 
 
-# Configuration
-
-
-@pytest.fixture
-def config(api: httpx.Client) -> Iterator[httpx.Client]:
-    yield api
-    defaults = CheckpointConfiguration().model_dump()
-    with httpx.Client(base_url=api.base_url) as other:
-        assert other.put("/api/v1/checkpoint-config", json=defaults).status_code in {200, 503}
-
-
-PUT = ("PUT", "/api/v1/checkpoint-config")
-
-
-def test_a_change_is_stored_and_told(config: httpx.Client, temporal: Client, portal: BlockingPortal) -> None:
-    handle = temporal.get_workflow_handle(names.job_workflow_id("job-1"))
-    before = portal.call(handle.query, StubJob.told)
-    answer = config.request(*PUT, json={"interval_seconds": "15s", "keep": 3}).json()
-    assert (answer["interval_seconds"], answer["keep"], answer["warning"]) == (15.0, 3, None)
-    assert answer["jobs_told"] == 6
-    assert portal.call(handle.query, StubJob.told) == before + 1
-    stored = config.get("/api/v1/checkpoint-config").json()
-    assert stored["interval_seconds"] == 15.0
-    again = config.request(*PUT, json={"interval_seconds": 20}).json()
-    assert (again["interval_seconds"], again["keep"]) == (20.0, 3)
-
-
-def test_an_etag_guards_against_overwriting(config: httpx.Client) -> None:
-    etag = config.get("/api/v1/checkpoint-config").headers["ETag"]
-    first = config.request(*PUT, json={"keep": 4}, headers={"If-Match": etag})
-    assert first.status_code == 200 and first.headers["ETag"] != etag
-    assert_error(config.request(*PUT, json={"keep": 5}, headers={"If-Match": etag}), 412, "out_of_date")
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"interval_seconds": "-5m"}, ["body.interval_seconds", "write for example 15m"]),
-        ({"interval_seconds": "banana"}, ["body.interval_seconds", "write for example 15m"]),
-        ({"interval_seconds": 0.5}, ["body.interval_seconds", "at least 1 second"]),
-        ({"interval_seconds": -1}, ["body.interval_seconds", "greater than or equal to 0"]),
-        ({"interval_seconds": True}, ["body.interval_seconds", "number of seconds"]),
-        ({"keep": 0}, ["body.keep", "greater than or equal to 1"]),
-        ({"keep": None}, ["body.keep"]),
-        ({"keep": "2"}, ["body.keep", "valid integer"]),
-        ({"enabled": "yes"}, ["body.enabled", "valid boolean"]),
-        ({"mode": "on"}, ["body.mode", "not permitted"]),
-        ({"reserve_mib": 10**40}, ["body.reserve_mib"]),
-    ],
-)
-def test_a_bad_value_is_named_with_what_is_allowed(
-    config: httpx.Client, change: dict[str, object], words: list[str]
-) -> None:
-    assert_error(config.request(*PUT, json=change), 422, "invalid_request", *words)
-
-
-def test_zero_turns_periodic_checkpoints_off(config: httpx.Client) -> None:
-    assert config.request(*PUT, json={"interval_seconds": "0"}).json()["interval_seconds"] == 0
+CHANGE = ("PATCH", "/api/v1/configuration/checkpoint")
 
 
 # What stands before the endpoints
@@ -408,8 +349,8 @@ def test_zero_turns_periodic_checkpoints_off(config: httpx.Client) -> None:
 
 def test_large_bodies_are_refused_however_they_come(api: httpx.Client) -> None:
     body = b" " * (LARGEST_BODY + 1)
-    assert_error(api.request(*PUT, content=body), 413, "body_too_large")
-    chunks = api.request(*PUT, content=iter([body]), headers={"Content-Type": "application/json"})
+    assert_error(api.request(*CHANGE, content=body), 413, "body_too_large")
+    chunks = api.request(*CHANGE, content=iter([body]), headers={"Content-Type": "application/json"})
     assert chunks.status_code == 413 and "error" in chunks.json()
 
 
@@ -447,7 +388,7 @@ def test_openapi_describes_every_call(api: httpx.Client) -> None:
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     assert len(operations) >= 10
     assert all(operation["summary"] for operation in operations)
-    durations = document["components"]["schemas"]["CheckpointConfigChange"]["properties"]["interval_seconds"]
+    durations = document["components"]["schemas"]["CheckpointChange"]["properties"]["interval_seconds"]
     assert {"type": "string"} in durations["anyOf"]
 
 
@@ -472,8 +413,8 @@ def test_without_temporal_reading_goes_on_and_asking_is_503(
         assert health.json()["database"]["ok"] and not health.json()["temporal"]["ok"]
         assert api.get("/api/v1/jobs/job-1").status_code == 200
         assert_error(api.post("/api/v1/jobs/job-1/checkpoints", timeout=30), 503, "temporal_unavailable")
-        stored = api.request(*PUT, json={"keep": 2}, timeout=30)
-        assert stored.status_code == 200 and stored.json()["warning"] and stored.json()["jobs_told"] is None
+        stored = api.request(*CHANGE, json={"keep": 2}, timeout=30)
+        assert stored.status_code == 200 and stored.json()["warnings"] and stored.json()["jobs_told"] is None
 
 
 def test_a_broken_database_is_503(tmp_path: Path, address: None) -> None:
@@ -496,31 +437,9 @@ def test_only_loopback_counts_as_loopback() -> None:
 
 # Anything at all
 
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=5,
-)
-FIELDS = st.sampled_from([*CheckpointConfigChange.model_fields, "other"])
 PARAMETERS = st.sampled_from(["limit", "cursor", "status", "queue", "after", "state"])
 PRINTABLE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@FUZZ
-@given(change=st.dictionaries(FIELDS, ANYTHING, max_size=3) | ANYTHING)
-def test_no_configuration_is_a_server_error(api: httpx.Client, change: object) -> None:
-    body = httpx.Request("PUT", "http://x", json=change).content if finite(change) else b'{"keep": NaN}'
-    response = api.request(*PUT, content=body, headers={"If-Match": '"none"'})
-    assert response.status_code in {412, 422}, response.text
-
-
-def finite(value: object) -> bool:
-    try:
-        httpx.Request("PUT", "http://x", json=value)
-    except (ValueError, UnicodeEncodeError):
-        return False
-    return True
 
 
 @FUZZ
@@ -549,8 +468,6 @@ def test_no_query_is_a_server_error(api: httpx.Client, query: dict[str, str], pa
         (EventView, JobEvent),
         (NodeView, Node),
         (NoticeView, Notice),
-        (CheckpointConfig, CheckpointConfiguration),
-        (CheckpointConfigChange, CheckpointConfiguration),
     ],
 )
 def test_the_wire_keeps_step_with_the_domain(wire: type[Frozen], domain: type[Frozen]) -> None:

@@ -9,6 +9,7 @@ from temporalio.client import WorkflowHandle
 from perdure.contracts import names
 from perdure.contracts.control import InstanceState
 from perdure.contracts.inventory import NodeChanged, NodeWatchInput
+from perdure.domain.configuration import LogConfiguration, SystemConfiguration
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from tests.workflows.story import Story
 from workflows.node_watch import NodeWatch
@@ -16,7 +17,9 @@ from workflows.node_watch import NodeWatch
 NODE = "i-1"
 
 
-async def says(story: Story, at: datetime, **more: object) -> WorkflowHandle[NodeWatch, None]:
+async def says(
+    story: Story, at: datetime, *, wants_log_settings: bool = False, **more: object
+) -> WorkflowHandle[NodeWatch, None]:
     """The agent's signal, which starts the workflow if need be."""
     node = Node.model_validate({"instance_id": NODE, "zone": "zone-a", "changed_at": at, **more})
     return await story.client.start_workflow(
@@ -25,7 +28,7 @@ async def says(story: Story, at: datetime, **more: object) -> WorkflowHandle[Nod
         id=names.node_workflow_id(NODE),
         task_queue=names.CONTROL_QUEUE,
         start_signal="node_changed",
-        start_signal_args=[NodeChanged(node=node, at=at)],
+        start_signal_args=[NodeChanged(node=node, at=at, wants_log_settings=wants_log_settings)],
     )
 
 
@@ -101,3 +104,26 @@ async def test_what_ec2_says_of_an_instance_is_kept(story: Story) -> None:
     await handle.result()
     node = story.cloud.nodes[NODE]
     assert (node.state, node.ended_at, node.ended_by) == (NodeState.GONE, at + timedelta(seconds=70), "user")
+
+
+async def test_an_agent_is_told_how_to_log_when_it_starts_and_at_every_change(story: Story) -> None:
+    node = await story.node(NODE)
+    handle = await says(story, await story.now(), wants_log_settings=True)
+    await story.until(lambda: [told.section.level for told in node.log_settings] == ["info"])
+    story.cloud.configuration, story.cloud.configuration_number = every_line(), 7
+    await handle.signal(NodeWatch.log_settings_changed)
+    await story.until(lambda: [(told.number, told.section.level) for told in node.log_settings][1:] == [(7, "debug")])
+
+
+async def test_a_node_that_does_not_answer_is_recorded_all_the_same_and_told_later(story: Story) -> None:
+    handle = await says(story, await story.now(), wants_log_settings=True)
+    await story.until(lambda: NODE in story.cloud.nodes)
+    await handle.signal(NodeWatch.log_settings_changed)
+    await says(story, await story.now() + timedelta(seconds=1), agent_version="2")
+    await story.until(lambda: story.cloud.nodes[NODE].agent_version == "2")
+    node = await story.node(NODE)
+    await story.until(lambda: len(node.log_settings) >= 1)
+
+
+def every_line() -> SystemConfiguration:
+    return SystemConfiguration(log=LogConfiguration(level="debug"))
