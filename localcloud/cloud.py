@@ -5,6 +5,7 @@ A request to the endpoint goes to the first that answers it:
     /_local/*             endpoints.Endpoints      what no AWS offers
     signed for batch      batch.api.BatchApi       jobs            ─┐
     signed for ec2        guards.Ec2Guards         volumes, states  ├─ else moto
+    signed for pricing    prices.PricingApi        list prices      │
     meant for Cognito     user_pools               signing in       │
     /_hosted/*            hosted_ui.HostedUi       its web pages    │
     anything else                                                  ─┘
@@ -47,6 +48,7 @@ from localcloud.hosted_ui import PREFIX as HOSTED
 from localcloud.hosted_ui import HostedUi
 from localcloud.logs_sink import LogSink
 from localcloud.node_link import NodeLauncher
+from localcloud.prices import PricingApi
 from localcloud.reclaim import Reclaims
 from localcloud.user_pools import TARGET, UserPoolGuards
 from localcloud.volume_states import VolumeStates
@@ -132,6 +134,7 @@ class Cloud:
             ),
             "batch": BatchApi(self._moto, self.engine, clients.batch, config.region, config.timing.shortest_attempt),
             "ec2": Ec2Guards(self._moto, lock, ec2, states, config.zones, self._terminate),
+            "pricing": PricingApi(),
             "cognito-idp": UserPoolGuards(self._moto, pools),
             "_hosted": HostedUi(pools),
         }

@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from localcloud import ec2_wire
 from localcloud.ec2_wire import Application, Environ, StartResponse
 from localcloud.errors import AwsError
 from localcloud.moto_backend import MotoEc2, VolumeView
+from localcloud.prices import describe_spot_price_history
 from localcloud.volume_states import DiskWork, VolumeStates
 
 MOST_ATTACHMENTS = 27
@@ -55,6 +57,7 @@ class Ec2Guards:
             "CopySnapshot": self._copy_snapshot,
             "DeleteSnapshot": self._delete_snapshot,
             "TerminateInstances": self._terminate_instances,
+            "DescribeSpotPriceHistory": self._describe_spot_price_history,
         }
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
@@ -205,6 +208,9 @@ class Ec2Guards:
         if answer.status == 200:
             self._states.delete_snapshot_requested(params["SnapshotId"])
         return answer
+
+    def _describe_spot_price_history(self, params: Params, environ: Environ) -> Answer:
+        return Answer(describe_spot_price_history(params, self._zones, datetime.now(UTC)))
 
     def _terminate_instances(self, params: Params, environ: Environ) -> Answer:
         wanted = [value for name, value in params.items() if name.startswith("InstanceId.")]
