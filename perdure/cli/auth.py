@@ -9,11 +9,14 @@ from typing import Annotated
 import typer
 
 from perdure.certificates import make_self_signed
-from perdure.cli import auth_tokens
+from perdure.cli import auth_cognito, auth_tokens
 from perdure.domain.errors import ConfigurationInvalid
 
-app = typer.Typer(help="Who gets in: API tokens and certificates, on the server's machine.", no_args_is_help=True)
+app = typer.Typer(
+    help="Who gets in: API tokens, Cognito and certificates, on the server's machine.", no_args_is_help=True
+)
 app.add_typer(auth_tokens.app, name="token")
+app.add_typer(auth_cognito.app, name="cognito")
 
 
 @app.callback()

@@ -44,9 +44,9 @@ def create(
 ) -> None:
     """Make a token and print it. It is shown this once."""
     now = datetime.now(UTC)
-    with _database() as session:
+    with server_database() as session:
         token, secret = tokens.create_token(
-            session, name=name, role=role, areas=area or [], at=now, by=_me(), life=timedelta(days=days)
+            session, name=name, role=role, areas=area or [], at=now, by=this_user(), life=timedelta(days=days)
         )
         _note(session, "create", token, CREATED)
     print(f"{token.label}: {token.role.value}, until {token.expires_at:%Y-%m-%d}", file=sys.stderr)
@@ -56,7 +56,7 @@ def create(
 @app.command("list")
 def show(as_json: AsJson = False) -> None:
     """List all tokens, newest first; never the tokens themselves."""
-    with _database() as session:
+    with server_database() as session:
         found = list(_all(session))
     if as_json:
         print(json.dumps([token.model_dump(mode="json") for token in found]))
@@ -74,14 +74,15 @@ def show(as_json: AsJson = False) -> None:
 @app.command()
 def revoke(number: Annotated[int, typer.Argument(help="Number of the token: `perdure auth token list`.")]) -> None:
     """Let a token open nothing any more."""
-    with _database() as session:
-        token = tokens.revoke_token(session, number, at=datetime.now(UTC), by=_me())
+    with server_database() as session:
+        token = tokens.revoke_token(session, number, at=datetime.now(UTC), by=this_user())
         _note(session, "revoke", token, OK)
     print(f"{token.label} {token.refusal(datetime.now(UTC))}")
 
 
 @contextmanager
-def _database() -> Iterator[Session]:
+def server_database() -> Iterator[Session]:
+    """The server's own database, in one transaction. PerdureError when it cannot be used."""
     url = ApiSettings().database_url
     engine = open_engine(url)
     try:
@@ -112,7 +113,7 @@ def _note(session: Session, verb: str, token: ApiToken, outcome: int) -> None:
     audit.note(
         session,
         at=datetime.now(UTC),
-        who=_me(),
+        who=this_user(),
         via="cli",
         action=f"perdure auth token {verb}",
         target=token.label,
@@ -122,5 +123,6 @@ def _note(session: Session, verb: str, token: ApiToken, outcome: int) -> None:
     )
 
 
-def _me() -> str:
+def this_user() -> str:
+    """Who sits at this machine, for the audit log."""
     return getpass.getuser()
