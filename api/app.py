@@ -19,7 +19,7 @@ from api.auth.door import Door, names_of
 from api.auth.rate_limit import FailedTries, Refusals
 from api.auth.sessions import SignIn
 from api.guards import Guards
-from api.routes import audit, configuration, health, home, jobs, logs, nodes, tokens
+from api.routes import alerts, audit, configuration, health, home, jobs, logs, nodes, tokens
 from api.routes.mmbatch import configuration as mmbatch_configuration
 from api.routes.mmbatch import logs as mmbatch_logs
 from api.routes import sign_in as sign_in_routes
@@ -78,6 +78,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(resource.router, prefix="/api/v1")
     for resource in (logs, mmbatch_logs):
         app.include_router(resource.router, prefix="/api/v1")
+    app.include_router(alerts.router, prefix="/api/v1")
     app.include_router(mmbatch_logs.root)
     app.include_router(mmbatch_configuration.router, prefix="/api/v1")
     app.include_router(home.router)

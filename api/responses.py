@@ -181,9 +181,36 @@ class JobDetail(JobSummary):
     hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
 
 
-class JobWithTimeline(JobDetail):
-    """A job and its timeline."""
+class VerdictView(Wire):
+    """What AWS Batch would do after one kind of end."""
 
+    ending: str = Field(description="`reclaim`, `hand over`, `failed start` or `own failure`.")
+    retried: bool
+    rule: str = Field(description="The retry rule that decides.", examples=["rule 2, `Host EC2*`"])
+    message: str = Field(examples=["A reclaim (`Host EC2 …`) would be retried: rule 2, `Host EC2*`."])
+
+
+class AlertView(Wire):
+    """Something that is wrong with a job, or soon will be. It stands as long as it is true."""
+
+    code: str = Field(description="Short and stable, for programs.", examples=["last-attempt"])
+    level: str = Field(description="`error`: the job ends, or work is lost; else `warning`.")
+    message: str = Field(description="For people.")
+    since: datetime | None = Field(description="When it became true, as far as that is known.")
+
+
+class JobWithTimeline(JobDetail):
+    """A job, what is to be said of it now, and its timeline."""
+
+    alerts: list[AlertView] = Field(description="The worst first; none once the job is finished.")
+    verdicts: list[VerdictView] = Field(description="How AWS Batch would take each of its ends, attempts permitting.")
+    timeout_left_seconds: float | None = Field(
+        description="Until AWS Batch ends the running attempt for its time-out; null: no time-out, or nothing runs."
+    )
+    batch_run_seconds: float | None = Field(
+        description="Run time as AWS Batch counts it, attempts summed; null: it has told of none yet."
+    )
+    run_seconds: float = Field(description="Run time of its processes: without outages, freezes and waits.")
     events: list[EventView] = Field(description="Oldest first; at most the first 500, see `/events` for the rest.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from api.dependencies import Cursor, Database, JobId, Limit, Reading, Workflows
 from api.errors import NotRunning, described
 from api.parameters import NAME, Text, Time, time
 from api.responses import (
+    AlertView,
     CheckpointCommitted,
     CheckpointView,
     CompatibleInstanceTypes,
@@ -25,10 +27,13 @@ from api.responses import (
     JobWithTimeline,
     PageOf,
     PastCheckpointView,
+    VerdictView,
 )
+from perdure.domain.alerts import alerts, timeout_left_seconds, verdicts
 from perdure.domain.errors import UnknownJob, UnknownNode
 from perdure.domain.instance_types import TABLE_DATE, judge_types
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
+from perdure.domain.run_time import batch_run_seconds, real_run_seconds
 from perdure.records.database import reading
 from perdure.records.events import list_events
 from perdure.records.job_lists import JobFilter, JobOrder, list_jobs
@@ -83,9 +88,17 @@ def jobs(
 
 @router.get("/{job_id}", summary="One job with its timeline", responses=described(HTTPStatus.NOT_FOUND))
 def job(session: Reading, job_id: JobId) -> JobWithTimeline:
-    known = JobDetail.model_validate(get_job(session, job_id))
+    known, now = get_job(session, job_id), datetime.now(UTC)
     events = list_events(session, job_id, limit=EVENTS_WITH_JOB)
-    return JobWithTimeline(**dict(known), events=[EventView.model_validate(event) for event in events])
+    return JobWithTimeline(
+        **dict(JobDetail.model_validate(known)),
+        alerts=[AlertView.model_validate(alert) for alert in alerts(known, now)],
+        verdicts=[VerdictView.model_validate(verdict) for verdict in verdicts(known)],
+        timeout_left_seconds=timeout_left_seconds(known, now),
+        batch_run_seconds=batch_run_seconds(known, now),
+        run_seconds=real_run_seconds(known, now),
+        events=[EventView.model_validate(event) for event in events],
+    )
 
 
 @router.get(

@@ -1,0 +1,56 @@
+"""What is wrong, or soon will be, with jobs that are not finished."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from api.dependencies import Cursor, Reading
+from api.responses import AlertView, Wire
+from perdure.domain.alerts import Alert, alerts, worst_first
+from perdure.domain.jobs import FINISHED_STATES, Job, JobState
+from perdure.records.job_lists import JobFilter, list_jobs
+from perdure.records.jobs import get_jobs
+
+router = APIRouter(tags=["jobs"])
+UNFINISHED = JobFilter(states=frozenset(JobState) - FINISHED_STATES)
+
+
+class JobAlertView(AlertView):
+    """An alert, and the job that it is about."""
+
+    job_id: str
+    name: str
+    queue: str
+    state: JobState
+
+
+class Alerts(Wire):
+    """The alerts of one page of unfinished jobs, the worst first."""
+
+    items: list[JobAlertView]
+    jobs: int = Field(description="How many unfinished jobs were looked at for this page.")
+    next: str | None = Field(description="Pass it as `cursor` for the next jobs; null: all were looked at.")
+
+
+@router.get("/alerts", summary="Alerts of all jobs that are not finished")
+def all_alerts(
+    session: Reading,
+    jobs: Annotated[int, Query(ge=1, le=500, description="Unfinished jobs to look at for one page.")] = 500,
+    cursor: Cursor = None,
+) -> Alerts:
+    """Worked out now from the jobs as recorded, the newest jobs first. The alerts of one page are sorted, the worst
+    first; with more unfinished jobs than one page takes (`next` is not null), each page is sorted by itself."""
+    page = list_jobs(session, limit=jobs, after=cursor, where=UNFINISHED)
+    now = datetime.now(UTC)
+    known = get_jobs(session, [line.job_id for line in page.items])
+    found = [(alert, job) for job in known for alert in alerts(job, now)]
+    found.sort(key=lambda pair: worst_first(pair[0]))
+    return Alerts(items=[_view(alert, job) for alert, job in found], jobs=len(known), next=page.next)
+
+
+def _view(alert: Alert, job: Job) -> JobAlertView:
+    return JobAlertView(**alert.model_dump(), job_id=job.job_id, name=job.name, queue=job.queue, state=job.state)
