@@ -23,6 +23,7 @@ from api.routes import alerts, audit, configuration, health, home, jobs, logs, n
 from api.routes.mmbatch import configuration as mmbatch_configuration
 from api.routes.mmbatch import logs as mmbatch_logs
 from api.routes import sign_in as sign_in_routes
+from api.routes.mmbatch import security as mmbatch_security
 from api.workflows import JobWorkflows
 from perdure.records.database import migrate, open_engine
 from perdure.records.log_settings import follow_log_settings
@@ -83,6 +84,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(mmbatch_configuration.router, prefix="/api/v1")
     app.include_router(home.router)
     app.include_router(sign_in_routes.pages)
+    app.include_router(mmbatch_security.router, prefix="/api/v1")
     docs.add_to(app)
     errors.add_to(app)
     # The last one added stands outermost.
