@@ -18,9 +18,24 @@ from api.auth.audit_trail import AuditTrail, keep_tidy
 from api.auth.door import Door, names_of
 from api.auth.rate_limit import FailedTries, Refusals
 from api.auth.sessions import SignIn
+from api.feed import Feed
 from api.guards import Guards
-from api.routes import alerts, audit, configuration, health, home, jobs, logs, nodes, tokens
+from api.routes import (
+    alerts,
+    audit,
+    configuration,
+    events,
+    exports,
+    health,
+    home,
+    jobs,
+    logs,
+    nodes,
+    stream,
+    tokens,
+)
 from api.routes.mmbatch import configuration as mmbatch_configuration
+from api.routes.mmbatch import jobs as mmbatch_jobs
 from api.routes.mmbatch import logs as mmbatch_logs
 from api.routes import sign_in as sign_in_routes
 from api.routes.mmbatch import security as mmbatch_security
@@ -51,6 +66,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         await run_in_threadpool(migrate, engine)
         app.state.settings = settings
         app.state.engine = engine
+        app.state.feed = Feed(engine)
         app.state.workflows = JobWorkflows(await connect_temporal())
         tidying = asyncio.create_task(keep_tidy(app, refusals))
         logging = asyncio.create_task(follow_log_settings(engine, level_fixed=settings.log_level_fixed))
@@ -76,6 +92,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.sign_in, app.state.failed_tries = sign_in, FailedTries()
     for resource in (jobs, nodes, configuration, tokens, audit, sign_in_routes, health):
+        app.include_router(resource.router, prefix="/api/v1")
+    for resource in (exports, events, stream, mmbatch_jobs):
         app.include_router(resource.router, prefix="/api/v1")
     for resource in (logs, mmbatch_logs):
         app.include_router(resource.router, prefix="/api/v1")

@@ -48,6 +48,12 @@ class NothingThere(PerdureError):
     """What is asked for is known, but there is none of it."""
 
 
+class Crowded(PerdureError):
+    """As many as can be served at once are served already."""
+
+    retryable = True
+
+
 class OutOfDate(PerdureError):
     """Somebody else changed the value since the caller read it."""
 
@@ -93,6 +99,7 @@ _STATUS: list[tuple[type[Exception], HTTPStatus, str]] = [
     (CheckpointFailed, HTTPStatus.CONFLICT, "checkpoint_failed"),
     (OutOfDate, HTTPStatus.PRECONDITION_FAILED, "out_of_date"),
     (NoAnswer, HTTPStatus.GATEWAY_TIMEOUT, "no_answer"),
+    (Crowded, HTTPStatus.SERVICE_UNAVAILABLE, "crowded"),
     (CloudUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "cloud_unavailable"),
     (TemporalUnavailable, HTTPStatus.SERVICE_UNAVAILABLE, "temporal_unavailable"),
 ]

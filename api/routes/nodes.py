@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import StringConstraints
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import Field, StringConstraints
 
 from api.dependencies import Cursor, Limit, Reading
+from api.errors import described
 from api.parameters import NAME, Text, Time, time
-from api.responses import NodeView, PageOf
+from api.responses import NodeView, PageOf, Wire
+from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState
 from perdure.records.node_lists import NodeFilter, NodeOrder, list_nodes
+from perdure.records.node_work import NodeWork, runs_of_node, work_of_nodes
+from perdure.records.nodes import get_node
 
 router = APIRouter(prefix="/nodes", tags=["nodes"])
 
+InstanceId = Annotated[
+    str,
+    Path(pattern="^[A-Za-z0-9][A-Za-z0-9-]{0,63}$", description="EC2 instance id.", examples=["i-0123456789abcdef0"]),
+]
 Names = list[Annotated[str, StringConstraints(pattern=NAME)]]
 
 
 def node_filter(
     q: Text = "",
-    state: Annotated[list[NodeState] | None, Query(max_length=3, description="In these states; repeatable.")] = None,
     zone: Annotated[Names | None, Query(max_length=20, description="In these zones; repeatable.")] = None,
     instance_type: Annotated[Names | None, Query(max_length=20, description="Of these types; repeatable.")] = None,
     seen_after: Annotated[Time, time("First seen then or later")] = None,
@@ -28,10 +37,9 @@ def node_filter(
     ended_after: Annotated[Time, time("Ended then or later")] = None,
     ended_before: Annotated[Time, time("Ended earlier")] = None,
 ) -> NodeFilter:
-    """Which nodes a list holds, from its query."""
+    """Which nodes a list holds, from its query; of any state."""
     return NodeFilter(
         text=q.strip(),
-        states=frozenset(state or ()),
         zones=frozenset(zone or ()),
         instance_types=frozenset(instance_type or ()),
         seen_after=seen_after,
@@ -47,9 +55,61 @@ Sorted = Annotated[
 ]
 
 
+class NodeRunView(Wire):
+    """A container that ran on the node, and its job."""
+
+    job_id: str = Field(description="AWS Batch's job id.")
+    name: str
+    queue: str
+    state: JobState = Field(description="The job's state now.")
+    epoch: int
+    attempt: int
+    accepted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    end: str | None = Field(description="Why it ended: exited, handed over, node lost, replaced.")
+    restored_from: int | None = Field(description="Number of the checkpoint it went on from; null: a clean start.")
+
+
+class NodeDetail(NodeView):
+    """A node, what ran on it and what that cost."""
+
+    jobs: int = Field(description="Jobs that ran on it.")
+    attempts: int = Field(description="Containers of these jobs.")
+    checkpoints: int = Field(description="Checkpoints that were taken on it.")
+    cost_usd: float = Field(description="What the jobs' parts of it cost, by vCPUs and time.", examples=[0.0421])
+    cost_estimated: bool = Field(description="Does that rest on a price that is estimated?")
+    runs: list[NodeRunView] = Field(description="The containers, newest first; at most the last 200.")
+
+
 @router.get("", summary="List nodes, by instance id")
 def nodes(
-    session: Reading, where: Filtered, limit: Limit = 100, cursor: Cursor = None, sort: Sorted = NodeOrder.ID
+    session: Reading,
+    where: Filtered,
+    state: Annotated[list[NodeState] | None, Query(max_length=3, description="In these states; repeatable.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    sort: Sorted = NodeOrder.ID,
 ) -> PageOf[NodeView]:
-    page = list_nodes(session, limit=limit, after=cursor, where=where, order=sort)
+    wanted = where.model_copy(update={"states": frozenset(state or ())})
+    page = list_nodes(session, limit=limit, after=cursor, where=wanted, order=sort)
     return PageOf(items=[NodeView.model_validate(node) for node in page.items], next=page.next)
+
+
+@router.get(
+    "/{instance_id}",
+    summary="One node, the jobs that ran on it and what they cost",
+    responses=described(HTTPStatus.NOT_FOUND),
+)
+def node(session: Reading, instance_id: InstanceId) -> NodeDetail:
+    known = NodeView.model_validate(get_node(session, instance_id))
+    work = work_of_nodes(session, [instance_id]).get(instance_id, NodeWork())
+    return NodeDetail(
+        **dict(known),
+        jobs=work.jobs,
+        attempts=work.attempts,
+        checkpoints=work.checkpoints,
+        cost_usd=work.cost_micros / 1_000_000,
+        cost_estimated=work.estimated,
+        runs=[NodeRunView.model_validate(run) for run in runs_of_node(session, instance_id)],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import BigInteger, literal, tuple_, type_coerce
@@ -46,6 +47,19 @@ def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit
         .limit(limit)
     )
     return [JobEvent.model_validate(row.model_dump()) for row in session.exec(query)]
+
+
+def timelines(session: Session, job_ids: Collection[str], *, first: int = 500) -> dict[str, list[JobEvent]]:
+    """The first lines of each of these jobs' timelines, oldest first."""
+    query = (
+        select(EventRow)
+        .where(col(EventRow.job_id).in_(job_ids), EventRow.sequence <= first)
+        .order_by(col(EventRow.job_id), col(EventRow.sequence))
+    )
+    found: dict[str, list[JobEvent]] = {}
+    for row in session.exec(query):
+        found.setdefault(row.job_id, []).append(JobEvent.model_validate(row.model_dump()))
+    return found
 
 
 def list_all_events(

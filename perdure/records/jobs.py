@@ -11,6 +11,7 @@ from sqlmodel import Session, SQLModel, col, select
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.values import Frozen
 from perdure.domain.volumes import SnapshotLife, VolumeLife
 from perdure.records.changes import take_positions
 from perdure.records.job_texts import keep_text
@@ -21,6 +22,7 @@ LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
 """Fields of Job that are tables of their own."""
 
 Row = TypeVar("Row", bound=SQLModel)
+Value = TypeVar("Value", bound=Frozen)
 
 
 def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision: int) -> bool:
@@ -88,44 +90,52 @@ def get_job(session: Session, job_id: str) -> Job:
     return _jobs(session, [row])[0]
 
 
+def get_jobs(session: Session, job_ids: Sequence[str]) -> list[Job]:
+    """These jobs with everything, in this order; unknown ones are left out."""
+    rows = {row.job_id: row for row in session.exec(select(JobRow).where(col(JobRow.job_id).in_(job_ids)))}
+    return _jobs(session, [rows[job_id] for job_id in job_ids if job_id in rows])
+
+
 def _jobs(session: Session, rows: Sequence[JobRow]) -> list[Job]:
     """Jobs with their lists: one query per list, however many jobs."""
     ids = [row.job_id for row in rows]
-    attempts = _children(session, AttemptRow, ids, AttemptRow.epoch)
-    outages = _children(session, OutageRow, ids, OutageRow.started_at)
-    checkpoints = _children(session, CheckpointRow, ids, CheckpointRow.number)
-    volumes = _children(session, VolumeRow, ids, VolumeRow.created_at)
-    snapshots = _children(session, SnapshotRow, ids, SnapshotRow.created_at)
+    attempts = _children(session, AttemptRow, Attempt, ids, AttemptRow.epoch)
+    outages = _children(session, OutageRow, Outage, ids, OutageRow.started_at)
+    volumes = _children(session, VolumeRow, VolumeLife, ids, VolumeRow.created_at)
+    snapshots = _children(session, SnapshotRow, SnapshotLife, ids, SnapshotRow.created_at)
+    offered = col(CheckpointRow.offered).is_(True)
+    checkpoints = _children(session, CheckpointRow, Checkpoint, ids, CheckpointRow.number, offered)
     return [
         Job(
             **row.model_dump(exclude={"revision", "position"}),
-            attempts=[Attempt.model_validate(one.model_dump()) for one in attempts if one.job_id == row.job_id],
-            outages=[Outage.model_validate(one.model_dump()) for one in outages if one.job_id == row.job_id],
-            volumes=[VolumeLife.model_validate(one.model_dump()) for one in volumes if one.job_id == row.job_id],
-            snapshots=[SnapshotLife.model_validate(one.model_dump()) for one in snapshots if one.job_id == row.job_id],
-            checkpoints=[
-                Checkpoint.model_validate(one.model_dump())
-                for one in checkpoints
-                if one.job_id == row.job_id and one.offered
-            ],
+            attempts=attempts.get(row.job_id, []),
+            outages=outages.get(row.job_id, []),
+            volumes=volumes.get(row.job_id, []),
+            snapshots=snapshots.get(row.job_id, []),
+            checkpoints=checkpoints.get(row.job_id, []),
         )
         for row in rows
     ]
 
 
-def _children(session: Session, table: type[Row], ids: list[str], order: Any) -> Sequence[Row]:
-    return session.exec(select(table).where(col(table.job_id).in_(ids)).order_by(order)).all()  # type: ignore[attr-defined]
+def _children(
+    session: Session, table: type[Row], model: type[Value], ids: list[str], order: Any, *only: Any
+) -> dict[str, list[Value]]:
+    """What a table holds of these jobs, by job."""
+    job_id = col(table.job_id)  # type: ignore[attr-defined]
+    found: dict[str, list[Value]] = {}
+    for row in session.exec(select(table).where(job_id.in_(ids), *only).order_by(order)):
+        found.setdefault(row.job_id, []).append(model.model_validate(row.model_dump()))  # type: ignore[attr-defined]
+    return found
 
 
 def list_checkpoints(session: Session, job_id: str) -> list[tuple[Checkpoint, bool]]:
     """Every checkpoint of the job that was ever committed, in order, and whether it is still offered. UnknownJob."""
     if session.get(JobRow, job_id) is None:
         raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
-    rows = _children(session, CheckpointRow, [job_id], col(CheckpointRow.epoch))
-    return [
-        (Checkpoint.model_validate(row.model_dump()), row.offered)
-        for row in sorted(rows, key=lambda row: (row.epoch, row.number))
-    ]
+    query = select(CheckpointRow).where(CheckpointRow.job_id == job_id)
+    rows = session.exec(query.order_by(col(CheckpointRow.epoch), col(CheckpointRow.number)))
+    return [(Checkpoint.model_validate(row.model_dump()), row.offered) for row in rows]
 
 
 def count_jobs(session: Session) -> dict[JobState, int]:

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Index,
     Integer,
     TypeDecorator,
-    UniqueConstraint,
     text,
 )
 from sqlmodel import Field, SQLModel
@@ -189,7 +188,7 @@ class EventRow(SQLModel, table=True):
 
     __tablename__ = "events"
     __table_args__ = (
-        UniqueConstraint("job_id", "sequence", name="uq_events_job"),
+        Index("ix_events_job", "job_id", "sequence", unique=True),
         Index("ix_events_at", "at", "position"),
         Index("ix_events_kind", "kind", "at", "position"),
         # Most lines are `info`: only the others are worth an index.

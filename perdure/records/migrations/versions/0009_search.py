@@ -79,6 +79,7 @@ def _number_events() -> int:
     op.execute(f"CREATE TABLE events_kept AS SELECT {_LINES} FROM events")
     op.drop_table("events")
     op.create_table("events", sa.Column("position", BigPrimary, nullable=False, autoincrement=False), *_event_columns())
+    op.create_index("ix_events_job", "events", ["job_id", "sequence"], unique=True)
     op.create_index("ix_events_at", "events", ["at", "position"])
     op.create_index("ix_events_kind", "events", ["kind", "at", "position"])
     others = sa.text("level <> 'info'")
@@ -105,7 +106,6 @@ def _event_columns() -> list[sa.schema.SchemaItem]:
         sa.Column("epoch", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("position"),
-        sa.UniqueConstraint("job_id", "sequence", name="uq_events_job"),
     ]
 
 
@@ -154,7 +154,7 @@ def downgrade() -> None:
     op.create_index("ix_nodes_state", "nodes", ["state"])
     op.execute(f"CREATE TABLE events_kept AS SELECT {_LINES} FROM events")
     op.drop_table("events")
-    first, *columns, reference, _, _ = _event_columns()
+    first, *columns, reference, _ = _event_columns()
     op.create_table("events", first, *columns, reference, sa.PrimaryKeyConstraint("job_id", "sequence"))
     op.execute(f"INSERT INTO events ({_LINES}) SELECT {_LINES} FROM events_kept")
     op.drop_table("events_kept")
