@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import delete
 
 from api.app import create_app
+from api.auth.door import Door
 from api.auth.rate_limit import FailedTries, Refusals
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration
 from perdure.records.access_tables import AuditRow, TokenRow
@@ -63,7 +64,16 @@ class Served:
         """Save the section, and have it hold at once."""
         with writing(self.app.state.engine) as session:
             save_configuration(session, SystemConfiguration(cognito=cognito), at=datetime.now(UTC), by="test")
+        self.forget_sign_in()
+
+    def forget_sign_in(self) -> None:
+        """What the server believes for a second is looked up at the next request: tests do not wait."""
         self.app.state.sign_in.forget()
+        door: Any = self.app.middleware_stack
+        while door is not None and not isinstance(door, Door):
+            door = getattr(door, "app", None) or getattr(door, "_app", None)
+        if door is not None:
+            door._asked_at = float("-inf")
 
     @asynccontextmanager
     async def browser(self, base_url: str = SERVER) -> AsyncIterator[httpx.AsyncClient]:

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from localcloud.sign_in import add_client, add_user
+from perdure.domain.configuration import CognitoConfiguration
 from perdure.domain.sign_in import IDLE_SESSION, LONGEST_SESSION, LONGEST_WAY, RECHECK_GROUPS
 from perdure.records.database import reading, writing
 from perdure.records.sign_in_tables import HostedWayRow, SessionRow
@@ -525,3 +526,141 @@ async def test_who_signed_in_and_who_failed_is_in_the_audit_log_without_password
         (401, "", "mallory"),
     ]
     assert "Sesame" not in answer.text and PoolBed.PASSWORD not in answer.text
+
+
+# Turned on and off
+
+COGNITO = "/api/v1/security/cognito"
+
+
+def form(bed: PoolBed, **changes: Any) -> dict[str, Any]:
+    """MMBatch's."""
+    pool = bed.pool
+    given = {
+        "region": pool.region,
+        "userPoolID": pool.user_pool_id,
+        "clientID": pool.client_id,
+        "identityPoolID": "us-east-1:3f2504e0-4f89-11d3-9a0c-0305e82c3301",
+        "adminGroups": ["admin"],
+        "accessKey": "AKIA-NEVER-KEPT",
+        "secretKey": "secret-never-kept",
+        "token": "token-never-kept",
+    }
+    return given | changes
+
+
+@pytest.fixture
+def off(served: Served) -> Served:
+    """Sign-in is off: whoever asks over loopback is admin."""
+    served.configure(CognitoConfiguration())
+    served.forget_sign_in()
+    return served
+
+
+async def test_turned_on_with_proof_and_off_again(off: Served, bed: PoolBed) -> None:
+    assert (await off.http.get(COGNITO)).json()["enabled"] is False
+    refused(await off.http.put(COGNITO, json=form(bed)), 409, "lock_out", "idToken")
+    for token in (
+        bed.tokens("vic")["IdToken"],
+        bed.tokens()["AccessToken"],
+        bed.tokens(pool=bed.another_pool())["IdToken"],
+    ):
+        refused(await off.http.put(COGNITO, json=form(bed, idToken=token)), 409, "lock_out")
+    assert (await off.http.get(COGNITO)).json()["enabled"] is False
+    token = bed.tokens()["IdToken"]
+    turned_on = await off.http.put(COGNITO, json=form(bed, idToken=token, adminGroups="admin,ops"))
+    assert turned_on.status_code == 200, turned_on.text
+    assert "no AWS keys are needed" in turned_on.text and "never-kept" not in turned_on.text
+    off.forget_sign_in()
+    refused(await off.http.get(COGNITO), 401, "not_signed_in")
+    shown = (await off.http.get(COGNITO, headers=bearer(token))).json()
+    assert (shown["enabled"], shown["adminGroups"], shown["userPoolID"]) == (
+        True,
+        ["admin", "ops"],
+        bed.pool.user_pool_id,
+    )
+    with reading(off.app.state.engine) as session:
+        rows = [
+            str(row)
+            for table in session.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
+            for row in session.execute(text(f'SELECT * FROM "{table}"')).all()
+        ]
+    assert not any("never-kept" in row or "NEVER-KEPT" in row for row in rows)
+    refused(await off.http.delete(COGNITO, headers=bearer(bed.tokens("vic")["IdToken"])), 403, "not_allowed")
+    assert (await off.http.delete(COGNITO, headers=bearer(token))).json()["enabled"] is False
+    off.forget_sign_in()
+    assert (await off.http.get(f"{AUTH}/me")).json()["via"] == "loopback"
+
+
+async def test_an_admin_token_is_proof_enough_and_keeps_working(off: Served, bed: PoolBed) -> None:
+    made = await off.http.post("/api/v1/tokens", json={"name": "ci", "role": "admin", "expires_in_seconds": "1h"})
+    secret = made.json()["token"]
+    assert (await off.http.put(COGNITO, json=form(bed))).status_code == 200
+    off.forget_sign_in()
+    assert (await off.http.get(f"{AUTH}/me", headers=bearer(secret))).json()["via"] == "token"
+    refused(await off.http.get(f"{AUTH}/me"), 401, "not_signed_in")
+
+
+async def test_every_way_of_changing_the_configuration_asks_the_guard(off: Served, bed: PoolBed) -> None:
+    section = cognito_of(bed).model_dump(mode="json")
+    ways = [
+        ("PATCH", "/api/v1/configuration/cognito", section),
+        ("PUT", "/api/v1/configuration/cognito", section),
+        ("PATCH", "/api/v1/configuration", {"cognito": section}),
+        ("PUT", "/api/v1/configKV", {"kvMap": keys_of(section)}),
+    ]
+    for method, path, body in ways:
+        refused(await off.http.request(method, path, json=body), 409, "lock_out")
+    off.forget_sign_in()
+    assert (await off.http.get(f"{AUTH}/me")).json()["via"] == "loopback", "nothing was changed"
+
+
+def keys_of(section: dict[str, Any]) -> dict[str, str]:
+    return {
+        "security.cognito.enabled": "true",
+        "security.cognito.userPoolID": section["user_pool_id"],
+        "security.cognito.clientID": section["client_id"],
+        "security.cognito.region": section["region"],
+    }
+
+
+async def test_a_pool_whose_keys_cannot_be_had_is_not_turned_on(
+    off: Served, bed: PoolBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await off.http.post("/api/v1/tokens", json={"name": "ci", "role": "admin"})
+    assert made.status_code == 201
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    refused(await off.http.put(COGNITO, json=form(bed)), 503, "cloud_unavailable")
+    assert (await off.http.get(COGNITO)).json()["enabled"] is False
+
+
+async def test_on_an_address_that_others_reach_it_is_not_turned_off_without_an_admin_token(
+    served: Served, bed: PoolBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = bearer(bed.tokens()["IdToken"])
+    monkeypatch.setattr(served.app.state.settings, "api_host", "0.0.0.0")
+    refused(await served.http.delete(COGNITO, headers=admin), 409, "lock_out", "0.0.0.0")
+    off = {"enabled": False}
+    refused(await served.http.patch("/api/v1/configuration/cognito", json=off, headers=admin), 409, "lock_out")
+    made = await served.http.post("/api/v1/tokens", json={"name": "ci", "role": "admin"}, headers=admin)
+    assert made.status_code == 201
+    assert (await served.http.delete(COGNITO, headers=admin)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"region": "Mars"},
+        {"userPoolID": "../../etc"},
+        {"clientID": "a b"},
+        {"adminGroups": []},
+        {"adminGroups": [7]},
+        {"domain": "javascript:alert(1)"},
+        {"secret": "x"},
+        {"accessKey": 7},
+    ],
+)
+async def test_a_form_that_cannot_be_is_named(off: Served, bed: PoolBed, changes: dict[str, Any]) -> None:
+    answer = await off.http.put(COGNITO, json=form(bed, **changes))
+    refused(answer, 422, "invalid_request", *(changes.keys() - {"adminGroups"}))
+    assert "never-kept" not in answer.text
