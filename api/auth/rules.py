@@ -86,9 +86,9 @@ def by_method(method: str) -> Access:
 
 
 def area(path: str) -> str:
-    """The first word of a path below /api/v1: `jobs` of /api/v1/jobs/1; empty elsewhere."""
+    """The first word of a path below /api/v1: `jobs` of /api/v1/jobs/1 and of /api/v1/jobs.csv; empty elsewhere."""
     below = path.removeprefix("/api/v1/")
-    return "" if below == path else below.split("/", 1)[0]
+    return "" if below == path else below.split("/", 1)[0].split(".", 1)[0]
 
 
 def _routes(app: FastAPI) -> Iterable[Route]:

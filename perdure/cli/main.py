@@ -12,7 +12,14 @@ from typing import Annotated
 
 import typer
 
-from perdure.domain.errors import ConfigurationInvalid, PerdureError, StackMissing, UnknownJob, UnknownNode
+from perdure.domain.errors import (
+    ConfigurationInvalid,
+    PerdureError,
+    StackMissing,
+    UnknownJob,
+    UnknownNode,
+    UnknownToken,
+)
 
 COMMANDS = "perdure.commands"
 """Entry-point group. A Typer app becomes a group of commands, a function one command, by the entry point's name."""
@@ -23,6 +30,7 @@ _CODES: list[tuple[type[Exception], int]] = [
     (ConfigurationInvalid, USAGE),
     (UnknownJob, UNKNOWN_ID),
     (UnknownNode, UNKNOWN_ID),
+    (UnknownToken, UNKNOWN_ID),
     (TimeoutError, TIME_OUT),
     (StackMissing, NO_STACK),
     (PerdureError, FAILED),
