@@ -84,6 +84,12 @@ class ApiSettings(_Settings):
     temporal_ui_url: str = "http://127.0.0.1:8233"
 
 
+class CommandLineSettings(_Settings):
+    """Settings of the `perdure` command."""
+
+    token: str = Field("", description="API token that goes along with every request.")
+
+
 async def connect_temporal(*, lazy: bool = True) -> Client:
     """A Temporal client from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_… or Temporal's own file.
 
