@@ -162,7 +162,9 @@ class Pricing(PriceActivities):
 
     def _ask_spot(self, pair: prices.SpotPair) -> list[PricePoint]:
         """Price changes since `pair.since`, and the one that held then. Blocks."""
-        what = f"the Spot price of {pair.instance_type[:40]} in {pair.zone[:40]}"
+        what = f"the Spot price of {pair.instance_type[:40]!r} in {pair.zone[:40]!r}"
+        if not pair.region:
+            raise _Problem(f"No region has a zone of that name: {what} is not asked for; {_SHIPPED}")
         pages = self._client("ec2", pair.region).get_paginator("describe_spot_price_history")
         answer = _ask(
             what,
@@ -185,7 +187,7 @@ class Pricing(PriceActivities):
 
     def _ask_on_demand(self, listed: prices.ListedType) -> int:
         """Micro-dollars per hour. Blocks."""
-        what = f"the on-demand price of {listed.instance_type[:40]} in {listed.region[:40]}"
+        what = f"the on-demand price of {listed.instance_type[:40]!r} in {listed.region}"
         wanted = {"instanceType": listed.instance_type, "regionCode": listed.region, **_ONE_PRICE}
         found = {micros for _, unit, micros in self._products(what, listed.region, wanted) if unit == "Hrs" and micros}
         if len(found) != 1:
@@ -194,7 +196,7 @@ class Pricing(PriceActivities):
 
     def _ask_storage(self, region: str) -> dict[str, int]:
         """Micro-dollars per GiB-month by volume type, and for snapshots. Blocks."""
-        what, kinds = f"storage prices in {region[:40]}", {}
+        what, kinds = f"storage prices in {region}", {}
         for family in ("Storage", "Storage Snapshot"):
             wanted = {"productFamily": family, "regionCode": region}
             for attributes, unit, micros in self._products(what, region, wanted):

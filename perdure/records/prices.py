@@ -135,6 +135,11 @@ def _spot_points(session: Session, instance_type: str, zone: str, start: datetim
     return SpotPoints(points=points, known_until=known_until)
 
 
+def _region(region: str, zone: str) -> str:
+    """A region's name and nothing else: it becomes part of the address that AWS is asked at. "" when there is none."""
+    return region_of(region) or region_of(zone)
+
+
 def spot_pairs_to_ask(session: Session, *, earliest: datetime, unknown_only: bool) -> list[SpotPair]:
     """Pairs that nodes in the records have had since AWS was last asked, each with the instant to ask from: where it
     was left, or when its first node was launched, but not before `earliest` (AWS keeps 90 days).
@@ -164,7 +169,7 @@ def spot_pairs_to_ask(session: Session, *, earliest: datetime, unknown_only: boo
         SpotPair(
             instance_type=instance_type,
             zone=zone,
-            region=region or region_of(zone),
+            region=_region(region, zone),
             since=max(known or first or earliest, earliest),
             new=known is None,
         )
@@ -175,7 +180,7 @@ def spot_pairs_to_ask(session: Session, *, earliest: datetime, unknown_only: boo
 def types_to_ask(session: Session, *, stale: datetime) -> list[ListedType]:
     """Instance types by region that nodes in the records have and whose list price was not looked at since `stale`."""
     query = select(_NODES.instance_type, _NODES.zone, _NODES.region).where(_NODES.instance_type != "").distinct()
-    used = {(kind, region or region_of(zone)) for kind, zone, region in session.execute(query)}
+    used = {(kind, _region(region, zone)) for kind, zone, region in session.execute(query)}
     fresh = select(_LISTED.instance_type, _LISTED.region).where(_LISTED.looked_at >= stale)
     used -= {(kind, region) for kind, region in session.execute(fresh)}
     return [ListedType(instance_type=kind, region=region) for kind, region in sorted(used) if region]
@@ -184,7 +189,7 @@ def types_to_ask(session: Session, *, stale: datetime) -> list[ListedType]:
 def storage_regions_to_ask(session: Session, *, stale: datetime) -> list[str]:
     """Regions of nodes in the records whose storage prices were not looked at since `stale`."""
     query = select(_NODES.zone, _NODES.region).distinct()
-    used = {region or region_of(zone) for zone, region in session.execute(query)}
+    used = {_region(region, zone) for zone, region in session.execute(query)}
     fresh = select(_STORAGE.region).where(_STORAGE.looked_at >= stale).distinct()
     return sorted(used - set(session.scalars(fresh)) - {""})
 
