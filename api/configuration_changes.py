@@ -16,8 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
 
 from api.auth.lock_out import check_pool, refuse_lock_out
+from api.binding import check_binding
 from api.configuration_models import (
     SECTIONS,
     Configuration,
@@ -29,12 +31,13 @@ from api.configuration_models import (
 )
 from api.errors import OutOfDate
 from api.mmbatch_keys import why_without_effect
-from api.server_section import log_notes, log_sources, restart_notes, serving, validate_server
+from api.server_section import Problem, log_notes, log_sources, restart_notes, serving, validate_server
 from api.workflows import JobWorkflows
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration, differences
-from perdure.domain.errors import TemporalUnavailable
+from perdure.domain.errors import ConfigurationInvalid, TemporalUnavailable
 from perdure.records.configuration import ConfigurationChange, newest_configuration, save_configuration
 from perdure.records.database import writing
+from perdure.records.tokens import admin_token_exists
 from perdure.settings import ApiSettings
 
 log = structlog.get_logger(__name__)
@@ -111,7 +114,7 @@ def store(database: Engine, settings: ApiSettings, wish: Wish) -> tuple[Configur
                 wanted = wish.transform(before.configuration)
                 if wanted == before.configuration:
                     return before, before
-                _refuse_unservable(settings, before.configuration, wanted, wish.place)
+                _refuse_unservable(session, settings, before.configuration, wanted, wish.place)
                 refuse_lock_out(session, settings, before.configuration.cognito, wanted.cognito, wish.proven)
                 now = datetime.now(UTC)
                 return before, save_configuration(session, wanted, at=now, by=wish.by, after=before.number)
@@ -156,6 +159,7 @@ def _matches(if_match: str, number: int) -> bool:
 
 
 def _refuse_unservable(
+    session: Session,
     settings: ApiSettings,
     before: SystemConfiguration,
     wanted: SystemConfiguration,
@@ -164,8 +168,15 @@ def _refuse_unservable(
     """A server that could not start any more would be noticed at the worst time."""
     if wanted.server == before.server:
         return
-    effective, _ = serving(settings, before.server)
-    problems = validate_server(wanted.server, effective)
+    # What it serves with now: what was stored since then takes a restart.
+    now = before.server.model_copy(update={"address": settings.api_host, "port": settings.api_port})
+    problems = validate_server(wanted.server, now)
+    if (wanted.server.address, wanted.server.cert_file) != (before.server.address, before.server.cert_file):
+        can_sign_in = wanted.cognito.enabled or admin_token_exists(session, datetime.now(UTC))
+        try:
+            check_binding(serving(settings, wanted.server)[0], can_sign_in)
+        except ConfigurationInvalid as problem:
+            problems.append(Problem(field="address", message=str(problem)))
     if problems:
         raise RequestValidationError(
             [{"type": "value_error", "loc": place(each.field), "msg": each.message} for each in problems]
