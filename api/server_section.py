@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
-import ssl
-import stat
-from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
-
+from api.tls import CertificateInvalid, check_certificate
 from perdure.domain.configuration import LogConfiguration, ServerConfiguration
 from perdure.domain.values import Frozen
 from perdure.settings import ApiSettings
-
-LARGEST_FILE = 1 << 20
-"""Bytes of a certificate with its chain, or a key."""
 
 
 class Problem(Frozen):
@@ -103,47 +95,11 @@ def _address_problems(section: ServerConfiguration, now: ServerConfiguration) ->
 def _certificate_problems(section: ServerConfiguration) -> list[Problem]:
     if section.cert_file is None or section.key_file is None:
         return []
-    problems = []
-    for field, path in (("cert_file", section.cert_file), ("key_file", section.key_file)):
-        why = _unreadable(Path(path))
-        if why:
-            problems.append(Problem(field=field, message=f"{path} cannot be read by the server: {why}"))
-    if problems:
-        return problems
     try:
-        certificate = x509.load_pem_x509_certificate(Path(section.cert_file).read_bytes())
-    except ValueError:
-        return [Problem(field="cert_file", message=f"{section.cert_file} is not a certificate in PEM")]
-    now = datetime.now(UTC)
-    if certificate.not_valid_after_utc <= now:
-        ended = certificate.not_valid_after_utc.strftime("%Y-%m-%d")
-        return [Problem(field="cert_file", message=f"the certificate expired on {ended}; renew it first")]
-    if certificate.not_valid_before_utc > now:
-        begins = certificate.not_valid_before_utc.strftime("%Y-%m-%d")
-        return [Problem(field="cert_file", message=f"the certificate is not valid before {begins}")]
-    try:
-        # An empty password, so that an encrypted key is refused and not asked about on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(section.cert_file, section.key_file, password="")
-    except ssl.SSLError as problem:
-        if "KEY_VALUES_MISMATCH" in str(problem):
-            return [Problem(field="key_file", message="the key does not belong to the certificate")]
-        return [Problem(field="key_file", message=f"{section.key_file} is not a usable, unencrypted key in PEM")]
+        check_certificate(Path(section.cert_file), Path(section.key_file))
+    except CertificateInvalid as problem:
+        return [Problem(field=problem.field, message=str(problem))]
     return []
-
-
-def _unreadable(path: Path) -> str:
-    """Why; empty: it can be read. A device or a pipe would never come to an end."""
-    try:
-        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            found = os.fstat(opened)
-        finally:
-            os.close(opened)
-    except OSError as problem:
-        return str(problem.strerror)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_FILE:
-        return f"it is not a plain file of at most {LARGEST_FILE} bytes"
-    return ""
 
 
 def log_notes(new: LogConfiguration, sources: dict[str, str]) -> list[str]:

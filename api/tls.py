@@ -177,13 +177,16 @@ def _read(cert_file: Path, key_file: Path) -> _Pair:
 def _content(field: str, path: Path) -> bytes:
     """Of a plain file: a device or a pipe would never come to an end."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            found = os.fstat(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_FILE:
                 raise CertificateInvalid(field, f"{path} is not a plain file of at most {LARGEST_FILE} bytes")
             if field == "key_file" and found.st_mode & stat.S_IRWXO:
                 raise CertificateInvalid(field, f"{path} can be read by everybody on the server: chmod 600 {path}")
-            return file.read(LARGEST_FILE)
+            return os.read(descriptor, LARGEST_FILE)
+        finally:
+            os.close(descriptor)
     except OSError as problem:
         raise CertificateInvalid(field, f"{path} cannot be read by the server: {problem.strerror}") from problem
 
@@ -192,7 +195,7 @@ def _certificate(path: Path, pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificates(pem)[0]
     except ValueError:
-        message = f"{path} holds no certificate in PEM (it begins with -----BEGIN CERTIFICATE-----)"
+        message = f"{path} is not a certificate in PEM (it begins with -----BEGIN CERTIFICATE-----)"
         raise CertificateInvalid("cert_file", message) from None
 
 
@@ -203,7 +206,7 @@ def _key(path: Path, pem: bytes) -> PrivateKeyTypes:
         message = f"the key in {path} is encrypted, and nobody is there to type its password: store it decrypted, 0600"
         raise CertificateInvalid("key_file", message) from None
     except Exception:  # ValueError, and cryptography's own for kinds that it does not know
-        message = f"{path} holds no private key in PEM (it begins with -----BEGIN PRIVATE KEY-----)"
+        message = f"{path} is not a usable, unencrypted key in PEM (it begins with -----BEGIN PRIVATE KEY-----)"
         raise CertificateInvalid("key_file", message) from None
 
 
