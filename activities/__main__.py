@@ -20,10 +20,12 @@ from temporalio.worker import Worker
 from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
 from activities.logs import LogRecords
+from activities.pricing import Pricing
 from activities.records import Records
 from activities.retention import OldRecords
 from activities.volumes import Volumes
 from perdure.contracts import names
+from perdure.contracts.prices import PriceKeepingInput
 from perdure.logs import configure_logs
 from perdure.records.database import migrate, open_engine
 from perdure.records.log_settings import follow_log_settings
@@ -32,6 +34,7 @@ from workflows.job_protection import JobProtection
 from workflows.log_collection import LogCollection
 from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
+from workflows.price_keeping import PriceKeeping
 from workflows.retention import Retention
 from workflows.volume_migration import VolumeMigration
 
@@ -50,11 +53,11 @@ async def serve(settings: ControlSettings) -> None:
         return
     await register_search_attributes(client)
     batch, instances = BatchLookups(), InstanceLookups()
-    volumes, records = Volumes(settings.volume_poll), Records(engine)
+    volumes, records, pricing = Volumes(settings.volume_poll), Records(engine), Pricing(engine)
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
-        workflows=[JobProtection, VolumeMigration, NodeWatch, LogCollection, LogKeeping, Retention],
+        workflows=[JobProtection, VolumeMigration, NodeWatch, LogCollection, LogKeeping, Retention, PriceKeeping],
         activities=[
             batch.describe_job,
             instances.instance_state,
@@ -70,6 +73,8 @@ async def serve(settings: ControlSettings) -> None:
             records.load_log_settings,
             LogRecords(engine).keep_logs,
             OldRecords(engine).forget_old_records,
+            pricing.refresh_prices,
+            pricing.work_out_ledgers,
         ],
     )
     following = asyncio.create_task(follow_log_settings(engine, level_fixed=settings.log_level_fixed))
@@ -105,6 +110,14 @@ async def start_standing_workflows(client: Client) -> None:
         task_queue=names.CONTROL_QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary="forgets old records",
+    )
+    await client.start_workflow(
+        PriceKeeping.run,
+        PriceKeepingInput(),
+        id=names.PRICE_KEEPING_ID,
+        task_queue=names.CONTROL_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="keeps prices and ledgers",
     )
 
 
