@@ -241,6 +241,27 @@ def cp(
         progress.print(remark, markup=False)
 
 
+@app.command("sign-in")
+def sign_in(
+    user: Annotated[str, typer.Option(help="Who may sign in.")] = "admin",
+    password: Annotated[str, typer.Option(help="Their password; one is made up if none is given.")] = "",
+    group: Annotated[list[str] | None, typer.Option(help="admin or viewer; may be repeated.")] = None,
+    stack: Stack = DEFAULT_STACK,
+    base: Base = DEFAULT_BASE,
+) -> None:
+    """Have the stack's server ask for sign-in, with a Cognito user pool of this stack; prints user and password."""
+    from localcloud.sign_in import GROUPS, made_up_password, set_up
+
+    groups = group or ["admin"]
+    if unknown := set(groups) - set(GROUPS):
+        raise ConfigurationInvalid(f"there is no group {min(unknown)!r}; there are {' and '.join(GROUPS)}")
+    chosen, client = password or made_up_password(), _client(stack, base)
+    with client.aws_errors():
+        where = set_up(client, StackPlace(stack, base), user, chosen, groups)
+    progress.print(f"Sign in at {where}")
+    print(f"{user}\n{chosen}")
+
+
 @images.command("build")
 def build_image(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")],

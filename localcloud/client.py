@@ -15,6 +15,7 @@ from perdure.domain.errors import CheckpointFailed, ConfigurationInvalid, StackE
 
 if TYPE_CHECKING:
     from mypy_boto3_batch import BatchClient
+    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_logs import CloudWatchLogsClient
 
 FINISHED = {"SUCCEEDED", "FAILED"}
@@ -28,19 +29,25 @@ CREDENTIALS = {"aws_access_key_id": "perdure", "aws_secret_access_key": "perdure
 class StackClient:
     """One running stack. Every call raises StackError when a part of it does not answer."""
 
-    def __init__(self, state: StackState) -> None:
+    def __init__(self, state: StackState, token: str = "") -> None:
         self.state = state
+        self.token = token
+        """For the API, once it asks for sign-in; empty before."""
         self._http = httpx.Client(timeout=httpx.Timeout(60, connect=5))
 
     @classmethod
     def of(cls, place: StackPlace) -> StackClient:
         """The running stack at that place. Raises StackMissing."""
-        return cls(ready_state(place))
+        state = ready_state(place)
+        try:
+            return cls(state, place.token_file.read_text())
+        except FileNotFoundError:
+            return cls(state)
 
     def close(self) -> None:
         """Let go of all connections."""
         self._http.close()
-        for service in {"batch", "logs"} & self.__dict__.keys():  # those that were used
+        for service in {"batch", "cognito", "logs"} & self.__dict__.keys():  # those that were used
             getattr(self, service).close()
 
     @functools.cached_property
@@ -52,6 +59,11 @@ class StackClient:
     def logs(self) -> CloudWatchLogsClient:
         """CloudWatch Logs of this stack."""
         return self._aws("logs")  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def cognito(self) -> CognitoIdentityProviderClient:
+        """Cognito's user pools of this stack."""
+        return self._aws("cognito-idp")  # type: ignore[no-any-return]
 
     def status(self) -> dict[str, Any]:
         """What `status --json` prints: addresses, queues, nodes (those that serve or served) and jobs."""
@@ -73,7 +85,7 @@ class StackClient:
 
     def submit(self, job: JobRequest) -> str:
         """Register a definition with the job's mounts and submit it; the Batch job id. Raises StackError."""
-        with self._aws_errors():
+        with self.aws_errors():
             definition = self.batch.register_job_definition(
                 jobDefinitionName=definition_name(job.name),
                 type="container",
@@ -111,7 +123,7 @@ class StackClient:
 
     def described(self, job_id: str) -> dict[str, Any] | None:
         """The job as DescribeJobs shows it; None when Batch does not know it."""
-        with self._aws_errors():
+        with self.aws_errors():
             found = self.batch.describe_jobs(jobs=[job_id])["jobs"]
         return dict(found[0]) if found else None
 
@@ -151,7 +163,16 @@ class StackClient:
 
     def api(self, method: str, path: str, **more: Any) -> httpx.Response:
         """One request to Perdure's API, whatever its status."""
-        return self._request(method, f"{self.state.api_url}{path}", **more)
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return self._request(method, f"{self.state.api_url}{path}", headers=headers, **more)
+
+    def asked(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        """What Perdure's API answers. Raises StackError with its sentence when it refuses."""
+        answer = self.api(method, path, **more)
+        if answer.is_error:
+            raise StackError(f"the API refuses: {_sentence(answer)}")
+        document: dict[str, Any] = answer.json()
+        return document
 
     def cloud(
         self, method: str, path: str, *, unknown: type[UnknownJob | UnknownNode] | None = None, **more: Any
@@ -206,7 +227,8 @@ class StackClient:
             service, endpoint_url=self.state.aws_endpoint_url, region_name=self.state.region, **CREDENTIALS
         )
 
-    def _aws_errors(self) -> _AwsErrors:
+    def aws_errors(self) -> _AwsErrors:
+        """Around requests to AWS: its errors come out as StackError."""
         return _AwsErrors(self.state.stack)
 
 

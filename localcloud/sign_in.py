@@ -6,18 +6,62 @@ The pool is made through boto3 as a person would make it on AWS (docs/sign-in.md
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from localcloud.hosted_ui import PREFIX
+from localcloud.stack import StackPlace
+from perdure.domain.errors import StackError
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
 
+    from localcloud.client import StackClient
+
 POOL = "perdure"
 GROUPS = ("admin", "viewer")
 CALLBACK = "/api/v1/auth/callback"
+
+
+def set_up(stack: StackClient, place: StackPlace, username: str, password: str, groups: list[str]) -> str:
+    """Have the stack's server ask for sign-in, and let this user in; where to sign in. Twice adds another user.
+
+    `perdure local …` gets an API token of its own first, kept in the stack's folder, and goes on to work. StackError.
+    """
+    cognito, server = stack.cognito, str(stack.state.api_url)
+    pool = open_pool(cognito, str(stack.state.aws_endpoint_url), [server, server.replace("127.0.0.1", "localhost")])
+    add_user(cognito, pool.user_pool_id, username, password, groups)
+    if not stack.asked("GET", "/api/v1/auth")["enabled"]:
+        wish = {"name": "perdure local", "role": "admin", "expires_in_seconds": "8760h"}
+        _keep_token(stack, place, str(stack.asked("POST", "/api/v1/tokens", json=wish)["token"]))
+        form = {
+            "region": pool.region,
+            "userPoolID": pool.user_pool_id,
+            "clientID": pool.client_id,
+            "domain": pool.domain,
+            "adminGroups": ["admin"],
+        }
+        stack.asked("PUT", "/api/v1/security/cognito", json=form)
+    return f"{server}/sign-in"
+
+
+def made_up_password() -> str:
+    """One that every password policy takes."""
+    return f"{secrets.token_urlsafe(12)}-aA1"
+
+
+def _keep_token(stack: StackClient, place: StackPlace, token: str) -> None:
+    """For later commands: readable by its owner alone."""
+    draft = place.token_file.with_suffix(".new")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(token)
+        draft.replace(place.token_file)
+    except OSError as problem:
+        raise StackError(f"{place.token_file} cannot be written: {problem}") from problem
+    stack.token = token
 
 
 @dataclass(frozen=True)

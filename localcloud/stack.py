@@ -52,6 +52,11 @@ class StackPlace:
         return self.folder / "stack.json"
 
     @property
+    def token_file(self) -> Path:
+        """The API token of `perdure local …`, once the stack's server asks for sign-in."""
+        return self.folder / "api-token"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the supervisor as long as it lives. Beside the folder, which is deleted while it is held."""
         return self.base / f".{self.name}.lock"

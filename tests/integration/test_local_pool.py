@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import base64
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import jwt
 import pytest
+import uvicorn
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from localcloud.sign_in import add_client, add_user
+from api.app import create_app
+from localcloud.client import StackClient
+from localcloud.sign_in import add_client, add_user, made_up_password, set_up
+from localcloud.stack import StackPlace, StackState
+from perdure.domain.errors import StackError
+from perdure.settings import ApiSettings
 from tests.integration.pool_bed import CALLBACK, REGION, PoolBed, pool_bed
 
 VERIFIER = "v" * 64
@@ -203,3 +213,45 @@ def test_logout_returns_to_registered_places_only(bed: PoolBed) -> None:
     assert bed.http.get(where, params=good | {"logout_uri": "https://evil.example/"}).status_code == 400
     assert bed.http.get(f"{bed.pool.domain}/nothing").status_code == 404
     assert bed.http.delete(where).status_code == 405
+
+
+# `perdure local sign-in`
+
+
+@contextmanager
+def served_api(folder: Path) -> Iterator[str]:
+    """An API server with a database of its own; its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(ApiSettings(database_url=f"sqlite:///{folder}/perdure.db"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def test_a_stacks_server_asks_for_sign_in_and_its_own_commands_go_on(
+    bed: PoolBed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bed.url)
+    place = StackPlace("here", tmp_path)
+    place.folder.mkdir()
+    with served_api(tmp_path) as url:
+        stack = StackClient(StackState(stack="here", api_url=url, aws_endpoint_url=bed.url, region=REGION))
+        password = made_up_password()
+        assert set_up(stack, place, "lea", password, ["admin"]) == f"{url}/sign-in"
+        assert set_up(stack, place, "vera", password, ["viewer"]) == f"{url}/sign-in"
+        assert place.token_file.stat().st_mode & 0o777 == 0o600
+        assert stack.asked("GET", "/api/v1/auth/me")["role"] == "admin"
+        for username, role in (("lea", "admin"), ("vera", "viewer")):
+            given = {"username": username, "password": password}
+            assert bed.http.post(f"{url}/api/v1/auth/sign-in", json=given).json()["me"]["role"] == role
+        stranger = StackClient(stack.state)
+        with pytest.raises(StackError, match="Nobody is signed in"):
+            stranger.asked("GET", "/api/v1/auth/me")
+        stranger.close()
+        stack.close()
