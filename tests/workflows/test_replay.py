@@ -16,6 +16,7 @@ from temporalio.worker import Replayer
 from tests.workflows.story import HISTORIES
 from workflows.job_protection import JobProtection
 from workflows.node_watch import NodeWatch
+from workflows.price_keeping import PriceKeeping
 from workflows.volume_migration import VolumeMigration
 
 RECORDED = sorted(HISTORIES.glob("*.json"))
@@ -30,11 +31,14 @@ def test_the_histories_are_there() -> None:
         "failed_by_itself",
         "keep_only",
         "renewed",
+        "prices",
     }
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 async def test_replay(path: Path) -> None:
     history = WorkflowHistory.from_json(path.stem, path.read_text())
-    replayer = Replayer(workflows=[JobProtection, VolumeMigration, NodeWatch], data_converter=pydantic_data_converter)
+    replayer = Replayer(
+        workflows=[JobProtection, VolumeMigration, NodeWatch, PriceKeeping], data_converter=pydantic_data_converter
+    )
     await replayer.replay_workflow(history)
