@@ -50,11 +50,13 @@ def configure_logs(level: str = "INFO", file: Path | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    tamed: list[structlog.typing.Processor] = []
     handler: logging.Handler
     renderer: structlog.typing.Processor
     if file is None:
         handler = logging.StreamHandler(sys.stderr)
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        tamed = [_tame]  # JSON does it by itself
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         usual = LogConfiguration()
@@ -63,7 +65,7 @@ def configure_logs(level: str = "INFO", file: Path | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tamed, renderer],
         )
     )
     root = logging.getLogger()
@@ -75,6 +77,21 @@ def configure_logs(level: str = "INFO", file: Path | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _tame(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Values may come from strangers: none may begin a line of its own or speak to a terminal."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            # A traceback has several lines by nature: set off, so that none of them looks like an event.
+            kept = "\n" if name == "exception" else ""
+            apart = value.replace("\n", "\n    ") if kept else value
+            event[name] = "".join(c if c.isprintable() or c == kept else _escaped(c) for c in apart)
+    return event
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def apply_log_settings(section: LogConfiguration, number: int, *, level_fixed: bool, on_node: bool = False) -> None:
