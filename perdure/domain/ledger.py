@@ -11,7 +11,7 @@
     wait        our part of price(accepted, started), where no outage counts it: first starts, containers that never ran
     volume      GiB x months x price per GiB-month, by the second; snapshots alike, by the size of their volume
 
-What protection saved in the end is `net_saved_micros`.
+What protection saved in the end is `net_saved_micros`, what Spot saved against on demand `net_on_demand_saved_micros`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from perdure.domain.outages_ledger import protection_entries
 from perdure.domain.prices import Prices, milliseconds, region_of, storage_micros
 from perdure.domain.stays import Stay, dollars, find_stays, of_vcpus
 
-__all__ = ["Figures", "LedgerEntry", "ledger_entries", "net_saved_micros"]
+__all__ = ["Figures", "LedgerEntry", "ledger_entries", "net_on_demand_saved_micros", "net_saved_micros"]
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _OUTCOMES = {
@@ -85,6 +85,17 @@ def net_saved_micros(figures: Figures) -> int:
         + figures.store_micros
         + figures.key_micros
     )
+
+
+def net_on_demand_saved_micros(figures: Figures) -> int:
+    """What the same work would have cost on demand, less what it did cost; may be negative.
+
+    On-demand instances would not have cost what only reclaims and checkpoints caused (`redone_on_demand_micros`), and
+    would have needed neither volumes, snapshots, store nor keys. Whole instances, on both sides.
+    """
+    needed = figures.on_demand_micros - figures.redone_on_demand_micros
+    spent = figures.instance_micros + figures.volume_micros + figures.snapshot_micros
+    return needed - spent - figures.store_micros - figures.key_micros
 
 
 def _job(job: Job) -> Iterator[LedgerEntry]:
