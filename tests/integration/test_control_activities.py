@@ -130,6 +130,21 @@ async def test_an_instance_is_known_by_its_state(bed: CloudBed) -> None:
     assert found.state == "unknown" and found.gone
 
 
+async def test_questions_about_instances_that_come_together_are_one_call(bed: CloudBed) -> None:
+    instances = [bed.run_instance(ZONE_A), bed.run_instance(ZONE_B), "i-0123456789abcdef0"]
+    calls: list[str] = []
+    events = bed.aws.ec2.meta.events
+    events.register("before-call.ec2.DescribeInstances", lambda **_: calls.append("asked"), "counted")
+    lookups = InstanceLookups(bed.aws.ec2)
+    try:
+        asked = [lookups.instance_state(InstanceRef(instance_id=one)) for one in [*instances, instances[0]]]
+        found = await asyncio.gather(*asked)
+    finally:
+        events.unregister("before-call.ec2.DescribeInstances", unique_id="counted")
+    assert [one.instance_id for one in found] == [*instances, instances[0]] and len(calls) == 1
+    assert [one.gone for one in found] == [False, False, True, False]
+
+
 async def test_a_cloud_that_is_away_is_no_verdict() -> None:
     nowhere = boto3.client(
         "ec2",
@@ -139,8 +154,10 @@ async def test_a_cloud_that_is_away_is_no_verdict() -> None:
         aws_secret_access_key="b",
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=1),
     )
-    with pytest.raises(CloudUnavailable, match="did not answer"):
-        await run(InstanceLookups(nowhere).instance_state, InstanceRef(instance_id="i-1"))
+    lookups = InstanceLookups(nowhere)
+    asked = [lookups.instance_state(InstanceRef(instance_id=one)) for one in ("i-1", "i-2")]
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        assert isinstance(answer, CloudUnavailable) and "did not answer" in str(answer)
     with pytest.raises(CloudUnavailable):
         await run(Volumes(0.01, nowhere).detach_volume, DetachVolume(volume_id="vol-1"))
 
