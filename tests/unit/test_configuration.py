@@ -5,15 +5,23 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from perdure.domain.configuration import (
+    IMAGE_NAMES,
     JOB_LEVEL_NAMES,
     CheckpointConfiguration,
+    CognitoConfiguration,
+    EffectiveConfiguration,
+    JobConfiguration,
     JobVolumeConfiguration,
+    LogConfiguration,
+    ServerConfiguration,
     SystemConfiguration,
+    differences,
     effective_configuration,
 )
+from perdure.domain.job_settings import ignored_variables, job_settings
 
 SYSTEM = SystemConfiguration()
 
@@ -65,3 +73,81 @@ def test_no_environment_breaks_it(environment: dict[str, str]) -> None:
 def test_a_mount_path_is_a_folder_of_its_own(path: str) -> None:
     with pytest.raises(ValidationError):
         JobVolumeConfiguration(mount_path=path)
+
+
+# Versions of it, and workflows
+
+
+def test_workflows_get_no_section_of_the_server() -> None:
+    assert set(JobConfiguration.model_fields) == {"checkpoint", "job_volume"}
+    assert set(SystemConfiguration.model_fields) > set(JobConfiguration.model_fields)
+
+
+def test_messages_of_older_and_newer_programs_are_read() -> None:
+    old = {"checkpoint": {"interval_seconds": 60.0}, "job_volume": {"size_gib": 5}, "interval_source": "system"}
+    assert EffectiveConfiguration.model_validate(old).job_volume.enabled
+    newer = {"checkpoint": {"keep": 3, "not_known_yet": 1}, "another": {}}
+    assert JobConfiguration.model_validate(newer).checkpoint.keep == 3
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for section in SystemConfiguration.model_fields.values():
+        if isinstance(section.annotation, type):
+            for name, field in section.annotation.model_fields.items():
+                assert field.description and field.examples, f"{section.annotation.__name__}.{name}"
+
+
+def test_differences_are_told_field_by_field() -> None:
+    new = SystemConfiguration(
+        checkpoint=CheckpointConfiguration(keep=3), without_effect={"ckpt.tcpClose": True}, log=LogConfiguration()
+    )
+    assert [(each.field, each.old, each.new) for each in differences(SYSTEM, new)] == [
+        ("checkpoint.keep", 2, 3),
+        ("without_effect.ckpt.tcpClose", None, True),
+    ]
+    assert differences(new, new) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "fields"),
+    [
+        (ServerConfiguration, {"cert_file": "/etc/x.crt"}),
+        (ServerConfiguration, {"address": "0.0.0.0\n"}),
+        (ServerConfiguration, {"cert_file": "/a\nb", "key_file": "/c"}),
+        (CognitoConfiguration, {"enabled": True, "region": "us-east-1", "user_pool_id": "us-east-1_a"}),
+        (CognitoConfiguration, {"domain": "javascript:alert(1)"}),
+        (CognitoConfiguration, {"admin_groups": ["a\nb"]}),
+        (JobVolumeConfiguration, {"tags": {f"tag{number}": "x" for number in range(41)}}),
+        (JobVolumeConfiguration, {"tags": {"Perdure:Job": "x"}}),
+        (LogConfiguration, {"level": "LOUD"}),
+    ],
+)
+def test_what_cannot_be_is_refused(section: type[BaseModel], fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        section.model_validate(fields)
+
+
+# Where a value comes from
+
+
+def test_words_for_a_jobs_settings() -> None:
+    system = JobConfiguration(checkpoint=CheckpointConfiguration(keep=4), job_volume=JobVolumeConfiguration(size_gib=7))
+    environment = {"MMC_CHECKPOINT_MODE": "none", "PERDURE_CHECKPOINT_INTERVAL": "0", "MMC_CHECKPOINT_DIAGNOSIS": "?"}
+    found = {each.field: each.words for each in job_settings(system, system, environment)}
+    assert found["checkpoint.enabled"] == "off, from the job's environment (MMC_CHECKPOINT_MODE)"
+    assert found["checkpoint.interval_seconds"] == "off, from the job's environment (PERDURE_CHECKPOINT_INTERVAL)"
+    assert found["checkpoint.keep"] == "4, from the system's configuration"
+    assert found["job_volume.size_gib"] == "7, from the system's configuration"
+    assert found["job_volume.tags"] == "none, the default"
+    assert found["checkpoint.dump_limit_seconds"] == "1m50s, the default"
+    assert "the default, because the job's MMC_CHECKPOINT_DIAGNOSIS is not usable" in found["checkpoint.diagnosis"]
+    assert len(found) == len(CheckpointConfiguration.model_fields) + len(JobVolumeConfiguration.model_fields)
+
+
+@given(st.dictionaries(st.sampled_from(JOB_LEVEL_NAMES), st.text(max_size=300)))
+def test_what_is_told_of_a_job_is_what_holds(environment: dict[str, str]) -> None:
+    effective, _ = effective_configuration(SYSTEM, environment)
+    told = {each.field.removeprefix("checkpoint."): each.value for each in job_settings(SYSTEM, SYSTEM, environment)}
+    for field, value in effective.checkpoint.model_dump().items():
+        assert told[field] == value
+    assert {each.name for each in ignored_variables(environment)} == set(environment) & set(IMAGE_NAMES)
