@@ -162,3 +162,11 @@ def test_a_deleted_volume_leaves_its_file_and_its_tags(bed: CloudBed) -> None:
     assert told["deleted"] and told["state"] == "deleted" and told["tags"] == {"job": "j-1"}
     assert f"/deleted/{volume_id}.img" in told["backing_file"]
     assert bed.http.get("/_local/volumes/vol-0").status_code == 404
+
+
+def test_user_pools_are_guarded_though_a_sign_in_is_not_signed(bed: CloudBed) -> None:
+    headers = {"X-Amz-Target": "AWSCognitoIdentityProviderService.InitiateAuth"}
+    asked = {"ClientId": "nobody", "AuthFlow": "USER_SRP_AUTH", "AuthParameters": {}}
+    answer = bed.http.post("/", headers=headers | {"Content-Type": "application/x-amz-json-1.1"}, json=asked)
+    assert (answer.status_code, answer.json()["__type"]) == (400, "ResourceNotFoundException")
+    assert "invalid_client" in bed.http.get("/_hosted/us-east-1_none/oauth2/authorize").text
