@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from functools import partial
 
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
@@ -26,7 +27,7 @@ from activities.retention import OldRecords
 from activities.volumes import Volumes
 from perdure.contracts import names
 from perdure.contracts.prices import PriceKeepingInput
-from perdure.logs import configure_logs
+from perdure.logs import apply_log_settings, configure_logs
 from perdure.records.database import migrate, open_engine
 from perdure.records.log_settings import follow_log_settings
 from perdure.settings import ControlSettings, connect_temporal
@@ -77,7 +78,8 @@ async def serve(settings: ControlSettings) -> None:
             pricing.work_out_ledgers,
         ],
     )
-    following = asyncio.create_task(follow_log_settings(engine, level_fixed=settings.log_level_fixed))
+    apply = partial(apply_log_settings, level_fixed=settings.log_level_fixed)
+    following = asyncio.create_task(follow_log_settings(engine, apply))
     async with worker:
         await start_standing_workflows(client)
         log.info(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -40,6 +41,7 @@ from api.routes.mmbatch import logs as mmbatch_logs
 from api.routes import sign_in as sign_in_routes
 from api.routes.mmbatch import security as mmbatch_security
 from api.workflows import JobWorkflows
+from perdure.logs import apply_log_settings
 from perdure.records.database import migrate, open_engine
 from perdure.records.log_settings import follow_log_settings
 from perdure.settings import ApiSettings, connect_temporal
@@ -69,7 +71,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.feed = Feed(engine)
         app.state.workflows = JobWorkflows(await connect_temporal())
         tidying = asyncio.create_task(keep_tidy(app, refusals))
-        logging = asyncio.create_task(follow_log_settings(engine, level_fixed=settings.log_level_fixed))
+        logging = asyncio.create_task(follow_log_settings(engine, partial(apply_log_settings, level_fixed=settings.log_level_fixed)))
         yield
         tidying.cancel()
         logging.cancel()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from perdure.domain.configuration import LogConfiguration
-from perdure.logs import apply_log_settings
 from perdure.records.configuration import newest_configuration, newest_number
 from perdure.records.database import reading
 
@@ -17,9 +17,9 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 2.0
 
 
-async def follow_log_settings(engine: Engine, *, level_fixed: bool) -> None:
-    """Until cancelled. `level_fixed`: the environment named a level, which wins. A database that is away changes
-    nothing: it is asked again."""
+async def follow_log_settings(engine: Engine, apply: Callable[[LogConfiguration, int], None]) -> None:
+    """Until cancelled: `apply` gets the log section and its number, at first and whenever they change. A database that
+    is away changes nothing: it is asked again."""
     known = -1
     while True:
         try:
@@ -28,7 +28,7 @@ async def follow_log_settings(engine: Engine, *, level_fixed: bool) -> None:
             log.debug("the log settings could not be read; asked again", problem=str(problem)[:200])
         else:
             if section is not None:
-                apply_log_settings(section, number, level_fixed=level_fixed)
+                apply(section, number)
             known = number
         await asyncio.sleep(LOOK_SECONDS)
 
