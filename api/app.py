@@ -32,13 +32,15 @@ from api.routes import (
     jobs,
     logs,
     nodes,
+    reports,
     stream,
     tokens,
 )
+from api.routes import sign_in as sign_in_routes
 from api.routes.mmbatch import configuration as mmbatch_configuration
 from api.routes.mmbatch import jobs as mmbatch_jobs
 from api.routes.mmbatch import logs as mmbatch_logs
-from api.routes import sign_in as sign_in_routes
+from api.routes.mmbatch import metrics as mmbatch_metrics
 from api.routes.mmbatch import security as mmbatch_security
 from api.workflows import JobWorkflows
 from perdure.logs import apply_log_settings
@@ -102,6 +104,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(alerts.router, prefix="/api/v1")
     app.include_router(mmbatch_logs.root)
     app.include_router(mmbatch_configuration.router, prefix="/api/v1")
+    for resource in (reports, mmbatch_metrics):
+        app.include_router(resource.router, prefix="/api/v1")
     app.include_router(home.router)
     app.include_router(sign_in_routes.pages)
     app.include_router(mmbatch_security.router, prefix="/api/v1")

@@ -60,10 +60,18 @@ class Figures(Frozen):
     key_micros: int = 0
     wait_micros: int = 0
     """Instances that waited for a volume or a restore, as far as no outage counts it already."""
+    volume_attaches: int = 0
+    """Times a volume was brought to the next instance after an outage, …"""
+    volume_attach_ms: int = 0
+    """… and how long that took."""
     unbilled_micros: int = 0
     """Spot time that AWS does not bill: it ended the instance in its first hour. Not part of the costs above."""
     estimated_micros: int = 0
     """How much of instance, volume, snapshot, store and key costs rests on a price that is estimated."""
+    instance_estimated_micros: int = 0
+    """The part of that which is of instances."""
+    on_demand_estimated_micros: int = 0
+    """How much of on_demand_micros rests on a price that is estimated."""
     unpriced_ms: int = 0
     """Time of instances, volumes and snapshots for which no price is known at all: it counts nothing above."""
 

@@ -144,13 +144,17 @@ def _instances(job: Job, stay: Stay, hours_from: datetime | None) -> Iterator[Le
     for start, end in _slices(stay.start, stay.end, _HOUR, hours_from):
         whole, ours = stay.price.cost(start, end), stay.price.cost(start, end, stay.share)
         on_demand = stay.on_demand.cost(start, end)
-        figures = Figures(on_demand_micros=on_demand.micros, unpriced_ms=whole.unpriced_ms)
+        figures = Figures(
+            on_demand_micros=on_demand.micros,
+            on_demand_estimated_micros=on_demand.estimated_micros,
+            unpriced_ms=whole.unpriced_ms,
+        )
         if stay.unbilled:
             figures += Figures(unbilled_micros=whole.micros)
         else:
             paid = Figures(instance_micros=whole.micros, share_micros=ours.micros)
-            assumed = 0 if stay.node.pay_type else whole.micros
-            figures += paid + Figures(estimated_micros=max(assumed, whole.estimated_micros))
+            guessed = whole.estimated_micros if stay.node.pay_type else whole.micros
+            figures += paid + Figures(estimated_micros=guessed, instance_estimated_micros=guessed)
         yield LedgerEntry(
             job_id=job.job_id,
             key=f"instance/{stay.attempt.epoch}/{start:%Y-%m-%dT%H}",

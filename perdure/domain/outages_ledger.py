@@ -77,6 +77,8 @@ def _protection(job: Job, outage: Outage, ended_at: datetime, before: Stay, afte
         lost_ms=lost,
         lost_micros=lost_micros,
         redone_on_demand_micros=redone,
+        volume_attaches=1 if "attached" in outage.phases else 0,
+        volume_attach_ms=attached,
     )
     naive_ms = milliseconds(before.batch_start, before.batch_end)
     naive_micros = before.price.cost(before.batch_start, before.batch_end).micros

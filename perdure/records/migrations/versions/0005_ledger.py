@@ -46,8 +46,12 @@ _FIGURES = [
     "store_micros",
     "key_micros",
     "wait_micros",
+    "volume_attaches",
+    "volume_attach_ms",
     "unbilled_micros",
     "estimated_micros",
+    "instance_estimated_micros",
+    "on_demand_estimated_micros",
     "unpriced_ms",
 ]
 

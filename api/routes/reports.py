@@ -1,0 +1,204 @@
+"""Reports: what jobs cost and what protecting them saved, as totals, by queue, over time, and line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from api.csv import DESCRIBED, csv_response
+from api.dependencies import Cursor, JobId, Limit, Reading
+from api.errors import described
+from api.parameters import NAME, Time, time
+from api.report_responses import (
+    AmountView,
+    KeptView,
+    LedgerEntryView,
+    MetricView,
+    PointView,
+    QueueView,
+    ReportView,
+    SeriesView,
+    SpanView,
+    remark,
+)
+from api.responses import PageOf
+from perdure.domain.errors import ConfigurationInvalid
+from perdure.domain.figures import Figures
+from perdure.domain.reports import BY_NAME, METRICS, Metric, Unit
+from perdure.domain.rollups import KEPT_DAYS, LENGTH, Cover, Level, bucket_end, bucket_start, cover_span, kept_since
+from perdure.records import reports
+
+router = APIRouter(tags=["reports"])
+MOST_POINTS = 2500
+_USUAL = {Level.MINUTE: timedelta(hours=3), Level.HOUR: timedelta(days=3), Level.DAY: timedelta(days=90)}
+"""How far a series goes back that does not say."""
+UNKNOWN_QUEUE = "(not known yet)"
+
+Start = Annotated[Time, time("Count from this instant on")]
+End = Annotated[Time, time("Count up to, but without, this instant")]
+QueueName = Annotated[str | None, Query(pattern=NAME, description="Only jobs of this job queue.", examples=["spot"])]
+SPAN = (
+    "Bounds between two buckets that are kept are widened to whole ones: to the minute in the last 7 days, to the hour "
+    "in the last 90, to the day before. The answer's `span` says what was counted. What goes on for long (runs, "
+    "instances) is booked hour by hour, volumes day by day, each in the minute in which its part of that hour or day "
+    "begins: spans shorter than that show it in lumps."
+)
+
+
+def covered(start: datetime | None, end: datetime | None) -> Cover:
+    """What answers for a span. Raises ConfigurationInvalid when it ends before it begins, or is out of the calendar."""
+    try:
+        return cover_span(start, end, datetime.now(UTC))
+    except (ValueError, OverflowError) as problem:
+        raise ConfigurationInvalid(f"start, end: {problem}; give a start before the end") from None
+
+
+@router.get("/report", summary="Totals of costs, savings and checkpoints", description=SPAN)
+def report(
+    session: Reading,
+    start: Start = None,
+    end: End = None,
+    queue: QueueName = None,
+    job: Annotated[str | None, Query(max_length=128, description="Only this job, over its whole life.")] = None,
+    detail: Annotated[
+        bool, Query(description="Engineering mode: every sum behind the metrics, and each queue.")
+    ] = False,
+) -> ReportView:
+    if job is not None:
+        if start or end or queue:
+            raise ConfigurationInvalid("job: one job's report has no start, end or queue; leave them out")
+        figures = reports.sum_job(session, job)
+        span = SpanView(start=None, end=None, queue=None, job_id=job, widened=False)
+        return _report(span, figures, detail, None)
+    cover = covered(start, end)
+    figures = reports.sum_span(session, cover, queue)
+    widened = (cover.start, cover.end) != (start, end)
+    span = SpanView(start=cover.start, end=cover.end, queue=queue, job_id=None, widened=widened)
+    queues = _queues(session, cover, queue) if detail else None
+    return _report(span, figures, detail, queues)
+
+
+def _report(span: SpanView, figures: Figures, detail: bool, queues: list[QueueView] | None) -> ReportView:
+    return ReportView(
+        span=span,
+        metrics=[MetricView.of(metric, figures) for metric in METRICS],
+        remark=remark(figures),
+        figures=figures.model_dump() if detail else None,
+        queues=queues,
+    )
+
+
+def _queues(session: Reading, cover: Cover, only: str | None = None) -> list[QueueView]:
+    sums, running = reports.sum_queues(session, cover), reports.running_by_queue(session)
+    names = sorted({*sums, *running}) if only is None else [only]
+    return [QueueView.of(name, sums.get(name, Figures()), running.get(name, 0)) for name in names]
+
+
+@router.get("/queues", summary="Job queues with what they submitted, cost and saved", description=SPAN)
+def queues(session: Reading, start: Start = None, end: End = None) -> list[QueueView]:
+    return _queues(session, covered(start, end))
+
+
+@router.get(
+    "/jobs/{job_id}/ledger",
+    summary="What a job cost and saved, line by line, oldest first",
+    responses=described(HTTPStatus.NOT_FOUND),
+)
+def job_ledger(session: Reading, job_id: JobId, limit: Limit = 100, cursor: Cursor = None) -> PageOf[LedgerEntryView]:
+    """A line's `detail` holds all that its figures were worked out of. Lines of the running job grow with it."""
+    page = reports.list_ledger(session, job_id, limit=limit, after=cursor)
+    return PageOf(items=[LedgerEntryView.of(entry) for entry in page.items], next=page.next)
+
+
+@router.get("/report/series", summary="One metric over time")
+def series(
+    session: Reading,
+    metric: Annotated[str, Query(max_length=60, description="A metric's name, as in `/report`.")] = "spot_protections",
+    level: Annotated[Level, Query(description="How long a bucket is.")] = Level.HOUR,
+    start: Start = None,
+    end: End = None,
+    queue: QueueName = None,
+) -> SeriesView:
+    """One point per bucket, 2,500 at most. Without `start`: the last 3 hours of minutes, 3 days of hours, 90 days of
+    days. Points begin where the level is still kept."""
+    if metric not in BY_NAME:
+        raise ConfigurationInvalid(f"metric: {metric!r} is none; the metrics are {', '.join(BY_NAME)}")
+    wanted, starts = BY_NAME[metric], bucket_starts(level, start, end)
+    first, last = starts[0], starts[-1] + LENGTH[level]
+    sums = reports.sum_buckets(session, level, first, last, queue)
+    return SeriesView(
+        metric=metric,
+        title=wanted.title,
+        unit=wanted.unit,
+        exact_unit=MetricView.of(wanted, Figures()).exact_unit,
+        formula=wanted.formula,
+        level=level,
+        queue=queue,
+        start=first,
+        end=last,
+        kept=[KeptView(level=each, days=days) for each, days in KEPT_DAYS.items()],
+        points=[PointView(at=at, **dict(AmountView.of(wanted, sums.get(at, Figures())))) for at in starts],
+    )
+
+
+def bucket_starts(level: Level, start: datetime | None, end: datetime | None) -> list[datetime]:
+    """When each bucket of a series begins: at least one. Raises ConfigurationInvalid: too many, or none."""
+    now = datetime.now(UTC)
+    try:
+        last = bucket_end(level, min(end or now, now))
+        first = bucket_start(level, start or last - _USUAL[level])
+    except OverflowError:
+        raise ConfigurationInvalid("start, end: a time is out of the calendar") from None
+    since = kept_since(level, now)
+    first = max(first, since) if since else first
+    points = (last - first) // LENGTH[level]
+    if points > MOST_POINTS:
+        raise ConfigurationInvalid(
+            f"start, end, level: that is {points:,} points and {MOST_POINTS:,} are allowed; ask for a shorter span or "
+            "a coarser level"
+        )
+    if points < 1:
+        raise ConfigurationInvalid(
+            "start, end, level: that is no point at all; give a start before the end, in the past, and not before "
+            f"{since:%Y-%m-%dT%H:%MZ}, from which on this level is kept"
+            if since
+            else "start, end: that is no point at all; give a start before the end, in the past"
+        )
+    return [first + number * LENGTH[level] for number in range(points)]
+
+
+@router.get("/report.csv", summary="The report as a table: a line per queue, and all together", responses=DESCRIBED)
+def report_csv(session: Reading, start: Start = None, end: End = None) -> StreamingResponse:
+    """Dollars to the micro-dollar, hours to the millisecond; `_naive`: as the reference product counts it."""
+    cover = covered(start, end)
+    columns = ["queue", *(name for metric in METRICS for name, _ in _cells(metric, Figures()))]
+    sums = reports.sum_queues(session, cover)
+    lines = [(name or UNKNOWN_QUEUE, figures) for name, figures in sums.items()]
+    lines.append(("(all queues)", reports.sum_span(session, cover)))
+    rows = [[name, *(value for metric in METRICS for _, value in _cells(metric, figures))] for name, figures in lines]
+    return csv_response("perdure-report.csv", columns, rows)
+
+
+def _cells(metric: Metric, figures: Figures) -> Iterator[tuple[str, Decimal | float | None]]:
+    suffix = {Unit.DOLLARS: "_usd", Unit.HOURS: "_hours"}.get(metric.unit, "")
+    name = metric.name.removesuffix("_time").removesuffix("_hours") + suffix
+    yield name, _number(metric.exact_value(figures), metric.unit, metric.value(figures))
+    if metric.naive:
+        yield f"{name}_naive", _number(metric.naive.exact(figures), metric.unit, None)
+
+
+def _number(exact: int | None, unit: Unit, share: float | None) -> Decimal | float | None:
+    match unit:
+        case Unit.DOLLARS:
+            return Decimal(exact or 0).scaleb(-6)
+        case Unit.HOURS:
+            return (Decimal(exact or 0) / 3_600_000).quantize(Decimal("1e-9"))
+        case Unit.COUNT:
+            return exact
+    return share
