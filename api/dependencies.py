@@ -19,6 +19,9 @@ from perdure.records.database import reading
 from perdure.settings import ApiSettings
 
 LARGEST_PAGE = 200
+MOST_READERS = 12
+"""Requests with a session at a time, fewer than the database's pool holds (15). More would block all threads waiting
+for a connection, and whoever has one needs a thread to give it back."""
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]{0,127}")
 
 
@@ -59,7 +62,7 @@ def _job_id(
 
 
 Database = Annotated[Engine, Depends(_engine)]
-Reading = Annotated[Session, Depends(_reading)]
+Reading = Annotated[Session, Depends(_reading, scope="function", max_concurrency=MOST_READERS)]
 Workflows = Annotated[JobWorkflows, Depends(_workflows)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
 Asking = Annotated[Principal, Depends(_asking)]

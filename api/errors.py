@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -127,6 +128,7 @@ def add_to(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(PerdureError, _ours)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(NoConnection, _database)
     app.add_exception_handler(Exception, unexpected)
 
 

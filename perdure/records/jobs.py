@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import delete, func, update
+from sqlalchemy import select as sql_select
 from sqlmodel import Session, SQLModel, col, select
 
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.errors import UnknownJob
-from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.rollups import Level
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import SnapshotLife, VolumeLife
 from perdure.records.changes import take_positions
 from perdure.records.job_texts import keep_text
 from perdure.records.ledger import grown_since, update_ledger
+from perdure.records.ledger_tables import rollups
 from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow, SnapshotRow, VolumeRow
 
 LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
@@ -139,6 +142,12 @@ def list_checkpoints(session: Session, job_id: str) -> list[tuple[Checkpoint, bo
 
 
 def count_jobs(session: Session) -> dict[JobState, int]:
-    """How many jobs are in each state that occurs."""
-    counted = session.exec(select(JobRow.state, func.count()).group_by(JobRow.state)).all()
-    return {JobState(state): number for state, number in counted}
+    """How many jobs are in each state that occurs. Finished ones as the rollups count them, for there may be millions:
+    those whose records are gone are counted too."""
+    open_states = sorted(set(JobState) - FINISHED_STATES)
+    open_jobs = select(JobRow.state, func.count()).where(col(JobRow.state).in_(open_states)).group_by(JobRow.state)
+    counted = {JobState(state): number for state, number in session.exec(open_jobs)}
+    names = {JobState.SUCCEEDED: "jobs_succeeded", JobState.FAILED: "jobs_failed", JobState.STOPPED: "jobs_stopped"}
+    sums = [func.coalesce(func.sum(rollups.c[name]), 0) for name in names.values()]
+    row = session.execute(sql_select(*sums).where(rollups.c.level == str(Level.DAY))).one()
+    return counted | {state: int(number) for state, number in zip(names, row, strict=True) if number}
