@@ -23,6 +23,7 @@ from activities.instances import InstanceLookups
 from activities.logs import LogRecords
 from activities.pricing import Pricing
 from activities.records import Records
+from activities.resumption import Resumptions
 from activities.retention import OldRecords
 from activities.volumes import Volumes
 from perdure.contracts import names
@@ -36,6 +37,7 @@ from workflows.log_collection import LogCollection
 from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
 from workflows.price_keeping import PriceKeeping
+from workflows.resumption import Resumption
 from workflows.retention import Retention
 from workflows.volume_migration import VolumeMigration
 
@@ -55,10 +57,20 @@ async def serve(settings: ControlSettings) -> None:
     await register_search_attributes(client)
     batch, instances = BatchLookups(), InstanceLookups()
     volumes, records, pricing = Volumes(settings.volume_poll), Records(engine), Pricing(engine)
+    resuming = Resumptions(engine)
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
-        workflows=[JobProtection, VolumeMigration, NodeWatch, LogCollection, LogKeeping, Retention, PriceKeeping],
+        workflows=[
+            JobProtection,
+            VolumeMigration,
+            NodeWatch,
+            LogCollection,
+            LogKeeping,
+            Retention,
+            Resumption,
+            PriceKeeping,
+        ],
         activities=[
             batch.describe_job,
             instances.instance_state,
@@ -73,6 +85,8 @@ async def serve(settings: ControlSettings) -> None:
             records.load_configuration,
             records.load_log_settings,
             LogRecords(engine).keep_logs,
+            resuming.submit_resumption,
+            resuming.take_over,
             OldRecords(engine).forget_old_records,
             pricing.refresh_prices,
             pricing.work_out_ledgers,

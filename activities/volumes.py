@@ -64,7 +64,7 @@ class Volumes(VolumeActivities):
                 **source,
             )
             volume_id = str(made["VolumeId"])
-        return _read(await self._until(volume_id, {"available", "in-use"}))
+        return read_volume(await self._until(volume_id, {"available", "in-use"}))
 
     @activity.defn(name="attach_volume")
     async def attach_volume(self, request: AttachVolume) -> JobVolume:
@@ -76,7 +76,7 @@ class Volumes(VolumeActivities):
             if holder not in {None, request.instance_id}:
                 raise VolumeFailed(f"{request.volume_id} cannot be attached: {holder} still holds it ({state})")
             if holder is not None and state == "attached":
-                return _read(volume)
+                return read_volume(volume)
             if holder is None:
                 await aws.call(
                     what,
@@ -97,7 +97,7 @@ class Volumes(VolumeActivities):
             volume = await self._describe(request.volume_id)
             holder, state = _attachment(volume)
             if holder is None and volume["State"] == "available":
-                return _read(volume)
+                return read_volume(volume)
             if holder is not None and request.instance_id not in {None, holder}:
                 raise VolumeFailed(f"{request.volume_id} is held by {holder}, not by {request.instance_id}")
             if holder is not None and state == "attached" and not asked:
@@ -215,7 +215,8 @@ def _attachment(volume: dict[str, Any]) -> tuple[str | None, str]:
     return (str(held[0]["InstanceId"]), str(held[0]["State"])) if held else (None, "")
 
 
-def _read(volume: dict[str, Any]) -> JobVolume:
+def read_volume(volume: dict[str, Any]) -> JobVolume:
+    """One entry of DescribeVolumes."""
     holder, _ = _attachment(volume)
     return JobVolume(
         volume_id=volume["VolumeId"],

@@ -33,6 +33,7 @@ from api.routes import (
     logs,
     nodes,
     reports,
+    resume,
     stream,
     tokens,
 )
@@ -88,6 +89,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat whatever name the request came by
         openapi_url="/api/v1/openapi.json",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         responses=errors.COMMON,
@@ -97,11 +99,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.sign_in, app.state.failed_tries = sign_in, FailedTries()
     for resource in (jobs, nodes, configuration, tokens, audit, sign_in_routes, health):
         app.include_router(resource.router, prefix="/api/v1")
+    app.include_router(alerts.router, prefix="/api/v1")
     for resource in (exports, events, stream, mmbatch_jobs):
         app.include_router(resource.router, prefix="/api/v1")
-    for resource in (logs, mmbatch_logs):
+    for resource in (logs, mmbatch_logs, resume):
         app.include_router(resource.router, prefix="/api/v1")
-    app.include_router(alerts.router, prefix="/api/v1")
     app.include_router(mmbatch_logs.root)
     app.include_router(mmbatch_configuration.router, prefix="/api/v1")
     for resource in (reports, mmbatch_metrics):

@@ -10,14 +10,16 @@ from datetime import timedelta
 
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimedOut
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.errors import NoAnswer, NotRunning
 from perdure.contracts import names
 from perdure.contracts.logs import CollectedLogs, CollectLogs
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
+from perdure.contracts.resumption import Resumed, ResumeJob
 from perdure.domain.checkpoints import Checkpoint
-from perdure.domain.errors import CheckpointFailed, TemporalUnavailable
+from perdure.domain.errors import CheckpointFailed, NotResumable, TemporalUnavailable
 
 REACH_SECONDS = 3.0
 """How long Temporal may take to say that it is there."""
@@ -26,6 +28,8 @@ TELL_SECONDS = 20.0
 CHECKPOINT_SECONDS = 180.0
 """How long a person waits for a checkpoint: longer than any dump may take (dump_limit_seconds is 110 by default)."""
 TELL_AT_ONCE = 20
+RESUME_SECONDS = 75.0
+"""How long a person waits for a new job: AWS is asked for at most 60 s."""
 LOGS_SECONDS = 12.0
 """How long a person waits for a node's logs: a node that is gone is known to be after 8 s."""
 
@@ -88,6 +92,31 @@ class JobWorkflows:
         except (TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError) as problem:
             return CollectedLogs(failure=f"{request.instance_id} was not asked: {problem}")
         return found
+
+    async def resume(self, request: ResumeJob) -> Resumed:
+        """The new job. NotResumable: with the reason. NoAnswer: not in time; asked again with the same request id, it
+        goes on. TemporalUnavailable."""
+        await self.reachable()
+        try:
+            async with asyncio.timeout(RESUME_SECONDS):
+                resumed: Resumed = await self._client.execute_workflow(
+                    names.RESUMPTION,
+                    request,
+                    id=names.resumption_id(request.job_id),
+                    task_queue=names.CONTROL_QUEUE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    execution_timeout=timedelta(seconds=2 * RESUME_SECONDS),
+                    static_summary=f"for {request.asked_by}"[:200],
+                    result_type=Resumed,
+                )
+        except TimeoutError as late:
+            said = f"No word of a new job for {request.job_id} after {RESUME_SECONDS:g} s: ask again, it may yet come."
+            raise NoAnswer(said) from late
+        except (RPCError, WorkflowFailureError) as problem:
+            raise TemporalUnavailable(f"Whether job {request.job_id} was resumed is not known: {problem}") from problem
+        if resumed.refusal:
+            raise NotResumable(resumed.refusal)
+        return resumed
 
     async def configuration_changed(self) -> int:
         """Signal every open job workflow, so that it reads the configuration anew. Returns how many were told.

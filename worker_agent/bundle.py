@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from perdure.contracts.resumption import RESUME_VARIABLE
 from perdure.domain.checkpoints import MountRule, Surroundings
 from perdure.domain.configuration import JOB_LEVEL_NAMES, LONGEST_VALUE, JobVolumeConfiguration
 from perdure.domain.errors import NotCheckpointable
@@ -29,6 +30,8 @@ SHARED_ANNOTATION = "perdure.shared-mounts"
 SHARED_VARIABLE = "PERDURE_SHARED_MOUNTS"
 """The same in the job's environment, destinations separated by colons: Docker before 25 takes no annotations."""
 _OWN_NAMESPACES = {"pid": "its process ids (--pid)", "ipc": "its shared memory (--ipc)"}
+_TOLD = (*JOB_LEVEL_NAMES, RESUME_VARIABLE)
+"""Variables that the job's workflow is told."""
 CRIU_ANNOTATION = "org.criu.config"
 VOLUME_VARIABLE = "PERDURE_VOLUME_PATH"
 JOB_ID = re.compile(r"[A-Za-z0-9:_-]{1,128}")
@@ -155,7 +158,7 @@ def read_bundle(path: Path, kept_in: Path | None = None) -> Bundle | None:
         job_id=job_id,
         attempt=_attempt(environment.get("AWS_BATCH_JOB_ATTEMPT", "")),
         queue=environment.get("AWS_BATCH_JQ_NAME", "")[:LONGEST_VALUE],
-        environment={name: environment[name][: LONGEST_VALUE + 1] for name in JOB_LEVEL_NAMES if name in environment},
+        environment={name: environment[name][: LONGEST_VALUE + 1] for name in _TOLD if name in environment},
         surroundings=Surroundings(host_name=config.hostname[:LONGEST_VALUE], paths=paths_in(environment)),
         shared=_shared(config.annotations or {}) + tuple(filter(None, environment.get(SHARED_VARIABLE, "").split(":"))),
     )

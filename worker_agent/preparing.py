@@ -111,6 +111,7 @@ class Preparer:
                     epoch=job.epoch,
                     job_id=job.record.job_id,
                     claim=partial(self.ports.claim, job.record.container_id),
+                    predecessors=_plan(job).predecessors,
                 )
                 prepared = await self._patiently(prepare)
             except RestoreFailed as problem:

@@ -43,6 +43,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_volume import free_volume, put_away_volume
     from workflows.options import ATTACH_PATIENCE
     from workflows.racing import Overtaken, while_wanted
+    from workflows.resumption import take_over, wants_to_take_over
 
 STILL_WANTED = timedelta(seconds=4)
 """Between two looks at Batch while a container waits for its plan: a job that was ended must not wait 5 s longer."""
@@ -152,6 +153,9 @@ class JobProtection:
     async def _await_next_container(self) -> None:
         """Nothing runs: free the volume, then ask Batch whether the job is over until a container arrives."""
         progress, mark, stage = self._progress, self._heard, self._progress.stage
+        if progress.takes_over:
+            await take_over(progress)
+            return
         if progress.release:
             await free_volume(progress, lambda work: while_wanted(work, lambda: progress.stage is stage, cancel=True))
             return
@@ -171,6 +175,8 @@ class JobProtection:
         progress = self._progress
         if progress.finished:
             return self._refused("the job is over")
+        if wants_to_take_over(progress, request) and not await self._knows_what_it_inherits():
+            return AttachReply(verdict=Verdict.WAIT, reason="what it goes on from", attempts_made=request.attempt)
         before = progress.job.epoch
         epoch = progress.accept(request, workflow.now())
         if epoch is not None and epoch != before:
@@ -189,6 +195,15 @@ class JobProtection:
             retry=progress.retry,
             attempts_made=request.attempt,
         )
+
+    async def _knows_what_it_inherits(self) -> bool:
+        """Before the first epoch is given: a resumed job's go on from its predecessor's."""
+        self._hear()
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._closing or not self._progress.takes_over, timeout=ATTACH_PATIENCE
+            )
+        return not self._progress.takes_over
 
     def _answer(self, epoch: int | None) -> AttachReply | None:
         """The last word for the container of that epoch, once there is one."""

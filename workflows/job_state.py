@@ -90,6 +90,12 @@ class JobProgress(BaseModel):
     """How often a checkpoint failed on sound nodes, by number."""
     quarantined: list[int] = Field(default_factory=list)
     seen: list[str] = Field(default_factory=list)
+    predecessor: str = ""
+    """The job that this one says it goes on from …"""
+    takes_over: bool = False
+    """… while it is not known whether it may."""
+    predecessors: list[str] = Field(default_factory=list)
+    """Jobs whose checkpoints may lie on the volume, beside its own."""
 
     def show(self, **changes: object) -> None:
         """Change what people see of the job."""
@@ -267,6 +273,7 @@ class JobProgress(BaseModel):
             attempts_made=request.attempt,
             hand_over=choose_hand_over(self.retry, request.attempt),
             quarantined=self.quarantined,
+            predecessors=self.predecessors,
         )
         self.milestones = self.milestones.model_copy(update={"accepted_at": self.current.accepted_at, "ready_at": now})
         self.stage = Stage.STARTING

@@ -57,7 +57,8 @@ class AttachReply(Frozen):
     """The plan for a container. `volume_id` is attached to the asking node once the verdict is FRESH or RESTORE.
 
     `retry`, `attempts_made` (this one included) and `hand_over` let the node act on a notice while nobody answers.
-    `quarantined`: checkpoint numbers that failed twice on sound nodes and must not be tried.
+    `quarantined`: checkpoint numbers that failed twice on sound nodes and must not be tried. `predecessors`: jobs that
+    this one was resumed from, whose checkpoints it may restore.
     `interval_seconds` of the configuration 0 means no periodic checkpoints.
     """
 
@@ -70,6 +71,7 @@ class AttachReply(Frozen):
     attempts_made: int = 1
     hand_over: HandOver = HandOver.STAY_FROZEN
     quarantined: list[int] = Field(default_factory=list)
+    predecessors: list[str] = Field(default_factory=list)
 
 
 class ReportKind(StrEnum):

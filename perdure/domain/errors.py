@@ -11,6 +11,8 @@
     ├─ PoolMisconfigured            the Cognito user pool is set up in a way that sign-in cannot work with
     ├─ LockOut                      the change would leave nobody who could undo it
     ├─ Fenced                       a message or write from an older epoch
+    ├─ NotResumable                 no new job can go on from that job's checkpoint
+    ├─ ResumptionPending            … and not yet known as which one it does
     ├─ CommandFailed                an outside program ended badly (runc, criu, mount, mkfs, …)
     │  └─ CommandTimeout            … or did not end in time
     ├─ CheckpointFailed             no checkpoint was made; the job goes on
@@ -84,6 +86,16 @@ class LockOut(PerdureError):
 
 class Fenced(PerdureError):
     """The sender belongs to an older epoch: a newer container of the same job has been accepted since."""
+
+
+class NotResumable(PerdureError):
+    """No new job can go on from that job's checkpoint; the message says why."""
+
+
+class ResumptionPending(PerdureError):
+    """A job is being resumed, and as which one is not known yet."""
+
+    retryable = True
 
 
 class CommandFailed(PerdureError):

@@ -7,9 +7,10 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -46,6 +47,8 @@ class Story:
     """Plays nodes and Batch towards one job's workflow."""
 
     job_id = "0a1b2c3d-job"
+    more_activities: Sequence[Callable[..., Any]] = ()
+    """Of the control worker, beside the cloud's."""
 
     def __init__(self, client: Client, environment: WorkflowEnvironment) -> None:
         self.client, self.environment = client, environment
@@ -84,6 +87,7 @@ class Story:
                 cloud.record_node,
                 cloud.load_configuration,
                 cloud.load_log_settings,
+                *self.more_activities,
             ],
         )
 

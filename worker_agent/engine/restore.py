@@ -65,6 +65,7 @@ class _Restore:
     phases: dict[str, float] = field(default_factory=dict)
     claim: Claim = addresses.check_ports
     network: Adapted = field(default_factory=Adapted)
+    predecessors: Sequence[str] = ()
 
     @property
     def images(self) -> Path:
@@ -91,7 +92,7 @@ async def _clean(work: _Restore) -> None:
 async def _verify(work: _Restore) -> None:
     """Every byte of the image, and that this node can run it at all."""
     manifest = await asyncio.to_thread(roots.store(work.container.job_root).verify, work.number)
-    if manifest.job_id != work.job_id:
+    if manifest.job_id not in {work.job_id, *work.predecessors}:
         raise ImageInvalid(f"checkpoint {work.number} belongs to another job: {manifest.job_id[:64]!r}", "verify")
     missing = missing_features(manifest.cpu_features, machine.cpu_features())
     if missing:
@@ -166,13 +167,15 @@ async def prepare_restore(
     job_id: str,
     on_step: StepCallback | None = None,
     claim: Claim = addresses.check_ports,
+    predecessors: Sequence[str] = (),
 ) -> Prepared:
     """Make the node and the job root ready to restore checkpoint `number`; for the next rung, call it again.
+    `predecessors`: jobs that this one was resumed from; their checkpoints are its own.
 
     Claims the lease for `epoch` (Fenced). ImageInvalid: the checkpoint is damaged. RestoreFailed: with `node_fault`,
     another node may do better. JobRootBusy: something of an earlier try cannot be removed.
     """
-    work = _Restore(container, number, epoch, job_id, claim=claim)
+    work = _Restore(container, number, epoch, job_id, claim=claim, predecessors=predecessors)
     with roots.locked(container.job_root):
         for step, function in STEPS:
             if on_step is not None:

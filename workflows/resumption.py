@@ -1,0 +1,95 @@
+"""Resuming: a new job submitted from a kept checkpoint, and how that job's own workflow comes to the old volume."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.contracts import names
+    from perdure.contracts.protection import AttachRequest
+    from perdure.contracts.resumption import RESUME_VARIABLE, Resumed, ResumeJob, ResumptionActivities, TakeOver
+    from perdure.domain.errors import NOT_RETRYABLE, NotResumable, UnknownJob
+    from perdure.domain.volumes import VolumeLife
+    from workflows.job_questions import caused_by, in_words
+    from workflows.job_state import JobProgress
+
+_RETRIES = RetryPolicy(
+    initial_interval=timedelta(milliseconds=500),
+    maximum_interval=timedelta(seconds=5),
+    non_retryable_error_types=NOT_RETRYABLE,
+)
+SUBMITTED_WITHIN = timedelta(minutes=1)
+"""A person waits. Asked again with the same request id, it goes on from where it was."""
+TAKEN_WITHIN = timedelta(minutes=2)
+
+
+@workflow.defn(name=names.RESUMPTION)
+class Resumption:
+    """Workflow `resume/<old job id>`, started by the API; one at a time for each job."""
+
+    @workflow.run
+    async def run(self, request: ResumeJob) -> Resumed:
+        """The new job, or in words why there is none. Never fails."""
+        try:
+            return await workflow.execute_activity_method(
+                ResumptionActivities.submit_resumption,
+                request,
+                summary=f"a new job from the checkpoint of {request.job_id}",
+                start_to_close_timeout=timedelta(seconds=40),
+                schedule_to_close_timeout=SUBMITTED_WITHIN,
+                retry_policy=_RETRIES,
+            )
+        except ActivityError as problem:
+            return Resumed(refusal=in_words(problem))
+
+
+def wants_to_take_over(progress: JobProgress, request: AttachRequest) -> bool:
+    """Is this the first container of a job that says that it goes on from another one?"""
+    predecessor = request.environment.get(RESUME_VARIABLE, "")
+    if progress.job.epoch or progress.predecessor or not predecessor:
+        return progress.takes_over
+    progress.predecessor, progress.takes_over = predecessor, True
+    return True
+
+
+async def take_over(progress: JobProgress) -> None:
+    """Inherit the predecessor's volume, checkpoints and count of epochs, if the control worker submitted this job for
+    that; else the job is one like any other. Raises ActivityError while nobody knows; called again, it asks again."""
+    try:
+        taken = await workflow.execute_activity_method(
+            ResumptionActivities.take_over,
+            TakeOver(job_id=progress.job.job_id, predecessor=progress.predecessor),
+            summary=f"the volume of {progress.predecessor}",
+            start_to_close_timeout=timedelta(seconds=30),
+            schedule_to_close_timeout=TAKEN_WITHIN,
+            retry_policy=_RETRIES,
+        )
+    except ActivityError as problem:
+        if not (caused_by(problem, NotResumable) or caused_by(problem, UnknownJob)):
+            raise
+        progress.takes_over = False
+        message = f"It does not go on from job {progress.predecessor[:80]}: {in_words(problem)}"
+        progress.tell(workflow.now(), "not resumed", message, "error")
+        return
+    progress.takes_over = False
+    progress.predecessors = taken.predecessors
+    for checkpoint in taken.checkpoints:
+        progress.first_time(f"checkpoint {checkpoint.epoch}/{checkpoint.number}")  # it was counted there
+    life = VolumeLife(
+        volume_id=taken.volume.volume_id,
+        zone=taken.volume.zone,
+        volume_type=taken.volume.volume_type,
+        size_gib=taken.volume.size_gib,
+        created_at=workflow.now(),  # what it cost before is the predecessor's
+    )
+    progress.show(epoch=taken.epoch, checkpoints=taken.checkpoints, volumes=[life])
+    progress.has_volume(taken.volume)
+    message = (
+        f"It goes on from checkpoint {taken.checkpoints[-1].number} of job {progress.predecessor}, on its volume"
+        f" {taken.volume.volume_id}. Inside its processes AWS_BATCH_JOB_ID stays {taken.predecessors[-1]}."
+    )
+    progress.tell(workflow.now(), "resumed", message)
