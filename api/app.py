@@ -74,7 +74,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.feed = Feed(engine)
         app.state.workflows = JobWorkflows(await connect_temporal())
         tidying = asyncio.create_task(keep_tidy(app, refusals))
-        logging = asyncio.create_task(follow_log_settings(engine, partial(apply_log_settings, level_fixed=settings.log_level_fixed)))
+        logging = asyncio.create_task(
+            follow_log_settings(engine, partial(apply_log_settings, level_fixed=settings.log_level_fixed))
+        )
         yield
         tidying.cancel()
         logging.cancel()
