@@ -14,6 +14,9 @@ from perdure.domain.configuration import LogConfiguration
 
 log = structlog.get_logger(__name__)
 MB = 1_000_000
+QUIET = ("alembic", "boto3", "botocore", "httpcore", "httpx", "s3transfer", "urllib3")
+"""Libraries that are never asked for more than warnings: at `debug` botocore writes credentials and tokens, and the
+agent's look at the metadata service would fill its file."""
 
 
 class RotatedFile(logging.handlers.RotatingFileHandler):
@@ -68,6 +71,7 @@ def configure_logs(level: str = "INFO", file: Path | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tamed, renderer],
         )
     )
+    _quieten()
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -99,6 +103,7 @@ def apply_log_settings(section: LogConfiguration, number: int, *, level_fixed: b
 
     `level_fixed`: the process's environment named a level, which wins. `on_node`: the sizes for agents count.
     """
+    _quieten()
     root = logging.getLogger()
     # Before or after, whichever lets the line through.
     said_before = root.isEnabledFor(logging.INFO)
@@ -112,6 +117,11 @@ def apply_log_settings(section: LogConfiguration, number: int, *, level_fixed: b
             handler.resize(size, backups)
     if not said_before:
         log.info("log settings", number=number, level_fixed=level_fixed, settings=section.model_dump())
+
+
+def _quieten() -> None:
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def file_limits(section: LogConfiguration, *, on_node: bool) -> tuple[int, int]:

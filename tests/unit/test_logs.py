@@ -65,6 +65,13 @@ def test_settings_take_effect_on_what_is_open(tmp_path: Path, root: logging.Logg
     handler.close()
 
 
+def test_debug_never_asks_libraries_that_would_write_credentials(root: logging.Logger) -> None:
+    apply_log_settings(LogConfiguration(level="debug"), 1, level_fixed=False)
+    assert root.isEnabledFor(logging.DEBUG)
+    for name in ("botocore.auth", "botocore.endpoint", "urllib3.connectionpool", "httpcore.http11", "httpx"):
+        assert not logging.getLogger(name).isEnabledFor(logging.INFO), name
+
+
 @given(st.integers(1, 10_240), st.integers(1, 102_400), st.integers(0, 1000))
 def test_an_agents_files_stay_within_their_total(each: int, total: int, backups: int) -> None:
     section = LogConfiguration(node_max_size_mb=each, node_total_mb=total, max_backups=backups)
