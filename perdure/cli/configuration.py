@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Annotated, Any
 
+import click
 import typer
 
 from perdure.cli.server import Server, find_server, token_of_environment
@@ -74,7 +75,7 @@ def edit(
     found = answer.json()
     before = {name: found[name] for name in ([section] if section else SECTIONS)}
     text = (
-        typer.edit(json.dumps(before, indent=2) + "\n", extension=".json") if sys.stdin.isatty() else sys.stdin.read()
+        click.edit(json.dumps(before, indent=2) + "\n", extension=".json") if sys.stdin.isatty() else sys.stdin.read()
     )
     if text is None:
         return print("nothing was changed", file=sys.stderr)

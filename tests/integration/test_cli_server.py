@@ -1,0 +1,252 @@
+"""The command line against a real server: API over TLS, sign-in required, real records."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from perdure.domain.jobs import JobEvent, JobState
+from perdure.domain.nodes import Node, NodeState
+from perdure.records import jobs, nodes
+from perdure.records.database import migrate, open_engine, writing
+from tests.integration.test_records import NOW, full_job
+
+PERDURE = Path(sys.executable).parent / "perdure"
+LIMIT = 90.0
+
+
+@dataclass
+class Server:
+    url: str
+    token: str
+    fingerprint: str
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With three jobs and two nodes, a self-signed certificate and one admin token."""
+    folder = tmp_path_factory.mktemp("server")
+    url = f"sqlite:///{folder}/perdure.db"
+    fill(url)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "TEMPORAL_"))}
+    environment |= {
+        "PERDURE_DATABASE_URL": url,
+        "PERDURE_API_HOST": "127.0.0.1",
+        "PERDURE_API_PORT": str(port),
+        "PERDURE_BOOTSTRAP_DIR": str(folder / "first-start"),
+        "PERDURE_REQUIRE_SIGN_IN": "true",
+        "TEMPORAL_ADDRESS": "127.0.0.1:1",
+    }
+    with (folder / "log").open("wb") as log:
+        program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + LIMIT
+        while not answers(port):
+            assert program.poll() is None and time.monotonic() < end, (folder / "log").read_text()
+            time.sleep(0.1)
+        certificate = x509.load_pem_x509_certificate((folder / "first-start/server.crt").read_bytes())
+        token = (folder / "first-start/admin-token").read_text().strip()
+        yield Server(f"https://127.0.0.1:{port}", token, certificate.fingerprint(hashes.SHA256()).hex())
+    finally:
+        program.send_signal(signal.SIGTERM)
+        program.wait(LIMIT)
+
+
+def fill(url: str) -> None:
+    engine = open_engine(url)
+    migrate(engine)
+    for number, state in enumerate((JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED), start=1):
+        job = full_job(f"job-{number}", name=f"=align {number}", created_at=NOW + timedelta(hours=number), state=state)
+        line = JobEvent(sequence=1, at=NOW, kind="remark", message="it \x1b[31m began", level="warning")
+        with writing(engine) as session:
+            jobs.record_job(session, job, [line], 1)
+    with writing(engine) as session:
+        for number, where in ((1, NodeState.GONE), (2, NodeState.READY)):
+            node = Node(instance_id=f"i-{number}", zone="us-east-1a", state=where, first_seen_at=NOW, ended_at=NOW)
+            nodes.record_node(session, node)
+    engine.dispose()
+
+
+def answers(port: int) -> bool:
+    try:
+        httpx.get(f"https://127.0.0.1:{port}/api/v1/auth", verify=False, timeout=10)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+class User:
+    """Somebody with a home folder of his own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "XDG_"))}
+        self.environment = kept | {"HOME": str(home), "PERDURE_LOCAL_DIR": str(home)}
+
+    def run(
+        self, *words: str, given: str = "", status: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(PERDURE), *words],
+            env=self.environment | environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json").stdout)
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> User:
+    return User(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ann(server: Server, tmp_path_factory: pytest.TempPathFactory) -> User:
+    """Signed in."""
+    user = User(tmp_path_factory.mktemp("ann"))
+    said = user.run("login", server.url, "--token", "--fingerprint", server.fingerprint, given=f"{server.token}\n")
+    assert said.stdout == f"signed in to {server.url} as first start (token 1) (admin)\n"
+    return user
+
+
+def test_signing_in_needs_a_certificate_and_a_proof(server: Server, stranger: User) -> None:
+    said = stranger.run("jobs", status=5).stderr
+    assert "perdure login URL" in said
+    said = stranger.run("login", server.url, "--token", given=server.token, status=1).stderr
+    assert f"Its SHA-256 is {server.fingerprint}" in said
+    said = stranger.run("login", server.url, "--fingerprint", "00" * 32, given=server.token, status=1).stderr
+    assert "shows another certificate" in said
+    trust = ("--fingerprint", server.fingerprint.upper())
+    said = stranger.run("login", server.url, *trust, given="prd_nonsense\n", status=1).stderr
+    assert "perdure login" in said
+    assert "no api token was given" in stranger.run("login", server.url, *trust, status=1).stderr
+    assert not list(stranger.home.rglob("servers.json")), "nothing is kept of a sign-in that failed"
+
+
+def test_what_is_kept_is_the_users_own_and_goes_with_logout(server: Server, stranger: User) -> None:
+    stranger.run("login", server.url, "--fingerprint", server.fingerprint, PERDURE_TOKEN=server.token)
+    (kept,) = stranger.home.rglob("servers.json")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert stranger.run("whoami").stdout == f"first start (token 1) (admin, by token) at {server.url}\n"
+    stranger.run("logout")
+    assert server.token not in kept.read_text()
+    stranger.run("whoami", status=5)
+    kept.write_text("{nonsense")
+    assert "delete it and sign in again" in stranger.run("jobs", status=2).stderr
+
+
+def test_jobs_as_table_json_and_csv(ann: User) -> None:
+    table = ann.run("jobs").stdout.splitlines()
+    assert table[0].split()[:4] == ["job", "name", "queue", "state"]
+    assert [line.split()[0] for line in table[1:]] == ["job-3", "job-2", "job-1"]
+    assert [job["job_id"] for job in ann.json("jobs", "--sort", "created_at", "-n", "2")] == ["job-1", "job-2"]
+    assert [job["job_id"] for job in ann.json("jobs", "--status", "Failed", "--status", "Running")] == [
+        "job-3",
+        "job-1",
+    ]
+    assert [job["job_id"] for job in ann.json("jobs", "align 2")] == ["job-2"]
+    assert ann.json("jobs", "--queue", "nosuch") == []
+    assert ann.run("jobs", "--queue", "nosuch").stdout == "No jobs.\n"
+    assert ann.json("jobs", "--since", "2026-03-02") == []
+    lines = ann.run("jobs", "--csv").stdout.splitlines()
+    assert len(lines) == 4 and ",'=align 3," in lines[1]
+    assert "not usable" in ann.run("jobs", "--since", "yesterday", status=2).stderr
+
+
+def test_one_job_its_checkpoints_and_nodes(ann: User) -> None:
+    said = ann.run("job", "job-1").stdout
+    for words in (
+        "job-1",
+        "Running",
+        "2.5 s (PERDURE_CHECKPOINT_INTERVAL)",
+        "Host EC2*",
+        "handed over",
+        "waited 30.0 s",
+    ):
+        assert words in said
+    assert "it \N{REPLACEMENT CHARACTER}[31m began" in said, "no control characters reach a terminal"
+    assert ann.json("job", "job-1")["events"][0]["sequence"] == 1
+    assert "There is no job 'nosuch'" in ann.run("job", "nosuch", status=3).stderr
+    assert "Not Found" in ann.run("job", "../nodes", status=3).stderr
+    assert [one["number"] for one in ann.json("checkpoints", "job-1")] == [1, 2]
+    assert "Temporal" in ann.run("checkpoints", "job-1", "--take", status=1).stderr
+    assert {node["instance_id"] for node in ann.json("nodes")} == {"i-1", "i-2"}
+    assert [node["instance_id"] for node in ann.json("nodes", "--state", "ready")] == ["i-2"]
+    assert ann.run("nodes", "--csv").stdout.splitlines()[1].startswith("i-1,")
+    assert "has not ended" in ann.run("resume", "job-1", status=1).stderr
+
+
+def test_logs_are_listed_shown_and_kept(ann: User, tmp_path: Path) -> None:
+    said = ann.run("logs", "job-2").stdout
+    assert "timeline.json" in said and "Not to be had" in said
+    assert json.loads(ann.run("logs", "job-2", "--file", "job.json").stdout)["job_id"] == "job-2"
+    file = tmp_path / "bundle.zip"
+    ann.run("logs", "--node", "i-1", "--out", str(file))
+    with zipfile.ZipFile(file) as bundle:
+        assert bundle.testzip() is None and "node.json" in bundle.namelist()
+    assert "name a job, or a node" in ann.run("logs", status=2).stderr
+    assert "there is no text file" in ann.run("logs", "job-2", "--file", "nosuch", status=2).stderr
+    assert "cannot be written" in ann.run("logs", "job-2", "--out", "/nosuch/folder/x.zip", status=2).stderr
+
+
+def test_the_configuration_is_read_set_edited_and_remembered(ann: User) -> None:
+    assert ann.run("config", "get", "checkpoint.keep").stdout == "2\n"
+    said = ann.run("config", "set", "checkpoint.interval_seconds=10m", "checkpoint.keep=3", 'job_volume.tags={"a":"b"}')
+    assert "checkpoint.interval_seconds: 900.0 -> 600.0" in said.stdout
+    assert ann.json("config", "get", "checkpoint")["checkpoint"]["keep"] == 3
+    assert "checkpoint.keep" in ann.run("config", "set", "checkpoint.keep=99", status=2).stderr
+    assert "SECTION.FIELD=VALUE" in ann.run("config", "set", "keep=3", status=2).stderr
+    assert "there is no setting" in ann.run("config", "get", "nosuch", status=2).stderr
+    ann.run("config", "set", "checkpoint.keep=")
+    assert ann.run("config", "get", "checkpoint.keep").stdout == "2\n"
+    edited = ann.json("config", "get", "log") | {}
+    edited["log"]["level"] = "debug"
+    assert 'log.level: "info" -> "debug"' in ann.run("config", "edit", "log", given=json.dumps(edited)).stdout
+    assert "is no JSON" in ann.run("config", "edit", "log", given="{", status=2).stderr
+    first = ann.json("config", "history")[-1]
+    assert first["by"] == "first start (token 1)" and {one["field"] for one in first["changes"]} == {
+        "checkpoint.interval_seconds",
+        "checkpoint.keep",
+        "job_volume.tags",
+    }
+    assert "server.port" in ann.run("config", "get").stdout and "PERDURE_API_PORT" in ann.run("config", "get").stdout
+
+
+def test_backup_and_restore_by_command(stranger: User, tmp_path: Path) -> None:
+    old, new, file = (f"sqlite:///{tmp_path}/{name}" for name in ("old.db", "new.db", "backup.gz"))
+    fill(old)
+    path = file.removeprefix("sqlite:///")
+    assert "rows" in stranger.run("database", "backup", path, "--database-url", old).stderr
+    assert "rows restored" in stranger.run("database", "restore", path, "--database-url", new).stderr
+    assert "holds jobs already" in stranger.run("database", "restore", path, "--database-url", new, status=1).stderr
+    stranger.run("database", "rebuild-totals", PERDURE_DATABASE_URL=new)
+    stranger.run("database", "upgrade", "--database-url", new)
+    assert "No such file" in stranger.run("database", "restore", "/nosuch", "--database-url", new, status=2).stderr
+    assert "cannot be opened" in stranger.run("database", "upgrade", "--database-url", "nonsense", status=2).stderr
