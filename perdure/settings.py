@@ -66,7 +66,9 @@ class ControlSettings(_Settings):
 
 
 class ApiSettings(_Settings):
-    """Settings of the API server."""
+    """Settings of the API server. An empty variable is none: compose files pass those on."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
 
     database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
     api_host: str = "127.0.0.1"
