@@ -207,6 +207,7 @@ class MotoPools:
 
     def __init__(self, region: str) -> None:
         self._backend: Any = cognitoidp_backends[ACCOUNT][region]
+        self._hosted: set[str] = set()
 
     def client(self, client_id: str) -> AppClient | None:
         """Find an app client in any pool."""
@@ -240,6 +241,7 @@ class MotoPools:
         """Tokens for a user who signed in, as the token endpoint answers: signed by the pool's key, as moto's are."""
         pool = self._backend.user_pools[client.pool_id]
         refresh_token, origin = pool.create_refresh_token(client.client_id, username)
+        self._hosted.add(origin)
         access_token, seconds = pool.create_access_token(client.client_id, username, origin_jti=origin)
         more = pool.get_user_extra_data_by_client_id(client.client_id, username) | {"origin_jti": origin}
         if groups := [group.group_name for group in pool.users[username].groups]:
@@ -254,6 +256,10 @@ class MotoPools:
             "expires_in": seconds,
             "token_type": "Bearer",
         }
+
+    def is_of_hosted_page(self, origin: str) -> bool:
+        """Do tokens of this `origin_jti` go back to the hosted page? On AWS they have only the scopes asked for."""
+        return origin in self._hosted
 
     def refresh_token_client(self, pool_id: str, refresh_token: str) -> str | None:
         """The client that a refresh token was issued to; None when it is unknown or revoked."""

@@ -7,6 +7,7 @@ and any SMS code: none of it may make a test of a sign-in pass.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -35,6 +36,7 @@ class UserPoolGuards:
             "InitiateAuth": self._initiate_auth,
             "RespondToAuthChallenge": self._respond_to_auth_challenge,
             "RevokeToken": self._revoke_token,
+            "GlobalSignOut": self._global_sign_out,
         }
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
@@ -91,6 +93,16 @@ class UserPoolGuards:
         if owner is not None:
             self._pools.revoke(client.pool_id, token)
         return True
+
+    def _global_sign_out(self, params: Params) -> bool:
+        try:
+            _, claims, _ = str(params.get("AccessToken", "")).split(".")
+            origin = str(json.loads(base64.urlsafe_b64decode(claims + "=="))["origin_jti"])
+        except (ValueError, KeyError, TypeError):
+            raise AwsError("NotAuthorizedException", "Invalid Access Token") from None
+        if self._pools.is_of_hosted_page(origin):
+            raise AwsError("NotAuthorizedException", "Access Token does not have required scopes")
+        return False
 
 
 def _params(body: bytes) -> Params:

@@ -23,6 +23,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from api.auth import user_pool
 from api.auth.cognito import Identity, Pool
@@ -111,11 +112,14 @@ class SignIn:
             return await self._renew(engine, pool, found, value)
 
     async def begin(self, request: Request, response: Response, pool: Pool, tokens: user_pool.Tokens) -> Principal:
-        """Begin a session for whoever these tokens speak of and set its cookie. NotSignedIn, NotAllowed."""
+        """Begin a session for whoever these tokens speak of and set its cookie; the one that this browser had before
+        ends. NotSignedIn, NotAllowed."""
         identity = await pool.verify(tokens.id_token, use="id")
         principal = pool.principal(identity)
         value = secrets.token_urlsafe(32)
-        await run_in_threadpool(_begin, _engine(request), _session(pool, identity, tokens.refresh_token, value))
+        before = request.cookies.get(cookie_name(request))
+        begun = _session(pool, identity, tokens.refresh_token, value)
+        await run_in_threadpool(_begin, _engine(request), begun, hashed(before) if before else None)
         set_cookie(request, response, cookie_name(request), value, LONGEST_SESSION)
         return principal
 
@@ -132,11 +136,7 @@ class SignIn:
         if pool is None or token is None or found.pool != pool.label:
             return
         try:
-            if everywhere:
-                fresh = await run_in_threadpool(user_pool.refresh, pool, token)
-                await run_in_threadpool(user_pool.sign_out_everywhere, pool, fresh.access_token)
-            else:
-                await run_in_threadpool(user_pool.revoke, pool, token)
+            await run_in_threadpool(user_pool.end, pool, token, everywhere=everywhere)
         except (CloudUnavailable, NotSignedIn, NotAllowed) as problem:
             log.warning("Cognito was not told that somebody signed out", user=found.username, problem=str(problem))
 
@@ -259,14 +259,19 @@ def _find(engine: Engine, id_hash: str) -> SignInSession | None:
         return sessions.find_session(session, id_hash)
 
 
-def _begin(engine: Engine, begun: SignInSession) -> None:
+def _begin(engine: Engine, begun: SignInSession, before: str | None) -> None:
     with writing(engine) as session:
+        if before is not None:
+            sessions.end_session(session, before)
         sessions.begin_session(session, begun)
 
 
 def _note_use(engine: Engine, id_hash: str) -> None:
-    with writing(engine) as session:
-        sessions.session_used(session, id_hash, _now())
+    try:
+        with writing(engine) as session:
+            sessions.session_used(session, id_hash, _now())
+    except OperationalError as problem:  # a full disk: reading goes on
+        log.warning("the use of a session could not be noted", problem=str(problem)[:200])
 
 
 def _renewed(engine: Engine, id_hash: str, identity: Identity, at: datetime) -> None:

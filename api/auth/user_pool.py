@@ -90,16 +90,21 @@ def refresh(pool: Pool, refresh_token: str) -> Tokens:
     return result
 
 
-def revoke(pool: Pool, refresh_token: str) -> None:
-    """From now on the refresh token is good for nothing, nor, at AWS, is what came of it. CloudUnavailable, …"""
+def end(pool: Pool, refresh_token: str, *, everywhere: bool = False) -> None:
+    """The refresh token is good for nothing from now on; `everywhere`: nor is any other of that person's.
+
+    NotSignedIn when it was not good, or is not this client's; CloudUnavailable, …
+    """
+    if everywhere:
+        tokens = refresh(pool, refresh_token)
+        try:
+            with _errors("The access token may not."):
+                pool.client().global_sign_out(AccessToken=tokens.access_token)
+            return
+        except NotSignedIn:
+            pass  # tokens of the hosted page lack the scope for it, aws.cognito.signin.user.admin: end these at least
     with _errors("The refresh token is not this application's."):
         pool.client().revoke_token(Token=refresh_token, ClientId=pool.configuration.client_id)
-
-
-def sign_out_everywhere(pool: Pool, access_token: str) -> None:
-    """End what this person has with the pool anywhere. NotSignedIn when the access token is revoked or too old."""
-    with _errors("The access token is not good any more."):
-        pool.client().global_sign_out(AccessToken=access_token)
 
 
 def _result(answer: Any, username: str) -> Tokens | Challenge:

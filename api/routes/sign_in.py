@@ -116,11 +116,9 @@ async def sign_out(request: Request, given: SignOut | None = None) -> Response:
     if wish.refresh_token and (pool := await sign_in.pool(request.app)) is not None:
         if wish.everywhere:
             tokens = await run_in_threadpool(user_pool.refresh, pool, wish.refresh_token)
-            await run_in_threadpool(user_pool.sign_out_everywhere, pool, tokens.access_token)
             identity = await pool.verify(tokens.id_token, use="id")
             await run_in_threadpool(_end_sessions, request, identity.subject)
-        else:
-            await run_in_threadpool(user_pool.revoke, pool, wish.refresh_token)
+        await run_in_threadpool(user_pool.end, pool, wish.refresh_token, everywhere=wish.everywhere)
     return response
 
 

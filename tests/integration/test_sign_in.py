@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlmodel import select
 
+from api.auth.sessions import _unsealed
 from localcloud.sign_in import add_client, add_user
 from perdure.domain.configuration import CognitoConfiguration
 from perdure.domain.sign_in import IDLE_SESSION, LONGEST_SESSION, LONGEST_WAY, RECHECK_GROUPS
@@ -260,6 +262,25 @@ async def test_a_browsers_session_from_beginning_to_end(served: Served, browser:
     refused(await browser.get(f"{AUTH}/me"), 401, "not_signed_in", "ended")
 
 
+async def test_signing_in_anew_ends_the_session_before(served: Served, browser: httpx.AsyncClient) -> None:
+    await signed_in(browser)
+    before = browser.cookies["perdure-session"]
+    await signed_in(browser, "vic")
+    assert (await browser.get(f"{AUTH}/me")).json()["name"] == "vic"
+    async with served.browser() as other:
+        other.cookies.set("perdure-session", before)
+        refused(await other.get(f"{AUTH}/me"), 401, "not_signed_in")
+
+
+async def test_odd_letters_are_refused_like_any_others(served: Served) -> None:
+    for odd in ("\ud800", "\x00", "a\r\nset-cookie: x=1", "' OR 1=1 --", "\U0001f600" * 60):
+        given = json.dumps({"username": odd, "password": odd})
+        headers = {"content-type": "application/json"}
+        answer = await served.http.post(f"{AUTH}/sign-in", content=given, headers=headers)
+        refused(answer, *((422, "invalid_request") if odd == "\ud800" else (401, "not_signed_in")))
+        refused(await served.http.get(f"{AUTH}/me", headers=bearer("x.y." + json.dumps(odd))), 401, "not_signed_in")
+
+
 async def test_by_tls_the_cookie_is_secure_and_this_hosts_alone(served: Served) -> None:
     async with served.browser("https://127.0.0.1:1234") as browser:
         browser.headers["origin"] = "https://127.0.0.1:1234"
@@ -383,6 +404,32 @@ async def test_signing_out_everywhere_ends_every_session(served: Served, bed: Po
         refused(await other.get(f"{AUTH}/me"), 401, "not_signed_in")
         assert (await somebody.get(f"{AUTH}/me")).status_code == 200
         refused(await one.post(f"{AUTH}/refresh", json={"refresh_token": tokens["RefreshToken"]}), 401, "not_signed_in")
+
+
+async def test_signing_out_everywhere_after_the_hosted_page(
+    served: Served, bed: PoolBed, browser: httpx.AsyncClient
+) -> None:
+    await browser.get(await go_hosted(browser, bed))
+    with reading(served.app.state.engine) as session:
+        sealed = session.exec(select(SessionRow)).one().refresh_token
+    token = _unsealed(sealed, browser.cookies["perdure-session"])
+    assert token is not None
+    async with served.browser() as other:
+        await signed_in(other)
+        assert (await browser.post(f"{AUTH}/sign-out", json={"everywhere": True})).status_code == 204
+        refused(await other.get(f"{AUTH}/me"), 401, "not_signed_in")
+    refused(await served.http.post(f"{AUTH}/refresh", json={"refresh_token": token}), 401, "not_signed_in")
+
+
+async def test_a_program_signs_out_everywhere_too(served: Served, bed: PoolBed, browser: httpx.AsyncClient) -> None:
+    await signed_in(browser)
+    one, other = bed.tokens(), bed.tokens()
+    wish = {"refresh_token": one["RefreshToken"], "everywhere": True}
+    assert (await served.http.post(f"{AUTH}/sign-out", json=wish)).status_code == 204
+    refused(await browser.get(f"{AUTH}/me"), 401, "not_signed_in")
+    gone = {"refresh_token": other["RefreshToken"]}
+    refused(await served.http.post(f"{AUTH}/refresh", json=gone), 401, "not_signed_in")
+    refused(await served.http.post(f"{AUTH}/sign-out", json=wish), 401, "not_signed_in")
 
 
 async def test_a_session_of_another_pool_is_worth_nothing(
