@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -40,6 +40,7 @@ _USUAL = {Level.MINUTE: timedelta(hours=3), Level.HOUR: timedelta(days=3), Level
 """How far a series goes back that does not say."""
 UNKNOWN_QUEUE = "(not known yet)"
 
+Shown = Literal[Level.MINUTE, Level.HOUR, Level.DAY]
 Start = Annotated[Time, time("Count from this instant on")]
 End = Annotated[Time, time("Count up to, but without, this instant")]
 QueueName = Annotated[str | None, Query(pattern=NAME, description="Only jobs of this job queue.", examples=["spot"])]
@@ -120,7 +121,7 @@ def job_ledger(session: Reading, job_id: JobId, limit: Limit = 100, cursor: Curs
 def series(
     session: Reading,
     metric: Annotated[str, Query(max_length=60, description="A metric's name, as in `/report`.")] = "spot_protections",
-    level: Annotated[Level, Query(description="How long a bucket is.")] = Level.HOUR,
+    level: Annotated[Shown, Query(description="How long a bucket is.")] = Level.HOUR,
     start: Start = None,
     end: End = None,
     queue: QueueName = None,
@@ -131,7 +132,7 @@ def series(
         raise ConfigurationInvalid(f"metric: {metric!r} is none; the metrics are {', '.join(BY_NAME)}")
     wanted, starts = BY_NAME[metric], bucket_starts(level, start, end)
     first, last = starts[0], starts[-1] + LENGTH[level]
-    sums = reports.sum_buckets(session, level, first, last, queue)
+    sums = reports.sum_buckets(session, level, first, last, queue, wanted.figures)
     return SeriesView(
         metric=metric,
         title=wanted.title,
@@ -142,7 +143,7 @@ def series(
         queue=queue,
         start=first,
         end=last,
-        kept=[KeptView(level=each, days=days) for each, days in KEPT_DAYS.items()],
+        kept=[KeptView(level=each, days=KEPT_DAYS[each]) for each in _USUAL],
         points=[PointView(at=at, **dict(AmountView.of(wanted, sums.get(at, Figures())))) for at in starts],
     )
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
+from typing import cast
 
 from perdure.domain.figures import Figures
 from perdure.domain.ledger import net_saved_micros
@@ -49,6 +51,17 @@ class Naive:
     formula: str
 
 
+class _Asked:
+    """Stands in for Figures and notes which are asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str) -> int:
+        self.names.add(name)
+        return 0
+
+
 @dataclass(frozen=True)
 class Metric:
     """One reported figure. `exact` gives whole milliseconds, micro-dollars or a count; a share is `exact` of `whole`.
@@ -66,6 +79,15 @@ class Metric:
     naive: Naive | None = None
     whole: Count | None = None
     estimated: Callable[[Figures], tuple[int, int]] | None = None
+
+    @cached_property
+    def figures(self) -> frozenset[str]:
+        """The fields of Figures that it and its naive count are made of."""
+        asked = _Asked()
+        for count in (self.exact, self.whole, self.naive and self.naive.exact):
+            if count:
+                count(cast(Figures, asked))
+        return frozenset(asked.names)
 
     def exact_value(self, figures: Figures) -> int | None:
         """Exactly, in EXACT_UNITS; None for a share."""

@@ -1,4 +1,4 @@
-"""Rollups: sums of the ledger by minute, hour and day. Which span of time they can answer for, and out of what.
+"""Rollups: sums of the ledger by minute, hour, day and four weeks. Which span of time they can answer for, and how.
 
 A bucket is named by the instant it begins (UTC). Fine levels are kept for a while only; what is older is known by the
 hour, then by the day.
@@ -18,21 +18,26 @@ class Level(StrEnum):
     MINUTE = "minute"
     HOUR = "hour"
     DAY = "day"
+    FOUR_WEEKS = "four weeks"
+    """Counted from 1970: of no meaning to people, but years are summed up out of few rows."""
 
 
-LENGTH = {Level.MINUTE: timedelta(minutes=1), Level.HOUR: timedelta(hours=1), Level.DAY: timedelta(days=1)}
-KEPT_DAYS: dict[Level, int | None] = {Level.MINUTE: 7, Level.HOUR: 90, Level.DAY: None}
+LENGTH = {
+    Level.MINUTE: timedelta(minutes=1),
+    Level.HOUR: timedelta(hours=1),
+    Level.DAY: timedelta(days=1),
+    Level.FOUR_WEEKS: timedelta(days=28),
+}
+KEPT_DAYS: dict[Level, int | None] = {Level.MINUTE: 7, Level.HOUR: 90, Level.DAY: None, Level.FOUR_WEEKS: None}
 """Days that a level is kept; None: for ever. The reference product keeps 168 h of minutes, 2,160 h of half hours and
 18,000 h of days."""
-COARSE_FIRST = (Level.DAY, Level.HOUR, Level.MINUTE)
+COARSE_FIRST = tuple(reversed(Level))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def bucket_start(level: Level, at: datetime) -> datetime:
     """The beginning of the bucket that `at` (with a time zone) lies in."""
-    at = at.astimezone(UTC).replace(second=0, microsecond=0)
-    if level is Level.MINUTE:
-        return at
-    return at.replace(minute=0) if level is Level.HOUR else at.replace(hour=0, minute=0)
+    return _EPOCH + (at - _EPOCH) // LENGTH[level] * LENGTH[level]
 
 
 def bucket_end(level: Level, at: datetime) -> datetime:
@@ -77,7 +82,7 @@ class Cover(Frozen):
 
 
 def cover_span(start: datetime | None, end: datetime | None, now: datetime) -> Cover:
-    """Cover a span by the fewest buckets: whole days, and at its ends hours, then minutes.
+    """Cover a span by the fewest buckets: four weeks, and at its ends days, then hours, then minutes.
 
     Raises ValueError when the span ends before it begins.
     """

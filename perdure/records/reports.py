@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -43,10 +43,11 @@ def sum_queues(session: Session, cover: Cover) -> dict[str, Figures]:
 
 
 def sum_buckets(
-    session: Session, level: Level, start: datetime, end: datetime, queue: str | None = None
+    session: Session, level: Level, start: datetime, end: datetime, queue: str | None, names: Collection[str]
 ) -> dict[datetime, Figures]:
-    """Each bucket from `start` up to `end` that has a row, by its start."""
-    wanted = select(rollups.c.bucket, *_SUMS).where(_within([Stretch(level=level, start=start, end=end)]))
+    """Each bucket from `start` up to `end` that has a row, by its start: the figures of these names alone."""
+    sums = (func.sum(rollups.c[name]).label(name) for name in sorted(names))
+    wanted = select(rollups.c.bucket, *sums).where(_within([Stretch(level=level, start=start, end=end)]))
     if queue is not None:
         wanted = wanted.where(rollups.c.queue == queue)
     rows = session.connection().execute(wanted.group_by(rollups.c.bucket))
@@ -69,7 +70,7 @@ def _range(stretch: Stretch) -> ColumnElement[bool]:
 
 def _figures(row: Any) -> Figures:
     # PostgreSQL's sums are decimals; a sum of nothing is null
-    return Figures(**{name: int(value) for name in FIGURES if (value := row._mapping[name])})
+    return Figures(**{name: int(value) for name in FIGURES if (value := row._mapping.get(name))})
 
 
 def sum_job(session: Session, job_id: str) -> Figures:

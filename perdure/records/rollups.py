@@ -1,5 +1,5 @@
-"""Rollups: the ledger's sums by minute, hour and day, per queue. Kept by difference, in the transaction of the lines
-that they count; cut back with time; made anew from the lines as a repair.
+"""Rollups: the ledger's sums by minute, hour, day and four weeks, per queue. Kept by difference, in the transaction of
+the lines that they count; cut back with time; made anew from the lines as a repair.
 
 Two rows per bucket and queue: the sum of the lines that exist, and (`retired`) of those whose jobs' records are gone.
 So a job can go without its totals, and the first kind can be made anew at any time.
@@ -41,7 +41,7 @@ class Changes:
                 sums[index] += value
 
     def apply(self, session: Session) -> None:
-        """Write them: once per transaction, and last in it. All rows are locked in one order (minutes, hours, days), so
+        """Write them: once per transaction, and last in it. All rows are locked in one order (minutes first), so
         that writers never block each other for good, and the rows that all writers need are held for the shortest
         time."""
         ordered = sorted(self._sums.items(), key=lambda item: (_ORDER[item[0][0]], *item[0][1:]))

@@ -143,6 +143,16 @@ def test_nothing_gives_zeros_and_no_rates() -> None:
         assert metric.estimated_share(Figures()) in (None, 0.0)
 
 
+def test_which_figures_a_metric_is_made_of() -> None:
+    assert BY_NAME["total_jobs"].figures == {"jobs"}
+    assert BY_NAME["run_time"].figures == {"run_ms", "batch_run_ms"}
+    assert BY_NAME["restore_success_rate"].figures == {"restore_attempts", "restore_successes"}
+    assert {"saved_micros", "key_micros", "wait_micros", "naive_saved_micros"} < BY_NAME["net_savings"].figures
+    for metric in METRICS:
+        alone = Figures(**{name: getattr(FIGURES, name) for name in metric.figures})
+        assert metric.value(alone) == metric.value(FIGURES), metric.name
+
+
 def test_how_much_is_estimated() -> None:
     shares = {name: metric.estimated_share(FIGURES) for name, metric in BY_NAME.items()}
     assert shares["instance_cost"] == shares["spot_savings_cost"] == 0.25  # 1.0 of 4.0 dollars
@@ -171,7 +181,7 @@ def test_buckets() -> None:
 
 
 def test_what_is_kept() -> None:
-    assert KEPT_DAYS == {Level.MINUTE: 7, Level.HOUR: 90, Level.DAY: None}
+    assert KEPT_DAYS == {Level.MINUTE: 7, Level.HOUR: 90, Level.DAY: None, Level.FOUR_WEEKS: None}
     assert kept_since(Level.MINUTE, NOW) == datetime(2026, 6, 23, tzinfo=UTC)
     assert kept_since(Level.DAY, NOW) is None
     assert finest_level(datetime(2026, 6, 23, tzinfo=UTC), NOW) is Level.MINUTE
@@ -192,9 +202,9 @@ def test_whole_days_in_the_middle_hours_and_minutes_at_the_ends() -> None:
     ]
 
 
-def test_a_span_without_bounds_is_all_days() -> None:
+def test_a_span_without_bounds_is_the_coarsest_level_alone() -> None:
     cover = cover_span(None, None, NOW)
-    assert [(each.level, each.start, each.end) for each in cover.stretches] == [(Level.DAY, None, None)]
+    assert [(each.level, each.start, each.end) for each in cover.stretches] == [(Level.FOUR_WEEKS, None, None)]
 
 
 def test_bounds_are_widened_to_what_is_kept() -> None:
