@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from perdure.settings import ApiSettings
 log = structlog.get_logger(__name__)
 
 REFUSED, FAILED = 2, 1
+OPEN_FILES = 65536
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ async def serve(start: Start) -> None:
 def main() -> int:
     """The program. 0: it was told to stop; 1: it could not start; 2: it must not start so."""
     settings = ApiSettings()
+    _allow_open_files()
     configure_logs(settings.log_level, settings.log_file)
     engine = open_engine(settings.database_url)
     try:
@@ -105,6 +108,13 @@ def main() -> int:
     asyncio.run(serve(start))
     engine.dispose()
     return 0
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets us have: clients that connect and say nothing must not use them up."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _files_of(settings: ApiSettings, section: Callable[[], ServerConfiguration]) -> Callable[[], CertificateFiles]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlmodel import Session
 
 from api.binding import somebody_can_sign_in
@@ -24,21 +28,40 @@ TOKEN_FILE = "admin-token"
 def bootstrap(engine: Engine, folder: Path, names: str, serving: ServerConfiguration, now: datetime) -> list[str]:
     """Make what is missing: an admin's token if nobody could sign in, a self-signed certificate if none is set (the one
     from last time is kept until it is about to expire). Returns a sentence for each thing made; the token itself is
-    only ever in the file, 0600. Starting again changes nothing.
+    only ever in the file, 0600. Starting again, or several at once, changes nothing.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = []
-    with writing(engine) as session:
-        if not somebody_can_sign_in(session, now):
-            made.append(_token(session, folder, now))
-    if serving.cert_file is None:
-        made += _certificate(folder, names, now)
+    with _alone(folder):
+        made = []
+        with writing(engine) as session:
+            _lock(session)
+            if not somebody_can_sign_in(session, now):
+                made.append(_token(session, folder, now))
+        if serving.cert_file is None:
+            made += _certificate(folder, names, now)
     return made
 
 
 def certificate_of(folder: Path) -> CertificateFiles:
     """Where the certificate of a first start is."""
     return CertificateFiles(folder / "server.crt", folder / "server.key")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process that shares the folder is at it meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(session: Session) -> None:
+    """No other server of this database makes a token meanwhile. SQLite lets one write at a time anyhow."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("LOCK TABLE api_tokens IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _token(session: Session, folder: Path, now: datetime) -> str:

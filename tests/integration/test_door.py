@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,8 @@ import pytest
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, text
 from structlog.testing import LogCapture
 
@@ -34,7 +37,9 @@ from api.auth.audit_trail import write_counts
 from api.auth.principals import Role
 from api.auth.rate_limit import Refusals
 from api.auth.rules import Access, Route, Routes, by_method
+from api.bootstrap import bootstrap
 from api.connection import Connection
+from api.tls import check_certificate
 from perdure.certificates import make_self_signed
 from perdure.cli.main import UNKNOWN_ID, USAGE, run
 from perdure.domain.configuration import CognitoConfiguration, ServerConfiguration, SystemConfiguration
@@ -366,6 +371,39 @@ def test_tokens_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     engine.dispose()
 
 
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NAMES = st.sampled_from(
+    ["authorization", "host", "cookie", "origin", "x-forwarded-for", "sec-fetch-site", "content-type"]
+)
+WORDS = st.binary(max_size=60) | st.sampled_from([b"Bearer prd_", b"Bearer a.b.c", b"[::1", b"localhost:x", b"{"])
+
+
+@FUZZ
+@given(
+    headers=st.lists(st.tuples(NAMES.map(str.encode), WORDS), max_size=4),
+    method=st.sampled_from(METHODS),
+    path=st.sampled_from(["jobs", "tokens", "audit", "nowhere"]),
+    body=st.binary(max_size=60) | st.sampled_from([b"[" * 60000, b'{"name": NaN}', b'{"a": {"b": 1}}']),
+)
+def test_nothing_a_stranger_sends_opens_or_breaks_it(
+    headers: list[tuple[bytes, bytes]], method: str, path: str, body: bytes, stranger: Asker, refusals: Refusals
+) -> None:
+    answer = stranger.request(method, f"/api/v1/{path}", headers=headers, content=body)
+    assert answer.status_code in {401, 403, 421}
+    assert set(answer.json()) == {"error"}
+
+
+@FUZZ
+@given(
+    body=st.binary(max_size=60) | st.sampled_from([b"[" * 60000, b'{"name": NaN}', b'{"name": "\\ud800"}', b"1e999"]),
+    kind=st.sampled_from(["application/json", "text/plain", "application/json; charset=utf-7", "x"]),
+)
+def test_no_wish_for_a_token_is_a_server_error(body: bytes, kind: str, stranger: Asker, admin: dict[str, str]) -> None:
+    answer = stranger.post("/api/v1/tokens", headers={**admin, "content-type": kind}, content=body)
+    assert answer.status_code in {400, 422}, answer.text
+    assert set(answer.json()) == {"error"}
+
+
 # The audit log
 
 
@@ -549,9 +587,9 @@ def test_where_it_may_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"cert_file is set, and key_file is not"):
         started(tmp_path, api_cert_file=files.cert_file)
     for address in ("0.0.0.0", "::", "192.0.2.1", "perdure.example"):
-        for given in ({}, tls):
+        for pair in ({}, tls):
             with pytest.raises(ConfigurationInvalid, match=r"nobody could sign in.*perdure auth token create"):
-                started(tmp_path, api_host=address, **given)
+                started(tmp_path, api_host=address, **pair)
     bearing(engine, Role.VIEWER)
     bearing(engine, areas=("jobs",))
     bearing(engine, at=NOW - timedelta(days=2))
@@ -609,6 +647,16 @@ def test_a_first_start_leaves_a_way_in(tmp_path: Path) -> None:
     assert (folder / "admin-token").read_text() != secret
     assert [line["action"] for line in lines(engine)] == ["first start", "first start"]
     engine.dispose()
+
+
+def test_several_first_starts_at_once_leave_one_way_in(records: Engine, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        made = pool.map(lambda _: bootstrap(records, tmp_path / "f", "a.example", ServerConfiguration(), NOW), range(3))
+    assert sorted(len(sentences) for sentences in made) == [0, 0, 2]
+    check_certificate(tmp_path / "f/server.crt", tmp_path / "f/server.key")
+    with reading(records) as session:
+        [token] = tokens.list_tokens(session).items
+        assert tokens.find_token(session, (tmp_path / "f/admin-token").read_text().strip()) == token
 
 
 def test_the_real_program_with_tls_and_a_certificate_that_changes(tmp_path: Path) -> None:
