@@ -1,4 +1,7 @@
-"""What endpoints ask for by type: a database session, the workflows, the settings, a job id that can be one."""
+"""What endpoints ask for by type: a database session, the workflows, the settings, a job id that can be one.
+
+What does not wait is `async`, so that it costs no way through the thread pool.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ for a connection, and whoever has one needs a thread to give it back."""
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]{0,127}")
 
 
-def _engine(request: Request) -> Engine:
+async def _engine(request: Request) -> Engine:
     return cast(Engine, request.app.state.engine)
 
 
@@ -34,25 +37,25 @@ def _reading(engine: Annotated[Engine, Depends(_engine)]) -> Iterator[Session]:
         yield session
 
 
-def _workflows(request: Request) -> JobWorkflows:
+async def _workflows(request: Request) -> JobWorkflows:
     return cast(JobWorkflows, request.app.state.workflows)
 
 
-def _settings(request: Request) -> ApiSettings:
+async def _settings(request: Request) -> ApiSettings:
     return cast(ApiSettings, request.app.state.settings)
 
 
-def _perhaps_asking(request: Request) -> Principal | None:
+async def _perhaps_asking(request: Request) -> Principal | None:
     return cast("Principal | None", request.state.principal)
 
 
-def _asking(principal: Annotated[Principal | None, Depends(_perhaps_asking)]) -> Principal:
+async def _asking(principal: Annotated[Principal | None, Depends(_perhaps_asking)]) -> Principal:
     if principal is None:
         raise NotSignedIn("Nobody is signed in.")
     return principal
 
 
-def _job_id(
+async def _job_id(
     job_id: Annotated[str, Path(description="AWS Batch's job id.", examples=["5b3f1d0e-8a0c-4c8e-9f0e-2d6c8a1b7e55"])],
 ) -> str:
     """Whatever cannot be an id is an unknown one; it never gets as far as the database."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.jobs import JobState
@@ -41,6 +41,26 @@ class CheckpointView(Wire):
     image_bytes: int = Field(description="Bytes of its own memory image; an incremental one holds what changed.")
     phases: dict[str, float] = Field(description="Seconds by step, as the node measured them.")
     cpu_features: str = Field(description="Instruction sets that its processes may rely on.", examples=["avx avx2"])
+
+    @computed_field(description="Seconds that the job stood still for it.", examples=[0.4])  # type: ignore[prop-decorator]
+    @property
+    def freeze_seconds(self) -> float | None:
+        return self.phases.get("frozen")
+
+    @computed_field(description="Seconds in which its memory was written out.", examples=[3.2])  # type: ignore[prop-decorator]
+    @property
+    def dump_seconds(self) -> float | None:
+        return self.phases.get("dump")
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="Seconds until it was safe after that: checksums and commit. Images are written to where they stay,"
+        " so there is no other upload.",
+        examples=[1.1],
+    )
+    @property
+    def upload_seconds(self) -> float | None:
+        known = [self.phases[step] for step in ("sync", "checksums", "commit") if step in self.phases]
+        return sum(known) if known else None
 
 
 class PastCheckpointView(CheckpointView):
@@ -199,9 +219,27 @@ class AlertView(Wire):
     since: datetime | None = Field(description="When it became true, as far as that is known.")
 
 
-class JobWithTimeline(JobDetail):
-    """A job, what is to be said of it now, and its timeline."""
+class JobCosts(Wire):
+    """What the job's ledger adds up to; see `/ledger` for its lines and `/report?job=` for the formulas."""
 
+    cpu_hours: float = Field(description="vCPUs asked for x (complete - start).", examples=[8.0])
+    instance_cost_usd: float = Field(description="Whole instances, as if each ran this job alone.", examples=[0.42])
+    cost_share_usd: float = Field(description="The job's part of them, by its vCPUs.", examples=[0.21])
+    on_demand_cost_usd: float = Field(description="Whole instances at the on-demand price.", examples=[1.4])
+    protection_cost_usd: float = Field(description="Its volumes, snapshots, store, keys and waiting.", examples=[0.02])
+    saved_usd: float = Field(description="Work that protection preserved, less the time that it took.", examples=[0.3])
+    saved_hours: float = Field(description="The same in hours of run time.", examples=[1.9])
+    naive_saved_usd: float = Field(
+        description="As MMBatch counts it: nothing subtracted.", examples=[0.4]
+    )
+    lost_hours: float = Field(description="Run time that had to be done again.", examples=[0.1])
+    estimated_usd: float = Field(description="How much of all costs rests on an estimated price.", examples=[0.0])
+
+
+class JobWithTimeline(JobDetail):
+    """A job, what is to be said of it now, what it cost, and its timeline."""
+
+    costs: JobCosts
     alerts: list[AlertView] = Field(description="The worst first; none once the job is finished.")
     verdicts: list[VerdictView] = Field(description="How AWS Batch would take each of its ends, attempts permitting.")
     timeout_left_seconds: float | None = Field(

@@ -22,6 +22,7 @@ from api.responses import (
     CompatibleInstanceTypes,
     EventView,
     InstanceTypeFitView,
+    JobCosts,
     JobDetail,
     JobSummary,
     JobWithTimeline,
@@ -31,11 +32,13 @@ from api.responses import (
 )
 from perdure.domain.alerts import alerts, timeout_left_seconds, verdicts
 from perdure.domain.errors import UnknownJob, UnknownNode
+from perdure.domain.figures import Figures
 from perdure.domain.instance_types import TABLE_DATE, judge_types
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.domain.run_time import batch_run_seconds, real_run_seconds
 from perdure.records.database import reading
 from perdure.records.events import list_events
+from perdure.records.job_costs import figures_of_jobs
 from perdure.records.job_lists import JobFilter, JobOrder, list_jobs
 from perdure.records.jobs import get_job, list_checkpoints
 from perdure.records.nodes import cpu_features_seen, get_node
@@ -43,9 +46,12 @@ from perdure.records.nodes import cpu_features_seen, get_node
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 EVENTS_WITH_JOB = 500
 MOST_QUEUES = 20
+_HOUR_MS = 3_600_000
+_USD = 1_000_000
+"""Micro-dollars."""
 
 
-def job_filter(
+async def job_filter(
     q: Text = "",
     status: Annotated[list[JobState] | None, Query(max_length=14, description="In these states; repeatable.")] = None,
     queue: Annotated[
@@ -90,14 +96,32 @@ def jobs(
 def job(session: Reading, job_id: JobId) -> JobWithTimeline:
     known, now = get_job(session, job_id), datetime.now(UTC)
     events = list_events(session, job_id, limit=EVENTS_WITH_JOB)
+    figures = figures_of_jobs(session, [job_id]).get(job_id, Figures())
     return JobWithTimeline(
         **dict(JobDetail.model_validate(known)),
+        costs=_costs(figures),
         alerts=[AlertView.model_validate(alert) for alert in alerts(known, now)],
         verdicts=[VerdictView.model_validate(verdict) for verdict in verdicts(known)],
         timeout_left_seconds=timeout_left_seconds(known, now),
         batch_run_seconds=batch_run_seconds(known, now),
         run_seconds=real_run_seconds(known, now),
         events=[EventView.model_validate(event) for event in events],
+    )
+
+
+def _costs(figures: Figures) -> JobCosts:
+    protection = sum(getattr(figures, f"{kind}_micros") for kind in ("volume", "snapshot", "store", "key", "wait"))
+    return JobCosts(
+        cpu_hours=figures.cpu_ms / _HOUR_MS,
+        instance_cost_usd=figures.instance_micros / _USD,
+        cost_share_usd=figures.share_micros / _USD,
+        on_demand_cost_usd=figures.on_demand_micros / _USD,
+        protection_cost_usd=protection / _USD,
+        saved_usd=figures.saved_micros / _USD,
+        saved_hours=figures.saved_ms / _HOUR_MS,
+        naive_saved_usd=figures.naive_saved_micros / _USD,
+        lost_hours=figures.lost_ms / _HOUR_MS,
+        estimated_usd=figures.estimated_micros / _USD,
     )
 
 

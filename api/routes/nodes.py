@@ -28,7 +28,7 @@ InstanceId = Annotated[
 Names = list[Annotated[str, StringConstraints(pattern=NAME)]]
 
 
-def node_filter(
+async def node_filter(
     q: Text = "",
     zone: Annotated[Names | None, Query(max_length=20, description="In these zones; repeatable.")] = None,
     instance_type: Annotated[Names | None, Query(max_length=20, description="Of these types; repeatable.")] = None,

@@ -54,6 +54,7 @@ def fill(session: Session) -> None:
             frozen_at=NOON + timedelta(hours=1, minutes=30),
             committed_at=NOON + timedelta(hours=1, minutes=31),
             image_bytes=5,
+            phases={"frozen": 0.5, "dump": 3.0, "sync": 1.0, "checksums": 0.5, "commit": 0.25},
         )
         job = Job(
             job_id=f"job-{number}",
@@ -225,6 +226,14 @@ async def test_a_node_tells_what_it_did(client: httpx.AsyncClient) -> None:
     other = await got(client, "/nodes/i-2")
     assert (other["jobs"], other["checkpoints"], other["cost_usd"]) == (7, 0, 0)
     assert (await client.get("/nodes/i-9")).status_code == 404
+
+
+async def test_a_job_tells_what_it_cost_and_how_its_checkpoints_went(client: httpx.AsyncClient) -> None:
+    job = await got(client, "/jobs/job-1")
+    assert job["costs"] | {"cpu_hours": 2.0, "instance_cost_usd": 2.5, "cost_share_usd": 1.25} == job["costs"]
+    (checkpoint,) = job["checkpoints"]
+    seconds = [checkpoint[f"{what}_seconds"] for what in ("freeze", "dump", "upload")]
+    assert seconds == [0.5, 3.0, 1.75]
 
 
 async def table(client: httpx.AsyncClient, path: str, **query: Any) -> list[dict[str, str]]:
