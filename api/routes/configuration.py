@@ -47,7 +47,8 @@ IfMatch = Annotated[
         " changed.",
     ),
 ]
-REFUSALS = described(HTTPStatus.PRECONDITION_FAILED)
+REFUSALS = described(HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
+"""409: the change would lock everybody out."""
 
 
 @router.get("/configuration", summary="The whole configuration")
@@ -152,6 +153,7 @@ def _add_section(section: Section) -> None:
     model = SECTIONS[section]
 
     def read_section(session: Reading, response: Response) -> Any:
+        """As stored. What the server's environment decides instead stands in the whole configuration."""
         version = newest_configuration(session)
         response.headers["ETag"] = etag(version.number)
         return getattr(version.configuration, section)
@@ -165,6 +167,7 @@ def _add_section(section: Section) -> None:
         wanted: BaseModel,
         if_match: IfMatch = None,
     ) -> ConfigurationChanged:
+        """What is left out gets its default."""
         value = model.model_validate(wanted.model_dump())
         wish = Wish(asking.name, lambda old: old.model_copy(update={section: value}), frozenset({section}), if_match)
         return _tagged(response, await change(database, workflows, settings, wish))
@@ -178,6 +181,7 @@ def _add_section(section: Section) -> None:
         wanted: BaseModel,
         if_match: IfMatch = None,
     ) -> ConfigurationChanged:
+        """What is left out keeps its value, null gives a field its default. Lists and maps are replaced as a whole."""
         some = wanted.model_dump(exclude_unset=True)
 
         def transform(old: SystemConfiguration) -> SystemConfiguration:

@@ -5,6 +5,7 @@ Documented at https://docs.memverge.com/MMBatch/latest/User%20Guide/api. Errors 
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from api.configuration_changes import Wish, change, merged
 from api.configuration_models import ConfigurationChanged, Section
 from api.dependencies import Asking, Database, Reading, Settings, Workflows
+from api.errors import described
 from api.mmbatch_keys import as_theirs, read_keys, theirs
 from perdure.domain.configuration import SystemConfiguration
 from perdure.records.configuration import current_configuration
@@ -91,7 +93,7 @@ def read(session: Reading) -> MMBatchConfiguration:
     return MMBatchConfiguration.model_validate(as_theirs(current_configuration(session)))
 
 
-@router.put("/configKV", summary="MMBatch: change keys")
+@router.put("/configKV", summary="MMBatch: change keys", responses=described(HTTPStatus.CONFLICT))
 async def change_keys(
     database: Database, workflows: Workflows, settings: Settings, asking: Asking, wanted: KeyValues
 ) -> MMBatchConfigurationChanged:
