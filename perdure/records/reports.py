@@ -20,6 +20,7 @@ from perdure.records.pages import Page, decode_cursor, encode_cursor
 from perdure.records.tables import JobRow
 
 _SUMS = tuple(func.sum(rollups.c[name]).label(name) for name in FIGURES)
+_NAMES = frozenset(FIGURES)
 _RUNNING = tuple(state.value for state in JobState if state not in FINISHED_STATES)
 
 
@@ -70,7 +71,7 @@ def _range(stretch: Stretch) -> ColumnElement[bool]:
 
 def _figures(row: Any) -> Figures:
     # PostgreSQL's sums are decimals; a sum of nothing is null
-    return Figures(**{name: int(value) for name in FIGURES if (value := row._mapping.get(name))})
+    return Figures(**{name: int(value) for name, value in row._asdict().items() if value and name in _NAMES})
 
 
 def sum_job(session: Session, job_id: str) -> Figures:
