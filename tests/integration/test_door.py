@@ -53,7 +53,7 @@ from tests.integration.asking import ADDRESS, Asker, asking
 from tests.integration.postgres_bed import Postgres, running_postgres
 
 NOW = datetime.now(UTC)
-LIMIT = 60.0
+LIMIT = 120.0
 OPEN = {
     "/",
     "/docs",
