@@ -41,7 +41,9 @@ class ApiServer:
         self._renewable = not token and bool(signed_in.refresh_token)
         try:
             verify: ssl.SSLContext | bool = trusting(signed_in.certificate) if signed_in.certificate else True
-            self._http = httpx.Client(base_url=base, verify=verify, timeout=_LIMIT_SECONDS)
+            # Nothing stays open between two requests, so nothing has to be closed at the end.
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._http = httpx.Client(base_url=base, verify=verify, timeout=_LIMIT_SECONDS, limits=limits)
         except (ssl.SSLError, httpx.InvalidURL, ValueError) as problem:
             raise ConfigurationInvalid(f"{base!r} cannot be asked: {problem}") from problem
 
