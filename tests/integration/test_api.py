@@ -45,7 +45,7 @@ from perdure.cli.main import run
 from perdure.contracts import names
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.domain.values import Frozen
 from perdure.records.database import migrate, open_engine, writing
@@ -77,6 +77,7 @@ def job(job_id: str, *, state: JobState = JobState.RUNNING, minute: int = 0, que
         queue=queue,
         state=state,
         created_at=NOON + timedelta(minutes=minute),
+        finished_at=NOON + timedelta(hours=1) if state in FINISHED_STATES else None,
         epoch=1,
         attempts=[attempt],
         checkpoints=[checkpoint(7)],
@@ -423,6 +424,7 @@ def test_a_broken_database_is_503(tmp_path: Path, address: None) -> None:
         assert api.get("/api/v1/jobs").status_code == 200
         with sqlite3.connect(file) as connection:
             listed = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            listed += " AND name NOT LIKE 'job_texts_search_%'"  # the search's own, which go with it
             for (table,) in connection.execute(listed).fetchall():
                 connection.execute(f"DROP TABLE {table}")
         connection.close()
