@@ -245,6 +245,18 @@ def test_what_spot_saved_against_on_demand() -> None:
     assert net_on_demand_saved_micros(whole) < whole.on_demand_micros - whole.instance_micros
 
 
+def test_the_page_shows_these_figures() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
+    whole, lines = total(entries().values()), entries()
+    amounts = [getattr(whole, name) for name in type(whole).model_fields if name.endswith("micros")]
+    told_otherwise = {whole.redone_on_demand_micros, whole.lost_micros, whole.estimated_micros, 0}
+    amounts += [net_saved_micros(whole), net_on_demand_saved_micros(whole)]
+    amounts += [lines[f"protection/{epoch}"].figures.saved_micros for epoch in (1, 2)]
+    for micros in set(amounts) - told_otherwise:
+        assert f"{micros / 1e6:.6f}" in page, micros
+    assert f"{whole.cpu_ms / 3_600_000:.3f} h" in page
+
+
 def test_savings_can_be_negative() -> None:
     # Reclaimed a minute after the start: restoring took longer than the work was worth.
     short = JOB.attempts[0].model_copy(
