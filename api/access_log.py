@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +15,8 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perdure.domain.configuration import LogConfiguration
+from perdure.logs import ACCESS, MB, RotatedFile
 
-LOGGER = "perdure.access"
 _LONGEST_PATH = 500
 _DEFAULTS = LogConfiguration()
 
@@ -28,9 +27,9 @@ def access_log_file(log_file: Path) -> Path:
 
 
 def open_access_log(log_file: Path | None) -> None:
-    """From now on requests are written beside `log_file`; without one, nowhere. It rotates by the log section's
-    defaults."""
-    logger = logging.getLogger(LOGGER)
+    """From now on requests are written beside `log_file`; without one, nowhere. It rotates by the log
+    section, which apply_log_settings keeps in force."""
+    logger = logging.getLogger(ACCESS)
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
@@ -40,9 +39,9 @@ def open_access_log(log_file: Path | None) -> None:
         logger.addHandler(logging.NullHandler())
         return
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    writer = logging.handlers.RotatingFileHandler(
+    writer = RotatedFile(
         access_log_file(log_file),
-        maxBytes=_DEFAULTS.max_size_mb * 1_000_000,
+        maxBytes=_DEFAULTS.max_size_mb * MB,
         backupCount=_DEFAULTS.max_backups,
         encoding="utf-8",
     )
@@ -91,4 +90,4 @@ def _write(scope: Scope, status: int, size: int, seconds: float) -> None:
         "bytes": size,
         "ms": round(seconds * 1000, 1),
     }
-    logging.getLogger(LOGGER).info("%s", json.dumps(line))
+    logging.getLogger(ACCESS).info("%s", json.dumps(line))

@@ -82,6 +82,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         logging.cancel()
         await asyncio.wait([tidying, logging])
         engine.dispose()
+        open_access_log(None)
 
     app = FastAPI(
         title="Perdure",

@@ -14,6 +14,8 @@ from perdure.domain.configuration import LogConfiguration
 
 log = structlog.get_logger(__name__)
 MB = 1_000_000
+ACCESS = "perdure.access"
+"""The logger of the API's access log, which has a file of its own."""
 QUIET = ("alembic", "boto3", "botocore", "httpcore", "httpx", "s3transfer", "urllib3")
 """Libraries that are never asked for more than warnings: at `debug` botocore writes credentials and tokens, and the
 agent's look at the metadata service would fill its file."""
@@ -112,7 +114,7 @@ def apply_log_settings(section: LogConfiguration, number: int, *, level_fixed: b
     if not level_fixed:
         root.setLevel(section.level.upper())
     size, backups = file_limits(section, on_node=on_node)
-    for handler in root.handlers:
+    for handler in (*root.handlers, *logging.getLogger(ACCESS).handlers):
         if isinstance(handler, RotatedFile):
             handler.resize(size, backups)
     if not said_before:

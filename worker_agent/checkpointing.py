@@ -15,7 +15,7 @@ import structlog
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.errors import CheckpointFailed, PerdureError
-from worker_agent.engine import take_checkpoint, used_rootfs_bytes
+from worker_agent.engine import keep_log, take_checkpoint, used_rootfs_bytes
 from worker_agent.protected_jobs import ProtectedJob
 from worker_agent.reporting import Reporter
 
@@ -99,6 +99,8 @@ class Checkpoints:
             job.step = ""
         checkpoint = manifest.summary()
         job.note(newest=checkpoint)
+        if settings.diagnosis:
+            await asyncio.to_thread(keep_log, job.container, "dump", "it went well")
         await measure(job)
         await self._reporter.report(
             job,

@@ -202,6 +202,8 @@ class Starter:
                 # Its connections to outside may hang until they time out; that is no reason to lose the restore.
                 log.warning("a restored job was not all set right", job_id=job.record.job_id, reason=str(problem))
         job.note(phases={**job.record.phases, "restored": time.monotonic() - job.handed_out})
+        if job.settings.diagnosis:
+            await asyncio.to_thread(engine.keep_log, job.container, "restore", "it went well")
 
     async def started(self, request: RuntimeRequest) -> RuntimeReply:
         """The job runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 import sysconfig
 import zipfile
@@ -25,9 +26,11 @@ from activities.logs import LogRecords
 from api.app import create_app
 from perdure.contracts import names
 from perdure.contracts.logs import LARGEST_KEPT, CollectedLogs, CollectLogs, KeepLogs, KeptKind, LogActivities
+from perdure.domain.configuration import LogConfiguration
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.log_files import MISSING, Archive, members
+from perdure.logs import ACCESS, RotatedFile, apply_log_settings
 from perdure.records import log_bundles
 from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.records.jobs import record_job
@@ -167,7 +170,7 @@ def _fill(url: str) -> None:
             ]
             job = Job(
                 job_id=job_id,
-                state=JobState.SUCCEEDED,
+                state=JobState.RUNNING if job_id == "never-started" else JobState.SUCCEEDED,
                 created_at=NOON,
                 finished_at=NOON + timedelta(minutes=10),
                 attempts=attempts if instance_id else [],
@@ -284,4 +287,24 @@ async def test_the_access_log_has_one_line_a_request_and_no_secrets(api: httpx.A
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["status"] for line in lines] == [401, 404]
     assert lines[1]["path"] == '/api/v1/jobs/x\n{"forged":1}\n/logs'
+    apply_log_settings(LogConfiguration(max_size_mb=3, max_backups=2), 1, level_fixed=True)
+    (writer,) = [one for one in logging.getLogger(ACCESS).handlers if isinstance(one, RotatedFile)]
+    assert (writer.maxBytes, writer.backupCount) == (3_000_000, 2)
     assert set(lines[0]) == {"timestamp", "client", "who", "via", "method", "path", "status", "bytes", "ms"}
+
+
+@in_one_loop
+@pytest.mark.parametrize(
+    ("job_id", "key", "status", "code"),
+    [
+        ("nobody", "k", 404, "unknown_job"),
+        ("never-started", "k", 409, "not_resumable"),
+        ("job-1", "a b", 422, "invalid_request"),
+        ("job-1", "k" * 65, 422, "invalid_request"),
+    ],
+)
+async def test_what_cannot_be_resumed_is_refused_before_anybody_is_asked(
+    api: httpx.AsyncClient, job_id: str, key: str, status: int, code: str
+) -> None:
+    answer = await api.post(f"/api/v1/jobs/{job_id}/resume", headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)

@@ -6,6 +6,7 @@ Start with `checkpoint.py` and `restore.py`; the agent uses what is named here.
 from perdure.image.files import TREES
 from worker_agent.engine.checkpoint import take_checkpoint
 from worker_agent.engine.container import Container, Identity, Tools
+from worker_agent.engine.criu_log import keep as keep_log
 from worker_agent.engine.criu_log import restore_failure
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
@@ -57,6 +58,7 @@ __all__ = [
     "flush",
     "give_back",
     "is_in_place",
+    "keep_log",
     "keep_reserve",
     "leave_files",
     "locked",
