@@ -260,7 +260,7 @@ class ServerConfiguration(Frozen):
         return self
 
 
-Group = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,128}$")]
+Group = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f-\x9f]{1,128}$")]
 """The name of a Cognito group."""
 
 

@@ -20,15 +20,16 @@ LOOK_SECONDS = 2.0
 async def follow_log_settings(engine: Engine, apply: Callable[[LogConfiguration, int], None]) -> None:
     """Until cancelled: `apply` gets the log section and its number, at first and whenever they change. A database that
     is away changes nothing: it is asked again."""
-    known = -1
+    known, held = -1, None
     while True:
         try:
             number, section = await asyncio.to_thread(_newer, engine, known)
         except SQLAlchemyError as problem:
             log.debug("the log settings could not be read; asked again", problem=str(problem)[:200])
         else:
-            if section is not None:
+            if section is not None and section != held:
                 apply(section, number)
+                held = section
             known = number
         await asyncio.sleep(LOOK_SECONDS)
 
