@@ -80,6 +80,7 @@ class ErrorBody(BaseModel):
 
 
 COMMON: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request cannot be read at all, such as a body that is no text."},
     401: {"model": ErrorBody, "description": "Nobody is signed in, or what was sent as proof is not good."},
     403: {"model": ErrorBody, "description": "Whoever is signed in may not do this."},
     422: {"model": ErrorBody, "description": "A value is not usable; `details` names each."},
