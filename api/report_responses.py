@@ -16,7 +16,7 @@ from perdure.domain.rollups import Level
 class NaiveView(Wire):
     """The same as the reference product counts it, for comparison."""
 
-    value: float = Field(description="In the metric's unit.", examples=[1.92])
+    value: int | float = Field(description="In the metric's unit.", examples=[1.92])
     exact: int = Field(description="The same in `exact_unit`.", examples=[1920000])
     formula: str = Field(description="How it is counted, in words.")
 
@@ -24,13 +24,15 @@ class NaiveView(Wire):
 class AmountView(Wire):
     """One figure, without its explanation."""
 
-    value: float | None = Field(
+    value: int | float | None = Field(
         description="Dollars, hours, a count, or a share from 0 to 1; null: a share of nothing.", examples=[1.337281]
     )
     exact: int | None = Field(
         description="Micro-dollars, milliseconds or a count; null for a share.", examples=[1337281]
     )
-    naive_value: float | None = Field(description="As the reference product counts it; null: it does not, or alike.")
+    naive_value: int | float | None = Field(
+        description="As the reference product counts it; null: alike, or not at all."
+    )
     naive_exact: int | None = Field(description="The same in micro-dollars, milliseconds or as a count.")
 
     @classmethod
@@ -52,7 +54,7 @@ class MetricView(Wire):
     title: str = Field(examples=["EC2 Spot Savings - Instance Cost Saved"])
     group: Group = Field(description="What it is shown with.")
     unit: Unit = Field(description="Of `value`.")
-    value: float | None = Field(
+    value: int | float | None = Field(
         description="What we hold to be true: dollars, hours, a count, or a share from 0 to 1; null: a share of "
         "nothing.",
         examples=[1.337281],

@@ -93,7 +93,7 @@ class Metric:
         """Exactly, in EXACT_UNITS; None for a share."""
         return None if self.whole else self.exact(figures)
 
-    def value(self, figures: Figures) -> float | None:
+    def value(self, figures: Figures) -> int | float | None:
         """For people: dollars, hours to the millisecond, counts, shares from 0 to 1. None: a share of nothing."""
         if self.whole is None:
             return shown(self.exact(figures), self.unit)
@@ -108,7 +108,7 @@ class Metric:
         return round(part / whole, 6) if part and whole else 0.0
 
 
-def shown(exact: int, unit: Unit) -> float:
+def shown(exact: int, unit: Unit) -> int | float:
     """Milliseconds as hours, micro-dollars as dollars, a count as it is."""
     if unit is Unit.COUNT:
         return exact
@@ -362,7 +362,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "lost_time",
-        "Work done again",
+        "Work done again - Time",
         Group.LOSSES,
         Unit.HOURS,
         lambda f: f.lost_ms,
@@ -372,7 +372,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "lost_cost",
-        "Work done again",
+        "Work done again - Cost",
         Group.LOSSES,
         Unit.DOLLARS,
         lambda f: f.lost_micros,
@@ -382,7 +382,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "frozen_time",
-        "Frozen for checkpoints",
+        "Frozen for checkpoints - Time",
         Group.LOSSES,
         Unit.HOURS,
         lambda f: f.frozen_ms,
@@ -392,7 +392,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "frozen_cost",
-        "Frozen for checkpoints",
+        "Frozen for checkpoints - Cost",
         Group.LOSSES,
         Unit.DOLLARS,
         lambda f: f.frozen_micros,

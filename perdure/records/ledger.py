@@ -129,7 +129,13 @@ def _counted_checkpoints(session: Session, job: Job, known: Mapping[str, Line]) 
         successes + job.checkpoints_committed - succeeded,
     )
     return [
-        _counted(job, _CHECKPOINTS, hour, Figures(checkpoint_attempts=attempts, checkpoint_successes=successes))
+        _counted(
+            job,
+            _CHECKPOINTS,
+            hour,
+            Figures(checkpoint_attempts=attempts, checkpoint_successes=successes),
+            "begun, and committed, as far as the job's record said so in this hour",
+        )
         for hour, (attempts, successes) in hours.items()
         if attempts or successes
     ]
@@ -143,12 +149,14 @@ def _counted_restores(job: Job) -> list[LedgerEntry]:
         hour = bucket_start(Level.HOUR, attempt.started_at or attempt.ended_at or attempt.accepted_at)
         counted = Figures(restore_attempts=good + attempt.restore_failures, restore_successes=good)
         figures[hour] = figures.get(hour, Figures()) + counted
-    return [_counted(job, _RESTORES, hour, sums) for hour, sums in figures.items() if sums.restore_attempts]
+    formula = "starts from a checkpoint in this hour, and checkpoints that could not be restored before them"
+    return [_counted(job, _RESTORES, hour, sums, formula) for hour, sums in figures.items() if sums.restore_attempts]
 
 
-def _counted(job: Job, prefix: str, hour: datetime, figures: Figures) -> LedgerEntry:
+def _counted(job: Job, prefix: str, hour: datetime, figures: Figures, formula: str) -> LedgerEntry:
     key, kind = f"{prefix}{hour:%Y-%m-%dT%H}", prefix.split("/")[1]
-    return LedgerEntry(job_id=job.job_id, key=key, kind=kind, at=hour, figures=figures)
+    detail: dict[str, str | float | int | None] = {"formula": formula}
+    return LedgerEntry(job_id=job.job_id, key=key, kind=kind, at=hour, figures=figures, detail=detail)
 
 
 def _lock(session: Session, job_id: str) -> None:

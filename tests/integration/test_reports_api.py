@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.report_responses import LedgerEntryView
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.figures import LedgerEntry
 from perdure.domain.jobs import Attempt, Job, JobState, Outage
 from perdure.domain.nodes import Node
 from perdure.domain.prices import PricePoint
@@ -241,6 +243,7 @@ def test_a_job_by_hand(api: Asker, query: dict[str, object]) -> None:
     report = ask(api, "/report", **query)
     assert_near(exact(report), ONE_JOB)
     assert_near(naive(report), ONE_JOB_NAIVE)
+    assert '"title":"Total Jobs","group":"jobs","unit":"count","value":1,' in json.dumps(report, separators=(",", ":"))
     rates = {metric["name"]: metric["value"] for metric in report["metrics"] if metric["unit"] == "share"}
     assert rates == {"checkpoint_success_rate": 0.75, "restore_success_rate": 0.5}
     assert {metric["estimated_share"] for metric in report["metrics"]} == {None, 0.0}
@@ -378,6 +381,10 @@ def test_a_series_begins_where_its_level_is_kept(api: Asker) -> None:
     assert datetime.fromisoformat(series["start"]) in (kept, kept + timedelta(days=1))
 
 
+def test_the_wire_keeps_step_with_the_domain() -> None:
+    assert set(LedgerEntryView.model_fields) == set(LedgerEntry.model_fields) - {"job_id"}
+
+
 @pytest.mark.parametrize(
     ("path", "query", "words"),
     [
@@ -423,7 +430,7 @@ def test_the_table(api: Asker) -> None:
     assert float(spot["net_savings_usd"]) < 0 and spot["net_savings_usd"][0] == "-", "a number, not a text"
     assert spot["run_hours"] == "1.997222222" and spot["checkpoint_success_rate"] == "0.75"
     assert spot["total_jobs"] == "1" and together["total_jobs"] == "3"
-    assert rows[1]["checkpoint_success_rate"] == ""
+    assert rows[1]["checkpoint_success_rate"] == "" and rows[1]["lost_hours"] == "0.000000000"
     assert len(rows[0]) == 1 + len(METRICS) + sum(1 for metric in METRICS if metric.naive)
     assert response.text.count("\r\n") == 5
 
