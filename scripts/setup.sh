@@ -50,6 +50,7 @@ modprobe kmod
 iptables-restore iptables
 nft nftables
 /usr/sbin/dockerd docker.io
+/usr/bin/docker-compose docker-compose
 /usr/bin/tini-static tini
 debootstrap debootstrap
 /usr/lib/postgresql/15/bin/postgres postgresql-15

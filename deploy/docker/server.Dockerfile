@@ -25,7 +25,6 @@ COPY api /build/perdure/api
 COPY localcloud /build/perdure/localcloud
 RUN /opt/perdure/bin/pip install --no-deps --find-links /build/wheels /build/perdure \
  && rm -r /build \
- && /opt/perdure/bin/python -m compileall -q /opt/perdure/lib \
  && install -d -o 10001 -g 10001 -m 700 /var/lib/perdure /var/lib/perdure/server
 
 # What it keeps (certificate, first token) lies on a volume of this user's.

@@ -1,0 +1,135 @@
+"""docker-compose.yml: valid, and up for real: the server's own image, PostgreSQL, Temporal, in one compose network.
+
+What it pulls is stood in for (tests/e2e/compose_bed.py says how); the API and the control worker are the real image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from tests.e2e.compose_bed import BASE, LIMIT, ROOT, Docker, docker, project
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
+
+COMPOSE = "/usr/bin/docker-compose"
+SCHEMA = Path("/usr/lib/python3/dist-packages/compose/config/compose_spec.json")
+"""The compose-spec schema as Debian's docker-compose brings it."""
+SETTINGS = {
+    "TEMPORAL_DATABASE_PASSWORD": "3f0c6a5d",
+    "PERDURE_DATABASE_PASSWORD": "91b2e47f",
+    "AWS_REGION": "us-east-1",
+}
+UP_SECONDS = 300
+
+
+def compose(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMPOSE, *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT
+    )
+
+
+def test_the_file_fits_the_compose_specification() -> None:
+    content = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema_rs.validator_for(schema).validate(content)
+    assert {"postgresql", "temporal-schema", "temporal", "temporal-ui", "api", "control"} <= set(content["services"])
+
+
+def test_it_says_which_settings_are_missing() -> None:
+    done = compose("config", **SETTINGS)
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    assert all(port.startswith("127.0.0.1:") for one in services.values() for port in map(str, one.get("ports", [])))
+    for name in SETTINGS:
+        done = compose("config", **{other: value for other, value in SETTINGS.items() if other != name})
+        assert done.returncode != 0 and name in done.stderr
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[tuple[Docker, Path]]:
+    with docker() as made:
+        folder = project(made.folder / "project")
+        stand_in = folder / "stand-in"
+        stand_in.mkdir()
+        shutil.copy(Path(sys.executable).parent / "temporal", stand_in)
+        shutil.copy(Path(__file__).parent / "compose-postgresql.sh", stand_in / "postgresql.sh")
+        shutil.copy(Path(__file__).parent / "compose-without-registry.yml", folder)
+        settings = SETTINGS | {"BASE_IMAGE": BASE, "PIP_NO_INDEX": "1"}
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        yield made, folder
+
+
+def test_the_server_comes_up_with_a_token_and_a_certificate_of_its_own(bed: tuple[Docker, Path]) -> None:
+    machine, folder = bed
+
+    def run(*words: str, limit: float = LIMIT) -> str:
+        files = ("-f", "docker-compose.yml", "-f", "compose-without-registry.yml")
+        return machine.run(COMPOSE, "--no-ansi", "-p", "server", *files, *words, cwd=folder, limit=limit).stdout
+
+    run("build", "api", limit=600)
+    run("up", "-d", "--no-build", limit=UP_SECONDS)
+    until(lambda: serves(run), "the API serves", run)
+    secrets = "/var/lib/perdure/server/first-start"
+    token = run("exec", "-T", "api", "cat", f"{secrets}/admin-token").strip()
+    assert token.startswith("prd_")
+    certificate = folder / "server.crt"
+    certificate.write_text(run("exec", "-T", "api", "cat", f"{secrets}/server.crt"))
+
+    health = asked(machine, certificate, "/api/v1/health", token)
+    assert health["status"] == 200 and health["body"]["status"] == "ok", health
+    assert asked(machine, certificate, "/api/v1/jobs", token) == {"status": 200, "body": {"items": [], "next": None}}
+    assert asked(machine, certificate, "/api/v1/jobs", "")["status"] == 401
+    pollers = ("exec", "-T", "temporal", "/stand-in/temporal", "task-queue", "describe", "--task-queue", "control")
+    until(lambda: "workflow" in run(*pollers, "-o", "json"), "the control worker serves", run)
+
+    run("restart", "api", limit=UP_SECONDS)
+    until(lambda: serves(run), "the API serves again", run)
+    assert run("exec", "-T", "api", "cat", f"{secrets}/admin-token").strip() == token
+    assert token not in run("logs", "--no-color", "api")
+    whose = run("exec", "-T", "api", "id", "-u")
+    assert whose.strip() == "10001"
+    run("down", "--volumes", limit=UP_SECONDS)
+
+
+def serves(run: Any) -> bool:
+    """What the container's own health check says."""
+    try:
+        return '"ok"' in run("exec", "-T", "api", "python", "-m", "api.healthy")
+    except AssertionError:
+        return False
+
+
+def until(condition: Any, what: str, run: Any) -> None:
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, f"not in time: {what}\n{run('ps')}\n{run('logs', '--no-color', '--tail=60')}"
+        time.sleep(0.5)
+
+
+ASK = """
+import json, sys, httpx
+path, token, certificate = sys.argv[1:]
+import ssl
+context = ssl.create_default_context(cafile=certificate)
+headers = {"Authorization": f"Bearer {token}"} if token else {}
+answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=60)
+print(json.dumps({"status": answer.status_code, "body": answer.json()}))
+"""
+
+
+def asked(machine: Docker, certificate: Path, path: str, token: str) -> dict[str, Any]:
+    """The published port, from beside dockerd, with the certificate verified."""
+    said: dict[str, Any] = json.loads(machine.run(sys.executable, "-c", ASK, path, token, certificate).stdout)
+    return said
