@@ -90,6 +90,13 @@ class Pool:
                 self._client = _unsigned_client(self.configuration.region)
             return self._client
 
+    def close(self) -> None:
+        """Let go of connections. It can still be used: they are made anew."""
+        with _making:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     async def verify(self, token: str, *, use: str | None = None, nonce: str | None = None) -> Identity:
         """Who this token speaks of. `use` (`id`, `access`; None: either) and `nonce` must be these.
 

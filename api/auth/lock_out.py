@@ -26,7 +26,11 @@ async def check_pool(database: Engine, transform: Callable[[SystemConfiguration]
     before = await run_in_threadpool(_current, database)
     wanted = transform(before).cognito
     if wanted.enabled and wanted != before.cognito:
-        await Pool(wanted).reachable()
+        pool = Pool(wanted)
+        try:
+            await pool.reachable()
+        finally:
+            pool.close()
 
 
 async def proves_admin(cognito: CognitoConfiguration, id_token: str) -> None:
@@ -36,6 +40,8 @@ async def proves_admin(cognito: CognitoConfiguration, id_token: str) -> None:
         role = pool.role((await pool.verify(id_token, use="id")).groups)
     except (NotSignedIn, NotAllowed) as problem:
         raise LockOut(f"The ID token does not prove that an admin can sign in: {problem}") from None
+    finally:
+        pool.close()
     if role is not Role.ADMIN:
         admins = ", ".join(cognito.admin_groups)
         raise LockOut(f"The ID token's owner is in none of the admin groups ({admins}) of that pool.")

@@ -61,12 +61,16 @@ class SignIn:
         """The pool to sign in with; None while sign-in is off."""
         if time.monotonic() - self._read_at > _FRESH_SECONDS:
             configuration = await run_in_threadpool(_configuration, app.state.engine)
-            if not configuration.enabled:
-                self._pool = None
-            elif self._pool is None or self._pool.configuration != configuration:
-                self._pool = Pool(configuration)
+            if self._pool is None or self._pool.configuration != configuration:
+                self.close()
+                self._pool = Pool(configuration) if configuration.enabled else None
             self._read_at = time.monotonic()
         return self._pool
+
+    def close(self) -> None:
+        """Let go of connections to Cognito."""
+        if self._pool is not None:
+            self._pool.close()
 
     def forget(self) -> None:
         """The configuration was changed: read it again at the next request."""

@@ -386,13 +386,13 @@ async def test_while_cognito_is_away_a_session_lasts_as_long_as_its_token(
     await signed_in(browser)
     pool = await served.app.state.sign_in.pool(served.app)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    pool._client = None
+    pool.close()
     age(served, checked_at=RECHECK_GROUPS)
     assert (await browser.get(f"{AUTH}/me")).json()["role"] == "admin"
     age(served, trusted_until=timedelta(hours=2))
     refused(await browser.get(f"{AUTH}/me"), 503, "cloud_unavailable")
     monkeypatch.setenv("AWS_ENDPOINT_URL", bed.url)
-    pool._client = None
+    pool.close()
     assert (await browser.get(f"{AUTH}/me")).json()["role"] == "admin"
 
 
