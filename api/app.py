@@ -81,6 +81,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         tidying.cancel()
         logging.cancel()
         await asyncio.wait([tidying, logging])
+        sign_in.close()
         engine.dispose()
         open_access_log(None)
 
