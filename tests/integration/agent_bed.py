@@ -417,7 +417,12 @@ class Bed:
     def plan(self, verdict: Verdict = Verdict.FRESH, **changes: Any) -> AttachReply:
         """An answer for the next container: the next epoch, small volume settings, no periodic checkpoints."""
         self.epoch += 1
-        settings = CheckpointConfiguration(interval_seconds=changes.pop("interval", 0.0), keep=3, reserve_mib=16)
+        settings = CheckpointConfiguration(
+            interval_seconds=changes.pop("interval", 0.0),
+            diagnosis=changes.pop("diagnosis", False),
+            keep=3,
+            reserve_mib=16,
+        )
         configuration = EffectiveConfiguration(checkpoint=settings, job_volume=JobVolumeConfiguration(size_gib=1))
         fields = {"epoch": self.epoch, "volume_id": VOLUME, "configuration": configuration, **changes}
         return AttachReply(verdict=verdict, **fields)

@@ -96,14 +96,14 @@ async def test_asked_twice_for_the_same_checkpoint_there_is_one(home: Bed) -> No
 
 async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
     node = await home.new_node()
-    launched = await home.launch(node, COUNT.format(lines=120), home.plan())
+    launched = await home.launch(node, COUNT.format(lines=120), home.plan(diagnosis=True))
     await launched.more_lines(20)
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None, outcome.failure
     await launched.more_lines(10)
     home.lose(node, launched)
     node = await home.new_node()
-    again = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE), attempt=2)
+    again = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE, diagnosis=True), attempt=2)
     started = await home.report(ReportKind.STARTED, 2)
     assert (started.epoch, started.restored_from, started.rungs) == (2, outcome.checkpoint.number, [])
     assert [one.number for one in started.found] == [outcome.checkpoint.number]
@@ -111,6 +111,8 @@ async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
     root = home.job_root(node)
     for written in (root / "log/stdout", root / "layer/upper/log", root / "data/log"):
         assert written.read_text().splitlines() == lines(120), written
+    kept = sorted(path.name.split("-")[1] for path in (root / "failures").iterdir())
+    assert kept == ["dump", "restore"], "in diagnosis mode the logs of what went well are kept too"
     await ended(home, node, again)
 
 
