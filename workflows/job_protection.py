@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
@@ -49,6 +49,9 @@ STILL_WANTED = timedelta(seconds=4)
 """Between two looks at Batch while a container waits for its plan: a job that was ended must not wait 5 s longer."""
 SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
 """Between two looks at Batch: while the container may be gone unseen, and while all is well."""
+
+FIRST_LOOK = "first look"
+"""Patch id."""
 
 
 @workflow.defn(name=names.JOB_PROTECTION)
@@ -118,7 +121,7 @@ class JobProtection:
     async def _guard_running_job(self) -> None:
         """Checkpoints on an absolute deadline, on wish and on a notice; and a look at Batch when in doubt."""
         progress, mark, now = self._progress, self._heard, workflow.now()
-        due = progress.next_due()
+        due, first_look = progress.next_due(), self._first_look()
         if final_wanted(progress):
             await self._join_final_checkpoint()
         elif None in self._wishes.values():
@@ -129,12 +132,22 @@ class JobProtection:
             if outcome is None and progress.out_of_touch:
                 await self._ask_batch()
                 await self._listen(self._heard, SOON, "the node does not answer")
+        elif first_look is not None and first_look <= now:
+            await self._ask_batch()
+            progress.running_since = None
         else:
             look = SOON if progress.doubtful else SELDOM
-            pause = look if due is None else min(look, due - now)
+            pause = min([look, *(instant - now for instant in (due, first_look) if instant is not None)])
             what = "ask Batch" if pause == look else f"checkpoint {progress.job.checkpoints_committed + 1} is due"
             if not await self._listen(mark, pause, what) and pause == look:
                 await self._ask_batch()
+
+    def _first_look(self) -> datetime | None:
+        """Batch soon sees that a container runs, and tells since when: its time-out counts from there."""
+        since = self._progress.running_since
+        if since is None or not workflow.patched(FIRST_LOOK):
+            return None  # asked already; or a job from before, whose history does not ask
+        return since + SOON
 
     async def _join_final_checkpoint(self) -> None:
         if not await take_final_checkpoint(self._progress):

@@ -83,7 +83,7 @@ def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
     )
     if progress.stage not in HOLDS_CONTAINER:
         return
-    progress.stage = Stage.RUNNING
+    progress.stage, progress.running_since = Stage.RUNNING, now
     _hear_of_rungs(progress, report)
     for checkpoint in report.found:
         committed(progress, checkpoint, now)

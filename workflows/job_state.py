@@ -80,6 +80,8 @@ class JobProgress(BaseModel):
     """The node did not answer; only Batch can tell."""
     due_from: datetime | None = None
     """The interval counts from here: the last freeze, or the start."""
+    running_since: datetime | None = None
+    """When the newest container was heard to run, until Batch has been asked for its word on that."""
     checkpoint_now: bool = False
     clean_since: datetime | None = None
     """When the job last started from nothing …"""
@@ -190,7 +192,7 @@ class JobProgress(BaseModel):
             accepted_at=now,
         )
         self.request, self.reply, self.verdict, self.notice = request, None, None, None
-        self.way = None
+        self.way = self.running_since = None
         self.final_settled = self.out_of_touch = self.checkpoint_now = self.release = False
         self.stage, self.unprotected = Stage.PREPARING, False
         self.show(

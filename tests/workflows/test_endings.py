@@ -142,6 +142,7 @@ async def test_a_job_that_fails_while_nothing_runs_is_closed(story: Story) -> No
 async def test_a_node_that_died_with_the_last_attempt_closes_the_job(story: Story) -> None:
     story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
     await story.run_on("i-1", "zone-a")
+    await story.sleep(24.3)  # Batch is asked soon after the start, and is content
     await story.lose("i-1")
     story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), status_reason=HOST_LOST)
     await story.sleep(65)  # the next checkpoint is not answered, so Batch is asked

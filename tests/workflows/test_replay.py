@@ -31,6 +31,7 @@ def test_the_histories_are_there() -> None:
         "failed_by_itself",
         "keep_only",
         "renewed",
+        "costs",
         "resumed",
         "prices",
     }

@@ -32,6 +32,7 @@ async def test_every_state_is_shown_while_it_is_true(story: Story) -> None:
     reply = await asking
     await story.reaches(JobState.CREATED)
     node.epoch = reply.epoch
+    story.cloud.attempt_runs(story.job_id, await story.now())
     await story.report(ReportKind.STARTED, "i-1", 1)
     await story.reaches(JobState.RUNNING)
     node.gate.clear()
@@ -53,6 +54,7 @@ async def test_every_state_is_shown_while_it_is_true(story: Story) -> None:
     story.cloud.mounted.clear()
     assert (await asking).verdict is Verdict.RESTORE
     await story.reaches(JobState.RESTORING)
+    story.cloud.attempt_runs(story.job_id, await story.now())
     await story.report(ReportKind.STARTED, "i-2", 2, restored_from=1, found=node.taken)
     await story.reaches(JobState.RESTORE_SUCCEEDED)
     shown = (await story.handle.describe()).search_attributes
@@ -61,6 +63,7 @@ async def test_every_state_is_shown_while_it_is_true(story: Story) -> None:
     await story.reaches(JobState.RUNNING)
     story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), status_reason=HOST_LOST)
     assert (await story.attach("i-3", "zone-b", 3)).verdict is Verdict.RESTORE
+    story.cloud.attempt_runs(story.job_id, await story.now())
     await story.report(ReportKind.STARTED, "i-3", 3, rungs=[BAD])
     job = await story.reaches(JobState.RESTORE_FAILED)
     assert job.attempts[-1].restore_failures == 1
@@ -73,6 +76,7 @@ async def test_every_state_is_shown_while_it_is_true(story: Story) -> None:
     assert passing <= set(story.cloud.states), "the records have seen them too"
 
 
+@pytest.mark.recorded("costs")
 async def test_a_reclaim_leaves_all_that_costs_are_worked_out_of(story: Story) -> None:
     story.cloud.job(story.job_id, timeout_seconds=36_000)
     begun = await story.now()
@@ -112,6 +116,20 @@ async def test_a_reclaim_leaves_all_that_costs_are_worked_out_of(story: Story) -
     assert begun <= old.created_at < snapshot.created_at <= snapshot.deleted_at <= new.created_at <= new.deleted_at
     assert snapshot.created_at <= old.deleted_at <= new.deleted_at
     assert story.cloud.recorded(story.job_id) == job
+
+
+async def test_batch_is_asked_once_a_container_runs(story: Story) -> None:
+    story.cloud.job(story.job_id, status="STARTING")
+    story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=10))
+    await story.run_on("i-1", "zone-a")
+    begun = story.cloud.batch[story.job_id].started_at
+    asked = story.cloud.calls.count("describe_job")
+    await story.sleep(42.3)
+    await story.until(lambda: len(story.nodes["i-1"].taken) >= 3)
+    job = await story.job()
+    assert job.batch_status == "RUNNING" and job.attempts[0].batch_started_at == begun
+    assert story.cloud.calls.count("describe_job") == asked + 1, "and not again while all is well"
+    await story.ends()
 
 
 async def test_a_job_that_runs_without_us_says_why(story: Story) -> None:
