@@ -689,7 +689,11 @@ async def test_the_control_worker_and_an_agent_follow_the_log_section(temporal: 
         "PERDURE_DATABASE_URL": database,
         "PERDURE_LOG_FILE": str(control_log),
         "TEMPORAL_ADDRESS": address,
+        # No AWS in reach: nothing here needs it.
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
     }
     node = RealNode(address)
     control: subprocess.Popen[bytes] | None = None
