@@ -194,7 +194,6 @@ class EventRow(SQLModel, table=True):
         # Most lines are `info`: only the others are worth an index.
         Index(
             "ix_events_level",
-            "level",
             "at",
             "position",
             sqlite_where=text("level <> 'info'"),

@@ -83,9 +83,7 @@ def _number_events() -> int:
     op.create_index("ix_events_at", "events", ["at", "position"])
     op.create_index("ix_events_kind", "events", ["kind", "at", "position"])
     others = sa.text("level <> 'info'")
-    op.create_index(
-        "ix_events_level", "events", ["level", "at", "position"], sqlite_where=others, postgresql_where=others
-    )
+    op.create_index("ix_events_level", "events", ["at", "position"], sqlite_where=others, postgresql_where=others)
     op.execute(
         f"INSERT INTO events (position, {_LINES})"
         f" SELECT row_number() OVER (ORDER BY at, job_id, sequence), {_LINES} FROM events_kept"
