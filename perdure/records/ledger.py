@@ -47,7 +47,7 @@ def store_ledger(session: Session, job_id: str, queue: str, entries: Collection[
     Lines that are as they were are not written again. Call it once per transaction, last in it (see Changes.apply);
     writers of the same job wait for each other.
     """
-    _lock(session, job_id)
+    lock_ledger(session, job_id)
     _store(session, job_id, queue, _known(session, job_id), entries)
 
 
@@ -56,7 +56,7 @@ def retire_ledger(session: Session, job_ids: Collection[str]) -> None:
     deletion of the jobs; a few hundred jobs at a time."""
     changes = Changes()
     for job_id in sorted(job_ids):
-        _lock(session, job_id)
+        lock_ledger(session, job_id)
         for line in _known(session, job_id).values():
             changes.add(line[_AT], line[_QUEUE], line[_FIRST_FIGURE:], sign=-1)
             changes.add(line[_AT], line[_QUEUE], line[_FIRST_FIGURE:], retired=True)
@@ -73,7 +73,7 @@ def update_ledger(session: Session, job: Job, until: datetime, grown_since: date
     `grown_since` (see grown_since below): hourly lines before that hour stay as they are, so that a job costs the same
     at every record, however long it has run.
     """
-    _lock(session, job.job_id)
+    lock_ledger(session, job.job_id)
     # A checkpoint is told when it is committed, and counts when it froze: one hour more is looked at.
     hour = bucket_start(Level.HOUR, grown_since - LENGTH[Level.HOUR]) if grown_since else None
     known = _known(session, job.job_id, hour)
@@ -159,8 +159,9 @@ def _counted(job: Job, prefix: str, hour: datetime, figures: Figures, formula: s
     return LedgerEntry(job_id=job.job_id, key=key, kind=kind, at=hour, figures=figures, detail=detail)
 
 
-def _lock(session: Session, job_id: str) -> None:
-    """What is read next stays true until the end of the transaction. SQLite has one writer anyhow."""
+def lock_ledger(session: Session, job_id: str) -> None:
+    """Of the job and its ledger, what is read next stays true until the end of the transaction. SQLite has one writer
+    anyhow."""
     if session.get_bind().dialect.name == "postgresql":
         lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
         session.connection().execute(lock, {"key": f"ledger/{job_id}"})

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlmodel import Session
 
 from perdure.records.jobs import get_job
-from perdure.records.ledger import update_ledger
+from perdure.records.ledger import lock_ledger, update_ledger
 
 
 def refresh_ledger(session: Session, job_id: str, until: datetime) -> None:
@@ -15,4 +15,5 @@ def refresh_ledger(session: Session, job_id: str, until: datetime) -> None:
 
     Once per transaction, last in it. Raises UnknownJob.
     """
+    lock_ledger(session, job_id)  # before the job is read: what it was a moment ago must not replace what it is
     update_ledger(session, get_job(session, job_id), until)

@@ -29,6 +29,7 @@ from perdure.domain.prices import PricePoint
 from perdure.domain.volumes import VolumeLife
 from perdure.records import jobs, nodes, prices
 from perdure.records.database import migrate, open_engine, reading, writing
+from perdure.records.ledger_refresh import refresh_ledger
 from perdure.records.ledger_tables import ledger
 from perdure.records.price_tables import spot_price_looks, spot_prices
 from tests.integration.postgres_bed import Postgres, running_postgres
@@ -265,6 +266,27 @@ async def test_ledgers_follow_prices(engine: Engine, clients: Callable[[str, str
     grown = sum(line.instance_micros for line in instance_lines(engine, "job-1"))
     assert (await run(pricing.work_out_ledgers, WorkOutLedgers())).jobs == 1
     assert sum(line.instance_micros for line in instance_lines(engine, "job-1")) >= grown
+
+
+def test_a_ledger_is_worked_out_of_the_newest_record(engine: Engine) -> None:
+    has_node(engine, "i-1")
+    job = has_job(engine, "job-1", "i-1")
+    over = job.model_copy(update={"state": JobState.SUCCEEDED, "finished_at": NOW})
+
+    def refresh() -> None:
+        with writing(engine) as session:
+            refresh_ledger(session, "job-1", NOW)
+
+    other = threading.Thread(target=refresh)
+    with writing(engine) as session:
+        jobs.record_job(session, over, [], 2)
+        other.start()
+        other.join(1)
+        assert other.is_alive(), "it waits for the record"
+    other.join(60)
+    with reading(engine) as session:
+        counted = select(func.sum(ledger.c.jobs_succeeded)).where(ledger.c.job_id == "job-1")
+        assert session.connection().scalar(counted) == 1
 
 
 async def test_ledgers_are_worked_out_in_batches(engine: Engine) -> None:
