@@ -35,10 +35,12 @@ _PASSING = {
 }
 
 
-def client(service: str, region: str | None = None) -> Any:
-    """A boto3 client, of the environment's region unless named; safe to share between threads."""
+def client(service: str, region: str | None = None, *, tries: int = 3) -> Any:
+    """A boto3 client, of the environment's region unless named; safe to share between threads. `tries`: 1 for calls
+    that must not be sent twice."""
     session: Any = boto3.session.Session()
-    return session.client(service, region_name=region, config=_CONFIG)
+    config = _CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": tries}))
+    return session.client(service, region_name=region, config=config)
 
 
 def error_code(problem: ClientError) -> str:

@@ -60,6 +60,7 @@ class Resumptions(ResumptionActivities):
     ) -> None:
         self._engine = engine
         self._batch = batch or aws.client("batch")
+        self._submitter = batch or aws.client("batch", tries=1)
         self._ec2 = ec2 or aws.client("ec2")
         self._now = now
 
@@ -138,7 +139,7 @@ class Resumptions(ResumptionActivities):
 
     async def _submit(self, note: Resumption, old: dict[str, Any]) -> str:
         try:
-            answer = await aws.call(f"submit job {note.job_name}", self._batch.submit_job, **submission(note, old))
+            answer = await aws.call(f"submit job {note.job_name}", self._submitter.submit_job, **submission(note, old))
         except VolumeFailed as problem:  # a plain no: a definition that is gone, a queue that is off, …
             await asyncio.to_thread(self._drop, note.job_id)
             raise NotResumable(f"Job {note.job_id} cannot be resumed: {problem}") from problem

@@ -14,6 +14,7 @@ import gzip
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -73,7 +74,7 @@ def restore(engine: Engine, file: Path, tell: Tell = lambda table, rows: None) -
             migrate(engine, header["revision"])
             with write_connection(engine) as connection:
                 rows = _fill(connection, lines, tell)
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError, json.JSONDecodeError, binascii.Error) as damage:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, json.JSONDecodeError, binascii.Error) as damage:
         raise BackupInvalid(f"{file} is damaged or cut off ({damage}); nothing was restored") from damage
     migrate(engine)
     return rows
