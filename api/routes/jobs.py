@@ -87,7 +87,7 @@ def jobs(
     session: Reading, where: Filtered, limit: Limit = 50, cursor: Cursor = None, sort: Sorted = JobOrder.NEWEST
 ) -> PageOf[JobSummary]:
     """A list is equally fast at any depth. With `q`, a page may be short, even empty, while `next` is not null: texts
-    of 1 or 2 characters, and those that very many jobs have, are looked for in 20,000 jobs per page."""
+    of 1 or 2 characters, and those that very many jobs have, are looked for in 10,000 jobs per page."""
     page = list_jobs(session, limit=limit, after=cursor, where=where, order=sort)
     return PageOf(items=[JobSummary.model_validate(job) for job in page.items], next=page.next)
 

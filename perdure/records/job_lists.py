@@ -20,12 +20,15 @@ from sqlalchemy import (
     Select,
     String,
     Subquery,
+    func,
     literal,
     select,
     tuple_,
     type_coerce,
     union_all,
 )
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 from sqlmodel import Session, col
 
 from perdure.domain.jobs import JobState
@@ -36,9 +39,9 @@ from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fing
 from perdure.records.tables import JobRow
 
 FEW_MATCHES = 5000
-"""A text that fewer jobs have is rare: they are all sorted."""
-SCANNED = 20_000
-"""Jobs whose texts are looked at for one page."""
+"""A text or filter that fewer jobs have is rare: they are all sorted."""
+SCANNED = (1000, 3000, 6000)
+"""Jobs whose texts are looked at for one page: the newest 1,000, and more if these do not fill it."""
 MOST_WALKS = 40
 """Combinations of queues and states that get a walk of their own."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -116,6 +119,8 @@ def list_jobs(
     walk = _Walk(where, order)
     if after is not None:
         walk.begin_after(after)
+    if session.get_bind().dialect.name == "sqlite":
+        walk.insist_on_order(session)
     if not where.text:
         rows = session.execute(walk.query(COLUMNS, limit + 1)).all()
         lines = [job_line(row) for row in rows]
@@ -126,6 +131,11 @@ def list_jobs(
     else:
         keys, following = _sorted(session, walk, limit, numbers)
     return Page(items=_lines(session, [job_id for _, job_id in keys]), next=following)
+
+
+def without_index(column: Any) -> Any:
+    """The column for a condition that shall use no index. https://www.sqlite.org/optoverview.html, section 8.1.1."""
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
 Key = tuple[Any, str]
@@ -144,14 +154,31 @@ class _Walk:
         self.columns = (type_coerce(column, self._type).label("key"), col(JobRow.job_id))
         self._fingerprint = fingerprint("jobs", sorted(where.queues), sorted(where.states), order, *_ranges(where))
         self._after: Key | None = None
+        self._insists = False
 
     def begin_after(self, cursor: str) -> None:
         kind = str if self._name == "name" else int
         key, job_id = decode_bound_cursor(cursor, self._fingerprint, kind, str)
-        self._after = (key, str(job_id))
+        self.go_on_after((key, str(job_id)))
+
+    def go_on_after(self, key: Key) -> None:
+        self._after = key
+
+    def insist_on_order(self, session: Session) -> None:
+        """SQLite counts on every filter leaving few rows, and would sort a million. So it is kept from using the
+        filter's index when more than FEW_MATCHES are left."""
+        if self._name == "created_at" or not (self.where.queues or self.where.states):
+            return
+        some = self.matching([col(JobRow.job_id)], self.where.queues, self.where.states, everywhere=True)
+        counted = select(func.count()).select_from(some.limit(FEW_MATCHES + 1).subquery())
+        self._insists = session.execute(counted).scalar_one() > FEW_MATCHES
 
     def cursor(self, key: Key) -> str:
         return encode_cursor(self._fingerprint, *key)
+
+    def last_cursor(self) -> str | None:
+        """Where `go_on_after` was told to go on."""
+        return self.cursor(self._after) if self._after else None
 
     def key(self, line: JobLine) -> Key:
         value = getattr(line, self._name)
@@ -166,12 +193,18 @@ class _Walk:
         key = merged.c[self._name if self._name in merged.c else "key"]
         return select(merged).order_by(*self._direction(key, merged.c.job_id)).limit(limit)
 
-    def matching(self, columns: Iterable[Any], queues: Iterable[str], states: Iterable[JobState]) -> Select[Any]:
-        """Jobs of these queues and states (empty: any) within the filter's times and after the cursor, unsorted."""
+    def matching(
+        self, columns: Iterable[Any], queues: Iterable[str], states: Iterable[JobState], *, everywhere: bool = False
+    ) -> Select[Any]:
+        """Jobs of these queues and states (empty: any), unsorted; unless `everywhere`, within the filter's times and
+        after the cursor."""
         where, query = self.where, select(*columns)
-        for column, values in ((JobRow.queue, sorted(queues)), (JobRow.state, sorted(map(str, states)))):
+        for column, values in ((col(JobRow.queue), sorted(queues)), (col(JobRow.state), sorted(map(str, states)))):
             if values:
-                query = query.where(col(column) == values[0] if len(values) == 1 else col(column).in_(values))
+                plain: Any = without_index(column) if self._insists else column
+                query = query.where(plain == values[0] if len(values) == 1 else plain.in_(values))
+        if everywhere:
+            return query
         created, finished = col(JobRow.created_at), col(JobRow.finished_at)
         if self._name == "finished_at" and where.finished_after is None:
             query = query.where(finished.is_not(None))
@@ -224,14 +257,19 @@ def _sorted(session: Session, walk: _Walk, limit: int, numbers: list[int]) -> tu
 
 def _scanned(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], str | None]:
     """The page of a text that many jobs have, or none knows how many."""
-    looked_at = walk.query(walk.columns, SCANNED).subquery()
-    keys = walk.sorted_keys(looked_at).join(JobTextRow, col(JobTextRow.job_id) == looked_at.c.job_id)
-    rows = session.execute(keys.where(contains(session, walk.where.text))).all()
-    found = [(row[0], row[1]) for row in rows[: limit + 1]]
-    if len(found) > limit:
-        return found[:limit], walk.cursor(found[limit - 1])
-    last = session.execute(walk.query(walk.columns, SCANNED).limit(1).offset(SCANNED - 1)).first()
-    return found, walk.cursor((last[0], last[1])) if last else None
+    found: list[Key] = []
+    for count in SCANNED:
+        looked_at = walk.query(walk.columns, count).subquery()
+        keys = walk.sorted_keys(looked_at).join(JobTextRow, col(JobTextRow.job_id) == looked_at.c.job_id)
+        rows = session.execute(keys.where(contains(session, walk.where.text))).all()
+        found += [(row[0], row[1]) for row in rows]
+        if len(found) > limit:
+            return found[:limit], walk.cursor(found[limit - 1])
+        last = session.execute(walk.query(walk.columns, count).limit(1).offset(count - 1)).first()
+        if last is None:
+            return found, None
+        walk.go_on_after((last[0], last[1]))
+    return found, walk.last_cursor()
 
 
 def _lines(session: Session, ids: list[str]) -> list[JobLine]:

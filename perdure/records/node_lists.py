@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.values import Frozen
+from perdure.records.job_lists import without_index
 from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
 from perdure.records.tables import NodeRow
 
@@ -59,7 +60,8 @@ def list_nodes(
     question = fingerprint("nodes", order, *(sorted(x) if isinstance(x, frozenset) else x for _, x in where))
     name, down = order.removeprefix("-"), order.startswith("-")
     column, identity = col(getattr(NodeRow, name)), col(NodeRow.instance_id)
-    query = _matching(where)
+    # SQLite would rather sort all nodes of a state than walk along the order.
+    query = _matching(where, indexed=name == "instance_id" or session.get_bind().dialect.name != "sqlite")
     if name == "instance_id":
         sort = [identity]
         if after is not None:
@@ -83,15 +85,15 @@ def list_nodes(
     return Page(items=[Node.model_validate(row.model_dump()) for row in rows[:limit]], next=following)
 
 
-def _matching(where: NodeFilter):  # type: ignore[no-untyped-def]
+def _matching(where: NodeFilter, indexed: bool):  # type: ignore[no-untyped-def]
     query = select(NodeRow)
     for column, values in (
-        (NodeRow.state, where.states),
-        (NodeRow.zone, where.zones),
-        (NodeRow.instance_type, where.instance_types),
+        (col(NodeRow.state) if indexed else without_index(col(NodeRow.state)), where.states),
+        (col(NodeRow.zone), where.zones),
+        (col(NodeRow.instance_type), where.instance_types),
     ):
         if values:
-            query = query.where(col(column).in_(sorted(map(str, values))))
+            query = query.where(column.in_(sorted(map(str, values))))
     if where.seen_after is not None:
         query = query.where(col(NodeRow.first_seen_at) >= where.seen_after)
     if where.seen_before is not None:
