@@ -243,9 +243,8 @@ async def test_a_nodes_bundle_to_look_at(api: httpx.AsyncClient) -> None:
 
 
 @in_one_loop
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
+async def test_what_is_refused_has_the_one_shape(api: httpx.AsyncClient) -> None:
+    for path, status in (
         ("/api/v1/jobs/nobody/logs", 404),
         ("/api/v1/nodes/i-unknown/logs", 404),
         ("/api/v1/nodes/..%2f..%2fetc/logs", 404),
@@ -256,12 +255,10 @@ async def test_a_nodes_bundle_to_look_at(api: httpx.AsyncClient) -> None:
         ("/nodes/i-1/shadow", 422),
         ("/nodes/i-gone/mmrunc.log", 404),
         ("/api/v1/nodes/i-unknown/files", 404),
-    ],
-)
-async def test_what_is_refused_has_the_one_shape(api: httpx.AsyncClient, path: str, status: int) -> None:
-    answer = await api.get(path)
-    assert answer.status_code == status, answer.text
-    assert set(answer.json()["error"]) == {"code", "message", "details"}
+    ):
+        answer = await api.get(path)
+        assert answer.status_code == status, f"{path}: {answer.text}"
+        assert set(answer.json()["error"]) == {"code", "message", "details"}
 
 
 @in_one_loop
@@ -294,17 +291,12 @@ async def test_the_access_log_has_one_line_a_request_and_no_secrets(api: httpx.A
 
 
 @in_one_loop
-@pytest.mark.parametrize(
-    ("job_id", "key", "status", "code"),
-    [
+async def test_what_cannot_be_resumed_is_refused_before_anybody_is_asked(api: httpx.AsyncClient) -> None:
+    for job_id, key, status, code in (
         ("nobody", "k", 404, "unknown_job"),
         ("never-started", "k", 409, "not_resumable"),
         ("job-1", "a b", 422, "invalid_request"),
         ("job-1", "k" * 65, 422, "invalid_request"),
-    ],
-)
-async def test_what_cannot_be_resumed_is_refused_before_anybody_is_asked(
-    api: httpx.AsyncClient, job_id: str, key: str, status: int, code: str
-) -> None:
-    answer = await api.post(f"/api/v1/jobs/{job_id}/resume", headers={"Idempotency-Key": key})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    ):
+        answer = await api.post(f"/api/v1/jobs/{job_id}/resume", headers={"Idempotency-Key": key})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)

@@ -200,23 +200,19 @@ async def test_only_the_job_that_was_submitted_gets_the_volume(
         await run(resuming.submit_resumption, wish(old.job_id, "key-2"))
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
+async def test_what_cannot_be_resumed_says_why(bed: CloudBed, engine: Engine, resuming: Resumptions) -> None:
+    refused: list[tuple[dict[str, object], str]] = [
         ({"state": JobState.RUNNING}, "has not ended"),
         ({"checkpoints": []}, "no kept checkpoint"),
         ({"volume_id": None}, "no kept checkpoint"),
         ({"volume_id": "vol-0123456789abcdef0"}, "no longer exists"),
-    ],
-)
-async def test_what_cannot_be_resumed_says_why(
-    bed: CloudBed, engine: Engine, resuming: Resumptions, changes: dict[str, object], reason: str
-) -> None:
-    old = await kept_job(bed, engine, **changes)
-    with pytest.raises(NotResumable, match=reason):
-        await run(resuming.submit_resumption, wish(old.job_id))
-    with reading(engine) as session:
-        assert resumptions.of_job(session, old.job_id) is None
+    ]
+    for changes, reason in refused:
+        old = await kept_job(bed, engine, **changes)
+        with pytest.raises(NotResumable, match=reason):
+            await run(resuming.submit_resumption, wish(old.job_id))
+        with reading(engine) as session:
+            assert resumptions.of_job(session, old.job_id) is None
 
 
 async def test_a_volume_of_somebody_else_an_unknown_job_and_a_definition_that_is_gone(
