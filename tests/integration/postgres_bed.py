@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import itertools
 import shutil
 import subprocess
@@ -33,6 +35,20 @@ class Postgres:
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Postgres]:
+    """One server for all tests of this process: starting one takes seconds. Ask it for a database of your own."""
+    yield _shared()
+
+
+@functools.cache
+def _shared() -> Postgres:
+    stack = contextlib.ExitStack()
+    server = stack.enter_context(_started())
+    atexit.register(stack.close)
+    return server
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[Postgres]:
     """A server until the end of the block; then nothing of it is left."""
     folder = Path(tempfile.mkdtemp(prefix="perdure-test-", dir="/var/tmp"))
     data = folder / "data"
