@@ -65,6 +65,7 @@ def bed() -> Iterator[tuple[Docker, Path]]:
         stand_in.mkdir()
         shutil.copy(Path(sys.executable).parent / "temporal", stand_in)
         shutil.copy(Path(__file__).parent / "compose-postgresql.sh", stand_in / "postgresql.sh")
+        shutil.copy(Path(__file__).parent / "compose_temporal.py", stand_in / "temporal.py")
         shutil.copy(Path(__file__).parent / "compose-without-registry.yml", folder)
         settings = SETTINGS | {"BASE_IMAGE": BASE, "PIP_NO_INDEX": "1"}
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -76,7 +77,7 @@ def test_the_server_comes_up_with_a_token_and_a_certificate_of_its_own(bed: tupl
 
     def run(*words: str, limit: float = LIMIT) -> str:
         files = ("-f", "docker-compose.yml", "-f", "compose-without-registry.yml")
-        return machine.run(COMPOSE, "--no-ansi", "-p", "server", *files, *words, cwd=folder, limit=limit).stdout
+        return machine.run(COMPOSE, "--ansi", "never", "-p", "server", *files, *words, cwd=folder, limit=limit).stdout
 
     run("build", "api", limit=600)
     run("up", "-d", "--no-build", limit=UP_SECONDS)

@@ -1,0 +1,119 @@
+"""The whole OpenAPI, called at random: values that fit it and values that do not, alone and one after the other.
+
+No server error, answers as the OpenAPI says, one shape for every refusal, and nothing lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis import Case, CheckContext, Response
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+from api.app import create_app
+from perdure.domain.jobs import JobState
+from perdure.domain.nodes import Node
+from perdure.records import jobs, nodes
+from perdure.records.database import migrate, open_engine, reading, writing
+from perdure.settings import ApiSettings
+from tests.integration.test_api import address, portal, served, temporal
+from tests.integration.test_records import NOW, event, full_job
+
+__all__ = ["address", "portal", "temporal"]
+
+EXAMPLES = 12
+"""Per operation."""
+STEPS, STORIES = 8, 12
+ENDLESS = {"/api/v1/stream"}
+WAITS_FOR_OTHERS = {"/api/v1/jobs/{job_id}/resume", "/api/v1/jobs/{job_id}/logs", "/api/v1/nodes/{instance_id}/logs"}
+"""Ask a node or the control worker, which are not here: 503 or 504 is their right answer for a job that exists."""
+
+
+@pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('openapi')}/perdure.db"
+    engine = open_engine(url)
+    migrate(engine)
+    for number in range(30):
+        job = full_job(f"job-{number}", created_at=NOW - timedelta(minutes=number), state=list(JobState)[number % 14])
+        with writing(engine) as session:
+            jobs.record_job(session, job, [event(1), event(2)], 1)
+    with writing(engine) as session:
+        for number in range(3):
+            nodes.record_node(session, Node(instance_id=f"i-{number}", zone="z", changed_at=NOW, first_seen_at=NOW))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(scope="module")
+def schema(database_url: str, address: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Of the real application on a real server, with Temporal."""
+    with served(create_app(ApiSettings(database_url=database_url))) as url:
+        found = schemathesis.openapi.from_url(f"{url}/api/v1/openapi.json")
+        yield found.exclude(path=list(ENDLESS))
+
+
+def one_shape(ctx: CheckContext, response: Response, case: Case) -> None:
+    """Every refusal has the same body."""
+    if response.status_code >= 400 and case.path != "/api/v1/health":
+        body = response.json()
+        assert set(body) == {"error"} and set(body["error"]) == {"code", "message", "details"}, body
+
+
+def no_server_error(ctx: CheckContext, response: Response, case: Case) -> None:
+    if not (case.path in WAITS_FOR_OTHERS and response.status_code in {503, 504}):
+        not_a_server_error(ctx, response, case)
+
+
+CHECKS = [no_server_error, one_shape, content_type_conformance, response_schema_conformance]
+QUIET = hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
+
+
+def test_every_operation_takes_whatever_comes(schema: Any, database_url: str) -> None:
+    before = kept(database_url)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) > 60
+    for operation in operations:
+        for mode in schemathesis.GenerationMode:
+
+            @QUIET
+            @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+            def call(case: Case) -> None:
+                case.call_and_validate(checks=CHECKS, timeout=60)
+
+            call()
+    assert kept(database_url) == before
+
+
+def test_one_call_after_the_other(schema: Any, database_url: str) -> None:
+    before = kept(database_url)
+    machine = schema.exclude(path=list(WAITS_FOR_OTHERS)).as_state_machine()
+
+    class Story(machine):  # type: ignore[misc, valid-type]
+        def validate_response(self, response: Response, case: Case, **kwargs: Any) -> None:
+            case.validate_response(response, checks=CHECKS)
+
+    Story.run(settings=hypothesis.settings(QUIET, max_examples=STORIES, stateful_step_count=STEPS))
+    assert kept(database_url) == before
+
+
+def kept(url: str) -> list[str]:
+    """All jobs and their timelines: no call may lose or change any."""
+    engine = open_engine(url)
+    with reading(engine) as session:
+        found = [jobs.get_job(session, f"job-{number}").model_dump_json() for number in range(30)]
+    engine.dispose()
+    return found
