@@ -229,9 +229,7 @@ class JobCosts(Wire):
     protection_cost_usd: float = Field(description="Its volumes, snapshots, store, keys and waiting.", examples=[0.02])
     saved_usd: float = Field(description="Work that protection preserved, less the time that it took.", examples=[0.3])
     saved_hours: float = Field(description="The same in hours of run time.", examples=[1.9])
-    naive_saved_usd: float = Field(
-        description="As MMBatch counts it: nothing subtracted.", examples=[0.4]
-    )
+    naive_saved_usd: float = Field(description="As MMBatch counts it: nothing subtracted.", examples=[0.4])
     lost_hours: float = Field(description="Run time that had to be done again.", examples=[0.1])
     estimated_usd: float = Field(description="How much of all costs rests on an estimated price.", examples=[0.0])
 

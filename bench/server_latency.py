@@ -83,7 +83,8 @@ class Server:
             "PERDURE_API_PORT": str(self.port),
             "PERDURE_LOG_LEVEL": "WARNING",
         }
-        self.process = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stderr=open("/var/tmp/perdure-bench-server.log", "w"))
+        self._log = open("/var/tmp/perdure-bench-server.log", "w")  # noqa: SIM115
+        self.process = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stderr=self._log)
 
     async def ready(self) -> None:
         for _ in range(600):
@@ -103,6 +104,7 @@ class Server:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(60)
+        self._log.close()
 
 
 def sample_ids(url: str, count: int) -> list[str]:

@@ -322,6 +322,8 @@ def load(url: str, maker: Maker) -> None:
         with timed(JOB_TEXT_INDEX):
             driver.execute(f"CREATE INDEX {JOB_TEXT_INDEX} ON job_texts USING gin (text gin_trgm_ops)")
     driver.execute(f"UPDATE positions SET last = {maker.last_position}")
+    if not sqlite:
+        driver.execute("SELECT setval(pg_get_serial_sequence('job_texts', 'number'), max(number)) FROM job_texts")
     driver.commit()
     raw.close()
     engine.dispose()
