@@ -269,7 +269,10 @@ class CognitoConfiguration(Frozen):
 
     enabled: bool = Field(False, description="People sign in with Cognito.", examples=[False])
     region: str = Field(
-        "", pattern=r"^([a-z]{2}(-[a-z]+)+-\d{1,2})?$", description="AWS region of the pool.", examples=["us-east-1"]
+        "",
+        pattern=r"^([a-z]{2}(-[a-z]{2,12}){1,3}-\d{1,2})?$",
+        description="AWS region of the pool.",
+        examples=["us-east-1"],
     )
     user_pool_id: str = Field(
         "", pattern=r"^([\w-]{1,54}_[0-9A-Za-z]{1,55})?$", description="The user pool's id.", examples=["us-east-1_aB3"]

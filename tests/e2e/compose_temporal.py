@@ -26,6 +26,9 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main() -> None:
+    # gRPC asks the name server about localhost too, and Docker's passes that on to one that nobody reaches from here.
+    with open("/etc/resolv.conf", "w") as file:
+        file.write("nameserver 127.0.0.1\n")
     words = ["server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", "7243", "--log-level", "warn"]
     with subprocess.Popen(["/stand-in/temporal", *words]) as server:
         async with await asyncio.start_server(relay, "0.0.0.0", 7233):

@@ -88,9 +88,9 @@ def _culprit(said: str) -> str:
 
 
 def keep(container: Container, operation: str, words: str) -> str:
-    """Copy CRIU's log of a `dump` or `restore` (one that failed; in diagnosis mode any), with runc's `words`, to the job
-    root and to the node's folder of such logs. Says where, for the event; empty if it could not be kept. Never raises:
-    a log is not worth a job."""
+    """Copy CRIU's log of a `dump` or `restore` (one that failed; in diagnosis mode any), with runc's `words`, to the
+    job root and to the node's folder of such logs. Says where, for the event; empty if it could not be kept. Never
+    raises: a log is not worth a job."""
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{operation}-{container.id[:12]}-{secrets.token_hex(2)}.log"
     text = f"# {operation} of container {container.id} at {now.isoformat()}\n# runc: {words.strip()[-2000:]}\n"
