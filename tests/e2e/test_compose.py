@@ -80,7 +80,10 @@ def test_the_server_comes_up_with_a_token_and_a_certificate_of_its_own(bed: tupl
         return machine.run(COMPOSE, "--ansi", "never", "-p", "server", *files, *words, cwd=folder, limit=limit).stdout
 
     run("build", "api", limit=600)
-    run("up", "-d", "--no-build", limit=UP_SECONDS)
+    try:
+        run("up", "-d", "--no-build", limit=UP_SECONDS)
+    except AssertionError as problem:
+        pytest.fail(f"{problem}\n{run('ps')}\n{run('logs', '--no-color', '--tail=40')}")
     until(lambda: serves(run), "the API serves", run)
     secrets = "/var/lib/perdure/server/first-start"
     token = run("exec", "-T", "api", "cat", f"{secrets}/admin-token").strip()

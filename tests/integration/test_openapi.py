@@ -70,21 +70,21 @@ def schema(database_url: str, address: None, tmp_path_factory: pytest.TempPathFa
         yield found.exclude(path=list(ENDLESS))
 
 
-def one_shape(ctx: CheckContext, response: Response, case: Case) -> None:
+def one_shape(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
     """Every refusal has the same body."""
     if response.status_code >= 400 and case.path != "/api/v1/health":
         body = response.json()
         assert set(body) == {"error"} and set(body["error"]) == {"code", "message", "details"}, body
 
 
-def no_server_error(ctx: CheckContext, response: Response, case: Case) -> None:
+def no_server_error(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
     """None but the word that something else is out of reach, where something else has to be asked."""
     asks_others = case.path in WAITS_FOR_OTHERS or case.path in ASKS_COGNITO
     if not (asks_others and response.status_code in {503, 504}):
         not_a_server_error(ctx, response, case)
 
 
-def failures(response: Response, case: Case) -> list[str]:
+def failures(response: Response, case: Case[Any]) -> list[str]:
     """What is wrong with an answer. Collected, not raised: hypothesis would try the call again, and the server has
     changed meanwhile."""
     try:
@@ -106,7 +106,7 @@ QUIET = hypothesis.settings(
 )
 
 
-KNOWN = st.one_of(
+KNOWN: st.SearchStrategy[dict[str, str]] = st.one_of(
     st.just({}),
     st.builds(
         lambda job, node: {"job_id": f"job-{job}", "instance_id": f"i-{node}"}, st.integers(0, 29), st.integers(0, 2)
@@ -115,7 +115,7 @@ KNOWN = st.one_of(
 """Ids as they come, or ids of what there is."""
 
 
-def without_proof(case: Case) -> None:
+def without_proof(case: Case[Any]) -> None:
     """The local administrator, who needs none: a made-up token would end most calls at the door, which has its own
     tests."""
     for name in [name for name in case.headers if name.lower() in {"authorization", "cookie"}]:
@@ -133,7 +133,7 @@ def test_every_operation_takes_whatever_comes(schema: Any, database_url: str) ->
 
             @QUIET
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode), known=KNOWN)
-            def call(case: Case, known: dict[str, str]) -> None:
+            def call(case: Case[Any], known: dict[str, str]) -> None:
                 if case.path not in WAITS_FOR_OTHERS:
                     case.path_parameters.update((name, known[name]) for name in known if name in case.path_parameters)
                 without_proof(case)
@@ -150,10 +150,10 @@ def test_one_call_after_the_other(schema: Any, database_url: str) -> None:
     machine = schema.exclude(path=list(WAITS_FOR_OTHERS)).as_state_machine()
 
     class Story(machine):  # type: ignore[misc, valid-type]
-        def before_call(self, case: Case) -> None:
+        def before_call(self, case: Case[Any]) -> None:
             without_proof(case)
 
-        def validate_response(self, response: Response, case: Case, **kwargs: Any) -> None:
+        def validate_response(self, response: Response, case: Case[Any], **kwargs: Any) -> None:
             wrong.extend(failures(response, case))
 
     Story.run(settings=hypothesis.settings(QUIET, max_examples=STORIES, stateful_step_count=STEPS))
