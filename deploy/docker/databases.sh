@@ -5,5 +5,5 @@ set -eu
 psql --username "$POSTGRES_USER" --dbname postgres --set ON_ERROR_STOP=1 <<'SQL'
 \getenv password PERDURE_DATABASE_PASSWORD
 CREATE ROLE perdure LOGIN PASSWORD :'password';
-CREATE DATABASE perdure OWNER perdure;
+CREATE DATABASE perdure OWNER perdure ENCODING 'UTF8' TEMPLATE template0;
 SQL

@@ -9,7 +9,7 @@ chown postgres "$data" /run/postgresql
 as() { setpriv --reuid=postgres --regid=postgres --init-groups env PATH="$bin:$PATH" "$@"; }
 if [ ! -d "$PGDATA" ]; then
     as sh -c 'umask 077; echo "$POSTGRES_PASSWORD" >/tmp/password'
-    as initdb --username="$POSTGRES_USER" --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 >/dev/null
+    as initdb --encoding=UTF8 --locale=C.UTF-8 --username="$POSTGRES_USER" --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 >/dev/null
     as pg_ctl --wait --options="-c listen_addresses=" start >/dev/null
     as /bin/sh /docker-entrypoint-initdb.d/databases.sh
     as pg_ctl --wait stop >/dev/null
