@@ -13,7 +13,6 @@ from perdure.domain.jobs import JobState
 from tests.fakes import HOST_LOST, RETRY_ALL
 from tests.workflows.conftest import RENEW_AFTER_EVENTS
 from tests.workflows.story import Story
-from workflows.job_protection import JobProtection
 
 
 @pytest.mark.usefixtures("impatient")
@@ -89,5 +88,5 @@ async def test_continue_as_new_loses_nothing(real_story: Story) -> None:
     assert [event.message for event in timeline if event.kind == "remark"] == [
         f"remark {number}" for number in range(1, wishes + 1)
     ]
-    handle = real_story.client.get_workflow_handle_for(JobProtection.run, real_story.handle.id, run_id=first_run)
+    handle = real_story.client.get_workflow_handle(real_story.handle.id, run_id=first_run)
     assert len((await handle.fetch_history()).events) < 3 * RENEW_AFTER_EVENTS

@@ -78,7 +78,7 @@ class Keeping:
 
 @pytest.fixture
 async def keeping(environment: WorkflowEnvironment) -> AsyncIterator[Keeping]:
-    handle = environment.client.get_workflow_handle_for(PriceKeeping.run, names.PRICE_KEEPING_ID)
+    handle = environment.client.get_workflow_handle(names.PRICE_KEEPING_ID)
     keeping = Keeping(environment, handle)
     async with Worker(
         environment.client,
