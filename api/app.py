@@ -59,6 +59,31 @@ Times are UTC (ISO 8601), durations are seconds, sizes are bytes unless a name s
 """
 
 
+RESOURCES = (
+    jobs.router,
+    nodes.router,
+    configuration.router,
+    tokens.router,
+    audit.router,
+    sign_in_routes.router,
+    health.router,
+    alerts.router,
+    exports.router,
+    events.router,
+    stream.router,
+    mmbatch_jobs.router,
+    logs.router,
+    mmbatch_logs.router,
+    resume.router,
+    mmbatch_configuration.router,
+    reports.router,
+    mmbatch_metrics.router,
+    mmbatch_security.router,
+)
+"""Below /api/v1, in the order of the API's pages."""
+PAGES = (mmbatch_logs.root, home.router, sign_in_routes.pages)
+
+
 def create_app(settings: ApiSettings) -> FastAPI:
     """The API. Opens the database and brings its tables up to date when it starts to serve; Temporal may be away."""
 
@@ -101,20 +126,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="token", description="An API token."))],
     )
     app.state.sign_in, app.state.failed_tries = sign_in, FailedTries()
-    for resource in (jobs, nodes, configuration, tokens, audit, sign_in_routes, health):
-        app.include_router(resource.router, prefix="/api/v1")
-    app.include_router(alerts.router, prefix="/api/v1")
-    for resource in (exports, events, stream, mmbatch_jobs):
-        app.include_router(resource.router, prefix="/api/v1")
-    for resource in (logs, mmbatch_logs, resume):
-        app.include_router(resource.router, prefix="/api/v1")
-    app.include_router(mmbatch_logs.root)
-    app.include_router(mmbatch_configuration.router, prefix="/api/v1")
-    for resource in (reports, mmbatch_metrics):
-        app.include_router(resource.router, prefix="/api/v1")
-    app.include_router(home.router)
-    app.include_router(sign_in_routes.pages)
-    app.include_router(mmbatch_security.router, prefix="/api/v1")
+    for router in RESOURCES:
+        app.include_router(router, prefix="/api/v1")
+    for router in PAGES:
+        app.include_router(router)
     docs.add_to(app)
     errors.add_to(app)
     # The last one added stands outermost.

@@ -75,5 +75,9 @@ PerhapsAsking = Annotated[Principal | None, Depends(_perhaps_asking)]
 ToSignIn = Annotated[RedirectResponse | None, Depends(to_sign_in)]
 """For pages: where a stranger goes to sign in; None for others, and where there is no sign-in."""
 JobId = Annotated[str, Depends(_job_id)]
+InstanceId = Annotated[
+    str,
+    Path(pattern="^[A-Za-z0-9][A-Za-z0-9-]{0,63}$", description="EC2 instance id.", examples=["i-0123456789abcdef0"]),
+]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Entries per page.")]
 Cursor = Annotated[str | None, Query(max_length=1000, description="`next` of the page before.")]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path as FilePath
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from api.dependencies import Asking, Database, JobId, Settings, Workflows
+from api.dependencies import Asking, Database, InstanceId, JobId, Settings, Workflows
 from api.errors import described
 from api.log_bundle import LARGEST, MISSING, Known, write_bundle
 from api.workflows import JobWorkflows
@@ -33,10 +33,6 @@ _CHUNK = 64 << 10
 Format = Annotated[
     Literal["zip", "json"],
     Query(description="`zip`: everything, to download. `json`: names and sizes, and the end of what is text."),
-]
-InstanceId = Annotated[
-    str,
-    Path(pattern="^[A-Za-z0-9][A-Za-z0-9-]{0,63}$", description="EC2 instance id.", examples=["i-0abc12345def67890"]),
 ]
 _ZIP: dict[int | str, dict[str, Any]] = {
     200: {
@@ -125,7 +121,7 @@ async def _answer(
 
 
 def make_bundle(
-    engine: Engine, known: Known, live: CollectedLogs, server_log: FilePath | None, *, admin: bool
+    engine: Engine, known: Known, live: CollectedLogs, server_log: Path | None, *, admin: bool
 ) -> IO[bytes]:
     """A bundle, to be read from its begin and closed. Blocks."""
     file: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  # the caller closes it

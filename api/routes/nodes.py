@@ -6,10 +6,10 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field, StringConstraints
 
-from api.dependencies import Cursor, Limit, Reading
+from api.dependencies import Cursor, InstanceId, Limit, Reading
 from api.errors import described
 from api.parameters import NAME, Text, Time, time
 from api.responses import NodeView, PageOf, Wire
@@ -21,10 +21,6 @@ from perdure.records.nodes import get_node
 
 router = APIRouter(prefix="/nodes", tags=["nodes"])
 
-InstanceId = Annotated[
-    str,
-    Path(pattern="^[A-Za-z0-9][A-Za-z0-9-]{0,63}$", description="EC2 instance id.", examples=["i-0123456789abcdef0"]),
-]
 Names = list[Annotated[str, StringConstraints(pattern=NAME)]]
 
 

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sysconfig
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -36,7 +36,6 @@ from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.records.jobs import record_job
 from perdure.records.nodes import record_node
 from perdure.settings import ApiSettings
-from tests.integration.postgres_bed import Postgres, running_postgres
 from workflows.log_collection import LogCollection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -70,25 +69,6 @@ def kept(number: int = 0, job_id: str = "job-1", **changes: object) -> KeepLogs:
 
 
 # ------------------------------------------------------------------------------------------------- the records
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/perdure.db"
-    else:
-        server: Postgres = request.getfixturevalue("postgres")
-        url = server.new_database()
-    engine = open_engine(url)
-    migrate(engine)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 async def test_a_bundle_is_kept_once_and_only_the_newest_of_a_job_stay(engine: Engine) -> None:

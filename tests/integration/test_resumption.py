@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -21,10 +20,9 @@ from perdure.domain.errors import NotResumable, ResumptionPending, UnknownJob
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.volumes import VolumeLife
 from perdure.records import resumptions
-from perdure.records.database import migrate, open_engine, reading, writing
+from perdure.records.database import reading, writing
 from perdure.records.events import list_events
 from perdure.records.jobs import get_job, record_job
-from tests.integration.postgres_bed import Postgres, running_postgres
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 T = TypeVar("T")
@@ -36,25 +34,6 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudBed]:
     with cloud_bed(tmp_path_factory.mktemp("cloud"), nodes_per_zone=0) as bed:
         bed.cloud.engine.limit_capacity([], [])  # no job of these tests gets as far as a container
         yield bed
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/perdure.db"
-    else:
-        server: Postgres = request.getfixturevalue("postgres")
-        url = server.new_database()
-    engine = open_engine(url)
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, func, select
@@ -17,31 +15,15 @@ from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.records import audit, configuration, jobs, log_bundles, nodes
-from perdure.records.database import migrate, open_engine, reading, writing
+from perdure.records.database import reading, writing
 from perdure.records.job_lists import list_jobs
 from perdure.records.ledger_tables import ledger, rollups
 from perdure.records.log_bundles import KeptBundle
 from perdure.records.node_lists import list_nodes
-from tests.integration.postgres_bed import running_postgres
 from tests.integration.test_records import full_job
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 KEPT = ServerConfiguration(keep_succeeded_seconds=72 * 3600, keep_failed_seconds=168 * 3600)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        opened = open_engine(f"sqlite:///{tmp_path}/perdure.db")
-        migrate(opened)
-        yield opened
-        opened.dispose()
-        return
-    with running_postgres() as server:
-        opened = open_engine(server.new_database())
-        migrate(opened)
-        yield opened
-        opened.dispose()
 
 
 def finished(engine: Engine, job_id: str, state: JobState, hours_ago: float, *, volume_gone: bool = True) -> None:
