@@ -152,7 +152,8 @@ def _instances(job: Job, stay: Stay, hours_from: datetime | None) -> Iterator[Le
         if stay.unbilled:
             figures += Figures(unbilled_micros=whole.micros)
         else:
-            paid = Figures(instance_micros=whole.micros, share_micros=ours.micros)
+            # Each is rounded for itself: the part of a moment could come out a micro-dollar above the whole.
+            paid = Figures(instance_micros=whole.micros, share_micros=min(ours.micros, whole.micros))
             guessed = whole.estimated_micros if stay.node.pay_type else whole.micros
             figures += paid + Figures(estimated_micros=guessed, instance_estimated_micros=guessed)
         yield LedgerEntry(
