@@ -21,6 +21,7 @@ from api.auth.rate_limit import FailedTries, Refusals
 from api.auth.sessions import SignIn
 from api.feed import Feed
 from api.guards import Guards
+from api.reading import readers
 from api.routes import (
     alerts,
     audit,
@@ -96,6 +97,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         await run_in_threadpool(migrate, engine)
         app.state.settings = settings
         app.state.engine = engine
+        app.state.readers = readers()
         app.state.feed = Feed(engine)
         app.state.workflows = JobWorkflows(await connect_temporal())
         tidying = asyncio.create_task(keep_tidy(app, refusals))

@@ -1,4 +1,4 @@
-"""What endpoints ask for by type: a database session, the workflows, the settings, a job id that can be one.
+"""What endpoints ask for by type: the database, the workflows, the settings, a job id that can be one.
 
 What does not wait is `async`, so that it costs no way through the thread pool.
 """
@@ -6,35 +6,24 @@ What does not wait is `async`, so that it costs no way through the thread pool.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse
 from sqlalchemy import Engine
-from sqlmodel import Session
 
 from api.auth.principals import Principal
 from api.auth.sessions import to_sign_in
 from api.workflows import JobWorkflows
 from perdure.domain.errors import NotSignedIn, UnknownJob
-from perdure.records.database import reading
 from perdure.settings import ApiSettings
 
 LARGEST_PAGE = 200
-MOST_READERS = 12
-"""Requests with a session at a time, fewer than the database's pool holds (15). More would block all threads waiting
-for a connection, and whoever has one needs a thread to give it back."""
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]{0,127}")
 
 
 async def _engine(request: Request) -> Engine:
     return cast(Engine, request.app.state.engine)
-
-
-def _reading(engine: Annotated[Engine, Depends(_engine)]) -> Iterator[Session]:
-    with reading(engine) as session:
-        yield session
 
 
 async def _workflows(request: Request) -> JobWorkflows:
@@ -65,7 +54,6 @@ async def _job_id(
 
 
 Database = Annotated[Engine, Depends(_engine)]
-Reading = Annotated[Session, Depends(_reading, scope="function", max_concurrency=MOST_READERS)]
 Workflows = Annotated[JobWorkflows, Depends(_workflows)]
 Settings = Annotated[ApiSettings, Depends(_settings)]
 Asking = Annotated[Principal, Depends(_asking)]

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
+from sqlmodel import Session
 
-from api.dependencies import Cursor, Reading
+from api.dependencies import Cursor
+from api.reading import reads
 from api.responses import AlertView, Wire
 from perdure.domain.alerts import Alert, alerts, worst_first
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
@@ -37,8 +39,9 @@ class Alerts(Wire):
 
 
 @router.get("/alerts", summary="Alerts of all jobs that are not finished")
+@reads
 def all_alerts(
-    session: Reading,
+    session: Session,
     jobs: Annotated[int, Query(ge=1, le=500, description="Unfinished jobs to look at for one page.")] = 500,
     cursor: Cursor = None,
 ) -> Alerts:

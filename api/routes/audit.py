@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
+from sqlmodel import Session
 
 from api.auth.rules import admins_only
-from api.dependencies import Cursor, Limit, Reading
+from api.dependencies import Cursor, Limit
+from api.reading import reads
 from api.responses import PageOf, Wire
 from perdure.records.audit import list_audit
 
@@ -39,8 +41,9 @@ class AuditLineView(Wire):
 
 @router.get("", summary="The audit log, newest first")
 @admins_only
+@reads
 def read(
-    session: Reading,
+    session: Session,
     limit: Limit = 50,
     cursor: Cursor = None,
     who: Annotated[Exactly, Query(description="Only of this name.", examples=["ci (token 3)"])] = None,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel
+from sqlmodel import Session
 
 from api.configuration_changes import Wish, change, etag, merged, shown
 from api.configuration_models import (
@@ -28,8 +29,9 @@ from api.configuration_models import (
     Section,
     WithoutEffectView,
 )
-from api.dependencies import Asking, Cursor, Database, JobId, Limit, Reading, Settings, Workflows
+from api.dependencies import Asking, Cursor, Database, JobId, Limit, Settings, Workflows
 from api.errors import described
+from api.reading import reads
 from api.responses import PageOf
 from perdure.domain.configuration import SystemConfiguration
 from perdure.domain.job_settings import ignored_variables, job_settings
@@ -52,7 +54,8 @@ REFUSALS = described(HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
 
 
 @router.get("/configuration", summary="The whole configuration")
-def read(session: Reading, settings: Settings, response: Response) -> Configuration:
+@reads
+def read(session: Session, settings: Settings, response: Response) -> Configuration:
     """All sections, with what this server's environment decides instead. The ETag names this version; send it as
     If-Match with a change to be sure that nobody else changed anything since."""
     version = newest_configuration(session)
@@ -109,7 +112,8 @@ async def patch(
 
 
 @router.get("/configuration/history", summary="Who changed what, newest first")
-def history(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> PageOf[HistoryView]:
+@reads
+def history(session: Session, limit: Limit = 50, cursor: Cursor = None) -> PageOf[HistoryView]:
     """Every version that was ever stored, with each field's value before and after."""
     page = list_changes(session, limit=limit, after=cursor)
     return PageOf(items=[HistoryView.model_validate(entry) for entry in page.items], next=page.next)
@@ -120,7 +124,8 @@ def history(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> PageO
     summary="What holds for one job, and where each value comes from",
     responses=described(HTTPStatus.NOT_FOUND),
 )
-def of_job(session: Reading, job_id: JobId) -> JobConfigurationView:
+@reads
+def of_job(session: Session, job_id: JobId) -> JobConfigurationView:
     """The job's own environment wins over the system's configuration, which wins over the defaults. A finished job is
     shown with what held at its end; the volume with what held when it was made."""
     job = get_job(session, job_id)
@@ -152,7 +157,8 @@ def _add_section(section: Section) -> None:
     path, name = f"/configuration/{section}", section.replace("_", " ")
     model = SECTIONS[section]
 
-    def read_section(session: Reading, response: Response) -> Any:
+    @reads
+    def read_section(session: Session, response: Response) -> Any:
         """As stored. What the server's environment decides instead stands in the whole configuration."""
         version = newest_configuration(session)
         response.headers["ETag"] = etag(version.number)

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
+from sqlmodel import Session
 
-from api.dependencies import Cursor, Limit, Reading
+from api.dependencies import Cursor, Limit
 from api.parameters import Time, time
+from api.reading import reads
 from api.responses import EventView, PageOf
 from perdure.records.events import EventFilter, list_all_events
 
@@ -25,8 +27,9 @@ class EventOfJob(EventView):
 
 
 @router.get("", summary="Events of all jobs, newest first")
+@reads
 def events(
-    session: Reading,
+    session: Session,
     limit: Limit = 50,
     cursor: Cursor = None,
     job: Annotated[str | None, Query(pattern=JOB, description="Only of this job.")] = None,

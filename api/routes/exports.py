@@ -31,7 +31,7 @@ NODE_COLUMNS = (
 )  # fmt: skip
 """MMBatch's names of a node, then ours."""
 JOB_COLUMNS = (
-    *(name for name in JobLine.model_fields), "cpu_hours", "instance_cost_usd", "cost_share_usd", "on_demand_cost_usd",
+    *(name for name in JobLine._fields), "cpu_hours", "instance_cost_usd", "cost_share_usd", "on_demand_cost_usd",
     "saved_usd", "naive_saved_usd", "saved_hours",
 )  # fmt: skip
 
@@ -87,7 +87,7 @@ def _jobs(database: Engine, where: JobFilter, order: JobOrder) -> Iterator[list[
         for line in page.items:
             sums = known.get(line.job_id, Figures())
             yield [
-                *(getattr(line, name) for name in JobLine.model_fields), round(sums.cpu_ms / 3_600_000, 4),
+                *(getattr(line, name) for name in JobLine._fields), round(sums.cpu_ms / 3_600_000, 4),
                 _usd(sums.instance_micros), _usd(sums.share_micros), _usd(sums.on_demand_micros),
                 _usd(sums.saved_micros), _usd(sums.naive_saved_micros), round(sums.saved_ms / 3_600_000, 4),
             ]  # fmt: skip

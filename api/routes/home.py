@@ -6,9 +6,11 @@ from html import escape
 
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
+from sqlmodel import Session
 
 from api.auth.rules import anyone_may
-from api.dependencies import PerhapsAsking, Reading, Settings, ToSignIn
+from api.dependencies import PerhapsAsking, Settings, ToSignIn
+from api.reading import reads
 from perdure.domain.jobs import FINISHED_STATES, JobState
 from perdure.records.jobs import count_jobs
 
@@ -39,7 +41,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 
 @router.get("/")
 @anyone_may
-def home(session: Reading, settings: Settings, asking: PerhapsAsking, elsewhere: ToSignIn) -> Response:
+@reads
+def home(session: Session, settings: Settings, asking: PerhapsAsking, elsewhere: ToSignIn) -> Response:
     """Links to the API's pages and to Temporal's, over counts of the jobs; strangers see neither of the two."""
     if elsewhere is not None:
         return elsewhere

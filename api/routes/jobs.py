@@ -11,10 +11,12 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.concurrency import run_in_threadpool
 from pydantic import StringConstraints
 from sqlalchemy import Engine
+from sqlmodel import Session
 
-from api.dependencies import Cursor, Database, JobId, Limit, Reading, Workflows
+from api.dependencies import Cursor, Database, JobId, Limit, Workflows
 from api.errors import NotRunning, described
 from api.parameters import NAME, Text, Time, time
+from api.reading import reads
 from api.responses import (
     AlertView,
     CheckpointCommitted,
@@ -83,8 +85,9 @@ Sorted = Annotated[
 
 
 @router.get("", summary="List jobs, newest first")
+@reads
 def jobs(
-    session: Reading, where: Filtered, limit: Limit = 50, cursor: Cursor = None, sort: Sorted = JobOrder.NEWEST
+    session: Session, where: Filtered, limit: Limit = 50, cursor: Cursor = None, sort: Sorted = JobOrder.NEWEST
 ) -> PageOf[JobSummary]:
     """A list is equally fast at any depth. With `q`, a page may be short, even empty, while `next` is not null: texts
     of 1 or 2 characters, and those that very many jobs have, are looked for in 10,000 jobs per page."""
@@ -93,7 +96,8 @@ def jobs(
 
 
 @router.get("/{job_id}", summary="One job with its timeline", responses=described(HTTPStatus.NOT_FOUND))
-def job(session: Reading, job_id: JobId) -> JobWithTimeline:
+@reads
+def job(session: Session, job_id: JobId) -> JobWithTimeline:
     known, now = get_job(session, job_id), datetime.now(UTC)
     events = list_events(session, job_id, limit=EVENTS_WITH_JOB)
     figures = figures_of_jobs(session, [job_id]).get(job_id, Figures())
@@ -128,8 +132,9 @@ def _costs(figures: Figures) -> JobCosts:
 @router.get(
     "/{job_id}/events", summary="A job's timeline, oldest line first", responses=described(HTTPStatus.NOT_FOUND)
 )
+@reads
 def events(
-    session: Reading,
+    session: Session,
     job_id: JobId,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only lines with a higher sequence.")] = 0,
     limit: Limit = 200,
@@ -143,7 +148,8 @@ def events(
     summary="Every checkpoint that was ever committed, oldest first",
     responses=described(HTTPStatus.NOT_FOUND),
 )
-def checkpoints(session: Reading, job_id: JobId) -> list[PastCheckpointView]:
+@reads
+def checkpoints(session: Session, job_id: JobId) -> list[PastCheckpointView]:
     return [
         PastCheckpointView(**dict(CheckpointView.model_validate(checkpoint)), offered=offered)
         for checkpoint, offered in list_checkpoints(session, job_id)
@@ -155,7 +161,8 @@ def checkpoints(session: Reading, job_id: JobId) -> list[PastCheckpointView]:
     summary="Instance types that can restore the job's newest checkpoint",
     responses=described(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
-def compatible_instance_types(session: Reading, job_id: JobId) -> CompatibleInstanceTypes:
+@reads
+def compatible_instance_types(session: Session, job_id: JobId) -> CompatibleInstanceTypes:
     """Judged by the CPU features that the checkpoint's processes may rely on: all that its node had, since programs
     choose their code once, at their start. 409 while nothing is known of any node of the job."""
     job = get_job(session, job_id)

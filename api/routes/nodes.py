@@ -8,10 +8,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field, StringConstraints
+from sqlmodel import Session
 
-from api.dependencies import Cursor, InstanceId, Limit, Reading
+from api.dependencies import Cursor, InstanceId, Limit
 from api.errors import described
 from api.parameters import NAME, Text, Time, time
+from api.reading import reads
 from api.responses import NodeView, PageOf, Wire
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState
@@ -79,8 +81,9 @@ class NodeDetail(NodeView):
 
 
 @router.get("", summary="List nodes, by instance id")
+@reads
 def nodes(
-    session: Reading,
+    session: Session,
     where: Filtered,
     state: Annotated[list[NodeState] | None, Query(max_length=3, description="In these states; repeatable.")] = None,
     limit: Limit = 100,
@@ -97,7 +100,8 @@ def nodes(
     summary="One node, the jobs that ran on it and what they cost",
     responses=described(HTTPStatus.NOT_FOUND),
 )
-def node(session: Reading, instance_id: InstanceId) -> NodeDetail:
+@reads
+def node(session: Session, instance_id: InstanceId) -> NodeDetail:
     known = NodeView.model_validate(get_node(session, instance_id))
     work = work_of_nodes(session, [instance_id]).get(instance_id, NodeWork())
     return NodeDetail(

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
+from sqlmodel import Session
 
 from api.csv import DESCRIBED, csv_response
-from api.dependencies import Cursor, JobId, Limit, Reading
+from api.dependencies import Cursor, JobId, Limit
 from api.errors import described
 from api.parameters import NAME, Time, time
+from api.reading import reads
 from api.report_responses import (
     AmountView,
     KeptView,
@@ -61,8 +63,9 @@ def covered(start: datetime | None, end: datetime | None) -> Cover:
 
 
 @router.get("/report", summary="Totals of costs, savings and checkpoints", description=SPAN)
+@reads
 def report(
-    session: Reading,
+    session: Session,
     start: Start = None,
     end: End = None,
     queue: QueueName = None,
@@ -95,14 +98,15 @@ def _report(span: SpanView, figures: Figures, detail: bool, queues: list[QueueVi
     )
 
 
-def _queues(session: Reading, cover: Cover, only: str | None = None) -> list[QueueView]:
+def _queues(session: Session, cover: Cover, only: str | None = None) -> list[QueueView]:
     sums, running = reports.sum_queues(session, cover), reports.running_by_queue(session)
     names = sorted({*sums, *running}) if only is None else [only]
     return [QueueView.of(name, sums.get(name, Figures()), running.get(name, 0)) for name in names]
 
 
 @router.get("/queues", summary="Job queues with what they submitted, cost and saved", description=SPAN)
-def queues(session: Reading, start: Start = None, end: End = None) -> list[QueueView]:
+@reads
+def queues(session: Session, start: Start = None, end: End = None) -> list[QueueView]:
     return _queues(session, covered(start, end))
 
 
@@ -111,15 +115,17 @@ def queues(session: Reading, start: Start = None, end: End = None) -> list[Queue
     summary="What a job cost and saved, line by line, oldest first",
     responses=described(HTTPStatus.NOT_FOUND),
 )
-def job_ledger(session: Reading, job_id: JobId, limit: Limit = 100, cursor: Cursor = None) -> PageOf[LedgerEntryView]:
+@reads
+def job_ledger(session: Session, job_id: JobId, limit: Limit = 100, cursor: Cursor = None) -> PageOf[LedgerEntryView]:
     """A line's `detail` holds all that its figures were worked out of. Lines of the running job grow with it."""
     page = reports.list_ledger(session, job_id, limit=limit, after=cursor)
     return PageOf(items=[LedgerEntryView.of(entry) for entry in page.items], next=page.next)
 
 
 @router.get("/report/series", summary="One metric over time")
+@reads
 def series(
-    session: Reading,
+    session: Session,
     metric: Annotated[str, Query(max_length=60, description="A metric's name, as in `/report`.")] = "spot_protections",
     level: Annotated[Shown, Query(description="How long a bucket is.")] = Level.HOUR,
     start: Start = None,
@@ -175,7 +181,8 @@ def bucket_starts(level: Level, start: datetime | None, end: datetime | None) ->
 
 
 @router.get("/report.csv", summary="The report as a table: a line per queue, and all together", responses=DESCRIBED)
-def report_csv(session: Reading, start: Start = None, end: End = None) -> StreamingResponse:
+@reads
+def report_csv(session: Session, start: Start = None, end: End = None) -> StreamingResponse:
     """Dollars to the micro-dollar, hours to the millisecond; `_naive`: as the reference product counts it."""
     cover = covered(start, end)
     columns = ["queue", *(name for metric in METRICS for name, _ in _cells(metric, Figures()))]

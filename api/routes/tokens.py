@@ -9,11 +9,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
 
 from api.auth.principals import Principal, Role
 from api.auth.rules import Routes, admins_only, area
-from api.dependencies import Asking, Cursor, Database, Limit, Reading
+from api.dependencies import Asking, Cursor, Database, Limit
 from api.errors import described
+from api.reading import reads
 from api.responses import PageOf, Wire
 from perdure.domain.access import LONGEST_LIFE, TOKEN_NAME, USUAL_LIFE
 from perdure.domain.configuration import Seconds
@@ -93,14 +95,16 @@ def create(wish: TokenWish, asking: Asking, database: Database, request: Request
 
 @router.get("", summary="All API tokens, newest first")
 @admins_only
-def read_all(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> PageOf[TokenView]:
+@reads
+def read_all(session: Session, limit: Limit = 50, cursor: Cursor = None) -> PageOf[TokenView]:
     """Those that expired or were revoked too."""
     return PageOf[TokenView].model_validate(tokens.list_tokens(session, limit=limit, after=cursor))
 
 
 @router.get("/{number}", summary="One API token", responses=described(HTTPStatus.NOT_FOUND))
 @admins_only
-def read(session: Reading, number: Number) -> TokenView:
+@reads
+def read(session: Session, number: Number) -> TokenView:
     return TokenView.model_validate(tokens.get_token(session, number))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, literal, text, tuple_, type_coerce
-from sqlmodel import Session, col, select
+from sqlalchemy import BigInteger, Integer, bindparam, literal, text, tuple_, type_coerce
+from sqlalchemy import select as plain_select
+from sqlmodel import Session, SQLModel, col, select
 
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import JobEvent
@@ -36,29 +37,35 @@ class EventFilter(Frozen):
     before: datetime | None = None
 
 
+_events = SQLModel.metadata.tables["events"]
+# Made once: putting a query together takes longer than running it.
+_OF_JOB = (
+    plain_select(_events)
+    .where(_events.c.job_id == bindparam("job_id"), _events.c.sequence > bindparam("after"))
+    .order_by(_events.c.sequence)
+    .limit(bindparam("limit", type_=Integer))
+)
+_OF_JOBS = (
+    plain_select(_events)
+    .where(_events.c.job_id.in_(bindparam("ids", expanding=True)), _events.c.sequence <= bindparam("last"))
+    .order_by(_events.c.job_id, _events.c.sequence)
+)
+
+
 def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit: int = 500) -> list[JobEvent]:
     """The job's timeline after `after_sequence`, oldest first. Raises UnknownJob."""
-    if session.get(JobRow, job_id) is None:
+    wanted = {"job_id": job_id, "after": after_sequence, "limit": limit}
+    found = [JobEvent.model_validate(dict(row)) for row in session.connection().execute(_OF_JOB, wanted).mappings()]
+    if not found and session.get(JobRow, job_id) is None:
         raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
-    query = (
-        select(EventRow)
-        .where(EventRow.job_id == job_id, EventRow.sequence > after_sequence)
-        .order_by(col(EventRow.sequence))
-        .limit(limit)
-    )
-    return [JobEvent.model_validate(row.model_dump()) for row in session.exec(query)]
+    return found
 
 
 def timelines(session: Session, job_ids: Collection[str], *, first: int = 500) -> dict[str, list[JobEvent]]:
     """The first lines of each of these jobs' timelines, oldest first."""
-    query = (
-        select(EventRow)
-        .where(col(EventRow.job_id).in_(job_ids), EventRow.sequence <= first)
-        .order_by(col(EventRow.job_id), col(EventRow.sequence))
-    )
     found: dict[str, list[JobEvent]] = {}
-    for row in session.exec(query):
-        found.setdefault(row.job_id, []).append(JobEvent.model_validate(row.model_dump()))
+    for row in session.connection().execute(_OF_JOBS, {"ids": list(job_ids), "last": first}).mappings():
+        found.setdefault(row["job_id"], []).append(JobEvent.model_validate(dict(row)))
     return found
 
 

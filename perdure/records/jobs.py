@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import Select, bindparam, delete, func, update
 from sqlalchemy import select as sql_select
 from sqlmodel import Session, SQLModel, col, select
 
@@ -24,7 +24,6 @@ from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, 
 LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
 """Fields of Job that are tables of their own."""
 
-Row = TypeVar("Row", bound=SQLModel)
 Value = TypeVar("Value", bound=Frozen)
 
 
@@ -85,50 +84,59 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
+def _list(table: type[SQLModel], order: str, *only: Any) -> Select[Any]:
+    """What `table` holds of the jobs `ids`. Made once: putting a query together takes longer than running it."""
+    rows = SQLModel.metadata.tables[str(table.__tablename__)]
+    return sql_select(rows).where(rows.c.job_id.in_(bindparam("ids", expanding=True)), *only).order_by(rows.c[order])
+
+
+_JOBS = _list(JobRow, "job_id")
+_ATTEMPTS = _list(AttemptRow, "epoch")
+_OUTAGES = _list(OutageRow, "started_at")
+_VOLUMES = _list(VolumeRow, "created_at")
+_SNAPSHOTS = _list(SnapshotRow, "created_at")
+_OFFERED = _list(CheckpointRow, "number", col(CheckpointRow.offered).is_(True))
+
+
 def get_job(session: Session, job_id: str) -> Job:
     """One job with everything. Raises UnknownJob."""
-    row = session.get(JobRow, job_id)
-    if row is None:
+    found = get_jobs(session, [job_id])
+    if not found:
         raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
-    return _jobs(session, [row])[0]
+    return found[0]
 
 
 def get_jobs(session: Session, job_ids: Sequence[str]) -> list[Job]:
-    """These jobs with everything, in this order; unknown ones are left out."""
-    rows = {row.job_id: row for row in session.exec(select(JobRow).where(col(JobRow.job_id).in_(job_ids)))}
-    return _jobs(session, [rows[job_id] for job_id in job_ids if job_id in rows])
-
-
-def _jobs(session: Session, rows: Sequence[JobRow]) -> list[Job]:
-    """Jobs with their lists: one query per list, however many jobs."""
-    ids = [row.job_id for row in rows]
-    attempts = _children(session, AttemptRow, Attempt, ids, AttemptRow.epoch)
-    outages = _children(session, OutageRow, Outage, ids, OutageRow.started_at)
-    volumes = _children(session, VolumeRow, VolumeLife, ids, VolumeRow.created_at)
-    snapshots = _children(session, SnapshotRow, SnapshotLife, ids, SnapshotRow.created_at)
-    offered = col(CheckpointRow.offered).is_(True)
-    checkpoints = _children(session, CheckpointRow, Checkpoint, ids, CheckpointRow.number, offered)
+    """These jobs with everything, in this order; unknown ones are left out. One query per list, however many jobs."""
+    session.flush()  # what this session has changed counts
+    ids = list(job_ids)
+    rows = {row["job_id"]: row for row in session.connection().execute(_JOBS, {"ids": ids}).mappings()}
+    if not rows:
+        return []
+    attempts = _children(session, _ATTEMPTS, Attempt, ids)
+    outages = _children(session, _OUTAGES, Outage, ids)
+    volumes = _children(session, _VOLUMES, VolumeLife, ids)
+    snapshots = _children(session, _SNAPSHOTS, SnapshotLife, ids)
+    checkpoints = _children(session, _OFFERED, Checkpoint, ids)
     return [
         Job(
-            **row.model_dump(exclude={"revision", "position"}),
-            attempts=attempts.get(row.job_id, []),
-            outages=outages.get(row.job_id, []),
-            volumes=volumes.get(row.job_id, []),
-            snapshots=snapshots.get(row.job_id, []),
-            checkpoints=checkpoints.get(row.job_id, []),
+            **rows[job_id],
+            attempts=attempts.get(job_id, []),
+            outages=outages.get(job_id, []),
+            volumes=volumes.get(job_id, []),
+            snapshots=snapshots.get(job_id, []),
+            checkpoints=checkpoints.get(job_id, []),
         )
-        for row in rows
+        for job_id in ids
+        if job_id in rows
     ]
 
 
-def _children(
-    session: Session, table: type[Row], model: type[Value], ids: list[str], order: Any, *only: Any
-) -> dict[str, list[Value]]:
+def _children(session: Session, query: Select[Any], model: type[Value], ids: list[str]) -> dict[str, list[Value]]:
     """What a table holds of these jobs, by job."""
-    job_id = col(table.job_id)  # type: ignore[attr-defined]
     found: dict[str, list[Value]] = {}
-    for row in session.exec(select(table).where(job_id.in_(ids), *only).order_by(order)):
-        found.setdefault(row.job_id, []).append(model.model_validate(row.model_dump()))  # type: ignore[attr-defined]
+    for row in session.connection().execute(query, {"ids": ids}).mappings():
+        found.setdefault(row["job_id"], []).append(model.model_validate(dict(row)))
     return found
 
 

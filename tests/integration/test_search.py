@@ -153,7 +153,7 @@ def test_a_text_is_taken_literally(
 def test_a_line_shows_the_job(engine: Engine) -> None:
     with reading(engine) as session:
         line = list_jobs(session, where=JobFilter(text=JOBS[5].job_id)).items[0]
-    assert line.model_dump() == JOBS[5].model_dump(include=set(JobLine.model_fields))
+    assert line._asdict() == JOBS[5].model_dump(include=set(JobLine._fields))
 
 
 def test_texts_follow_the_jobs(engine: Engine) -> None:

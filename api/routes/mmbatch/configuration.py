@@ -11,12 +11,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from sqlmodel import Session
 
 from api.configuration_changes import Wish, change, merged
 from api.configuration_models import ConfigurationChanged, Section
-from api.dependencies import Asking, Database, Reading, Settings, Workflows
+from api.dependencies import Asking, Database, Settings, Workflows
 from api.errors import described
 from api.mmbatch_keys import as_theirs, read_keys, theirs
+from api.reading import reads
 from perdure.domain.configuration import SystemConfiguration
 from perdure.records.configuration import current_configuration
 
@@ -88,7 +90,8 @@ LogFields = Annotated[
 
 
 @router.get("/config", summary="MMBatch: the configuration")
-def read(session: Reading) -> MMBatchConfiguration:
+@reads
+def read(session: Session) -> MMBatchConfiguration:
     """Every key that MMBatch documents, those without effect included."""
     return MMBatchConfiguration.model_validate(as_theirs(current_configuration(session)))
 
@@ -115,7 +118,8 @@ async def change_checkpoint(
 
 
 @router.get("/log/config", summary="MMBatch: the log configuration")
-def read_log(session: Reading) -> MMBatchLog:
+@reads
+def read_log(session: Session) -> MMBatchLog:
     """Level and file sizes."""
     return MMBatchLog.model_validate(as_theirs(current_configuration(session))["log"])
 

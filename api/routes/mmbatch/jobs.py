@@ -13,9 +13,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+from sqlmodel import Session
 
-from api.dependencies import Cursor, JobId, Reading
+from api.dependencies import Cursor, JobId
 from api.errors import described
+from api.reading import reads
 from api.routes.jobs import Filtered
 from api.routes.nodes import Filtered as FilteredNodes
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
@@ -97,10 +99,11 @@ class MMBatchNode(BaseModel):
 
 
 @router.get("/job", summary="Jobs in MMBatch's shape, newest first")
+@reads
 def mmbatch_jobs(
+    session: Session,
     request: Request,
     response: Response,
-    session: Reading,
     where: Filtered,
     limit: Limit = 200,
     cursor: Cursor = None,
@@ -113,15 +116,17 @@ def mmbatch_jobs(
 
 
 @router.get("/job/{job_id}", summary="One job in MMBatch's shape", responses=described(HTTPStatus.NOT_FOUND))
-def mmbatch_job(session: Reading, job_id: JobId) -> MMBatchJob:
+@reads
+def mmbatch_job(session: Session, job_id: JobId) -> MMBatchJob:
     return _job(get_job(session, job_id), timelines(session, [job_id]).get(job_id, []))
 
 
 @router.get("/node", summary="Nodes in MMBatch's shape, by instance id")
+@reads
 def mmbatch_nodes(
+    session: Session,
     request: Request,
     response: Response,
-    session: Reading,
     where: FilteredNodes,
     limit: Limit = 1000,
     cursor: Cursor = None,

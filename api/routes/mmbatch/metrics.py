@@ -11,9 +11,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
+from sqlmodel import Session
 
-from api.dependencies import Reading
 from api.parameters import NAME
+from api.reading import reads
 from api.responses import Wire
 from api.routes.reports import bucket_starts, covered
 from perdure.domain.errors import ConfigurationInvalid
@@ -119,7 +120,8 @@ Moment = Annotated[
 
 
 @router.get("/metrics/summary", summary="Sums of all queues and of each")
-def summary(session: Reading, start: Moment = None, end: Moment = None) -> MetricsSummary:
+@reads
+def summary(session: Session, start: Moment = None, end: Moment = None) -> MetricsSummary:
     cover = covered(_time(start, "start"), _time(end, "end"))
     return MetricsSummary(
         start=cover.start,
@@ -138,8 +140,9 @@ def definitions() -> list[MetricDefinition]:
 
 
 @router.get("/metricValue/{object}/{metricDef}", summary="One metric over time")
+@reads
 def values(
-    session: Reading,
+    session: Session,
     object: Annotated[str, Path(pattern=NAME, description="`system-total`, or a job queue.", examples=[TOTAL])],
     metricDef: Annotated[str, Path(max_length=60, description="An id of `/metric`.", examples=["metricDef-runtime"])],
     interval: Annotated[

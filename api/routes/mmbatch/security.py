@@ -8,12 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from sqlmodel import Session
 
 from api.auth.lock_out import proves_admin
 from api.auth.sessions import sign_in_of
 from api.configuration_changes import Wish, change
-from api.dependencies import Asking, Database, Reading, Settings, Workflows
+from api.dependencies import Asking, Database, Settings, Workflows
 from api.errors import described
+from api.reading import reads
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration
 from perdure.records.configuration import current_configuration
 
@@ -78,7 +80,8 @@ class MMBatchCognitoView(BaseModel):
 
 
 @router.get("", summary="MMBatch: how Cognito is set up")
-def read(session: Reading) -> MMBatchCognitoView:
+@reads
+def read(session: Session) -> MMBatchCognitoView:
     """Nothing of it is secret."""
     return _view(current_configuration(session).cognito)
 
