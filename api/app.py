@@ -62,6 +62,7 @@ Times are UTC (ISO 8601), durations are seconds, sizes are bytes unless a name s
 
 RESOURCES = (
     jobs.router,
+    reports.router,
     nodes.router,
     configuration.router,
     tokens.router,
@@ -77,7 +78,6 @@ RESOURCES = (
     mmbatch_logs.router,
     resume.router,
     mmbatch_configuration.router,
-    reports.router,
     mmbatch_metrics.router,
     mmbatch_security.router,
 )

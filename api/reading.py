@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, cast, get_type_hints
+from typing import Annotated, Any, cast, get_type_hints
 
 import anyio.to_thread
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from pydantic import TypeAdapter
 
 from perdure.records.database import reading
@@ -41,15 +41,20 @@ def reads(endpoint: Callable[..., Any]) -> Callable[..., Awaitable[Response]]:
         return Response(written(answer), headers=said and dict(said.headers), media_type="application/json")
 
     @functools.wraps(endpoint)
-    async def answered(asked_by: Request, **arguments: Any) -> Response:
-        app = cast(FastAPI, asked_by.app)
+    async def answered(app: FastAPI, **arguments: Any) -> Response:
         return await anyio.to_thread.run_sync(work, app, arguments, limiter=app.state.readers)
 
     signature = inspect.signature(endpoint)
     _, *others = signature.parameters.values()
-    asked_by = inspect.Parameter("asked_by", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
-    answered.__signature__ = signature.replace(parameters=[asked_by, *others])  # type: ignore[attr-defined]
+    app = inspect.Parameter(
+        "app", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[FastAPI, Depends(_app)]
+    )
+    answered.__signature__ = signature.replace(parameters=[app, *others])  # type: ignore[attr-defined]
     return answered
+
+
+async def _app(request: Request) -> FastAPI:
+    return cast(FastAPI, request.app)
 
 
 def _writer(endpoint: Callable[..., Any]) -> Callable[[Any], bytes]:

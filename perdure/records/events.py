@@ -55,7 +55,9 @@ _OF_JOBS = (
 def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit: int = 500) -> list[JobEvent]:
     """The job's timeline after `after_sequence`, oldest first. Raises UnknownJob."""
     wanted = {"job_id": job_id, "after": after_sequence, "limit": limit}
-    found = [JobEvent.model_validate(dict(row)) for row in session.connection().execute(_OF_JOB, wanted).mappings()]
+    found = [
+        JobEvent.model_validate(dict(row)) for row in session.connection().execute(_OF_JOB, wanted).mappings().all()
+    ]
     if not found and session.get(JobRow, job_id) is None:
         raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
     return found
@@ -64,7 +66,7 @@ def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit
 def timelines(session: Session, job_ids: Collection[str], *, first: int = 500) -> dict[str, list[JobEvent]]:
     """The first lines of each of these jobs' timelines, oldest first."""
     found: dict[str, list[JobEvent]] = {}
-    for row in session.connection().execute(_OF_JOBS, {"ids": list(job_ids), "last": first}).mappings():
+    for row in session.connection().execute(_OF_JOBS, {"ids": list(job_ids), "last": first}).mappings().all():
         found.setdefault(row["job_id"], []).append(JobEvent.model_validate(dict(row)))
     return found
 

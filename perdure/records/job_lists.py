@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
-from sqlmodel import Session, col
+from sqlmodel import Session, SQLModel
 
 from perdure.domain.jobs import JobState
 from perdure.domain.values import Frozen
@@ -96,12 +96,17 @@ class JobOrder(StrEnum):
     FEWEST_PROTECTIONS = "protections"
 
 
-COLUMNS = tuple(getattr(JobRow, name) for name in JobLine._fields)
+# Plain columns: the ORM's would cost a list half as much again.
+_JOB = SQLModel.metadata.tables[str(JobRow.__tablename__)].c
+_TEXTS = SQLModel.metadata.tables[str(JobTextRow.__tablename__)]
+COLUMNS = tuple(_JOB[name] for name in JobLine._fields)
+_STATE = JobLine._fields.index("state")
+_STATES = {str(state): state for state in JobState}
 
 
 def job_line(row: Sequence[Any]) -> JobLine:
     """A row of COLUMNS."""
-    return JobLine(*row)._replace(state=JobState(row[3]))
+    return JobLine._make((*row[:_STATE], _STATES[row[_STATE]], *row[_STATE + 1 :]))
 
 
 def list_jobs(
@@ -148,9 +153,9 @@ class _Walk:
         self.where = where
         self._name = order.removeprefix("-")
         self._down = order.startswith("-")
-        column = col(getattr(JobRow, self._name))
+        column = _JOB[self._name]
         self._type = String() if self._name == "name" else BigInteger()
-        self.columns = (type_coerce(column, self._type).label("key"), col(JobRow.job_id))
+        self.columns = (type_coerce(column, self._type).label("key"), _JOB.job_id)
         self._fingerprint = fingerprint("jobs", sorted(where.queues), sorted(where.states), order, *_ranges(where))
         self._after: Key | None = None
         self._insists = False
@@ -168,7 +173,7 @@ class _Walk:
         filter's index when more than FEW_MATCHES are left."""
         if self._name == "created_at" or not (self.where.queues or self.where.states):
             return
-        some = self.matching([col(JobRow.job_id)], self.where.queues, self.where.states, everywhere=True)
+        some = self.matching([_JOB.job_id], self.where.queues, self.where.states, everywhere=True)
         counted = select(func.count()).select_from(some.limit(FEW_MATCHES + 1).subquery())
         self._insists = session.execute(counted).scalar_one() > FEW_MATCHES
 
@@ -202,13 +207,13 @@ class _Walk:
         """Jobs of these queues and states (empty: any), unsorted; unless `everywhere`, within the filter's times and
         after the cursor."""
         where, query = self.where, select(*columns)
-        for column, values in ((col(JobRow.queue), sorted(queues)), (col(JobRow.state), sorted(map(str, states)))):
+        for column, values in ((_JOB.queue, sorted(queues)), (_JOB.state, sorted(map(str, states)))):
             if values:
                 plain: Any = without_index(column) if self._insists else column
                 query = query.where(plain == values[0] if len(values) == 1 else plain.in_(values))
         if everywhere:
             return query
-        created, finished = col(JobRow.created_at), col(JobRow.finished_at)
+        created, finished = _JOB.created_at, _JOB.finished_at
         if self._name == "finished_at" and where.finished_after is None:
             query = query.where(finished.is_not(None))
         if where.created_after is not None:
@@ -231,7 +236,7 @@ class _Walk:
 
     def sorted(self, query: Select[Any]) -> Select[Any]:
         """A query of jobs in this list's order."""
-        return query.order_by(*self._direction(col(getattr(JobRow, self._name)), col(JobRow.job_id)))
+        return query.order_by(*self._direction(_JOB[self._name], _JOB.job_id))
 
     def sorted_keys(self, keys: Subquery) -> Select[Any]:
         """Keys that a query found, in this list's order: the database's own, which for names is not Python's."""
@@ -243,7 +248,7 @@ class _Walk:
     def _beyond(self) -> ColumnElement[bool]:
         assert self._after is not None
         key, job_id = self._after
-        here = tuple_(type_coerce(getattr(JobRow, self._name), self._type), col(JobRow.job_id))
+        here = tuple_(type_coerce(_JOB[self._name], self._type), _JOB.job_id)
         there = tuple_(literal(key, self._type), literal(job_id, String()))
         return here < there if self._down else here > there
 
@@ -252,16 +257,16 @@ def _first(session: Session, walk: _Walk, limit: int) -> list[JobLine]:
     """The first `limit` jobs after the cursor. Where walks are merged, by their keys: putting a union of all columns
     together takes longer than another query."""
     if walk.is_one:
-        return [job_line(row) for row in session.execute(walk.query(COLUMNS, limit))]
-    return _lines(session, [job_id for _, job_id in session.execute(walk.query(walk.columns, limit))])
+        return [job_line(row) for row in session.execute(walk.query(COLUMNS, limit)).all()]
+    return _lines(session, [job_id for _, job_id in session.execute(walk.query(walk.columns, limit)).all()])
 
 
 def _sorted(session: Session, walk: _Walk, limit: int, numbers: list[int]) -> tuple[list[Key], str | None]:
     """The page of a text that few jobs have: `numbers`. All are sorted: a database that is told of a limit may walk
     the whole list for those few."""
     query = walk.matching(walk.columns, walk.where.queues, walk.where.states)
-    query = query.join(JobTextRow, col(JobTextRow.job_id) == col(JobRow.job_id))
-    rows = session.execute(walk.sorted(query.where(col(JobTextRow.number).in_(numbers)))).all()
+    query = query.join(_TEXTS, _TEXTS.c.job_id == _JOB.job_id)
+    rows = session.execute(walk.sorted(query.where(_TEXTS.c.number.in_(numbers)))).all()
     keys = [(row[0], row[1]) for row in rows[: limit + 1]]
     return keys[:limit], walk.cursor(keys[limit - 1]) if len(keys) > limit else None
 
@@ -271,7 +276,7 @@ def _scanned(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], str 
     found: list[Key] = []
     for count in SCANNED:
         looked_at = walk.query(walk.columns, count).subquery()
-        keys = walk.sorted_keys(looked_at).join(JobTextRow, col(JobTextRow.job_id) == looked_at.c.job_id)
+        keys = walk.sorted_keys(looked_at).join(_TEXTS, _TEXTS.c.job_id == looked_at.c.job_id)
         rows = session.execute(keys.where(contains(session, walk.where.text))).all()
         found += [(row[0], row[1]) for row in rows]
         if len(found) > limit:
@@ -283,12 +288,12 @@ def _scanned(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], str 
     return found, walk.last_cursor()
 
 
-_BY_ID = select(*COLUMNS).where(col(JobRow.job_id).in_(bindparam("ids", expanding=True)))
+_BY_ID = select(*COLUMNS).where(_JOB.job_id.in_(bindparam("ids", expanding=True)))
 
 
 def _lines(session: Session, ids: list[str]) -> list[JobLine]:
     """These jobs, in this order."""
-    lines = {line.job_id: line for line in map(job_line, session.execute(_BY_ID, {"ids": ids}))}
+    lines = {line.job_id: line for line in map(job_line, session.execute(_BY_ID, {"ids": ids}).all())}
     return [lines[job_id] for job_id in ids]
 
 

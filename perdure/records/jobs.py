@@ -110,7 +110,7 @@ def get_jobs(session: Session, job_ids: Sequence[str]) -> list[Job]:
     """These jobs with everything, in this order; unknown ones are left out. One query per list, however many jobs."""
     session.flush()  # what this session has changed counts
     ids = list(job_ids)
-    rows = {row["job_id"]: row for row in session.connection().execute(_JOBS, {"ids": ids}).mappings()}
+    rows = {row["job_id"]: row for row in session.connection().execute(_JOBS, {"ids": ids}).mappings().all()}
     if not rows:
         return []
     attempts = _children(session, _ATTEMPTS, Attempt, ids)
@@ -135,7 +135,7 @@ def get_jobs(session: Session, job_ids: Sequence[str]) -> list[Job]:
 def _children(session: Session, query: Select[Any], model: type[Value], ids: list[str]) -> dict[str, list[Value]]:
     """What a table holds of these jobs, by job."""
     found: dict[str, list[Value]] = {}
-    for row in session.connection().execute(query, {"ids": ids}).mappings():
+    for row in session.connection().execute(query, {"ids": ids}).mappings().all():
         found.setdefault(row["job_id"], []).append(model.model_validate(dict(row)))
     return found
 
