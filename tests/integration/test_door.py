@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,40 @@ def test_behind_a_proxy_on_the_same_machine(tmp_path: Path) -> None:
         assert_error(client.get("/api/v1/jobs", headers={"Host": "localhost"}), 401, "not_signed_in")
         assert_error(client.get("/api/v1/jobs", headers={"Host": "evil.example"}), 421, "wrong_host")
         assert client.get("/api/v1/jobs", headers=bearing(app.state.engine)).status_code == 200
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", ""])
+def test_who_asked_by_way_of_a_proxy(trusted: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"sqlite:///{tmp_path}/perdure.db"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "TEMPORAL_"))}
+    environment |= {
+        "PERDURE_DATABASE_URL": url,
+        "PERDURE_API_PORT": str(port),
+        "PERDURE_REQUIRE_SIGN_IN": "1",
+        "PERDURE_API_NAMES": "perdure.example",
+        "PERDURE_API_TRUSTED_PROXIES": trusted,
+        "TEMPORAL_ADDRESS": f"127.0.0.1:{port}",
+    }
+    passed_on = {"Host": "perdure.example", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    ask = partial(httpx.get, f"http://127.0.0.1:{port}/api/v1/jobs", headers=passed_on, timeout=LIMIT)
+
+    def serves() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return ask().status_code == 401
+        return False
+
+    with (tmp_path / "log").open("wb") as log:
+        program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
+    try:
+        until(lambda: serves() or program.poll() is not None)
+        assert program.poll() is None, (tmp_path / "log").read_text()
+        assert ("Strict-Transport-Security" in ask().headers) is bool(trusted)
+    finally:
+        program.terminate()
+        program.wait(LIMIT)
+    assert {line["address"] for line in lines(open_engine(url))} == {"203.0.113.9" if trusted else "127.0.0.1"}
 
 
 # API tokens

@@ -256,6 +256,19 @@ async def test_the_reference_products_paths(api: httpx.AsyncClient) -> None:
 
 
 @in_one_loop
+async def test_viewers_do_not_get_the_servers_own_logs(api: httpx.AsyncClient) -> None:
+    made = await api.post("/api/v1/tokens", json={"name": "looks", "role": "viewer"})
+    as_viewer = {"Authorization": f"Bearer {made.json()['token']}"}
+    found = unpacked(await api.get("/api/v1/jobs/job-1/logs", headers=as_viewer))
+    assert found["live/i-1/agent.log"] == b"of job-1"
+    assert not [name for name in found if name.startswith("server/")]
+    assert b"only admins get the server's own logs" in found[MISSING]
+    assert not [text for text in found.values() if b"while it ran" in text]
+    for path in ("/mmab.log", "/mmab-access.log"):
+        assert (await api.get(path, headers=as_viewer)).json()["error"]["code"] == "not_allowed"
+
+
+@in_one_loop
 async def test_the_access_log_has_one_line_a_request_and_no_secrets(api: httpx.AsyncClient, tmp_path: Path) -> None:
     await api.get("/api/v1/jobs?q=s3cr3t", headers={"Authorization": "Bearer prd_s3cr3t"})
     await api.get("/api/v1/jobs/x%0a{%22forged%22:1}%0a/logs")
