@@ -52,7 +52,8 @@ def reference() -> str:
     return "".join(lines)
 
 
-def test_a_new_job_finishes_what_a_reclaim_ended_for_good(user: User, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moves", [False, True], ids=["same zone", "another zone"])
+def test_a_new_job_finishes_what_a_reclaim_ended_for_good(moves: bool, user: User, tmp_path: Path) -> None:
     options = ("--name", "last-chance", "--attempts", "1", "--interval", "0", "--mount", f"{tmp_path}:/opt/go")
     old = user.submit("/usr/bin/python3", "-c", CHAIN, options=options)
     until(lambda: user.logs(old)[0].count("\n") == PAUSE_AT, "the first half")
@@ -64,7 +65,9 @@ def test_a_new_job_finishes_what_a_reclaim_ended_for_good(user: User, tmp_path: 
     assert reference().splitlines()[PAUSE_AT - 1] in output[0]
     assert old in live[f"live/{node}/agent.log"]
 
-    user.reclaim("--job", old, "--notice", "15")
+    here = user.placed(old)["zone"]
+    there = "us-east-1b" if (here == "us-east-1a") is moves else "us-east-1a"
+    user.reclaim("--job", old, "--notice", "15", "--to-zone", there)
     assert user.wait(old, status=1)["status"] == "FAILED"
     until(lambda: user.job(old)["state"] == "Failed", "the record of its end")
     answer = resume(user, old, "once")
@@ -83,7 +86,9 @@ def test_a_new_job_finishes_what_a_reclaim_ended_for_good(user: User, tmp_path: 
     assert said[0] == said[1], "the very same process"
     user.run("local", "cp", f"{new}:/srv/chain.log", str(tmp_path / "chain.log"))
     assert (tmp_path / "chain.log").read_text() == reference()
-    assert user.job(new)["attempts"][0]["restored_from"] == answer.json()["checkpoint"]
+    [attempt] = user.job(new)["attempts"]
+    assert (attempt["restored_from"], attempt["zone"]) == (answer.json()["checkpoint"], there)
+    assert bool(user.job(new)["snapshots"]) is moves
     assert any(f"job {old}" in line for line in user.events(new))
     assert any(new in line for line in user.events(old))
 
