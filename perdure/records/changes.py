@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import update
-from sqlmodel import Session, col, select
+from sqlalchemy import bindparam, update
+from sqlmodel import Session, SQLModel, col, select
 
 from perdure.domain.jobs import JobEvent
 from perdure.domain.nodes import Node
@@ -34,11 +34,19 @@ class Change(Frozen):
     event: JobEvent | None = None
 
 
+_POSITIONS = SQLModel.metadata.tables[str(PositionRow.__tablename__)]
+_TAKE = (
+    update(_POSITIONS)
+    .where(_POSITIONS.c.name == CHANGES)
+    .values(last=_POSITIONS.c.last + bindparam("count"))
+    .returning(_POSITIONS.c.last)
+)
+
+
 def take_positions(session: Session, count: int) -> range:
     """`count` positions for this transaction. The first statement of every transaction that records changes: others
     that record wait here until it ends."""
-    taking = update(PositionRow).where(col(PositionRow.name) == CHANGES).values(last=PositionRow.last + count)
-    last: int = session.execute(taking.returning(col(PositionRow.last))).scalar_one()
+    last: int = session.execute(_TAKE, {"count": count}).scalar_one()
     return range(last - count + 1, last + 1)
 
 

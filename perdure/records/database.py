@@ -53,6 +53,8 @@ def _begin_sqlite(connection: Connection) -> None:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
     """A session that sees one consistent state and changes nothing."""
+    if engine.dialect.name == "postgresql":  # by itself each of its statements would see a state of its own
+        engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with Session(engine) as session:
         yield session
         session.rollback()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, delete, func, update
+from sqlalchemy import Select, bindparam, delete, func, insert, update
 from sqlalchemy import select as sql_select
 from sqlmodel import Session, SQLModel, col, select
 
@@ -66,17 +66,25 @@ def _replace_lists(session: Session, job: Job) -> None:
         session.merge(CheckpointRow(job_id=job.job_id, offered=True, **_plain(checkpoint.model_dump())))
 
 
+_EVENTS = SQLModel.metadata.tables[str(EventRow.__tablename__)]
+_KNOWN = sql_select(_EVENTS.c.sequence).where(
+    _EVENTS.c.job_id == bindparam("job"), _EVENTS.c.sequence >= bindparam("first")
+)
+
+
 def _add_events(session: Session, job_id: str, events: Sequence[JobEvent], positions: Sequence[int]) -> None:
     if not events:
         return
     first = min(event.sequence for event in events)
-    mine = select(EventRow.sequence).where(EventRow.job_id == job_id, EventRow.sequence >= first)
-    known = set(session.exec(mine).all())
-    session.add_all(
-        EventRow(job_id=job_id, position=position, **event.model_dump())
+    known = set(session.execute(_KNOWN, {"job": job_id, "first": first}).scalars())
+    new = [
+        {"job_id": job_id, "position": position, **event.model_dump()}
         for position, event in zip(positions, events, strict=True)
         if event.sequence not in known
-    )
+    ]
+    if new:
+        session.flush()  # the job comes first
+        session.execute(insert(_EVENTS), new)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

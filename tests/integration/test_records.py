@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import BaseModel
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
@@ -307,6 +308,20 @@ def test_writers_queue_up_and_readers_never_wait(engine: Engine) -> None:
     with reading(engine) as session:
         assert len(list_jobs(session).items) == 5
         assert [line.sequence for line in list_events(session, "job-3")] == [1, 2, 3, 4, 5]
+
+
+def test_a_reader_sees_one_state_and_changes_nothing(engine: Engine) -> None:
+    with reading(engine) as session:
+        assert list_jobs(session).items == []
+        with writing(engine) as writer:
+            jobs.record_job(writer, full_job(), [], revision=1)
+        assert list_jobs(session).items == []
+        session.add(tables.ConfigurationRow(at=NOW, by="nobody", configuration={}))
+        with contextlib.suppress(DBAPIError):  # PostgreSQL refuses it, SQLite forgets it
+            session.flush()
+    with reading(engine) as session:
+        assert [line.job_id for line in list_jobs(session).items] == ["job-1"]
+        assert session.execute(text("SELECT count(*) FROM configuration")).scalar_one() == 0
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(engine: Engine) -> None:
