@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, bindparam, delete, func, insert, update
+from sqlalchemy import RowMapping, bindparam, delete, func, insert, update
 from sqlalchemy import select as sql_select
 from sqlmodel import Session, SQLModel, col, select
 
@@ -92,18 +92,28 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-def _list(table: type[SQLModel], order: str, *only: Any) -> Select[Any]:
-    """What `table` holds of the jobs `ids`. Made once: putting a query together takes longer than running it."""
-    rows = SQLModel.metadata.tables[str(table.__tablename__)]
-    return sql_select(rows).where(rows.c.job_id.in_(bindparam("ids", expanding=True)), *only).order_by(rows.c[order])
+class _List:
+    """What a table holds of one job, or of several. Put together once: that takes longer than running it."""
+
+    def __init__(self, table: type[SQLModel], order: str, *only: Any) -> None:
+        rows = SQLModel.metadata.tables[str(table.__tablename__)]
+        query = sql_select(rows).where(*only).order_by(rows.c[order])
+        self._one = query.where(rows.c.job_id == bindparam("id"))
+        self._several = query.where(rows.c.job_id.in_(bindparam("ids", expanding=True)))
+
+    def rows(self, session: Session, ids: list[str]) -> Sequence[RowMapping]:
+        connection = session.connection()
+        if len(ids) == 1:
+            return connection.execute(self._one, {"id": ids[0]}).mappings().all()
+        return connection.execute(self._several, {"ids": ids}).mappings().all()
 
 
-_JOBS = _list(JobRow, "job_id")
-_ATTEMPTS = _list(AttemptRow, "epoch")
-_OUTAGES = _list(OutageRow, "started_at")
-_VOLUMES = _list(VolumeRow, "created_at")
-_SNAPSHOTS = _list(SnapshotRow, "created_at")
-_OFFERED = _list(CheckpointRow, "number", col(CheckpointRow.offered).is_(True))
+_JOBS = _List(JobRow, "job_id")
+_ATTEMPTS = _List(AttemptRow, "epoch")
+_OUTAGES = _List(OutageRow, "started_at")
+_VOLUMES = _List(VolumeRow, "created_at")
+_SNAPSHOTS = _List(SnapshotRow, "created_at")
+_OFFERED = _List(CheckpointRow, "number", col(CheckpointRow.offered).is_(True))
 
 
 def get_job(session: Session, job_id: str) -> Job:
@@ -118,7 +128,7 @@ def get_jobs(session: Session, job_ids: Sequence[str]) -> list[Job]:
     """These jobs with everything, in this order; unknown ones are left out. One query per list, however many jobs."""
     session.flush()  # what this session has changed counts
     ids = list(job_ids)
-    rows = {row["job_id"]: row for row in session.connection().execute(_JOBS, {"ids": ids}).mappings().all()}
+    rows = {row["job_id"]: row for row in _JOBS.rows(session, ids)}
     if not rows:
         return []
     attempts = _children(session, _ATTEMPTS, Attempt, ids)
@@ -140,10 +150,10 @@ def get_jobs(session: Session, job_ids: Sequence[str]) -> list[Job]:
     ]
 
 
-def _children(session: Session, query: Select[Any], model: type[Value], ids: list[str]) -> dict[str, list[Value]]:
+def _children(session: Session, query: _List, model: type[Value], ids: list[str]) -> dict[str, list[Value]]:
     """What a table holds of these jobs, by job."""
     found: dict[str, list[Value]] = {}
-    for row in session.connection().execute(query, {"ids": ids}).mappings().all():
+    for row in query.rows(session, ids):
         found.setdefault(row["job_id"], []).append(model.model_validate(dict(row)))
     return found
 
