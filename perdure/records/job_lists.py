@@ -1,9 +1,10 @@
 """Pages of jobs: filtered, found by text, in several orders; equally fast at any depth.
 
 Every query has a bounded cost. In the usual order (by creation) each wanted queue and state is a walk of its own along
-an index, and the walks are merged. Other orders walk their index and leave out what does not fit. A text is looked up
-in the index of trigrams; if few jobs have it, these are sorted, and else the order is walked and each job's text looked
-at: SCANNED jobs per page at most, so that a page may be short while more follow.
+an index, and the walks are merged. Other orders walk their index and leave out what does not fit. For a text the order
+is walked and each job's text looked at. If that does not fill the page soon, the text is looked up in the index of
+trigrams; if few jobs have it, these are sorted, and else the walk goes on: SCANNED jobs per page at most, so that a
+page may be short while more follow.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from sqlmodel import Session, SQLModel
 
 from perdure.domain.jobs import JobState
 from perdure.domain.values import Frozen
-from perdure.records.job_texts import contains, few_matches
+from perdure.records.job_texts import by_index, contains, few_matches
 from perdure.records.list_tables import JobTextRow
 from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
 from perdure.records.tables import JobRow
@@ -42,7 +43,7 @@ from perdure.records.tables import JobRow
 FEW_MATCHES = 5000
 """A text or filter that fewer jobs have is rare: they are all sorted."""
 SCANNED = (1000, 3000, 6000)
-"""Jobs whose texts are looked at for one page: the newest 1,000, and more if these do not fill it."""
+"""Jobs whose texts are looked at for one page: the next 1,000, and more if these do not fill it."""
 MOST_WALKS = 40
 """Combinations of queues and states that get a walk of their own."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -129,11 +130,7 @@ def list_jobs(
     if not where.text:
         lines = _first(session, walk, limit + 1)
         return Page(items=lines[:limit], next=walk.cursor(walk.key(lines[limit - 1])) if len(lines) > limit else None)
-    numbers = few_matches(session, where.text, FEW_MATCHES)
-    if numbers is None:
-        keys, following = _scanned(session, walk, limit)
-    else:
-        keys, following = _sorted(session, walk, limit, numbers)
+    keys, following = _with_text(session, walk, limit)
     return Page(items=_lines(session, [job_id for _, job_id in keys]), next=following)
 
 
@@ -157,7 +154,7 @@ class _Walk:
         self._type = String() if self._name == "name" else BigInteger()
         self.columns = (type_coerce(column, self._type).label("key"), _JOB.job_id)
         self._fingerprint = fingerprint("jobs", sorted(where.queues), sorted(where.states), order, *_ranges(where))
-        self._after: Key | None = None
+        self.after: Key | None = None
         self._insists = False
 
     def begin_after(self, cursor: str) -> None:
@@ -165,8 +162,9 @@ class _Walk:
         key, job_id = decode_bound_cursor(cursor, self._fingerprint, kind, str)
         self.go_on_after((key, str(job_id)))
 
-    def go_on_after(self, key: Key) -> None:
-        self._after = key
+    def go_on_after(self, key: Key | None) -> None:
+        """None: from the beginning."""
+        self.after = key
 
     def insist_on_order(self, session: Session) -> None:
         """SQLite counts on every filter leaving few rows, and would sort a million. So it is kept from using the
@@ -179,10 +177,6 @@ class _Walk:
 
     def cursor(self, key: Key) -> str:
         return encode_cursor(self._fingerprint, *key)
-
-    def last_cursor(self) -> str | None:
-        """Where `go_on_after` was told to go on."""
-        return self.cursor(self._after) if self._after else None
 
     def key(self, line: JobLine) -> Key:
         value = getattr(line, self._name)
@@ -226,7 +220,7 @@ class _Walk:
         ends = [end for end in (where.created_before, where.finished_before) if end is not None]
         if ends:
             query = query.where(created < min(ends))
-        return query.where(self._beyond()) if self._after else query
+        return query.where(self._beyond()) if self.after else query
 
     def _branches(self) -> list[tuple[Iterable[str], Iterable[JobState]]]:
         queues, states = self.where.queues, self.where.states
@@ -246,8 +240,8 @@ class _Walk:
         return [column.desc() if self._down else column for column in columns]
 
     def _beyond(self) -> ColumnElement[bool]:
-        assert self._after is not None
-        key, job_id = self._after
+        assert self.after is not None
+        key, job_id = self.after
         here = tuple_(type_coerce(_JOB[self._name], self._type), _JOB.job_id)
         there = tuple_(literal(key, self._type), literal(job_id, String()))
         return here < there if self._down else here > there
@@ -271,21 +265,35 @@ def _sorted(session: Session, walk: _Walk, limit: int, numbers: list[int]) -> tu
     return keys[:limit], walk.cursor(keys[limit - 1]) if len(keys) > limit else None
 
 
-def _scanned(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], str | None]:
-    """The page of a text that many jobs have, or none knows how many."""
-    found: list[Key] = []
-    for count in SCANNED:
-        looked_at = walk.query(walk.columns, count).subquery()
-        keys = walk.sorted_keys(looked_at).join(_TEXTS, _TEXTS.c.job_id == looked_at.c.job_id)
+def _with_text(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], str | None]:
+    """A page of a text: of the next jobs if enough of them have it, else by the index if few jobs have it, else of as
+    many jobs as are looked at for one page."""
+    begin = walk.after
+    found, last = _look(session, walk, SCANNED[0])
+    if last is not None and len(found) <= limit:
+        numbers = few_matches(session, walk.where.text, FEW_MATCHES)
+        if numbers is not None:
+            walk.go_on_after(begin)
+            return _sorted(session, walk, limit, numbers)
+        for count in SCANNED[1:]:
+            walk.go_on_after(last)
+            more, last = _look(session, walk, count)
+            found += more
+            if last is None or len(found) > limit:
+                break
+    if len(found) > limit:
+        return found[:limit], walk.cursor(found[limit - 1])
+    return found, walk.cursor(last) if last else None
+
+
+def _look(session: Session, walk: _Walk, count: int) -> tuple[list[Key], Key | None]:
+    """Which of the next `count` jobs have the text, and the last one that was looked at; None: there are no more."""
+    looked_at = walk.query(walk.columns, count).subquery()
+    keys = walk.sorted_keys(looked_at).join(_TEXTS, _TEXTS.c.job_id == looked_at.c.job_id)
+    with by_index(session):
         rows = session.execute(keys.where(contains(session, walk.where.text))).all()
-        found += [(row[0], row[1]) for row in rows]
-        if len(found) > limit:
-            return found[:limit], walk.cursor(found[limit - 1])
         last = session.execute(walk.query(walk.columns, count).limit(1).offset(count - 1)).first()
-        if last is None:
-            return found, None
-        walk.go_on_after((last[0], last[1]))
-    return found, walk.last_cursor()
+    return [(row[0], row[1]) for row in rows], (last[0], last[1]) if last else None
 
 
 _BY_ID = select(*COLUMNS).where(_JOB.job_id.in_(bindparam("ids", expanding=True)))

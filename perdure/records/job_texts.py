@@ -8,6 +8,8 @@ no right to create pg_trgm) is found by looking at the texts of a bounded number
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, func, text
 from sqlmodel import Session, col, select
@@ -45,6 +47,18 @@ def contains(session: Session, words: str) -> ColumnElement[bool]:
     return place(col(JobTextRow.text), fold(words)) > 0
 
 
+@contextmanager
+def by_index(session: Session) -> Iterator[None]:
+    """Queries that use indexes wherever there is one: PostgreSQL's planner guesses badly how often a text occurs, and
+    would rather read the whole table."""
+    postgresql = _dialect(session) == "postgresql"
+    if postgresql:
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+    yield
+    if postgresql:  # after an error the transaction, and this with it, is over anyhow
+        session.execute(text("SET LOCAL enable_seqscan = on"))
+
+
 def few_matches(session: Session, words: str, most: int) -> list[int] | None:
     """Numbers (job_texts) of the jobs with `words` in their text, by the index of trigrams. None: there are more than
     `most`, or the index cannot say."""
@@ -67,11 +81,8 @@ def _postgresql_matches(session: Session, folded: str, limit: int) -> list[int] 
     if not _WORD.search(folded) or session.execute(indexed, {"name": JOB_TEXT_INDEX}).first() is None:
         return None
     query = select(JobTextRow.number).where(col(JobTextRow.text).contains(folded, autoescape=True)).limit(limit)
-    # The planner guesses badly how often a text occurs, and would rather read the whole table.
-    session.execute(text("SET LOCAL enable_seqscan = off"))
-    found = list(session.execute(query).scalars())
-    session.execute(text("SET LOCAL enable_seqscan = on"))
-    return found
+    with by_index(session):
+        return list(session.execute(query).scalars())
 
 
 def _dialect(session: Session) -> str:
