@@ -34,6 +34,9 @@ from perdure.settings import ApiSettings
 log = structlog.get_logger(__name__)
 
 REFUSED, FAILED = 2, 1
+SWITCH_SECONDS = 0.0005
+"""How long one thread computes while another one wants to. Python's own 5 ms are waited for after each of a request's
+ten words with the database (bench/README.md)."""
 OPEN_FILES = 65536
 
 
@@ -106,6 +109,7 @@ def main() -> int:
     """The program. 0: it was told to stop; 1: it could not start; 2: it must not start so."""
     settings = ApiSettings()
     _allow_open_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure_logs(settings.log_level, settings.log_file)
     engine = open_engine(settings.database_url)
     try:
