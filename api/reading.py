@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 from perdure.records.database import reading
 
 MOST_READERS = 4
-"""Requests with a session at a time; the others wait without a thread. More threads that compute only get in each other's
-way (bench/README.md), and the database's pool holds 15 connections."""
+"""Requests with a session at a time; the others wait without a thread. More threads that compute only get in each
+other's way (bench/README.md), and the database's pool holds 15 connections."""
 
 
 def readers() -> anyio.CapacityLimiter:
