@@ -90,6 +90,7 @@ def nodes(
     cursor: Cursor = None,
     sort: Sorted = NodeOrder.ID,
 ) -> PageOf[NodeView]:
+    """With `q`, a page may be short, even empty, while `next` is not null: 10,000 nodes are looked at per page."""
     wanted = where.model_copy(update={"states": frozenset(state or ())})
     page = list_nodes(session, limit=limit, after=cursor, where=wanted, order=sort)
     return PageOf(items=[NodeView.model_validate(node) for node in page.items], next=page.next)

@@ -1,15 +1,17 @@
 """Pages of nodes: filtered, found by text, in several orders.
 
-There are far fewer nodes than jobs, so a text is looked for in the nodes that the filter leaves, along the order.
+There are far fewer nodes than jobs, so no index helps with a text: it is looked for in the nodes that the filter
+leaves, along the order, LOOKED_AT of them per page at most. So a page may be short while more follow.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import BigInteger, String, func, literal, or_, tuple_, type_coerce
-from sqlmodel import Session, col, select
+from sqlalchemy import BigInteger, Select, String, func, literal, or_, select, tuple_, type_coerce
+from sqlmodel import Session, col
 
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.values import Frozen
@@ -17,6 +19,7 @@ from perdure.records.job_lists import without_index
 from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
 from perdure.records.tables import NodeRow
 
+LOOKED_AT = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,17 +78,34 @@ def list_nodes(
             here = tuple_(type_coerce(column, BigInteger), identity)
             there = tuple_(literal(micros, BigInteger()), literal(last_id, String()))
             query = query.where(here < there if down else here > there)
-    rows = session.exec(query.order_by(*(one.desc() if down else one for one in sort)).limit(limit + 1)).all()
-    following = None
-    if len(rows) > limit:
-        row = rows[limit - 1]
+    ordered = [one.desc() if down else one for one in sort]
+    walk = query.order_by(*ordered)
+
+    def cursor(row: NodeRow) -> str:
         value = getattr(row, name)
         key = [(value - _EPOCH) // timedelta(microseconds=1)] if isinstance(value, datetime) else []
-        following = encode_cursor(question, *key, row.instance_id)
-    return Page(items=[Node.model_validate(row.model_dump()) for row in rows[:limit]], next=following)
+        return encode_cursor(question, *key, row.instance_id)
+
+    final: NodeRow | None = None
+    if where.text:
+        final = session.scalars(walk.offset(LOOKED_AT - 1).limit(1)).first()
+        walk = _with_text(walk, where.text).order_by(*ordered)
+    rows = session.scalars(walk.limit(limit + 1)).all()
+    if len(rows) > limit:
+        final = rows[limit - 1]
+    nodes = [Node.model_validate(row.model_dump()) for row in rows[:limit]]
+    return Page(items=nodes, next=cursor(final) if final else None)
 
 
-def _matching(where: NodeFilter, indexed: bool):  # type: ignore[no-untyped-def]
+def _with_text(walk: Select[Any], words: str) -> Select[Any]:
+    """Those of the next LOOKED_AT nodes that have the text."""
+    looked_at = walk.with_only_columns(col(NodeRow.instance_id)).limit(LOOKED_AT).subquery()
+    texts = (NodeRow.instance_id, NodeRow.host_name, NodeRow.instance_type, NodeRow.zone)
+    has_it = or_(*(func.lower(col(one)).contains(words.lower(), autoescape=True) for one in texts))
+    return select(NodeRow).join(looked_at, looked_at.c.instance_id == col(NodeRow.instance_id)).where(has_it)
+
+
+def _matching(where: NodeFilter, indexed: bool) -> Select[Any]:
     query = select(NodeRow)
     for column, values in (
         (col(NodeRow.state) if indexed else without_index(col(NodeRow.state)), where.states),
@@ -102,8 +122,4 @@ def _matching(where: NodeFilter, indexed: bool):  # type: ignore[no-untyped-def]
         query = query.where(col(NodeRow.ended_at) >= where.ended_after)
     if where.ended_before is not None:
         query = query.where(col(NodeRow.ended_at) < where.ended_before)
-    if where.text:
-        texts = (NodeRow.instance_id, NodeRow.host_name, NodeRow.instance_type, NodeRow.zone)
-        words = where.text.lower()
-        query = query.where(or_(*(func.lower(col(one)).contains(words, autoescape=True) for one in texts)))
     return query

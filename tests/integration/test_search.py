@@ -13,7 +13,7 @@ from sqlmodel import Session
 from perdure.domain.errors import ConfigurationInvalid
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.nodes import Node, NodeState
-from perdure.records import job_lists
+from perdure.records import job_lists, node_lists
 from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.records.job_lists import JobFilter, JobLine, JobOrder, list_jobs
 from perdure.records.jobs import record_job
@@ -229,7 +229,9 @@ def test_without_trigrams_texts_are_found_all_the_same(postgres: Postgres) -> No
     admin.dispose()
 
 
-def test_nodes_are_filtered_and_sorted(engine: Engine) -> None:
+@pytest.mark.parametrize("looked_at", [node_lists.LOOKED_AT, 4, 1])
+def test_nodes_are_filtered_and_sorted(looked_at: int, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_lists, "LOOKED_AT", looked_at)
     nodes = [
         Node(
             instance_id=f"i-{number:02}",
@@ -263,6 +265,7 @@ def test_nodes_are_filtered_and_sorted(engine: Engine) -> None:
     assert found(NodeOrder.FIRST_ENDED) == list(range(6, 12))
     assert found(zones={"us-east-1a"}, states={NodeState.GONE}) == [6, 8, 10]
     assert found(instance_types={"m5.large"}) == [0, 3, 6, 9]
+    assert found(NodeOrder.NEWEST, text="ip-10") == list(range(11, -1, -1))
     assert found(text="IP-10-0-0-1") == [1, 10, 11] and found(text="10_0") == [] and found(text="M5.") == [0, 3, 6, 9]
     assert found(seen_after=NOW + timedelta(minutes=5)) == [10, 11]
     assert found(ended_before=NOW + timedelta(hours=8)) == [6, 7]
