@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from localcloud.demo.jobs import IMAGE, IMAGE_PACKAGES
 from localcloud.node_launcher import remove_folder
 from localcloud.stack import StackPlace
 from tests.e2e.conftest import PERDURE, User, chain_reference, until
+from tests.e2e.resuming import check_resume
 from tests.integration.test_stack import traces
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
@@ -72,6 +74,10 @@ def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User
     stdout, stderr = user.logs(job)
     assert stdout == chain_reference(links)
     assert len(set(re.findall(r"^token ([0-9a-f]{32})$", stderr, re.MULTILINE))) == 1  # the same process all along
+
+
+def test_a_new_job_finishes_what_a_reclaim_ended_for_good(docker_user: User, image: str, tmp_path: Path) -> None:
+    check_resume(docker_user, tmp_path, "--image", image, moves=False)
 
 
 def test_its_end_is_told_as_ecs_tells_it(docker_user: User, image: str) -> None:
