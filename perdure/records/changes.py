@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, update
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import Session, col, select
 
 from perdure.domain.jobs import JobEvent
 from perdure.domain.nodes import Node
 from perdure.domain.values import Frozen
 from perdure.records.job_lists import COLUMNS, JobLine, job_line
 from perdure.records.list_tables import PositionRow
-from perdure.records.tables import EventRow, JobRow, NodeRow
+from perdure.records.tables import EventRow, JobRow, NodeRow, plain
 
 CHANGES = "changes"
 
@@ -34,7 +34,7 @@ class Change(Frozen):
     event: JobEvent | None = None
 
 
-_POSITIONS = SQLModel.metadata.tables[str(PositionRow.__tablename__)]
+_POSITIONS = plain(PositionRow)
 _TAKE = (
     update(_POSITIONS)
     .where(_POSITIONS.c.name == CHANGES)

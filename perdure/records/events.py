@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import BigInteger, Integer, bindparam, literal, text, tuple_, type_coerce
 from sqlalchemy import select as plain_select
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import Session, col, select
 
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import JobEvent
 from perdure.domain.values import Frozen
 from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
-from perdure.records.tables import EventRow, JobRow
+from perdure.records.tables import EventRow, JobRow, plain
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,18 +37,18 @@ class EventFilter(Frozen):
     before: datetime | None = None
 
 
-_events = SQLModel.metadata.tables["events"]
+_EVENTS = plain(EventRow)
 # Made once: putting a query together takes longer than running it.
 _OF_JOB = (
-    plain_select(_events)
-    .where(_events.c.job_id == bindparam("job_id"), _events.c.sequence > bindparam("after"))
-    .order_by(_events.c.sequence)
+    plain_select(_EVENTS)
+    .where(_EVENTS.c.job_id == bindparam("job_id"), _EVENTS.c.sequence > bindparam("after"))
+    .order_by(_EVENTS.c.sequence)
     .limit(bindparam("limit", type_=Integer))
 )
 _OF_JOBS = (
-    plain_select(_events)
-    .where(_events.c.job_id.in_(bindparam("ids", expanding=True)), _events.c.sequence <= bindparam("last"))
-    .order_by(_events.c.job_id, _events.c.sequence)
+    plain_select(_EVENTS)
+    .where(_EVENTS.c.job_id.in_(bindparam("ids", expanding=True)), _EVENTS.c.sequence <= bindparam("last"))
+    .order_by(_EVENTS.c.job_id, _EVENTS.c.sequence)
 )
 
 

@@ -31,14 +31,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from perdure.domain.jobs import JobState
 from perdure.domain.values import Frozen
 from perdure.records.job_texts import by_index, contains, few_matches
 from perdure.records.list_tables import JobTextRow
 from perdure.records.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
-from perdure.records.tables import JobRow
+from perdure.records.tables import JobRow, plain
 
 FEW_MATCHES = 5000
 """A text or filter that fewer jobs have is rare: they are all sorted."""
@@ -97,9 +97,8 @@ class JobOrder(StrEnum):
     FEWEST_PROTECTIONS = "protections"
 
 
-# Plain columns: the ORM's would cost a list half as much again.
-_JOB = SQLModel.metadata.tables[str(JobRow.__tablename__)].c
-_TEXTS = SQLModel.metadata.tables[str(JobTextRow.__tablename__)]
+_JOB = plain(JobRow).c
+_TEXTS = plain(JobTextRow)
 COLUMNS = tuple(_JOB[name] for name in JobLine._fields)
 _STATE = JobLine._fields.index("state")
 _STATES = {str(state): state for state in JobState}

@@ -19,7 +19,7 @@ from perdure.records.changes import take_positions
 from perdure.records.job_texts import keep_text
 from perdure.records.ledger import grown_since, update_ledger
 from perdure.records.ledger_tables import rollups
-from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow, SnapshotRow, VolumeRow
+from perdure.records.tables import AttemptRow, CheckpointRow, EventRow, JobRow, OutageRow, SnapshotRow, VolumeRow, plain
 
 LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
 """Fields of Job that are tables of their own."""
@@ -66,7 +66,7 @@ def _replace_lists(session: Session, job: Job) -> None:
         session.merge(CheckpointRow(job_id=job.job_id, offered=True, **_plain(checkpoint.model_dump())))
 
 
-_EVENTS = SQLModel.metadata.tables[str(EventRow.__tablename__)]
+_EVENTS = plain(EventRow)
 _KNOWN = sql_select(_EVENTS.c.sequence).where(
     _EVENTS.c.job_id == bindparam("job"), _EVENTS.c.sequence >= bindparam("first")
 )
@@ -96,7 +96,7 @@ class _List:
     """What a table holds of one job, or of several. Put together once: that takes longer than running it."""
 
     def __init__(self, table: type[SQLModel], order: str, *only: Any) -> None:
-        rows = SQLModel.metadata.tables[str(table.__tablename__)]
+        rows = plain(table)
         query = sql_select(rows).where(*only).order_by(rows.c[order])
         self._one = query.where(rows.c.job_id == bindparam("id"))
         self._several = query.where(rows.c.job_id.in_(bindparam("ids", expanding=True)))

@@ -8,17 +8,16 @@ from typing import Any
 
 from sqlalchemy import Table, and_, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.prices import PricePoint, Prices, SpotPoints, region_of
 from perdure.domain.values import Frozen
-from perdure.records import tables
 from perdure.records.price_tables import on_demand_prices, spot_price_looks, spot_prices, storage_prices
+from perdure.records.tables import AttemptRow, JobRow, NodeRow, plain
 
-assert tables, "importing the tables fills SQLModel.metadata"
-_JOBS, _ATTEMPTS, _NODES = (SQLModel.metadata.tables[name].c for name in ("jobs", "attempts", "nodes"))
+_JOBS, _ATTEMPTS, _NODES = plain(JobRow).c, plain(AttemptRow).c, plain(NodeRow).c
 _SPOT, _LOOKS, _LISTED, _STORAGE = spot_prices.c, spot_price_looks.c, on_demand_prices.c, storage_prices.c
 LONGEST_PROBLEM = 500
 
@@ -159,7 +158,7 @@ def spot_pairs_to_ask(session: Session, *, earliest: datetime, unknown_only: boo
             func.min(born),
             func.max(_LOOKS.known_until),
         )
-        .select_from(SQLModel.metadata.tables["nodes"].outerjoin(spot_price_looks, look))
+        .select_from(plain(NodeRow).outerjoin(spot_price_looks, look))
         .where(_NODES.instance_type != "", _NODES.zone != "", _NODES.pay_type != "on-demand")
         .where(or_(alive, died >= earliest), _LOOKS.looked_at.is_(None) if unknown_only else due)
         .group_by(_NODES.instance_type, _NODES.zone)
@@ -226,8 +225,7 @@ def jobs_to_work_out(
         queries.append(select(_JOBS.job_id).where(_JOBS.finished_at > since))
         touched.append(_NODES.ended_at > since)
     if touched:
-        nodes, attempts = (SQLModel.metadata.tables[name] for name in ("nodes", "attempts"))
-        joined = attempts.join(nodes, _NODES.instance_id == _ATTEMPTS.instance_id)
+        joined = plain(AttemptRow).join(plain(NodeRow), _NODES.instance_id == _ATTEMPTS.instance_id)
         queries.append(select(_ATTEMPTS.job_id).select_from(joined).where(or_(*touched)).distinct())
     found: set[str] = set()
     for query in queries:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Dialect,
     Index,
     Integer,
+    Table,
     TypeDecorator,
     text,
 )
@@ -41,6 +42,11 @@ class Instant(TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """From the database."""
         return None if value is None else _EPOCH + timedelta(microseconds=int(value))
+
+
+def plain(row: type[SQLModel]) -> Table:
+    """A class's table, for queries without the ORM: it makes objects for longer than the database looks for rows."""
+    return SQLModel.metadata.tables[str(row.__tablename__)]
 
 
 BigPrimary = BigInteger().with_variant(Integer(), "sqlite")
