@@ -8,10 +8,10 @@ from sqlalchemy import bindparam, func, select
 from sqlmodel import Session
 
 from perdure.domain.ledger import Figures
-from perdure.records.ledger_tables import FIGURES, ledger
+from perdure.records.ledger_tables import FIGURES, figures_of, ledger
 
 _SUMS = (
-    select(ledger.c.job_id, *(func.sum(ledger.c[name]) for name in FIGURES))
+    select(ledger.c.job_id, *(func.sum(ledger.c[name]).label(name) for name in FIGURES))
     .where(ledger.c.job_id.in_(bindparam("ids", expanding=True)))
     .group_by(ledger.c.job_id)
 )
@@ -20,7 +20,5 @@ _SUMS = (
 
 def figures_of_jobs(session: Session, ids: Collection[str]) -> dict[str, Figures]:
     """By job id. Jobs without a ledger are left out."""
-    return {
-        job_id: Figures(**{name: int(value) for name, value in zip(FIGURES, sums, strict=True) if value})
-        for job_id, *sums in session.connection().execute(_SUMS, {"ids": list(ids)})
-    }
+    rows = session.connection().execute(_SUMS, {"ids": list(ids)})
+    return {row.job_id: figures_of(row) for row in rows}

@@ -14,6 +14,7 @@ from perdure.domain.figures import Figures
 from perdure.records.tables import Instant
 
 FIGURES = tuple(Figures.model_fields)
+_NAMES = frozenset(FIGURES)
 
 
 def _figure_columns() -> list[Column[Any]]:
@@ -45,3 +46,9 @@ rollups = Table(
     sqlite_with_rowid=False,
 )
 """Sums by level, bucket and queue: of the lines above, and, `retired`, of those that went with their jobs."""
+
+
+def figures_of(row: Any) -> Figures:
+    """What a row says under names of figures, be they sums or not; other columns are left out."""
+    # PostgreSQL's sums are decimals; a sum of nothing is null
+    return Figures(**{name: int(value) for name, value in row._asdict().items() if value and name in _NAMES})

@@ -15,12 +15,12 @@ from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import FINISHED_STATES, JobState
 from perdure.domain.prices import microseconds
 from perdure.domain.rollups import Cover, Level, Stretch
-from perdure.records.ledger_tables import FIGURES, ledger, rollups
+from perdure.records.job_costs import figures_of_jobs
+from perdure.records.ledger_tables import FIGURES, figures_of, ledger, rollups
 from perdure.records.pages import Page, decode_cursor, encode_cursor
 from perdure.records.tables import JobRow
 
 _SUMS = tuple(func.sum(rollups.c[name]).label(name) for name in FIGURES)
-_NAMES = frozenset(FIGURES)
 _RUNNING = tuple(state.value for state in JobState if state not in FINISHED_STATES)
 
 
@@ -31,7 +31,7 @@ def sum_span(session: Session, cover: Cover, queue: str | None = None) -> Figure
     wanted = select(*_SUMS).where(_within(cover.stretches))
     if queue is not None:
         wanted = wanted.where(rollups.c.queue == queue)
-    return _figures(session.connection().execute(wanted).one())
+    return figures_of(session.connection().execute(wanted).one())
 
 
 def sum_queues(session: Session, cover: Cover) -> dict[str, Figures]:
@@ -39,7 +39,7 @@ def sum_queues(session: Session, cover: Cover) -> dict[str, Figures]:
     if not cover.stretches:
         return {}
     wanted = select(rollups.c.queue, *_SUMS).where(_within(cover.stretches)).group_by(rollups.c.queue)
-    sums = {row.queue: _figures(row) for row in session.connection().execute(wanted)}
+    sums = {row.queue: figures_of(row) for row in session.connection().execute(wanted)}
     return {queue: sums[queue] for queue in sorted(sums) if any(sums[queue].model_dump().values())}
 
 
@@ -52,7 +52,7 @@ def sum_buckets(
     if queue is not None:
         wanted = wanted.where(rollups.c.queue == queue)
     rows = session.connection().execute(wanted.group_by(rollups.c.bucket))
-    return {row.bucket: _figures(row) for row in rows}
+    return {row.bucket: figures_of(row) for row in rows}
 
 
 def _within(stretches: Sequence[Stretch]) -> ColumnElement[bool]:
@@ -69,16 +69,10 @@ def _range(stretch: Stretch) -> ColumnElement[bool]:
     return and_(*conditions)
 
 
-def _figures(row: Any) -> Figures:
-    # PostgreSQL's sums are decimals; a sum of nothing is null
-    return Figures(**{name: int(value) for name, value in row._asdict().items() if value and name in _NAMES})
-
-
 def sum_job(session: Session, job_id: str) -> Figures:
     """Everything that counts for one job. Raises UnknownJob."""
     _must_exist(session, job_id)
-    sums = (func.sum(ledger.c[name]).label(name) for name in FIGURES)
-    return _figures(session.connection().execute(select(*sums).where(ledger.c.job_id == job_id)).one())
+    return figures_of_jobs(session, [job_id]).get(job_id, Figures())
 
 
 def list_ledger(session: Session, job_id: str, *, limit: int = 100, after: str | None = None) -> Page[LedgerEntry]:
@@ -96,7 +90,7 @@ def list_ledger(session: Session, job_id: str, *, limit: int = 100, after: str |
 
 def _entry(row: Any) -> LedgerEntry:
     own = {name: row._mapping[name] for name in LedgerEntry.model_fields if name != "figures"}
-    return LedgerEntry(**own, figures=_figures(row))
+    return LedgerEntry(**own, figures=figures_of(row))
 
 
 def _must_exist(session: Session, job_id: str) -> None:

@@ -19,14 +19,24 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """An empty database, up to date."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/perdure.db"
-    else:
-        server: Postgres = request.getfixturevalue("postgres")
-        url = server.new_database()
+        return f"sqlite:///{tmp_path}/server/perdure.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def records(url: str) -> Iterator[Engine]:
+    """A database without rows, up to date."""
     engine = open_engine(url)
     migrate(engine)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def engine(records: Engine) -> Engine:
+    """The same, by the name that it has where there is no other."""
+    return records

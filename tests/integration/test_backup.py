@@ -30,18 +30,11 @@ from perdure.records.database import (
     writing,
 )
 from perdure.records.events import list_events
-from tests.integration.postgres_bed import Postgres, running_postgres
 from tests.integration.test_records import full_job
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(_migrations()).walk_revisions()][::-1]
 KINDS = ["sqlite", "postgresql"]
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture

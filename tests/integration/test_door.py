@@ -52,7 +52,6 @@ from perdure.records.configuration import save_configuration
 from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.settings import ApiSettings
 from tests.integration.asking import ADDRESS, Asker, asking
-from tests.integration.postgres_bed import Postgres, running_postgres
 
 NOW = datetime.now(UTC)
 LIMIT = 120.0
@@ -524,25 +523,6 @@ def test_a_change_is_answered_when_the_log_cannot_be_written(
 
 
 # Both databases
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """A new database."""
-    where = f"sqlite:///{tmp_path}/perdure.db"
-    if request.param == "postgresql":
-        server: Postgres = request.getfixturevalue("postgres")
-        where = server.new_database()
-    engine = open_engine(where)
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 def test_tokens_are_found_by_what_was_sent(records: Engine) -> None:

@@ -25,16 +25,9 @@ from perdure.records.ledger import retire_ledger, store_ledger
 from perdure.records.ledger_refresh import refresh_ledger
 from perdure.records.ledger_tables import FIGURES, ledger, rollups
 from perdure.records.rollups import prune_rollups, rebuild_rollups
-from tests.integration.postgres_bed import Postgres, running_postgres
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Sums = dict[tuple[str, datetime, str], tuple[int, ...]]
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

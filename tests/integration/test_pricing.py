@@ -32,7 +32,6 @@ from perdure.records.database import migrate, open_engine, reading, writing
 from perdure.records.ledger_refresh import refresh_ledger
 from perdure.records.ledger_tables import ledger
 from perdure.records.price_tables import spot_price_looks, spot_prices
-from tests.integration.postgres_bed import Postgres, running_postgres
 from tests.unit.cloud_bed import ZONES, CloudBed, cloud_bed
 
 T = TypeVar("T")
@@ -46,12 +45,6 @@ ALL, NEW = RefreshPrices(everything=True), RefreshPrices(everything=False)
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudBed]:
     with cloud_bed(tmp_path_factory.mktemp("cloud"), nodes_per_zone=0) as bed:
         yield bed
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -21,17 +21,11 @@ from perdure.records.list_tables import JOB_TEXT_INDEX
 from perdure.records.node_lists import NodeFilter, NodeOrder, list_nodes
 from perdure.records.nodes import record_node
 from perdure.records.pages import encode_cursor
-from tests.integration.postgres_bed import Postgres, running_postgres
+from tests.integration.postgres_bed import Postgres
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUEUES = ("default", "spot", "long")
 NAMES = ("align-reads", "Align 100%", 'say "AND" NOT', "call_variants", "Zürich", "a*b", "sort")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 def job(number: int) -> Job:
