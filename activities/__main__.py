@@ -29,8 +29,8 @@ from activities.volumes import Volumes
 from perdure.contracts import names
 from perdure.contracts.prices import PriceKeepingInput
 from perdure.logs import apply_log_settings, configure_logs
-from perdure.records.database import migrate, open_engine
-from perdure.records.log_settings import follow_log_settings
+from perdure.records.schema.database import migrate, open_engine
+from perdure.records.settings.log_settings import follow_log_settings
 from perdure.settings import ControlSettings, connect_temporal
 from workflows.job_protection import JobProtection
 from workflows.log_collection import LogCollection

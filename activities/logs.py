@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from temporalio import activity
 
 from perdure.contracts.logs import LARGEST_KEPT, KeepLogs, LogKeepingActivities
-from perdure.records import log_bundles
-from perdure.records.database import writing
+from perdure.records.jobs import log_bundles
+from perdure.records.schema.database import writing
 
 
 class LogRecords(LogKeepingActivities):

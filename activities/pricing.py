@@ -30,9 +30,9 @@ from perdure.contracts.prices import (
 from perdure.domain.errors import CloudUnavailable, UnknownJob
 from perdure.domain.price_table import to_micros
 from perdure.domain.prices import PricePoint
-from perdure.records import prices
-from perdure.records.database import reading, writing
-from perdure.records.ledger_refresh import refresh_ledger
+from perdure.records.costs import prices
+from perdure.records.jobs.ledger_refresh import refresh_ledger
+from perdure.records.schema.database import reading, writing
 
 T = TypeVar("T")
 Clients = Callable[[str, str], Any]

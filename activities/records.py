@@ -11,8 +11,10 @@ from perdure.contracts.control import JobRecord, RecordActivities
 from perdure.contracts.node import LogSettings
 from perdure.domain.configuration import JobConfiguration
 from perdure.domain.nodes import Node
-from perdure.records import configuration, jobs, nodes
-from perdure.records.database import reading, writing
+from perdure.records.jobs import jobs
+from perdure.records.nodes import nodes
+from perdure.records.schema.database import reading, writing
+from perdure.records.settings import configuration
 
 
 class Records(RecordActivities):

@@ -33,10 +33,10 @@ from perdure.domain.errors import (
     VolumeGone,
 )
 from perdure.domain.jobs import FINISHED_STATES, Job
-from perdure.records import resumptions
-from perdure.records.database import reading, writing
-from perdure.records.jobs import get_job
-from perdure.records.resumptions import Resumption
+from perdure.records.jobs import resumptions
+from perdure.records.jobs.jobs import get_job
+from perdure.records.jobs.resumptions import Resumption
+from perdure.records.schema.database import reading, writing
 
 PREDECESSOR_TAG, CHECKPOINT_TAG = "perdure:resumed-from", "perdure:checkpoint"
 MOST_TAGS = 50

@@ -12,9 +12,9 @@ from temporalio import activity
 
 from perdure.contracts.retention import ForgetOldRecords, ForgottenRecords, RetentionActivities
 from perdure.domain.configuration import ServerConfiguration
-from perdure.records import retention
-from perdure.records.configuration import current_configuration
-from perdure.records.database import reading, writing
+from perdure.records.jobs import retention
+from perdure.records.schema.database import reading, writing
+from perdure.records.settings.configuration import current_configuration
 
 Piece = Callable[[Session, ServerConfiguration, datetime], int]
 

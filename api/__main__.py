@@ -18,17 +18,17 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.app import create_app
-from api.binding import check_binding, somebody_can_sign_in
-from api.bootstrap import bootstrap, certificate_of
-from api.connection import LARGEST_HEAD, Connection
-from api.server_section import serving
-from api.tls import LiveCertificate
+from api.auth.binding import check_binding, somebody_can_sign_in
+from api.auth.bootstrap import bootstrap, certificate_of
+from api.configuration.server_section import serving
+from api.serving.connection import LARGEST_HEAD, Connection
+from api.serving.tls import LiveCertificate
 from perdure.certificates import CertificateFiles
 from perdure.domain.configuration import ServerConfiguration
 from perdure.domain.errors import ConfigurationInvalid
 from perdure.logs import configure_logs
-from perdure.records.configuration import current_configuration
-from perdure.records.database import migrate, open_engine, reading
+from perdure.records.schema.database import migrate, open_engine, reading
+from perdure.records.settings.configuration import current_configuration
 from perdure.settings import ApiSettings
 
 log = structlog.get_logger(__name__)

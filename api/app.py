@@ -12,20 +12,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 
 import perdure
-from api import docs, errors
-from api.access_log import AccessLog, open_access_log
 from api.auth.api_tokens import by_api_token
 from api.auth.audit_trail import AuditTrail, keep_tidy
 from api.auth.door import Door, names_of
 from api.auth.rate_limit import FailedTries, Refusals
 from api.auth.sessions import SignIn
-from api.feed import Feed
-from api.guards import Guards
-from api.reading import readers
 from api.routes import (
     alerts,
     audit,
     configuration,
+    docs,
     events,
     exports,
     health,
@@ -44,10 +40,15 @@ from api.routes.mmbatch import jobs as mmbatch_jobs
 from api.routes.mmbatch import logs as mmbatch_logs
 from api.routes.mmbatch import metrics as mmbatch_metrics
 from api.routes.mmbatch import security as mmbatch_security
+from api.serving import errors
+from api.serving.access_log import AccessLog, open_access_log
+from api.serving.feed import Feed
+from api.serving.guards import Guards
+from api.serving.reading import readers
 from api.workflows import JobWorkflows
 from perdure.logs import apply_log_settings
-from perdure.records.database import migrate, open_engine
-from perdure.records.log_settings import follow_log_settings
+from perdure.records.schema.database import migrate, open_engine
+from perdure.records.settings.log_settings import follow_log_settings
 from perdure.settings import ApiSettings, connect_temporal
 
 DESCRIPTION = """\

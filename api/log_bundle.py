@@ -12,18 +12,18 @@ from typing import Any
 from sqlalchemy import Engine, select
 from sqlmodel import Session
 
-from api.access_log import access_log_file
+from api.serving.access_log import access_log_file
 from perdure.contracts.logs import CollectedLogs
 from perdure.domain.errors import UnknownNode
 from perdure.domain.jobs import Job
 from perdure.domain.nodes import Node, NodeState
 from perdure.log_files import MISSING, Archive, members, read_tail
-from perdure.records import log_bundles
-from perdure.records.database import reading
-from perdure.records.events import list_events
-from perdure.records.jobs import get_job, list_checkpoints
-from perdure.records.ledger_tables import ledger
-from perdure.records.nodes import get_node
+from perdure.records.jobs import log_bundles
+from perdure.records.jobs.events import list_events
+from perdure.records.jobs.jobs import get_job, list_checkpoints
+from perdure.records.nodes.nodes import get_node
+from perdure.records.schema.database import reading
+from perdure.records.schema.ledger_tables import ledger
 
 LARGEST = 64 << 20
 """Bytes of a whole bundle."""

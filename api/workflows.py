@@ -13,7 +13,7 @@ from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as Update
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.errors import NoAnswer, NotRunning
+from api.serving.errors import NoAnswer, NotRunning
 from perdure.contracts import names
 from perdure.contracts.logs import CollectedLogs, CollectLogs
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint

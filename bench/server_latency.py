@@ -28,9 +28,9 @@ from urllib.parse import quote
 
 from bench.server_load import QUEUES
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
-from perdure.records.database import open_engine, reading, writing
-from perdure.records.job_lists import JobFilter, JobOrder, list_jobs
-from perdure.records.jobs import record_job
+from perdure.records.jobs.job_lists import JobFilter, JobOrder, list_jobs
+from perdure.records.jobs.jobs import record_job
+from perdure.records.schema.database import open_engine, reading, writing
 
 ROWS_PER_SECOND = 200
 ROWS_PER_BATCH = 10

@@ -29,11 +29,11 @@ from sqlmodel import SQLModel
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node
-from perdure.records.database import migrate, open_engine, writing
-from perdure.records.job_texts import text_of
-from perdure.records.jobs import LISTS
-from perdure.records.list_tables import JOB_TEXT_INDEX
-from perdure.records.rollups import rebuild_rollups
+from perdure.records.costs.rollups import rebuild_rollups
+from perdure.records.jobs.job_texts import text_of
+from perdure.records.jobs.jobs import LISTS
+from perdure.records.schema.database import migrate, open_engine, writing
+from perdure.records.schema.list_tables import JOB_TEXT_INDEX
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(2026, 11, 1, tzinfo=UTC)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from localcloud.stack import DEFAULT_BASE, DEFAULT_STACK, StackPlace
+from localcloud.stack.stack import DEFAULT_BASE, DEFAULT_STACK, StackPlace
 from perdure.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
-    from localcloud.client import StackClient
+    from localcloud.stack.client import StackClient
 
 app = typer.Typer(help="A whole AWS on this machine, and jobs that outlive its reclaims.")
 images = typer.Typer(help="Container images of Debian packages, for jobs of all stacks.")
@@ -54,7 +54,7 @@ def up(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Start a stack: Temporal, AWS, the product's servers, a node in each zone."""
-    from localcloud.control import start_stack
+    from localcloud.stack.control import start_stack
 
     place = StackPlace(stack, base)
     with progress.status(f"starting stack {stack}"):
@@ -86,7 +86,7 @@ def up(
 @app.command()
 def down(stack: Stack = DEFAULT_STACK, base: Base = DEFAULT_BASE) -> None:
     """Stop a stack and remove everything of it but its logs."""
-    from localcloud.control import stop_stack
+    from localcloud.stack.control import stop_stack
 
     with progress.status(f"stopping stack {stack}"):
         stop_stack(StackPlace(stack, base))
@@ -141,7 +141,7 @@ def submit(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Submit a Batch job; prints its id. Reclaims are retried, nothing else is."""
-    from localcloud.job_request import JobRequest, parse_mount, parse_variable
+    from localcloud.stack.job_request import JobRequest, parse_mount, parse_variable
 
     environment = dict(parse_variable(text) for text in env or [])
     if interval is not None:
@@ -219,7 +219,7 @@ def wait(
 @app.command()
 def logs(job_id: JobId, stack: Stack = DEFAULT_STACK, base: Base = DEFAULT_BASE) -> None:
     """The job's stdout and stderr, each byte once over all attempts."""
-    from localcloud.job_files import copy_output
+    from localcloud.stack.job_files import copy_output
 
     copy_output(_client(stack, base), StackPlace(stack, base), job_id, sys.stdout.buffer, sys.stderr.buffer)
 
@@ -232,7 +232,7 @@ def cp(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Copy a file or folder that the job wrote, from its root layer or its volume."""
-    from localcloud.job_files import copy_file
+    from localcloud.stack.job_files import copy_file
 
     job_id, colon, path = source.partition(":")
     if not colon or not job_id:
@@ -250,7 +250,7 @@ def sign_in(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Have the stack's server ask for sign-in, with a Cognito user pool of this stack; prints user and password."""
-    from localcloud.sign_in import GROUPS, made_up_password, set_up
+    from localcloud.stack.sign_in import GROUPS, made_up_password, set_up
 
     groups = group or ["admin"]
     if unknown := set(groups) - set(GROUPS):
@@ -268,9 +268,9 @@ def build_image(
     packages: Annotated[list[str], typer.Argument(metavar="PACKAGE...", help="Debian packages of this suite.")],
 ) -> None:
     """Make an image of Debian packages and what they depend on; at once when it was made before. Prints its name."""
-    from localcloud.checks import require_root
-    from localcloud.images.build import build_image as build
-    from localcloud.images.catalogue import canonical
+    from localcloud.nodes.images.build import build_image as build
+    from localcloud.nodes.images.catalogue import canonical
+    from localcloud.stack.checks import require_root
 
     require_root()
     with progress.status(f"making image {name}"):
@@ -281,7 +281,7 @@ def build_image(
 @images.command("list")
 def list_images(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """The images that were made on this machine."""
-    from localcloud.images.catalogue import Catalogue
+    from localcloud.nodes.images.catalogue import Catalogue
 
     catalogue = Catalogue()
     found = {name: image for name in catalogue.names() if (image := catalogue.find(name))}
@@ -308,6 +308,6 @@ def checked_interval(text: str) -> str:
 
 
 def _client(stack: str, base: Path) -> StackClient:
-    from localcloud.client import StackClient
+    from localcloud.stack.client import StackClient
 
     return StackClient.of(StackPlace(stack, base))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.node_launcher import remove_folder
-from localcloud.stack import StackPlace
+from localcloud.nodes.launcher import remove_folder
+from localcloud.stack.stack import StackPlace
 from tests import compatibility
 
 PERDURE = Path(sys.executable).parent / "perdure"

@@ -23,27 +23,27 @@ from perdure.domain.errors import CloudUnavailable, FreezerFailed, PerdureError
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.settings import AgentSettings, connect_temporal
 from worker_agent import engine
-from worker_agent.attach import Attacher
-from worker_agent.bundle import JOB_ID
-from worker_agent.checkpointing import Checkpoints
-from worker_agent.credentials import IdentityProxy
-from worker_agent.endings import Endings
+from worker_agent.container.bundle import JOB_ID
+from worker_agent.container.credentials import IdentityProxy
+from worker_agent.container.network import sweep_networks
+from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs, start_ticks
 from worker_agent.engine.memory import tracks_changes
-from worker_agent.hand_over import HandOvers
-from worker_agent.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
-from worker_agent.log_bundle import LogBundles
-from worker_agent.log_keeping import LogCollector, LogKeeper
-from worker_agent.metadata import Metadata
-from worker_agent.network import sweep_networks
-from worker_agent.node_activities import AgentActivities
-from worker_agent.planning import Planner
-from worker_agent.protected_jobs import ProtectedJob, ProtectedJobs, start_ticks
-from worker_agent.reporting import Reporter
-from worker_agent.rhythm import Rhythm
-from worker_agent.runtime_socket import RuntimeSocket
-from worker_agent.spool import Spool
-from worker_agent.starting import Starter
-from worker_agent.this_node import ThisNode
+from worker_agent.node.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
+from worker_agent.node.metadata import Metadata
+from worker_agent.node.this_node import ThisNode
+from worker_agent.save.checkpointing import Checkpoints
+from worker_agent.save.endings import Endings
+from worker_agent.save.hand_over import HandOvers
+from worker_agent.save.node_activities import AgentActivities
+from worker_agent.save.rhythm import Rhythm
+from worker_agent.start.attach import Attacher
+from worker_agent.start.planning import Planner
+from worker_agent.start.runtime_socket import RuntimeSocket
+from worker_agent.start.starting import Starter
+from worker_agent.tell.log_bundle import LogBundles
+from worker_agent.tell.log_keeping import LogCollector, LogKeeper
+from worker_agent.tell.reporting import Reporter
+from worker_agent.tell.spool import Spool
 
 log = structlog.get_logger()
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 from api.auth.principals import Principal
 from perdure.domain.access import ApiToken
 from perdure.domain.errors import NotSignedIn
-from perdure.records.database import reading, writing
-from perdure.records.tokens import PREFIX, find_token, note_use, use_is_worth_noting
+from perdure.records.access.tokens import PREFIX, find_token, note_use, use_is_worth_noting
+from perdure.records.schema.database import reading, writing
 
 log = structlog.get_logger(__name__)
 

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth.principals import Principal
 from api.auth.rate_limit import Refusals
 from api.auth.rules import Routes
-from perdure.records import audit
-from perdure.records.configuration import current_configuration
-from perdure.records.database import reading, writing
+from perdure.records.access import audit
+from perdure.records.schema.database import reading, writing
+from perdure.records.settings.configuration import current_configuration
 
 log = structlog.get_logger(__name__)
 

@@ -15,13 +15,13 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import OperationalError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import errors
 from api.auth.principals import Principal, Role
 from api.auth.rules import Access, Route, Routes, area, by_method
-from api.guards import LOOPBACK_NAMES, host_name
+from api.serving import errors
+from api.serving.guards import LOOPBACK_NAMES, host_name
 from perdure.domain.errors import NotAllowed, NotSignedIn, PerdureError
-from perdure.records.configuration import current_configuration
-from perdure.records.database import reading
+from perdure.records.schema.database import reading
+from perdure.records.settings.configuration import current_configuration
 from perdure.settings import ApiSettings
 
 Authenticator = Callable[[Request], Awaitable[Principal | None]]

@@ -14,9 +14,9 @@ from api.auth.door import is_loopback
 from api.auth.principals import Role
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration
 from perdure.domain.errors import LockOut, NotAllowed, NotSignedIn
-from perdure.records.configuration import current_configuration
-from perdure.records.database import reading
-from perdure.records.tokens import admin_token_exists
+from perdure.records.access.tokens import admin_token_exists
+from perdure.records.schema.database import reading
+from perdure.records.settings.configuration import current_configuration
 from perdure.settings import ApiSettings
 
 

@@ -32,9 +32,9 @@ from api.auth.principals import Principal
 from perdure.domain.configuration import CognitoConfiguration
 from perdure.domain.errors import CloudUnavailable, NotAllowed, NotSignedIn
 from perdure.domain.sign_in import LONGEST_SESSION, RECHECK_GROUPS, SignInSession
-from perdure.records import sessions
-from perdure.records.configuration import current_configuration
-from perdure.records.database import reading, writing
+from perdure.records.access import sessions
+from perdure.records.schema.database import reading, writing
+from perdure.records.settings.configuration import current_configuration
 
 log = structlog.get_logger(__name__)
 

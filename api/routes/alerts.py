@@ -10,12 +10,12 @@ from pydantic import Field
 from sqlmodel import Session
 
 from api.dependencies import Cursor
-from api.reading import reads
-from api.responses import AlertView, Wire
+from api.serving.reading import reads
+from api.wire.responses import AlertView, Wire
 from perdure.domain.alerts import Alert, alerts, worst_first
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
-from perdure.records.job_lists import JobFilter, list_jobs
-from perdure.records.jobs import get_jobs
+from perdure.records.jobs.job_lists import JobFilter, list_jobs
+from perdure.records.jobs.jobs import get_jobs
 
 router = APIRouter(tags=["jobs"])
 UNFINISHED = JobFilter(states=frozenset(JobState) - FINISHED_STATES)

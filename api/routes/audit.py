@@ -11,9 +11,9 @@ from sqlmodel import Session
 
 from api.auth.rules import admins_only
 from api.dependencies import Cursor, Limit
-from api.reading import reads
-from api.responses import PageOf, Wire
-from perdure.records.audit import list_audit
+from api.serving.reading import reads
+from api.wire.responses import PageOf, Wire
+from perdure.records.access.audit import list_audit
 
 router = APIRouter(prefix="/audit", tags=["access"])
 

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel
 from sqlmodel import Session
 
-from api.configuration_changes import Wish, change, etag, merged, shown
-from api.configuration_models import (
+from api.configuration.changes import Wish, change, etag, merged, shown
+from api.configuration.models import (
     CHANGES,
     REPLACEMENTS,
     SECTIONS,
@@ -30,14 +30,19 @@ from api.configuration_models import (
     WithoutEffectView,
 )
 from api.dependencies import Asking, Cursor, Database, JobId, Limit, Settings, Workflows
-from api.errors import described
-from api.reading import reads
-from api.responses import PageOf
+from api.serving.errors import described
+from api.serving.reading import reads
+from api.wire.responses import PageOf
 from perdure.domain.configuration import SystemConfiguration
 from perdure.domain.job_settings import ignored_variables, job_settings
 from perdure.domain.jobs import FINISHED_STATES
-from perdure.records.configuration import configuration_at, current_configuration, list_changes, newest_configuration
-from perdure.records.jobs import get_job
+from perdure.records.jobs.jobs import get_job
+from perdure.records.settings.configuration import (
+    configuration_at,
+    current_configuration,
+    list_changes,
+    newest_configuration,
+)
 
 router = APIRouter(tags=["configuration"])
 

@@ -9,10 +9,10 @@ from pydantic import Field
 from sqlmodel import Session
 
 from api.dependencies import Cursor, Limit
-from api.parameters import Time, time
-from api.reading import reads
-from api.responses import EventView, PageOf
-from perdure.records.events import EventFilter, list_all_events
+from api.serving.parameters import Time, time
+from api.serving.reading import reads
+from api.wire.responses import EventView, PageOf
+from perdure.records.jobs.events import EventFilter, list_all_events
 
 router = APIRouter(prefix="/events", tags=["events"])
 JOB = r"^[A-Za-z0-9][A-Za-z0-9:_.-]{0,127}$"

@@ -9,17 +9,17 @@ from fastapi import APIRouter, Query
 from sqlalchemy import Engine
 from starlette.responses import StreamingResponse
 
-from api.csv import DESCRIBED, csv_response
 from api.dependencies import Database
 from api.routes.jobs import Filtered, Sorted
 from api.routes.nodes import Filtered as FilteredNodes
+from api.serving.csv import DESCRIBED, csv_response
 from perdure.domain.ledger import Figures
 from perdure.domain.nodes import NodeState
-from perdure.records.database import reading
-from perdure.records.job_costs import figures_of_jobs
-from perdure.records.job_lists import JobFilter, JobLine, JobOrder, list_jobs
-from perdure.records.node_lists import NodeFilter, list_nodes
-from perdure.records.node_work import NodeWork, work_of_nodes
+from perdure.records.costs.job_costs import figures_of_jobs
+from perdure.records.jobs.job_lists import JobFilter, JobLine, JobOrder, list_jobs
+from perdure.records.nodes.node_lists import NodeFilter, list_nodes
+from perdure.records.nodes.node_work import NodeWork, work_of_nodes
+from perdure.records.schema.database import reading
 
 router = APIRouter(tags=["exports"])
 PER_PAGE = 500

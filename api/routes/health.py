@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 import perdure
 from api.auth.rules import anyone_may
 from api.dependencies import Database, PerhapsAsking, Workflows
-from api.responses import Health, Part
+from api.wire.responses import Health, Part
 from api.workflows import JobWorkflows
 from perdure.domain.errors import TemporalUnavailable
-from perdure.records.configuration import current_configuration
-from perdure.records.database import reading
+from perdure.records.schema.database import reading
+from perdure.records.settings.configuration import current_configuration
 
 router = APIRouter(prefix="/health", tags=["health"])
 

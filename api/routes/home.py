@@ -10,9 +10,9 @@ from sqlmodel import Session
 
 from api.auth.rules import anyone_may
 from api.dependencies import PerhapsAsking, Settings, ToSignIn
-from api.reading import reads
+from api.serving.reading import reads
 from perdure.domain.jobs import FINISHED_STATES, JobState
-from perdure.records.jobs import count_jobs
+from perdure.records.jobs.jobs import count_jobs
 
 router = APIRouter(include_in_schema=False)
 

@@ -14,10 +14,10 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from api.dependencies import Cursor, Database, JobId, Limit, Workflows
-from api.errors import NotRunning, described
-from api.parameters import NAME, Text, Time, time
-from api.reading import reads
-from api.responses import (
+from api.serving.errors import NotRunning, described
+from api.serving.parameters import NAME, Text, Time, time
+from api.serving.reading import reads
+from api.wire.responses import (
     AlertView,
     CheckpointCommitted,
     CheckpointView,
@@ -38,12 +38,12 @@ from perdure.domain.figures import Figures
 from perdure.domain.instance_types import TABLE_DATE, judge_types
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.domain.run_time import batch_run_seconds, real_run_seconds
-from perdure.records.database import reading
-from perdure.records.events import list_events
-from perdure.records.job_costs import figures_of_jobs
-from perdure.records.job_lists import JobFilter, JobOrder, list_jobs
-from perdure.records.jobs import get_job, list_checkpoints
-from perdure.records.nodes import cpu_features_seen, get_node
+from perdure.records.costs.job_costs import figures_of_jobs
+from perdure.records.jobs.events import list_events
+from perdure.records.jobs.job_lists import JobFilter, JobOrder, list_jobs
+from perdure.records.jobs.jobs import get_job, list_checkpoints
+from perdure.records.nodes.nodes import cpu_features_seen, get_node
+from perdure.records.schema.database import reading
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 EVENTS_WITH_JOB = 500

@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from api.dependencies import Asking, Database, InstanceId, JobId, Settings, Workflows
-from api.errors import described
 from api.log_bundle import LARGEST, MISSING, Known, write_bundle
+from api.serving.errors import described
 from api.workflows import JobWorkflows
 from perdure.contracts.logs import CollectedLogs, CollectLogs
 from perdure.domain.jobs import folder_name

@@ -11,15 +11,15 @@ from pydantic import Field, StringConstraints
 from sqlmodel import Session
 
 from api.dependencies import Cursor, InstanceId, Limit
-from api.errors import described
-from api.parameters import NAME, Text, Time, time
-from api.reading import reads
-from api.responses import NodeView, PageOf, Wire
+from api.serving.errors import described
+from api.serving.parameters import NAME, Text, Time, time
+from api.serving.reading import reads
+from api.wire.responses import NodeView, PageOf, Wire
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState
-from perdure.records.node_lists import NodeFilter, NodeOrder, list_nodes
-from perdure.records.node_work import NodeWork, runs_of_node, work_of_nodes
-from perdure.records.nodes import get_node
+from perdure.records.nodes.node_lists import NodeFilter, NodeOrder, list_nodes
+from perdure.records.nodes.node_work import NodeWork, runs_of_node, work_of_nodes
+from perdure.records.nodes.nodes import get_node
 
 router = APIRouter(prefix="/nodes", tags=["nodes"])
 

@@ -12,12 +12,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from sqlmodel import Session
 
-from api.csv import DESCRIBED, csv_response
 from api.dependencies import Cursor, JobId, Limit
-from api.errors import described
-from api.parameters import NAME, Time, time
-from api.reading import reads
-from api.report_responses import (
+from api.serving.csv import DESCRIBED, csv_response
+from api.serving.errors import described
+from api.serving.parameters import NAME, Time, time
+from api.serving.reading import reads
+from api.wire.report_responses import (
     AmountView,
     KeptView,
     LedgerEntryView,
@@ -29,12 +29,12 @@ from api.report_responses import (
     SpanView,
     remark,
 )
-from api.responses import PageOf
+from api.wire.responses import PageOf
 from perdure.domain.errors import ConfigurationInvalid
 from perdure.domain.figures import Figures
 from perdure.domain.reports import BY_NAME, METRICS, Metric, Unit
 from perdure.domain.rollups import KEPT_DAYS, LENGTH, Cover, Level, bucket_end, bucket_start, cover_span, kept_since
-from perdure.records import reports
+from perdure.records.costs import reports
 
 router = APIRouter(tags=["reports"])
 MOST_POINTS = 2500

@@ -13,12 +13,12 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
 from api.dependencies import Asking, Database, JobId, Workflows
-from api.errors import described
+from api.serving.errors import described
 from perdure.contracts.resumption import ResumeJob
 from perdure.domain.errors import NotResumable
 from perdure.domain.jobs import FINISHED_STATES, Job
-from perdure.records.database import reading
-from perdure.records.jobs import get_job
+from perdure.records.jobs.jobs import get_job
+from perdure.records.schema.database import reading
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 _JOB_ID_EXAMPLE = "5b3f1d0e-8a0c-4c8e-9f0e-2d6c8a1b7e55"

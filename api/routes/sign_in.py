@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from api import sign_in_page
 from api.auth import hosted, user_pool
 from api.auth.audit_trail import address_of
 from api.auth.cognito import Pool
@@ -20,10 +19,7 @@ from api.auth.principals import Principal
 from api.auth.rate_limit import FailedTries
 from api.auth.rules import anyone_may, viewers_may
 from api.auth.sessions import cookie_name, is_same_origin, set_cookie, sign_in_of
-from api.auth.user_pool import Challenge, Tokens
-from api.dependencies import Asking, Database
-from api.errors import described
-from api.sign_in_responses import (
+from api.auth.sign_in_responses import (
     ChallengeAnswer,
     ChallengeView,
     Me,
@@ -34,10 +30,14 @@ from api.sign_in_responses import (
     SignOut,
     TokensView,
 )
+from api.auth.user_pool import Challenge, Tokens
+from api.dependencies import Asking, Database
+from api.routes import sign_in_page
+from api.serving.errors import described
 from perdure.domain.errors import CloudUnavailable, NotAllowed, NotSignedIn, PerdureError
 from perdure.domain.sign_in import IDLE_SESSION, LONGEST_SESSION, LONGEST_WAY, HostedWay, SignInSession
-from perdure.records import audit, sessions
-from perdure.records.database import writing
+from perdure.records.access import audit, sessions
+from perdure.records.schema.database import writing
 
 router = APIRouter(prefix="/auth", tags=["sign-in"])
 pages = APIRouter(include_in_schema=False)

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.errors import described
-from api.feed import FURTHEST_BACK, Feed, Follower, written
-from api.parameters import NAME
 from api.routes.events import JOB
+from api.serving.errors import described
+from api.serving.feed import FURTHEST_BACK, Feed, Follower, written
+from api.serving.parameters import NAME
 
 router = APIRouter(tags=["events"])
 HEARTBEAT_SECONDS = 15.0

@@ -14,14 +14,14 @@ from sqlmodel import Session
 from api.auth.principals import Principal, Role
 from api.auth.rules import Routes, admins_only, area
 from api.dependencies import Asking, Cursor, Database, Limit
-from api.errors import described
-from api.reading import reads
-from api.responses import PageOf, Wire
+from api.serving.errors import described
+from api.serving.reading import reads
+from api.wire.responses import PageOf, Wire
 from perdure.domain.access import LONGEST_LIFE, TOKEN_NAME, USUAL_LIFE
 from perdure.domain.configuration import Seconds
 from perdure.domain.errors import ConfigurationInvalid, NotAllowed
-from perdure.records import tokens
-from perdure.records.database import writing
+from perdure.records.access import tokens
+from perdure.records.schema.database import writing
 
 router = APIRouter(prefix="/tokens", tags=["access"])
 

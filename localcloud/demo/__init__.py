@@ -11,7 +11,7 @@ import typer
 
 from localcloud.cli import ContainerEngine
 from localcloud.demo.jobs import MOST_RECLAIMS
-from localcloud.stack import DEFAULT_BASE, StackPlace
+from localcloud.stack.stack import DEFAULT_BASE, StackPlace
 
 DEMO_STACK = "demo"
 

@@ -17,8 +17,8 @@ from localcloud.demo.journey import Journey
 from localcloud.demo.references import Evidence, differences, run_reference
 from localcloud.demo.stack_user import StackUser, Stopped
 from localcloud.demo.verdict import Outcome, Verdict, judge
-from localcloud.node.configuration import EngineName
-from localcloud.stack import StackPlace, is_claimed
+from localcloud.nodes.inside.configuration import EngineName
+from localcloud.stack.stack import StackPlace, is_claimed
 from perdure.domain.errors import StackError
 
 

@@ -18,7 +18,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from localcloud.client import StackClient
 from localcloud.demo.jobs import (
     ENVIRONMENT,
     IMAGE,
@@ -31,11 +30,12 @@ from localcloud.demo.jobs import (
 )
 from localcloud.demo.references import Evidence, tokens
 from localcloud.demo.verdict import CommittedCheckpoint, OutageFact
-from localcloud.images.catalogue import MACHINE
-from localcloud.job_files import copy_output
-from localcloud.job_request import retry_strategy
-from localcloud.node.configuration import EngineName
-from localcloud.stack import StackPlace
+from localcloud.nodes.images.catalogue import MACHINE
+from localcloud.nodes.inside.configuration import EngineName
+from localcloud.stack.client import StackClient
+from localcloud.stack.job_files import copy_output
+from localcloud.stack.job_request import retry_strategy
+from localcloud.stack.stack import StackPlace
 from perdure.domain.errors import PerdureError, StackError
 
 PROGRESS = re.compile(rb"^\[[0-9a-f]{16}\] progress (\d+)/(\d+)", re.MULTILINE)

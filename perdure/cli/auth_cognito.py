@@ -15,8 +15,8 @@ from sqlmodel import Session
 from perdure.cli.auth_tokens import AsJson, server_database, this_user
 from perdure.domain.configuration import CognitoConfiguration
 from perdure.domain.errors import ConfigurationInvalid
-from perdure.records import audit, sessions
-from perdure.records.configuration import current_configuration, save_configuration
+from perdure.records.access import audit, sessions
+from perdure.records.settings.configuration import current_configuration, save_configuration
 
 app = typer.Typer(help="Sign-in with Amazon Cognito.", no_args_is_help=True)
 OK = 200

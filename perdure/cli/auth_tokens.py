@@ -18,8 +18,8 @@ from sqlmodel import Session
 
 from perdure.domain.access import USUAL_LIFE, ApiToken, Role
 from perdure.domain.errors import PerdureError
-from perdure.records import audit, tokens
-from perdure.records.database import migrate, open_engine, writing
+from perdure.records.access import audit, tokens
+from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 
 app = typer.Typer(help="API tokens, for scripts and for a first sign-in.", no_args_is_help=True)

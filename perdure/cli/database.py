@@ -14,9 +14,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from perdure.domain.errors import ConfigurationInvalid, PerdureError
-from perdure.records import backup as backups
-from perdure.records.database import migrate, open_engine, writing
-from perdure.records.rollups import rebuild_rollups
+from perdure.records.costs.rollups import rebuild_rollups
+from perdure.records.schema import backup as backups
+from perdure.records.schema.database import migrate, open_engine, writing
 
 app = typer.Typer(help="The records: backup, restore, upgrade.", no_args_is_help=True)
 Url = Annotated[

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from localcloud.images.build import build_image
-from localcloud.images.catalogue import Catalogue
+from localcloud.nodes.images.build import build_image
+from localcloud.nodes.images.catalogue import Catalogue
 from perdure.image.mounts import delete_tree
 
 ROOT = Path(__file__).parents[2]

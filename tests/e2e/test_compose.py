@@ -110,7 +110,7 @@ def test_the_server_comes_up_with_a_token_and_a_certificate_of_its_own(bed: tupl
 def serves(run: Any) -> bool:
     """What the container's own health check says."""
     try:
-        return '"ok"' in run("exec", "-T", "api", "python", "-m", "api.healthy")
+        return '"ok"' in run("exec", "-T", "api", "python", "-m", "api.serving.healthy")
     except AssertionError:
         return False
 

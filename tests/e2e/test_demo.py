@@ -22,7 +22,7 @@ from localcloud.demo.journey import collect
 from localcloud.demo.references import differences, run_reference
 from localcloud.demo.stack_user import Look, StackUser
 from localcloud.demo.verdict import Kind, PlannedReclaim, Sighting, judge
-from localcloud.stack import StackPlace
+from localcloud.stack.stack import StackPlace
 from perdure.domain.jobs import folder_name
 from tests.conftest import PERDURE
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from localcloud.demo.jobs import IMAGE, IMAGE_PACKAGES
-from localcloud.node_launcher import remove_folder
-from localcloud.stack import StackPlace
+from localcloud.nodes.launcher import remove_folder
+from localcloud.stack.stack import StackPlace
 from tests.e2e.conftest import PERDURE, User, chain_reference, until
 from tests.e2e.resuming import check_resume
 from tests.integration.test_stack import traces

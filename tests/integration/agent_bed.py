@@ -32,7 +32,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from localcloud.imds import Identity, MetadataService
+from localcloud.aws.imds import Identity, MetadataService
 from perdure.contracts import names
 from perdure.contracts.inventory import NodeChanged, NodeWatchInput
 from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCheckpointRequest, NodeActivities

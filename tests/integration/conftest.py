@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from perdure.records.database import migrate, open_engine
+from perdure.records.schema.database import migrate, open_engine
 from tests.integration.postgres_bed import Postgres, running_postgres
 
 

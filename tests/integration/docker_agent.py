@@ -34,10 +34,10 @@ from perdure.domain.retries import HandOver
 from perdure.logs import configure_logs
 from perdure.settings import AgentSettings, connect_temporal
 from worker_agent.agent import Agent
-from worker_agent.bundle import Bundle
-from worker_agent.metadata import Identity
-from worker_agent.planning import Planner, Refusal
-from worker_agent.volumes import DEVICES, device_link
+from worker_agent.container.bundle import Bundle
+from worker_agent.node.metadata import Identity
+from worker_agent.node.volumes import DEVICES, device_link
+from worker_agent.start.planning import Planner, Refusal
 
 VOLUME_SIZE = "512M"
 """The smallest that mkfs.xfs takes is 300 MB."""

@@ -49,7 +49,7 @@ from perdure.contracts.protection import NodeReport, ReportKind
 from perdure.domain.jobs import folder_name
 from perdure.image.mounts import delete_tree, parse_mountinfo
 from tests.integration.docker_images import IMAGE, image_archive
-from worker_agent.spool import Entry
+from worker_agent.tell.spool import Entry
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "worker_agent/runtime/perdure-runtime"

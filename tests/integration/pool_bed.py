@@ -19,12 +19,12 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from werkzeug.serving import make_server
 
-from localcloud import moto_backend
-from localcloud.cloud import front_of
-from localcloud.ec2_wire import Application, Environ, StartResponse
-from localcloud.hosted_ui import HostedUi
-from localcloud.sign_in import LocalPool, add_client, add_user, open_pool
-from localcloud.user_pools import UserPoolGuards
+from localcloud.aws import moto_backend
+from localcloud.aws.cloud import front_of
+from localcloud.aws.ec2_wire import Application, Environ, StartResponse
+from localcloud.aws.hosted_ui import HostedUi
+from localcloud.aws.user_pools import UserPoolGuards
+from localcloud.stack.sign_in import LocalPool, add_client, add_user, open_pool
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient

@@ -17,10 +17,10 @@ from api.app import create_app
 from api.auth.door import Door
 from api.auth.rate_limit import FailedTries, Refusals
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration
-from perdure.records.access_tables import AuditRow, TokenRow
-from perdure.records.configuration import save_configuration
-from perdure.records.database import migrate, open_engine, writing
-from perdure.records.sign_in_tables import HostedWayRow, SessionRow
+from perdure.records.schema.access_tables import AuditRow, TokenRow
+from perdure.records.schema.database import migrate, open_engine, writing
+from perdure.records.schema.sign_in_tables import HostedWayRow, SessionRow
+from perdure.records.settings.configuration import save_configuration
 from perdure.settings import ApiSettings
 from tests.integration.pool_bed import SERVER, PoolBed
 

@@ -10,8 +10,8 @@ import pytest
 from api.app import create_app
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.retries import RetryRule, RetryStrategy
-from perdure.records.database import migrate, open_engine, writing
-from perdure.records.jobs import record_job
+from perdure.records.jobs.jobs import record_job
+from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 from tests.integration.asking import Asker, asking
 

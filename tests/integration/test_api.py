@@ -30,8 +30,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from api.app import create_app
 from api.auth.door import is_loopback
-from api.guards import LARGEST_BODY
-from api.responses import (
+from api.serving.guards import LARGEST_BODY
+from api.wire.responses import (
     AttemptView,
     CheckpointView,
     EventView,
@@ -48,9 +48,9 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.domain.values import Frozen
-from perdure.records.database import migrate, open_engine, writing
-from perdure.records.jobs import record_job
-from perdure.records.nodes import record_node
+from perdure.records.jobs.jobs import record_job
+from perdure.records.nodes.nodes import record_node
+from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

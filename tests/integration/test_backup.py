@@ -20,8 +20,10 @@ from sqlmodel import Session
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.errors import BackupInvalid, DatabaseNotEmpty
 from perdure.domain.jobs import JobEvent
-from perdure.records import all_tables, backup, configuration, jobs
-from perdure.records.database import (
+from perdure.records.jobs import jobs
+from perdure.records.jobs.events import list_events
+from perdure.records.schema import all_tables, backup
+from perdure.records.schema.database import (
     _migrations,
     migrate,
     open_engine,
@@ -29,7 +31,7 @@ from perdure.records.database import (
     write_connection,
     writing,
 )
-from perdure.records.events import list_events
+from perdure.records.settings import configuration
 from tests.integration.test_records import full_job
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

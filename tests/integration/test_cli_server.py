@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives import hashes
 from perdure.cli.main import run
 from perdure.domain.jobs import JobEvent, JobState
 from perdure.domain.nodes import Node, NodeState
-from perdure.records import jobs, nodes
-from perdure.records.database import migrate, open_engine, writing
+from perdure.records.jobs import jobs
+from perdure.records.nodes import nodes
+from perdure.records.schema.database import migrate, open_engine, writing
 from tests.integration.test_records import NOW, full_job
 
 LIMIT = 90.0

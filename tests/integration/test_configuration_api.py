@@ -36,18 +36,18 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from api.app import create_app
-from api.configuration_models import CHANGES
-from api.server_section import validate_server
+from api.configuration.models import CHANGES
+from api.configuration.server_section import validate_server
 from perdure.contracts import names
 from perdure.domain.access import USUAL_LIFE, Role
 from perdure.domain.configuration import CheckpointConfiguration, ServerConfiguration, SystemConfiguration
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.volumes import VolumeLife
-from perdure.records.configuration import current_configuration, save_configuration
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.jobs import record_job
-from perdure.records.tables import ConfigurationRow
-from perdure.records.tokens import create_token, revoke_token
+from perdure.records.access.tokens import create_token, revoke_token
+from perdure.records.jobs.jobs import record_job
+from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.schema.tables import ConfigurationRow
+from perdure.records.settings.configuration import current_configuration, save_configuration
 from perdure.settings import ApiSettings
 from tests.integration.agent_bed import Node as RealNode
 from tests.integration.postgres_bed import running_postgres

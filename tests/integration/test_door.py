@@ -32,24 +32,24 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, text
 from structlog.testing import LogCapture
 
-from api import connection, errors, guards
 from api.__main__ import Start, prepare
 from api.app import create_app
 from api.auth.audit_trail import write_counts
+from api.auth.bootstrap import bootstrap
 from api.auth.principals import Role
 from api.auth.rate_limit import Refusals
 from api.auth.rules import Access, Route, Routes, by_method
-from api.bootstrap import bootstrap
-from api.connection import Connection
-from api.tls import check_certificate
+from api.serving import connection, errors, guards
+from api.serving.connection import Connection
+from api.serving.tls import check_certificate
 from perdure.certificates import make_self_signed
 from perdure.cli.main import UNKNOWN_ID, USAGE, run
 from perdure.domain.configuration import CognitoConfiguration, ServerConfiguration, SystemConfiguration
 from perdure.domain.errors import ConfigurationInvalid, UnknownToken
-from perdure.records import audit, tokens
-from perdure.records.access_tables import AuditRow
-from perdure.records.configuration import save_configuration
-from perdure.records.database import migrate, open_engine, reading, writing
+from perdure.records.access import audit, tokens
+from perdure.records.schema.access_tables import AuditRow
+from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.settings.configuration import save_configuration
 from perdure.settings import ApiSettings
 from tests.integration.asking import ADDRESS, Asker, asking
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from localcloud.ebs import link_name
+from localcloud.aws.ebs import link_name
 from localcloud.linux import loop_devices_below, mount_table, run
 from localcloud.node_link import NodeHandle, NodeSpec
-from localcloud.pool import free_disks, make_pool
+from localcloud.stack.pool import free_disks, make_pool
 from tests.unit.cloud_bed import ZONES, CloudBed, PlayedLauncher, cloud_bed, wait_for
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]

@@ -19,12 +19,13 @@ from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node
 from perdure.domain.rollups import Level, bucket_start
 from perdure.domain.volumes import VolumeLife
-from perdure.records import jobs, nodes
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.ledger import retire_ledger, store_ledger
-from perdure.records.ledger_refresh import refresh_ledger
-from perdure.records.ledger_tables import FIGURES, ledger, rollups
-from perdure.records.rollups import prune_rollups, rebuild_rollups
+from perdure.records.costs.ledger import retire_ledger, store_ledger
+from perdure.records.costs.rollups import prune_rollups, rebuild_rollups
+from perdure.records.jobs import jobs
+from perdure.records.jobs.ledger_refresh import refresh_ledger
+from perdure.records.nodes import nodes
+from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.schema.ledger_tables import FIGURES, ledger, rollups
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Sums = dict[tuple[str, datetime, str], tuple[int, ...]]
@@ -92,7 +93,7 @@ def figures_of(sums: Sums, level: str, queue: str) -> list[tuple[datetime, dict[
 
 def test_the_migration_has_the_columns_of_the_figures() -> None:
     """A field added to Figures needs a migration of its own once 0005 is released; until then, its line in 0005."""
-    path = Path(__file__).parents[2] / "perdure/records/migrations/versions/0005_ledger.py"
+    path = Path(__file__).parents[2] / "perdure/records/schema/migrations/versions/0005_ledger.py"
     scope: dict[str, object] = {}
     exec(compile(path.read_text(), str(path), "exec"), scope)
     assert scope["_FIGURES"] == list(FIGURES)

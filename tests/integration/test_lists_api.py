@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from sqlmodel import Session
 
 from api.app import create_app
-from api.csv import csv_chunks
+from api.serving.csv import csv_chunks
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
 from perdure.domain.ledger import Figures, LedgerEntry
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.volumes import VolumeLife
-from perdure.records.database import migrate, open_engine, writing
-from perdure.records.jobs import record_job
-from perdure.records.ledger import store_ledger
-from perdure.records.nodes import record_node
+from perdure.records.costs.ledger import store_ledger
+from perdure.records.jobs.jobs import record_job
+from perdure.records.nodes.nodes import record_node
+from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

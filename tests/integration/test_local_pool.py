@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from api.app import create_app
-from localcloud.client import StackClient
-from localcloud.sign_in import add_client, add_user, made_up_password, set_up
-from localcloud.stack import StackPlace, StackState
+from localcloud.stack.client import StackClient
+from localcloud.stack.sign_in import add_client, add_user, made_up_password, set_up
+from localcloud.stack.stack import StackPlace, StackState
 from perdure.settings import ApiSettings
 from tests.integration.pool_bed import CALLBACK, REGION, PoolBed, pool_bed
 

@@ -31,10 +31,10 @@ from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.log_files import MISSING, Archive, members
 from perdure.logs import ACCESS, RotatedFile, apply_log_settings
-from perdure.records import log_bundles
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.jobs import record_job
-from perdure.records.nodes import record_node
+from perdure.records.jobs import log_bundles
+from perdure.records.jobs.jobs import record_job
+from perdure.records.nodes.nodes import record_node
+from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.settings import ApiSettings
 from workflows.log_collection import LogCollection
 

@@ -1,7 +1,7 @@
 """What we need of moto and moto does not promise: private names, and answers that our guards build upon.
 
-When moto's pin moves, this says what moved with it. Everything here goes through `localcloud.moto_backend` or a plain
-moto server; nothing of ours stands in between.
+When moto's pin moves, this says what moved with it. Everything here goes through `localcloud.aws.moto_backend` or a
+plain moto server; nothing of ours stands in between.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from localcloud import moto_backend
-from localcloud.account import Clients, set_up
-from localcloud.cloud_config import SHAPES, CloudConfig, InstanceShape
-from localcloud.ec2_wire import field
-from localcloud.moto_backend import SPOT_TERMINATION, MotoEc2
+from localcloud.aws import moto_backend
+from localcloud.aws.account import Clients, set_up
+from localcloud.aws.cloud_config import SHAPES, CloudConfig, InstanceShape
+from localcloud.aws.ec2_wire import field
+from localcloud.aws.moto_backend import SPOT_TERMINATION, MotoEc2
 
 ZONE = "us-east-1a"
 

@@ -16,11 +16,7 @@ from typing import TypeVar
 import pytest
 
 from localcloud.cgroups import Cgroup, hierarchies
-from localcloud.images.catalogue import BuiltImage, Catalogue
 from localcloud.linux import loop_devices_below, mount_table, run
-from localcloud.network import make_bridge, remove_bridge
-from localcloud.node.docker.api import DockerApi
-from localcloud.node_launcher import LauncherOptions, NamespaceLauncher, remove_folder
 from localcloud.node_link import (
     ContainerOptions,
     Exited,
@@ -39,7 +35,11 @@ from localcloud.node_link import (
     Tmpfs,
     Ulimit,
 )
-from localcloud.pool import free_disks, make_pool
+from localcloud.nodes.images.catalogue import BuiltImage, Catalogue
+from localcloud.nodes.inside.docker.api import DockerApi
+from localcloud.nodes.launcher import LauncherOptions, NamespaceLauncher, remove_folder
+from localcloud.nodes.network import make_bridge, remove_bridge
+from localcloud.stack.pool import free_disks, make_pool
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(240)]
 

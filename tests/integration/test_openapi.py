@@ -21,8 +21,9 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 from api.app import create_app
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Node
-from perdure.records import jobs, nodes
-from perdure.records.database import migrate, open_engine, reading, writing
+from perdure.records.jobs import jobs
+from perdure.records.nodes import nodes
+from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.settings import ApiSettings
 from tests.integration.test_api import address, portal, served, temporal
 from tests.integration.test_records import NOW, event, full_job

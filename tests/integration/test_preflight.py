@@ -25,10 +25,10 @@ from tests.conftest import PERDURE
 from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_places import wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, restored
+from worker_agent.container.seccomp import refuse_io_uring
 from worker_agent.engine import criu_options, tasks
 from worker_agent.engine.criu_log import KEPT
 from worker_agent.preflight import Report, Verdict, check_retries, examine
-from worker_agent.seccomp import refuse_io_uring
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
 

@@ -19,19 +19,21 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from activities.pricing import Pricing
-from localcloud.cloud_config import CREDENTIALS
-from localcloud.moto_backend import RequestHandler
+from localcloud.aws.cloud_config import CREDENTIALS
+from localcloud.aws.moto_backend import RequestHandler
 from perdure.contracts.prices import PricedPair, RefreshPrices, WorkOutLedgers
 from perdure.domain.errors import CloudUnavailable
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.prices import PricePoint
 from perdure.domain.volumes import VolumeLife
-from perdure.records import jobs, nodes, prices
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.ledger_refresh import refresh_ledger
-from perdure.records.ledger_tables import ledger
-from perdure.records.price_tables import spot_price_looks, spot_prices
+from perdure.records.costs import prices
+from perdure.records.jobs import jobs
+from perdure.records.jobs.ledger_refresh import refresh_ledger
+from perdure.records.nodes import nodes
+from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.schema.ledger_tables import ledger
+from perdure.records.schema.price_tables import spot_price_looks, spot_prices
 from tests.unit.cloud_bed import ZONES, CloudBed, cloud_bed
 
 T = TypeVar("T")

@@ -23,12 +23,15 @@ from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.domain.retries import RetryRule, RetryStrategy
 from perdure.domain.volumes import SnapshotLife, VolumeLife
-from perdure.records import configuration, jobs, nodes, tables
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.events import list_events
-from perdure.records.job_lists import list_jobs
-from perdure.records.list_tables import JOB_TEXT_INDEX, JOB_TEXT_SEARCH
-from perdure.records.pages import decode_cursor, encode_cursor
+from perdure.records.jobs import jobs
+from perdure.records.jobs.events import list_events
+from perdure.records.jobs.job_lists import list_jobs
+from perdure.records.nodes import nodes
+from perdure.records.schema import tables
+from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.schema.list_tables import JOB_TEXT_INDEX, JOB_TEXT_SEARCH
+from perdure.records.schema.pages import decode_cursor, encode_cursor
+from perdure.records.settings import configuration
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -317,7 +320,7 @@ def test_migrations_keep_what_is_there(engine: Engine) -> None:
 
 
 def test_several_processes_migrate_at_once(url: str) -> None:
-    code = "import sys; from perdure.records.database import *; migrate(open_engine(sys.argv[1]))"
+    code = "import sys; from perdure.records.schema.database import *; migrate(open_engine(sys.argv[1]))"
     started = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE) for _ in range(3)]
     for process in started:
         _, problems = process.communicate(timeout=60)

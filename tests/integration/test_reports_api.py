@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from api.app import create_app
-from api.report_responses import LedgerEntryView
+from api.wire.report_responses import LedgerEntryView
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.figures import LedgerEntry
 from perdure.domain.jobs import Attempt, Job, JobState, Outage
@@ -22,10 +22,10 @@ from perdure.domain.prices import PricePoint
 from perdure.domain.reports import METRICS
 from perdure.domain.rollups import Level, bucket_start
 from perdure.domain.volumes import VolumeLife
-from perdure.records import prices
-from perdure.records.database import migrate, open_engine, writing
-from perdure.records.jobs import record_job
-from perdure.records.nodes import record_node
+from perdure.records.costs import prices
+from perdure.records.jobs.jobs import record_job
+from perdure.records.nodes.nodes import record_node
+from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 from tests.integration.asking import Asker, asking
 from tests.integration.postgres_bed import running_postgres

@@ -19,10 +19,10 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.errors import NotResumable, ResumptionPending, UnknownJob
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.volumes import VolumeLife
-from perdure.records import resumptions
-from perdure.records.database import reading, writing
-from perdure.records.events import list_events
-from perdure.records.jobs import get_job, record_job
+from perdure.records.jobs import resumptions
+from perdure.records.jobs.events import list_events
+from perdure.records.jobs.jobs import get_job, record_job
+from perdure.records.schema.database import reading, writing
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 T = TypeVar("T")

@@ -14,12 +14,15 @@ from perdure.domain.configuration import ServerConfiguration, SystemConfiguratio
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Node, NodeState
-from perdure.records import audit, configuration, jobs, log_bundles, nodes
-from perdure.records.database import reading, writing
-from perdure.records.job_lists import list_jobs
-from perdure.records.ledger_tables import ledger, rollups
-from perdure.records.log_bundles import KeptBundle
-from perdure.records.node_lists import list_nodes
+from perdure.records.access import audit
+from perdure.records.jobs import jobs, log_bundles
+from perdure.records.jobs.job_lists import list_jobs
+from perdure.records.jobs.log_bundles import KeptBundle
+from perdure.records.nodes import nodes
+from perdure.records.nodes.node_lists import list_nodes
+from perdure.records.schema.database import reading, writing
+from perdure.records.schema.ledger_tables import ledger, rollups
+from perdure.records.settings import configuration
 from tests.integration.test_records import full_job
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)

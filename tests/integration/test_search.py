@@ -13,14 +13,15 @@ from sqlmodel import Session
 from perdure.domain.errors import ConfigurationInvalid
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.nodes import Node, NodeState
-from perdure.records import job_lists, node_lists
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.job_lists import JobFilter, JobLine, JobOrder, list_jobs
-from perdure.records.jobs import record_job
-from perdure.records.list_tables import JOB_TEXT_INDEX
-from perdure.records.node_lists import NodeFilter, NodeOrder, list_nodes
-from perdure.records.nodes import record_node
-from perdure.records.pages import encode_cursor
+from perdure.records.jobs import job_lists
+from perdure.records.jobs.job_lists import JobFilter, JobLine, JobOrder, list_jobs
+from perdure.records.jobs.jobs import record_job
+from perdure.records.nodes import node_lists
+from perdure.records.nodes.node_lists import NodeFilter, NodeOrder, list_nodes
+from perdure.records.nodes.nodes import record_node
+from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.schema.list_tables import JOB_TEXT_INDEX
+from perdure.records.schema.pages import encode_cursor
 from tests.integration.postgres_bed import Postgres
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

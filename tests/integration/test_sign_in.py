@@ -16,11 +16,11 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from api.auth.sessions import _unsealed
-from localcloud.sign_in import add_client, add_user
+from localcloud.stack.sign_in import add_client, add_user
 from perdure.domain.configuration import CognitoConfiguration
 from perdure.domain.sign_in import IDLE_SESSION, LONGEST_SESSION, LONGEST_WAY, RECHECK_GROUPS
-from perdure.records.database import reading, writing
-from perdure.records.sign_in_tables import HostedWayRow, SessionRow
+from perdure.records.schema.database import reading, writing
+from perdure.records.schema.sign_in_tables import HostedWayRow, SessionRow
 from tests.integration.pool_bed import SERVER, PoolBed, pool_bed
 from tests.integration.sign_in_bed import BROWSER, Served, cognito_of, sign_in_bed
 from tests.integration.test_local_pool import authenticator_code
@@ -555,7 +555,7 @@ async def test_the_page_allows_its_own_script_and_nothing_else(served: Served) -
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
     assert "Sign in with Cognito" in answer.text
-    from api.sign_in_page import SCRIPT, STYLE, _hash
+    from api.routes.sign_in_page import SCRIPT, STYLE, _hash
 
     assert re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL) == [SCRIPT] and _hash(SCRIPT) in policy
     assert re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL) == [STYLE] and _hash(STYLE) in policy

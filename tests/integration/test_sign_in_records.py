@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 from sqlmodel import SQLModel
 
 from perdure.domain.sign_in import IDLE_SESSION, LONGEST_SESSION, LONGEST_WAY, HostedWay, SignInSession
-from perdure.records import sessions
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.sign_in_tables import HostedWayRow, SessionRow
+from perdure.records.access import sessions
+from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.schema.sign_in_tables import HostedWayRow, SessionRow
 from tests.integration.postgres_bed import running_postgres
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

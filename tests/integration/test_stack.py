@@ -15,9 +15,9 @@ import pytest
 
 from localcloud.cgroups import Cgroup, hierarchies
 from localcloud.linux import loop_devices_below, mount_table
-from localcloud.network import bridges_of
-from localcloud.node_launcher import remove_folder
-from localcloud.stack import StackPlace
+from localcloud.nodes.launcher import remove_folder
+from localcloud.nodes.network import bridges_of
+from localcloud.stack.stack import StackPlace
 from tests.e2e.conftest import User, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]

@@ -16,15 +16,15 @@ import pytest
 import uvicorn
 from sqlalchemy import Engine
 
-from api import feed as feeds
 from api.app import create_app
-from api.feed import Feed, Follower
+from api.serving import feed as feeds
+from api.serving.feed import Feed, Follower
 from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node
-from perdure.records.changes import changes_after, last_position
-from perdure.records.database import migrate, open_engine, reading, writing
-from perdure.records.jobs import record_job
-from perdure.records.nodes import record_node
+from perdure.records.jobs.changes import changes_after, last_position
+from perdure.records.jobs.jobs import record_job
+from perdure.records.nodes.nodes import record_node
+from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.settings import ApiSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from localcloud.account import Clients
-from localcloud.cloud import Cloud
-from localcloud.cloud_config import CloudConfig, Timing
+from localcloud.aws.account import Clients
+from localcloud.aws.cloud import Cloud
+from localcloud.aws.cloud_config import CloudConfig, Timing
 from localcloud.node_link import (
     Exited,
     Link,

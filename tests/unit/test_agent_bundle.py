@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import NotCheckpointable, RestoreFailed
 from perdure.image.mounts import Mount
-from worker_agent.bundle import JOB_ID, Bundle, edit_config, read_bundle, restore_config
-from worker_agent.mounts import BundleMount, check_same, find_rules, make_volumes, shared_destinations
-from worker_agent.restored_network import add_network_hook
+from worker_agent.container.bundle import JOB_ID, Bundle, edit_config, read_bundle, restore_config
+from worker_agent.container.mounts import BundleMount, check_same, find_rules, make_volumes, shared_destinations
+from worker_agent.container.restored_network import add_network_hook
 
 BIND = ["rbind", "rw"]
 NAMESPACES = [{"type": kind} for kind in ("pid", "ipc", "mount", "uts")]

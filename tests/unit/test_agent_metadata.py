@@ -17,9 +17,9 @@ import pytest
 from perdure.domain.errors import CloudUnavailable
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.settings import AgentSettings
-from worker_agent.interruption import RebalanceRecommendation, SpotInterruption, watch
-from worker_agent.metadata import Identity, Metadata
-from worker_agent.this_node import ThisNode
+from worker_agent.node.interruption import RebalanceRecommendation, SpotInterruption, watch
+from worker_agent.node.metadata import Identity, Metadata
+from worker_agent.node.this_node import ThisNode
 
 ACTION = "/latest/meta-data/spot/instance-action"
 REBALANCE = "/latest/meta-data/events/recommendations/rebalance"

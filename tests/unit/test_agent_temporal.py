@@ -31,12 +31,12 @@ from perdure.contracts.protection import (
 from perdure.domain.nodes import Node, Notice, NoticeKind
 from perdure.domain.retries import RetryRule, RetryStrategy
 from perdure.settings import AgentSettings
-from worker_agent.attach import Attacher
-from worker_agent.bundle import Bundle, _Config
-from worker_agent.metadata import Identity
-from worker_agent.planning import Planner, Refusal, retries_failed_start
-from worker_agent.spool import Entry, EntryKind, Spool
-from worker_agent.this_node import ThisNode
+from worker_agent.container.bundle import Bundle, _Config
+from worker_agent.node.metadata import Identity
+from worker_agent.node.this_node import ThisNode
+from worker_agent.start.attach import Attacher
+from worker_agent.start.planning import Planner, Refusal, retries_failed_start
+from worker_agent.tell.spool import Entry, EntryKind, Spool
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine
 
 from perdure.cli.main import run
-from perdure.records.audit import list_audit
-from perdure.records.configuration import configuration_history
-from perdure.records.database import open_engine, reading
+from perdure.records.access.audit import list_audit
+from perdure.records.schema.database import open_engine, reading
+from perdure.records.settings.configuration import configuration_history
 
 ENABLE = ["auth", "cognito", "enable", "--region", "eu-west-1", "--user-pool-id", "eu-west-1_Pool", "--client-id", "4a"]
 

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from activities.instances import read_instance
-from localcloud.batch.definitions import lower_keys
+from localcloud.aws.batch.definitions import lower_keys
 from localcloud.node_link import ContainerOptions, StopTask, Tmpfs, Ulimit
 from tests.unit.cloud_bed import CloudBed, cloud_bed, wait_for
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.batch.retry import Ending, Strategy, parse_strategy
+from localcloud.aws.batch.retry import Ending, Strategy, parse_strategy
 from localcloud.errors import AwsError
 from perdure.domain.retries import RetryRule, RetryStrategy, would_retry
 

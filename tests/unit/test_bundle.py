@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.node.bundle import container_config
 from localcloud.node_link import Mount, Task
+from localcloud.nodes.inside.bundle import container_config
 from perdure.domain.errors import ConfigurationInvalid
 
 ID = "ab" * 32

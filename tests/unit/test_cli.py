@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localcloud.cli import checked_interval
-from localcloud.job_request import (
+from localcloud.stack.job_request import (
     JobRequest,
     container_properties,
     definition_name,
@@ -22,7 +22,7 @@ from localcloud.job_request import (
     parse_variable,
     retry_strategy,
 )
-from localcloud.stack import StackPhase, StackPlace, StackState, claimed, is_claimed, read_state, write_state
+from localcloud.stack.stack import StackPhase, StackPlace, StackState, claimed, is_claimed, read_state, write_state
 from perdure.cli.main import exit_code, run
 from perdure.domain.errors import (
     CheckpointFailed,

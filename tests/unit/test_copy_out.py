@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.copy_out import copy_out
+from localcloud.stack.copy_out import copy_out
 from perdure.domain.errors import StackError
 
 

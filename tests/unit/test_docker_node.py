@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.node.configuration import DockerPrograms
-from localcloud.node.docker.api import DockerProblem, demultiplexed
-from localcloud.node.docker.container import container_request
-from localcloud.node.docker.daemon import dockerd_command
-from localcloud.node.docker.images import chain_ids, image_archive
-from localcloud.node.roots import Layer, Root
 from localcloud.node_link import ContainerOptions, Mount, Task, Tmpfs, Ulimit
+from localcloud.nodes.inside.configuration import DockerPrograms
+from localcloud.nodes.inside.docker.api import DockerProblem, demultiplexed
+from localcloud.nodes.inside.docker.container import container_request
+from localcloud.nodes.inside.docker.daemon import dockerd_command
+from localcloud.nodes.inside.docker.images import chain_ids, image_archive
+from localcloud.nodes.inside.roots import Layer, Root
 
 frames = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=40)), max_size=12)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from localcloud.images.build import build_image, image_key
-from localcloud.images.catalogue import MACHINE, BuiltImage, Catalogue, canonical, is_machine
-from localcloud.node.machine import LAYERS
-from localcloud.node.roots import find_root
+from localcloud.nodes.images.build import build_image, image_key
+from localcloud.nodes.images.catalogue import MACHINE, BuiltImage, Catalogue, canonical, is_machine
+from localcloud.nodes.inside.machine import LAYERS
+from localcloud.nodes.inside.roots import find_root
 from perdure.domain.errors import ConfigurationInvalid
 
 

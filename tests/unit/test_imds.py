@@ -9,7 +9,7 @@ import httpx
 import pytest
 from botocore.utils import InstanceMetadataFetcher
 
-from localcloud.imds import Identity, MetadataService
+from localcloud.aws.imds import Identity, MetadataService
 
 IDENTITY = Identity("i-0123456789abcdef0", "c5.xlarge", "us-east-1b", "us-east-1", "10.77.3.4", "ami-1")
 TTL, TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"

@@ -27,11 +27,11 @@ from perdure.domain.nodes import Notice, NoticeKind
 from perdure.image.manifest import write_manifest
 from perdure.log_files import MISSING, members
 from perdure.settings import AgentSettings
-from worker_agent.log_bundle import KEPT, LogBundles
-from worker_agent.log_keeping import LogKeeper
-from worker_agent.metadata import Identity
-from worker_agent.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
-from worker_agent.this_node import ThisNode
+from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
+from worker_agent.node.metadata import Identity
+from worker_agent.node.this_node import ThisNode
+from worker_agent.tell.log_bundle import KEPT, LogBundles
+from worker_agent.tell.log_keeping import LogKeeper
 
 SECRET = "s3cr3t-of-the-job"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

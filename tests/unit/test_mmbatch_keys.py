@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from api.mmbatch_keys import KEYS, as_theirs, go_duration, read_keys
+from api.configuration.mmbatch_keys import KEYS, as_theirs, go_duration, read_keys
 from perdure.domain.configuration import (
     CheckpointConfiguration,
     JobVolumeConfiguration,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from perdure.domain.checkpoints import Surroundings
 from perdure.domain.configuration import SystemConfiguration, effective_configuration
 from perdure.domain.errors import RestoreFailed
+from worker_agent.container.network import Ports, choose_address, keep_name
 from worker_agent.engine.connections import Adapted, Binding, Connection
-from worker_agent.network import Ports, choose_address, keep_name
 
 
 @given(st.text(max_size=40), st.lists(st.text(max_size=40), max_size=20))

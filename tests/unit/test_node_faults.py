@@ -10,10 +10,10 @@ from perdure.contracts.protection import AttachReply, Verdict
 from perdure.domain.errors import PerdureError, RestoreFailed, VolumeFailed
 from perdure.domain.retries import RetryStrategy
 from perdure.settings import AgentSettings
+from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
 from worker_agent.engine import criu_log
-from worker_agent.preparing import Preparer
-from worker_agent.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
-from worker_agent.this_node import ThisNode
+from worker_agent.node.this_node import ThisNode
+from worker_agent.start.preparing import Preparer
 
 FAULTS = {
     "CPU": "Error (criu/cpu.c:1): cpu: CPU instruction capabilities do not match run time",

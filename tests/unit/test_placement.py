@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.batch.placement import Need, Room, place
-from localcloud.cloud_config import SHAPES
+from localcloud.aws.batch.placement import Need, Room, place
+from localcloud.aws.cloud_config import SHAPES
 
 USUAL = SHAPES[1]
 BOTH = frozenset({"a", "b"})

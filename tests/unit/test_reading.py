@@ -18,8 +18,8 @@ from pydantic import BaseModel, computed_field
 from sqlalchemy import text
 from sqlmodel import Session
 
-from api.reading import MOST_READERS, reads
-from perdure.records.database import open_engine
+from api.serving.reading import MOST_READERS, reads
+from perdure.records.schema.database import open_engine
 
 NOW = datetime(2026, 11, 23, 8, 0, 0, 5, UTC)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from perdure.contracts.runtime import RuntimeAction, RuntimeOperation, RuntimeReply, RuntimeRequest
-from worker_agent import runtime_socket
-from worker_agent.runtime_socket import RuntimeSocket
+from worker_agent.start import runtime_socket
+from worker_agent.start.runtime_socket import RuntimeSocket
 
 PASS = RuntimeReply(action=RuntimeAction.PASSTHROUGH, reason="so")
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from perdure.contracts.runtime import RuntimeAction, RuntimeOperation, RuntimeReply, RuntimeRequest
-from worker_agent.preparing import GAVE_UP
+from worker_agent.start.preparing import GAVE_UP
 
 RUNTIME = Path(__file__).parents[2] / "worker_agent" / "runtime"
 ID = "c0ffee" + "0" * 58

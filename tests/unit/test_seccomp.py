@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.domain.configuration import SystemConfiguration, effective_configuration
-from worker_agent.seccomp import IO_URING, refuse_io_uring
+from worker_agent.container.seccomp import IO_URING, refuse_io_uring
 
 OURS = {"names": list(IO_URING), "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud.moto_backend import MotoEc2
+from localcloud.aws.moto_backend import MotoEc2
 from tests.unit.cloud_bed import QUICK, CloudBed, cloud_bed, reclaim, running_job
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.domain.checkpoints import Surroundings
-from worker_agent.surroundings import exchange, paths_in, rewrite, same_network
+from worker_agent.container.surroundings import exchange, paths_in, rewrite, same_network
 
 CREDENTIALS = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 METADATA = "ECS_CONTAINER_METADATA_URI_V4"

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from structlog.testing import LogCapture
 from structlog.typing import EventDict
 
-from api import tls
-from api.tls import CertificateInvalid, LiveCertificate, check_certificate
+from api.serving import tls
+from api.serving.tls import CertificateInvalid, LiveCertificate, check_certificate
 from perdure.certificates import CertificateFiles, make_self_signed
 from perdure.cli.main import USAGE, run
 from perdure.domain.errors import ConfigurationInvalid

@@ -23,8 +23,8 @@ from rich.table import Table
 from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import CheckpointFailed, ConfigurationInvalid, NotCheckpointable, RestoreFailed, UnknownJob
 from perdure.settings import CRIU_PREFIX
+from worker_agent.container.mounts import BundleMount, find_rules
 from worker_agent.engine import Freezer, Tools
-from worker_agent.mounts import BundleMount, find_rules
 from worker_agent.preflight import examine
 from worker_agent.preflight.findings import Finding, Level, Report, Verdict
 from worker_agent.preflight.throwaway import ThrowAway, throw_away

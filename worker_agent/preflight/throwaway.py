@@ -25,8 +25,8 @@ from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CommandFailed, ConfigurationInvalid, PerdureError, RestoreFailed
 from perdure.image.mounts import delete_tree, mounts_below
 from worker_agent import engine
+from worker_agent.container.seccomp import refuse_io_uring
 from worker_agent.engine.commands import run
-from worker_agent.seccomp import refuse_io_uring
 
 _NEWNS, _NEWNET, _REC, _PRIVATE = 0x00020000, 0x40000000, 0x4000, 0x40000
 _LIMIT = 60.0

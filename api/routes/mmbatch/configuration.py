@@ -13,14 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlmodel import Session
 
-from api.configuration_changes import Wish, change, merged
-from api.configuration_models import ConfigurationChanged, Section
+from api.configuration.changes import Wish, change, merged
+from api.configuration.mmbatch_keys import as_theirs, read_keys, theirs
+from api.configuration.models import ConfigurationChanged, Section
 from api.dependencies import Asking, Database, Settings, Workflows
-from api.errors import described
-from api.mmbatch_keys import as_theirs, read_keys, theirs
-from api.reading import reads
+from api.serving.errors import described
+from api.serving.reading import reads
 from perdure.domain.configuration import SystemConfiguration
-from perdure.records.configuration import current_configuration
+from perdure.records.settings.configuration import current_configuration
 
 router = APIRouter(tags=["mmbatch"])
 _MOST_KEYS = 100

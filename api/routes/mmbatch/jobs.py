@@ -16,16 +16,16 @@ from pydantic import BaseModel, Field
 from sqlmodel import Session
 
 from api.dependencies import Cursor, JobId
-from api.errors import described
-from api.reading import reads
 from api.routes.jobs import Filtered
 from api.routes.nodes import Filtered as FilteredNodes
+from api.serving.errors import described
+from api.serving.reading import reads
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
 from perdure.domain.nodes import Node
-from perdure.records.events import timelines
-from perdure.records.job_lists import list_jobs
-from perdure.records.jobs import get_job, get_jobs
-from perdure.records.node_lists import list_nodes
+from perdure.records.jobs.events import timelines
+from perdure.records.jobs.job_lists import list_jobs
+from perdure.records.jobs.jobs import get_job, get_jobs
+from perdure.records.nodes.node_lists import list_nodes
 
 router = APIRouter(tags=["mmbatch"])
 _TYPES = {

@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from api.auth.rules import admins_only
 from api.dependencies import Database, InstanceId, Settings, Workflows
-from api.errors import NothingThere, described
 from api.log_bundle import SERVER_LOG_BYTES, Known, read_access_log, read_server_log
 from api.routes.logs import ask_node, make_bundle
+from api.serving.errors import NothingThere, described
 from api.workflows import JobWorkflows
 from perdure.log_files import members
 from perdure.settings import ApiSettings

@@ -13,15 +13,15 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from sqlmodel import Session
 
-from api.parameters import NAME
-from api.reading import reads
-from api.responses import Wire
 from api.routes.reports import bucket_starts, covered
+from api.serving.parameters import NAME
+from api.serving.reading import reads
+from api.wire.responses import Wire
 from perdure.domain.errors import ConfigurationInvalid
 from perdure.domain.figures import Figures
 from perdure.domain.rollups import LENGTH, Level
 from perdure.domain.values import parse_duration
-from perdure.records import reports
+from perdure.records.costs import reports
 
 router = APIRouter(tags=["mmbatch"])
 TOTAL = "system-total"

@@ -12,12 +12,12 @@ from sqlmodel import Session
 
 from api.auth.lock_out import proves_admin
 from api.auth.sessions import sign_in_of
-from api.configuration_changes import Wish, change
+from api.configuration.changes import Wish, change
 from api.dependencies import Asking, Database, Settings, Workflows
-from api.errors import described
-from api.reading import reads
+from api.serving.errors import described
+from api.serving.reading import reads
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration
-from perdure.records.configuration import current_configuration
+from perdure.records.settings.configuration import current_configuration
 
 router = APIRouter(prefix="/security/cognito", tags=["mmbatch"])
 

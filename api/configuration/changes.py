@@ -1,0 +1,214 @@
+"""A change of the configuration, whichever endpoint it came by: checked, stored with its author, told to who must know.
+
+Read, check and write happen in one transaction; a number that two writers want goes to one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
+
+from api.auth.binding import check_binding
+from api.auth.lock_out import check_pool, refuse_lock_out
+from api.configuration.mmbatch_keys import why_without_effect
+from api.configuration.models import (
+    SECTIONS,
+    Configuration,
+    ConfigurationChanged,
+    FieldChangeView,
+    Overridden,
+    Section,
+    WithoutEffectView,
+)
+from api.configuration.server_section import Problem, log_notes, log_sources, restart_notes, serving, validate_server
+from api.serving.errors import OutOfDate
+from api.workflows import JobWorkflows
+from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration, differences
+from perdure.domain.errors import ConfigurationInvalid, TemporalUnavailable
+from perdure.records.access.tokens import admin_token_exists
+from perdure.records.schema.database import writing
+from perdure.records.settings.configuration import ConfigurationChange, newest_configuration, save_configuration
+from perdure.settings import ApiSettings
+
+log = structlog.get_logger(__name__)
+Transform = Callable[[SystemConfiguration], SystemConfiguration]
+
+_TRIES = 5
+"""Of a change without If-Match, when others change the configuration at the same time."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Who wants what: `transform` makes the new configuration of the one that holds, and raises what is wrong.
+    `sections` are those the request is about, changed or not: who must know of them is told again. `place` says where
+    a field of the server section stands in the request, for errors."""
+
+    by: str
+    transform: Transform
+    sections: frozenset[Section]
+    if_match: str | None = None
+    place: Callable[[str], tuple[str, ...]] = lambda field: ("body", field)
+    proven: CognitoConfiguration | None = None
+    """The sign-in for which an admin's ID token was shown."""
+
+
+def etag(number: int) -> str:
+    """The ETag of a version."""
+    return f'"{number}"'
+
+
+def merged(section: Section, stored: SystemConfiguration, changes: Mapping[str, Any], at: tuple[str, ...]) -> Any:
+    """The section with some of its fields changed; None gives a field its default. RequestValidationError."""
+    model = SECTIONS[section]
+    default = model().model_dump()
+    values = {name: default[name] if value is None else value for name, value in changes.items()}
+    try:
+        return model.model_validate(getattr(stored, section).model_dump() | values)
+    except ValidationError as problem:
+        raise RequestValidationError(
+            [{**error, "loc": (*at, *error["loc"])} for error in problem.errors(include_url=False)]
+        ) from problem
+
+
+async def change(database: Engine, workflows: JobWorkflows, settings: ApiSettings, wish: Wish) -> ConfigurationChanged:
+    """Store the wish and tell running jobs and nodes. OutOfDate, RequestValidationError: nothing was changed."""
+    await check_pool(database, wish.transform)
+    before, after = await run_in_threadpool(store, database, settings, wish)
+    changes = differences(before.configuration, after.configuration)
+    changed = {each.field.split(".")[0] for each in changes}
+    warnings: list[str] = []
+    jobs_told = nodes_told = None
+    if "checkpoint" in changed | wish.sections:
+        jobs_told = await _tell(workflows.configuration_changed, "running jobs", warnings)
+    if "log" in changed | wish.sections:
+        nodes_told = await _tell(workflows.log_settings_changed, "nodes", warnings)
+    return ConfigurationChanged(
+        number=after.number,
+        changes=[FieldChangeView.model_validate(each) for each in changes],
+        notes=_notes(settings, before.configuration, after.configuration, changed),
+        warnings=warnings,
+        jobs_told=jobs_told,
+        nodes_told=nodes_told,
+        configuration=shown(after, settings),
+    )
+
+
+def store(database: Engine, settings: ApiSettings, wish: Wish) -> tuple[ConfigurationChange, ConfigurationChange]:
+    """What held before and what holds now; the same if nothing is different. OutOfDate, RequestValidationError."""
+    for _ in range(_TRIES):
+        try:
+            with writing(database) as session:
+                before = newest_configuration(session)
+                if wish.if_match is not None and not _matches(wish.if_match, before.number):
+                    raise OutOfDate("The configuration was changed since you read it; read it again.")
+                wanted = wish.transform(before.configuration)
+                if wanted == before.configuration:
+                    return before, before
+                _refuse_unservable(session, settings, before.configuration, wanted, wish.place)
+                refuse_lock_out(session, settings, before.configuration.cognito, wanted.cognito, wish.proven)
+                now = datetime.now(UTC)
+                return before, save_configuration(session, wanted, at=now, by=wish.by, after=before.number)
+        except IntegrityError:
+            log.info("somebody else changed the configuration at the same time; looked at again")
+    raise OutOfDate("Others change the configuration at the same time; try again.")
+
+
+def shown(version: ConfigurationChange, settings: ApiSettings) -> Configuration:
+    """A version as people see it."""
+    stored = version.configuration
+    effective, won = serving(settings, stored.server)
+    overridden = [
+        Overridden(field=f"server.{name}", variable=variable, value=getattr(effective, name))
+        for name, variable in won.items()
+    ]
+    overridden += [
+        Overridden(field=f"log.{name}", variable=variable, value=settings.log_level.lower())
+        for name, variable in log_sources(settings).items()
+    ]
+    return Configuration(
+        number=version.number,
+        changed_at=version.at if version.number else None,
+        changed_by=version.by if version.number else None,
+        checkpoint=stored.checkpoint,
+        job_volume=stored.job_volume,
+        log=stored.log,
+        server=stored.server,
+        cognito=stored.cognito,
+        overridden=overridden,
+        without_effect=[
+            WithoutEffectView(name=name, value=value, why=why_without_effect(name))
+            for name, value in sorted(stored.without_effect.items())
+        ],
+    )
+
+
+def _matches(if_match: str, number: int) -> bool:
+    """Whether one of the tags in an If-Match header is this version's."""
+    tags = [tag.strip() for tag in if_match.split(",")]
+    return "*" in tags or etag(number) in tags
+
+
+def _refuse_unservable(
+    session: Session,
+    settings: ApiSettings,
+    before: SystemConfiguration,
+    wanted: SystemConfiguration,
+    place: Callable[[str], tuple[str, ...]],
+) -> None:
+    """A server that could not start any more would be noticed at the worst time."""
+    if wanted.server == before.server:
+        return
+    # What it serves with now: what was stored since then takes a restart.
+    now = before.server.model_copy(update={"address": settings.api_host, "port": settings.api_port})
+    problems = validate_server(wanted.server, now)
+    if (wanted.server.address, wanted.server.cert_file) != (before.server.address, before.server.cert_file):
+        can_sign_in = wanted.cognito.enabled or admin_token_exists(session, datetime.now(UTC))
+        try:
+            check_binding(serving(settings, wanted.server)[0], can_sign_in)
+        except ConfigurationInvalid as problem:
+            problems.append(Problem(field="address", message=str(problem)))
+    if problems:
+        raise RequestValidationError(
+            [{"type": "value_error", "loc": place(each.field), "msg": each.message} for each in problems]
+        )
+
+
+async def _tell(tell: Callable[[], Any], whom: str, warnings: list[str]) -> int | None:
+    try:
+        told: int = await tell()
+    except TemporalUnavailable as problem:
+        log.warning("not everybody was told of the new configuration", whom=whom, problem=str(problem))
+        warnings.append(f"Stored, but not all {whom} could be told, so send it again later: {problem}")
+        return None
+    return told
+
+
+def _notes(
+    settings: ApiSettings, before: SystemConfiguration, after: SystemConfiguration, changed: set[str]
+) -> list[str]:
+    notes: list[str] = []
+    if "checkpoint" in changed:
+        notes.append("Running jobs go by it from now on; what a job's own environment says still wins for that job.")
+    if "job_volume" in changed:
+        notes.append("It holds for volumes made from now on; those that exist stay as they are.")
+    if "log" in changed:
+        notes += log_notes(after.log, log_sources(settings))
+    if "server" in changed:
+        notes += restart_notes(before.server, after.server)
+        _, won = serving(settings, after.server)
+        notes += [
+            f"{variable} is set in this server's environment and wins over server.{name}."
+            for name, variable in won.items()
+            if getattr(before.server, name) != getattr(after.server, name)
+        ]
+    return notes

@@ -1,0 +1,1 @@
+"""What stands around every endpoint: connection, TLS, guards, errors, reading, the live feed."""

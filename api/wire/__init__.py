@@ -1,0 +1,1 @@
+"""What API answers look like. Apart from domain and tables, so that each can change by itself."""

@@ -1,0 +1,1 @@
+"""Who may ask and who did: sessions, API tokens, the audit log."""

@@ -1,0 +1,1 @@
+"""Money and time: prices, the ledger, its rollups, and reports."""

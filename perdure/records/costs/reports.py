@@ -1,0 +1,104 @@
+"""Sums for reports: of a span of time from the rollups alone, of one job from its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, and_, func, or_, select, type_coerce
+from sqlmodel import Session, col
+from sqlmodel import select as select_rows
+
+from perdure.domain.errors import UnknownJob
+from perdure.domain.figures import Figures, LedgerEntry
+from perdure.domain.jobs import FINISHED_STATES, JobState
+from perdure.domain.prices import microseconds
+from perdure.domain.rollups import Cover, Level, Stretch
+from perdure.records.costs.job_costs import figures_of_jobs
+from perdure.records.schema.ledger_tables import FIGURES, figures_of, ledger, rollups
+from perdure.records.schema.pages import Page, decode_cursor, encode_cursor
+from perdure.records.schema.tables import JobRow
+
+_SUMS = tuple(func.sum(rollups.c[name]).label(name) for name in FIGURES)
+_RUNNING = tuple(state.value for state in JobState if state not in FINISHED_STATES)
+
+
+def sum_span(session: Session, cover: Cover, queue: str | None = None) -> Figures:
+    """Everything that counts in a span, in `queue` (None: all)."""
+    if not cover.stretches:
+        return Figures()
+    wanted = select(*_SUMS).where(_within(cover.stretches))
+    if queue is not None:
+        wanted = wanted.where(rollups.c.queue == queue)
+    return figures_of(session.connection().execute(wanted).one())
+
+
+def sum_queues(session: Session, cover: Cover) -> dict[str, Figures]:
+    """The same for each queue in which anything counts, by name."""
+    if not cover.stretches:
+        return {}
+    wanted = select(rollups.c.queue, *_SUMS).where(_within(cover.stretches)).group_by(rollups.c.queue)
+    sums = {row.queue: figures_of(row) for row in session.connection().execute(wanted)}
+    return {queue: sums[queue] for queue in sorted(sums) if any(sums[queue].model_dump().values())}
+
+
+def sum_buckets(
+    session: Session, level: Level, start: datetime, end: datetime, queue: str | None, names: Collection[str]
+) -> dict[datetime, Figures]:
+    """Each bucket from `start` up to `end` that has a row, by its start: the figures of these names alone."""
+    sums = (func.sum(rollups.c[name]).label(name) for name in sorted(names))
+    wanted = select(rollups.c.bucket, *sums).where(_within([Stretch(level=level, start=start, end=end)]))
+    if queue is not None:
+        wanted = wanted.where(rollups.c.queue == queue)
+    rows = session.connection().execute(wanted.group_by(rollups.c.bucket))
+    return {row.bucket: figures_of(row) for row in rows}
+
+
+def _within(stretches: Sequence[Stretch]) -> ColumnElement[bool]:
+    """Rows of these buckets: a range of the primary key each."""
+    return or_(*(_range(stretch) for stretch in stretches))
+
+
+def _range(stretch: Stretch) -> ColumnElement[bool]:
+    conditions = [rollups.c.level == str(stretch.level)]
+    if stretch.start is not None:
+        conditions.append(rollups.c.bucket >= stretch.start)
+    if stretch.end is not None:
+        conditions.append(rollups.c.bucket < stretch.end)
+    return and_(*conditions)
+
+
+def sum_job(session: Session, job_id: str) -> Figures:
+    """Everything that counts for one job. Raises UnknownJob."""
+    _must_exist(session, job_id)
+    return figures_of_jobs(session, [job_id]).get(job_id, Figures())
+
+
+def list_ledger(session: Session, job_id: str, *, limit: int = 100, after: str | None = None) -> Page[LedgerEntry]:
+    """A job's ledger in order of time. `after`: the `next` of the page before; ConfigurationInvalid when it is not."""
+    _must_exist(session, job_id)
+    at = type_coerce(ledger.c.at, BigInteger)
+    wanted = select(ledger).where(ledger.c.job_id == job_id).order_by(ledger.c.at, ledger.c.key).limit(limit + 1)
+    if after is not None:
+        micros, key = decode_cursor(after, int, str)
+        wanted = wanted.where(or_(at > micros, and_(at == micros, ledger.c.key > key)))
+    entries = [_entry(row) for row in session.connection().execute(wanted)]
+    last = entries[limit - 1] if len(entries) > limit else None
+    return Page(items=entries[:limit], next=encode_cursor(microseconds(last.at), last.key) if last else None)
+
+
+def _entry(row: Any) -> LedgerEntry:
+    own = {name: row._mapping[name] for name in LedgerEntry.model_fields if name != "figures"}
+    return LedgerEntry(**own, figures=figures_of(row))
+
+
+def _must_exist(session: Session, job_id: str) -> None:
+    if session.get(JobRow, job_id) is None:
+        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+
+
+def running_by_queue(session: Session) -> dict[str, int]:
+    """How many jobs of each queue are not finished."""
+    counted = select_rows(JobRow.queue, func.count()).where(col(JobRow.state).in_(_RUNNING)).group_by(JobRow.queue)
+    return {queue: number for queue, number in session.exec(counted).all()}

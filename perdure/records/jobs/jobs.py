@@ -1,0 +1,188 @@
+"""Jobs: written as their workflows tell, read one at a time with their timelines, and counted. Pages: job_lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import RowMapping, bindparam, delete, func, insert, update
+from sqlalchemy import select as sql_select
+from sqlmodel import Session, SQLModel, col, select
+
+from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.errors import UnknownJob
+from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.rollups import Level
+from perdure.domain.values import Frozen
+from perdure.domain.volumes import SnapshotLife, VolumeLife
+from perdure.records.costs.ledger import grown_since, update_ledger
+from perdure.records.jobs.changes import take_positions
+from perdure.records.jobs.job_texts import keep_text
+from perdure.records.schema.ledger_tables import rollups
+from perdure.records.schema.tables import (
+    AttemptRow,
+    CheckpointRow,
+    EventRow,
+    JobRow,
+    OutageRow,
+    SnapshotRow,
+    VolumeRow,
+    plain,
+)
+
+LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
+"""Fields of Job that are tables of their own."""
+
+Value = TypeVar("Value", bound=Frozen)
+
+
+def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision: int) -> bool:
+    """Store the job as it is at `revision`, and the timeline lines not yet stored. Key: (job_id, revision).
+
+    False: the same or a newer revision is stored already, and the job stays as it is; lines are added all the same.
+    """
+    positions = take_positions(session, 1 + len(events))
+    known = session.get(JobRow, job.job_id, with_for_update=True)
+    newer = known is None or known.revision < revision
+    if newer:
+        found_by = (known.name, known.queue) if known else None
+        since = grown_since(known, job)
+        row = JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision, position=positions[0])
+        session.merge(row)
+        session.flush()  # the lists below refer to it
+        _replace_lists(session, job)
+        if found_by != (job.name, job.queue):
+            keep_text(session, job)
+    _add_events(session, job.job_id, events, positions[1:])
+    if newer:
+        session.flush()  # the ledger comes last: its sums are what other writers wait for
+        update_ledger(session, job, job.finished_at or job.changed_at or job.created_at, since)
+    return newer
+
+
+def _replace_lists(session: Session, job: Job) -> None:
+    for attempt in job.attempts:
+        session.merge(AttemptRow(job_id=job.job_id, **_plain(attempt.model_dump())))
+    session.execute(delete(OutageRow).where(col(OutageRow.job_id) == job.job_id))
+    for volume in job.volumes:
+        session.merge(VolumeRow(job_id=job.job_id, **_plain(volume.model_dump())))
+    for snapshot in job.snapshots:
+        session.merge(SnapshotRow(job_id=job.job_id, **_plain(snapshot.model_dump())))
+    for outage in job.outages:
+        session.merge(OutageRow(job_id=job.job_id, **_plain(outage.model_dump())))
+    session.execute(update(CheckpointRow).where(col(CheckpointRow.job_id) == job.job_id).values(offered=False))
+    for checkpoint in job.checkpoints:
+        session.merge(CheckpointRow(job_id=job.job_id, offered=True, **_plain(checkpoint.model_dump())))
+
+
+_EVENTS = plain(EventRow)
+_KNOWN = sql_select(_EVENTS.c.sequence).where(
+    _EVENTS.c.job_id == bindparam("job"), _EVENTS.c.sequence >= bindparam("first")
+)
+
+
+def _add_events(session: Session, job_id: str, events: Sequence[JobEvent], positions: Sequence[int]) -> None:
+    if not events:
+        return
+    first = min(event.sequence for event in events)
+    known = set(session.execute(_KNOWN, {"job": job_id, "first": first}).scalars())
+    new = [
+        {"job_id": job_id, "position": position, **event.model_dump()}
+        for position, event in zip(positions, events, strict=True)
+        if event.sequence not in known
+    ]
+    if new:
+        session.flush()  # the job comes first
+        session.execute(insert(_EVENTS), new)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Enumerations as their words: drivers disagree about subclasses of str."""
+    return {name: str(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+class _List:
+    """What a table holds of one job, or of several. Put together once: that takes longer than running it."""
+
+    def __init__(self, table: type[SQLModel], order: str, *only: Any) -> None:
+        rows = plain(table)
+        query = sql_select(rows).where(*only).order_by(rows.c[order])
+        self._one = query.where(rows.c.job_id == bindparam("id"))
+        self._several = query.where(rows.c.job_id.in_(bindparam("ids", expanding=True)))
+
+    def rows(self, session: Session, ids: list[str]) -> Sequence[RowMapping]:
+        connection = session.connection()
+        if len(ids) == 1:
+            return connection.execute(self._one, {"id": ids[0]}).mappings().all()
+        return connection.execute(self._several, {"ids": ids}).mappings().all()
+
+
+_JOBS = _List(JobRow, "job_id")
+_ATTEMPTS = _List(AttemptRow, "epoch")
+_OUTAGES = _List(OutageRow, "started_at")
+_VOLUMES = _List(VolumeRow, "created_at")
+_SNAPSHOTS = _List(SnapshotRow, "created_at")
+_OFFERED = _List(CheckpointRow, "number", col(CheckpointRow.offered).is_(True))
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """One job with everything. Raises UnknownJob."""
+    found = get_jobs(session, [job_id])
+    if not found:
+        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+    return found[0]
+
+
+def get_jobs(session: Session, job_ids: Sequence[str]) -> list[Job]:
+    """These jobs with everything, in this order; unknown ones are left out. One query per list, however many jobs."""
+    session.flush()  # what this session has changed counts
+    ids = list(job_ids)
+    rows = {row["job_id"]: row for row in _JOBS.rows(session, ids)}
+    if not rows:
+        return []
+    attempts = _children(session, _ATTEMPTS, Attempt, ids)
+    outages = _children(session, _OUTAGES, Outage, ids)
+    volumes = _children(session, _VOLUMES, VolumeLife, ids)
+    snapshots = _children(session, _SNAPSHOTS, SnapshotLife, ids)
+    checkpoints = _children(session, _OFFERED, Checkpoint, ids)
+    return [
+        Job(
+            **rows[job_id],
+            attempts=attempts.get(job_id, []),
+            outages=outages.get(job_id, []),
+            volumes=volumes.get(job_id, []),
+            snapshots=snapshots.get(job_id, []),
+            checkpoints=checkpoints.get(job_id, []),
+        )
+        for job_id in ids
+        if job_id in rows
+    ]
+
+
+def _children(session: Session, query: _List, model: type[Value], ids: list[str]) -> dict[str, list[Value]]:
+    """What a table holds of these jobs, by job."""
+    found: dict[str, list[Value]] = {}
+    for row in query.rows(session, ids):
+        found.setdefault(row["job_id"], []).append(model.model_validate(dict(row)))
+    return found
+
+
+def list_checkpoints(session: Session, job_id: str) -> list[tuple[Checkpoint, bool]]:
+    """Every checkpoint of the job that was ever committed, in order, and whether it is still offered. UnknownJob."""
+    if session.get(JobRow, job_id) is None:
+        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+    query = select(CheckpointRow).where(CheckpointRow.job_id == job_id)
+    rows = session.exec(query.order_by(col(CheckpointRow.epoch), col(CheckpointRow.number)))
+    return [(Checkpoint.model_validate(row.model_dump()), row.offered) for row in rows]
+
+
+def count_jobs(session: Session) -> dict[JobState, int]:
+    """How many jobs are in each state that occurs. Finished ones as the rollups count them, for there may be millions:
+    those whose records are gone are counted too."""
+    open_states = sorted(set(JobState) - FINISHED_STATES)
+    open_jobs = select(JobRow.state, func.count()).where(col(JobRow.state).in_(open_states)).group_by(JobRow.state)
+    counted = {JobState(state): number for state, number in session.exec(open_jobs)}
+    names = {JobState.SUCCEEDED: "jobs_succeeded", JobState.FAILED: "jobs_failed", JobState.STOPPED: "jobs_stopped"}
+    sums = [func.coalesce(func.sum(rollups.c[name]), 0) for name in names.values()]
+    row = session.execute(sql_select(*sums).where(rollups.c.level == str(Level.DAY))).one()
+    return counted | {state: int(number) for state, number in zip(names, row, strict=True) if number}

@@ -1,0 +1,99 @@
+"""Was this job resumed, as which job, and who may therefore take its volume? Only the control worker writes this."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, update
+from sqlmodel import Session, col, delete, select
+
+from perdure.domain.values import Frozen
+from perdure.records.jobs.changes import take_positions
+from perdure.records.schema.log_tables import ResumptionRow
+from perdure.records.schema.tables import EventRow, VolumeRow
+
+LONGEST_LINE = 20
+"""Jobs in a row, each resumed from the one before, whose checkpoints may lie on one volume."""
+
+
+class Resumption(Frozen):
+    """Written before the new job is submitted (`new_job_id` is None until Batch has said it). `epoch` is the old job's
+    last. `taken_at`: when the new job got the volume. UTC."""
+
+    job_id: str
+    request_id: str
+    job_name: str
+    new_job_id: str | None = None
+    checkpoint: int
+    volume_id: str
+    epoch: int
+    asked_by: str = ""
+    asked_at: datetime
+    taken_at: datetime | None = None
+
+
+def of_job(session: Session, job_id: str) -> Resumption | None:
+    """How this job was resumed, if it was."""
+    row = session.get(ResumptionRow, job_id)
+    return Resumption.model_validate(row.model_dump()) if row is not None else None
+
+
+def begin(session: Session, resumption: Resumption) -> None:
+    """A new job is about to be submitted. Replaces one that came to nothing."""
+    session.merge(ResumptionRow(**resumption.model_dump()))
+
+
+def drop(session: Session, job_id: str) -> None:
+    """Nothing was submitted after all."""
+    session.execute(delete(ResumptionRow).where(col(ResumptionRow.job_id) == job_id))
+
+
+def submitted(session: Session, job_id: str, new_job_id: str, message: str, at: datetime) -> None:
+    """Batch has taken the new job. The old one's timeline says so; its workflow is over and adds no line any more."""
+    changed = (
+        update(ResumptionRow)
+        .where(col(ResumptionRow.job_id) == job_id, col(ResumptionRow.new_job_id).is_(None))
+        .values(new_job_id=new_job_id)
+    )
+    if session.execute(changed).rowcount == 0:  # type: ignore[attr-defined]
+        return
+    last = session.exec(select(func.max(EventRow.sequence)).where(EventRow.job_id == job_id)).one()
+    session.add(
+        EventRow(
+            job_id=job_id,
+            sequence=(last or 0) + 1,
+            position=take_positions(session, 1)[0],
+            at=at,
+            kind="resumed",
+            message=message,
+            level="info",
+            epoch=None,
+        )
+    )
+
+
+def taken(session: Session, resumption: Resumption, at: datetime) -> None:
+    """The new job has the volume: from now on it is not the old one's cost."""
+    if resumption.taken_at is not None:
+        return
+    session.execute(update(ResumptionRow).where(col(ResumptionRow.job_id) == resumption.job_id).values(taken_at=at))
+    session.execute(
+        update(VolumeRow)
+        .where(
+            col(VolumeRow.job_id) == resumption.job_id,
+            col(VolumeRow.volume_id) == resumption.volume_id,
+            col(VolumeRow.deleted_at).is_(None),
+        )
+        .values(deleted_at=at)
+    )
+
+
+def line_of(session: Session, job_id: str) -> list[str]:
+    """The job and those that it goes on from, newest first."""
+    found = [job_id]
+    while len(found) < LONGEST_LINE:
+        before = session.exec(select(ResumptionRow.job_id).where(ResumptionRow.new_job_id == found[-1])).first()
+        if before is None or before in found:
+            break
+        found.append(before)
+    return found

@@ -1,0 +1,1 @@
+"""Questions about nodes: one, many, and what they did."""

@@ -1,0 +1,1 @@
+"""The system configuration in the database, and who follows it."""

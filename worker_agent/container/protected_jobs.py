@@ -1,0 +1,293 @@
+"""The containers under protection on this node: what is known of each, on disk, so that a new agent knows it too.
+
+The marks folder of a container (<run dir>/containers/<id>) is shared with the runtime, which writes `created` or
+`restored` and `started` there; `container.json` is ours. The folder exists exactly as long as the container is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import Field, ValidationError
+
+from perdure.contracts.protection import AttachReply, RestoreRung
+from perdure.domain.checkpoints import Checkpoint, ContainerImage, Manifest, MountRule, Surroundings
+from perdure.domain.configuration import CheckpointConfiguration
+from perdure.domain.errors import FreezerFailed
+from perdure.domain.retries import HandOver
+from perdure.domain.values import Frozen
+from perdure.image.mounts import delete_tree
+from worker_agent.engine import Container, Identity, OverlayMount, criu_log
+from worker_agent.node.this_node import ThisNode
+
+log = structlog.get_logger()
+
+CONTAINER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+"""runc's own rule for container ids, without those that begin with a dot."""
+_RECORD = "container.json"
+STOPPED = "stopped"
+"""Mark for the runtime: processes, as the container numbers them, that must not go on at the start (JSON list)."""
+RESTORING = "restoring"
+"""Mark for the runtime: the files under the container are a checkpoint's; nothing may start clean on them."""
+
+
+class ContainerRecord(Frozen):
+    """Everything that must outlive the agent. `pid_started` (clock ticks since boot) tells the container's first
+    process from a later one with the same number. Seconds by name in `phases`."""
+
+    container_id: str
+    job_id: str
+    attempt: int
+    bundle: Path
+    runc_root: str
+    rootfs: Path
+    lower_layers: list[str]
+    engines_overlay: OverlayMount | None = None
+    """The root file system as the container engine had mounted it."""
+    image: ContainerImage | None = None
+    """That it runs on: a restored job goes on with the one that it began with."""
+    older_image: bool = False
+    """Its tag stands for another one now."""
+    cgroups_path: str = ""
+    mounts: list[MountRule] = Field(default_factory=list)
+    given: Surroundings = Surroundings()
+    """What the container engine gave this container."""
+    surroundings: Surroundings = Surroundings()
+    """What the job's processes know: the first container's."""
+    own_network: bool = False
+    network_remark: str = ""
+    """What a restore changed of its connections, for people."""
+    plan: AttachReply | None = None
+    holds: bool = False
+    """Its volume may be mounted here, and its overlay."""
+    restoring: int | None = None
+    rungs: list[RestoreRung] = Field(default_factory=list)
+    phases: dict[str, float] = Field(default_factory=dict)
+    pid: int = 0
+    pid_started: int = 0
+    started_at: datetime | None = None
+    newest: Checkpoint | None = None
+    interval_seconds: float | None = None
+    """As the workflow said last; the plan's value before that."""
+    max_rootfs_bytes: int = 0
+    preflight: str = ""
+    """The verdict that was told last, and its reasons."""
+    final: Checkpoint | None = None
+    ending: bool = False
+    """We end this container ourselves: its exit is not the job's."""
+    handed_over: HandOver | None = None
+    lapsed: bool = False
+    """It stood frozen for an instance that did not go after all, and was thawed."""
+
+
+class ProtectedJob:
+    """One container, and what is going on with it. Everything durable is in `record`."""
+
+    def __init__(self, node: ThisNode, record: ContainerRecord) -> None:
+        self._node = node
+        self.record = record
+        self.folder = node.containers / record.container_id
+        self.job_root = node.job_root(record.job_id)
+        self.container = Container(
+            id=record.container_id,
+            bundle=record.bundle,
+            runc_root=record.runc_root,
+            job_root=self.job_root,
+            work_dir=self.folder / "criu",
+            keeper_socket=self.folder / "keeper.sock",
+            rootfs=record.rootfs,
+            lower_layers=tuple(record.lower_layers),
+            tools=node.tools,
+            cgroups_path=record.cgroups_path,
+            mounts=tuple(record.mounts),
+            surroundings=record.surroundings,
+            own_network=record.own_network,
+            engines_overlay=record.engines_overlay,
+            image=record.image,
+            failure_logs=node.settings.state_dir / criu_log.KEPT,
+        )
+        self.manifest: Manifest | None = None
+        """Of the checkpoint that is being restored."""
+        self.dump: asyncio.Task[Checkpoint] | None = None
+        self.final: asyncio.Task[None] | None = None
+        self.wish: HandOver | None = None
+        """How the workflow wants it handed over, once it has said so (`wished`)."""
+        self.wished = asyncio.Event()
+        self.failure = ""
+        """Why there is no final checkpoint."""
+        self.step = ""
+        """What the engine does now, for heartbeats."""
+        self.examined_at = float("-inf")
+        """When preflight looked last (monotonic seconds)."""
+        self.tried_at: datetime | None = None
+        self.rules: tuple[MountRule, ...] = tuple(record.mounts)
+        self.handed_out = 0.0
+        """When the runtime got its last order (monotonic seconds)."""
+        self.started = asyncio.Event()
+        self.start_told = asyncio.Event()
+        """The report of the start is stored: nothing later may be told before it."""
+        self.gone = asyncio.Event()
+        """Its first process has ended."""
+        self.released = asyncio.Event()
+        """Nothing of it is mounted here (yet, or any more)."""
+        if not record.holds:
+            self.released.set()
+        self.heard = time.monotonic()
+        """When the runtime was last known to wait for us."""
+        self.lock = asyncio.Lock()
+        """Held by whoever ends, releases or hands over this container."""
+
+    @property
+    def epoch(self) -> int:
+        """0 before there is a plan."""
+        return self.record.plan.epoch if self.record.plan else 0
+
+    @property
+    def settings(self) -> CheckpointConfiguration:
+        """How checkpoints are taken of this job."""
+        plan = self.record.plan
+        return plan.configuration.checkpoint if plan and plan.configuration else CheckpointConfiguration()
+
+    @property
+    def interval_seconds(self) -> float:
+        """Seconds between periodic checkpoints; 0 for none."""
+        if not self.settings.enabled:
+            return 0.0
+        told = self.record.interval_seconds
+        return self.settings.interval_seconds if told is None else told
+
+    @property
+    def runs(self) -> bool:
+        """Started, not ended, and not handed over."""
+        return self.started.is_set() and not self.gone.is_set() and not self.record.ending
+
+    def identity(self) -> Identity:
+        """Whose checkpoints these are."""
+        return Identity(
+            job_id=self.record.job_id,
+            epoch=self.epoch,
+            attempt=self.record.attempt,
+            instance_id=self._node.instance_id,
+            zone=self._node.identity.availabilityZone,
+        )
+
+    def hold(self) -> None:
+        """From now on its volume may be mounted here."""
+        self.note(holds=True)
+        self.released.clear()
+
+    def note(self, **changes: Any) -> None:
+        """Change the record and keep it on disk (a tmpfs: no wait)."""
+        self.record = self.record.model_copy(update=changes)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self.folder / (_RECORD + ".new")
+        fresh.write_text(self.record.model_dump_json())
+        fresh.replace(self.folder / _RECORD)
+
+    @property
+    def network_file(self) -> Path:
+        """Where its network namespace is kept, if Perdure makes it one."""
+        return self._node.settings.run_dir / "networks" / self.record.container_id
+
+    def knows(self, surroundings: Surroundings) -> None:
+        """From now on its processes know these surroundings, and every manifest says so."""
+        self.note(surroundings=surroundings)
+        self.container = replace(self.container, surroundings=surroundings)
+
+    def with_mounts(self, rules: tuple[MountRule, ...]) -> Container:
+        """The container with the rules of its mounts, which go into every manifest."""
+        self.note(mounts=list(rules))
+        return replace(self.container, mounts=rules)
+
+    def on_layers(self, lower: list[str], image: ContainerImage | None, *, older: bool) -> None:
+        """It runs on these layers of that image, which may be `older` than what its name stands for now."""
+        self.note(lower_layers=lower, image=image, older_image=older)
+        self.container = replace(self.container, lower_layers=tuple(lower), image=image)
+
+    def mark_restoring(self, number: int | None) -> None:
+        """From now on (None: no longer) the files under the container are those of a checkpoint."""
+        self.note(restoring=number)
+        if number is None:
+            (self.folder / RESTORING).unlink(missing_ok=True)
+        else:
+            (self.folder / RESTORING).touch(mode=0o600)
+
+    def mark_stopped(self, pids: list[int]) -> None:
+        """The runtime must not continue these processes when it starts the restored container."""
+        (self.folder / STOPPED).write_text(json.dumps(pids))
+
+    def has_init(self, pid: int) -> bool:
+        """The container's first process exists as `pid`. False if it is gone already."""
+        try:
+            self.container = self.container.with_init(pid)
+            self.note(pid=pid, pid_started=start_ticks(pid))
+        except (FreezerFailed, OSError):
+            return False
+        return True
+
+    def mark(self, name: str) -> dict[str, Any] | None:
+        """What the runtime wrote as `created`, `restored` or `started`."""
+        try:
+            read: dict[str, Any] = json.loads((self.folder / name).read_text())
+            return read
+        except (OSError, ValueError):
+            return None
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot. OSError if it is gone."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+class ProtectedJobs:
+    """The registry of this node's protected containers, by container id."""
+
+    def __init__(self, node: ThisNode) -> None:
+        self._node = node
+        self._jobs: dict[str, ProtectedJob] = {}
+
+    def __iter__(self) -> Iterator[ProtectedJob]:
+        return iter(list(self._jobs.values()))
+
+    def get(self, container_id: str) -> ProtectedJob | None:
+        """The container, if it is ours."""
+        return self._jobs.get(container_id)
+
+    def of_epoch(self, job_id: str, epoch: int) -> ProtectedJob | None:
+        """The container that was accepted as that epoch of the job."""
+        return next((job for job in self if job.record.job_id == job_id and job.epoch == epoch), None)
+
+    def add(self, record: ContainerRecord) -> ProtectedJob:
+        """Take a container under protection, durably."""
+        job = ProtectedJob(self._node, record)
+        job.note()
+        self._jobs[record.container_id] = job
+        return job
+
+    def forget(self, job: ProtectedJob) -> None:
+        """The container is no longer ours. Blocks shortly."""
+        delete_tree(job.folder)
+        self._jobs.pop(job.record.container_id, None)
+
+    def load(self) -> list[ProtectedJob]:
+        """What an earlier agent of this node had under protection. Blocks."""
+        self._node.containers.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in sorted(self._node.containers.iterdir()):
+            if folder.name in self._jobs or not CONTAINER_ID.fullmatch(folder.name):
+                continue
+            try:
+                record = ContainerRecord.model_validate_json((folder / _RECORD).read_text())
+            except (OSError, ValidationError) as problem:
+                log.error("a container's record cannot be read", container=folder.name, reason=str(problem)[:300])
+                continue
+            self._jobs[record.container_id] = ProtectedJob(self._node, record)
+        return list(self._jobs.values())

@@ -1,0 +1,109 @@
+"""What the agent knows of its own instance: identity, notice, folders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from perdure.domain.jobs import folder_name
+from perdure.domain.nodes import Node, NodeState, Notice
+from perdure.settings import AgentSettings
+from worker_agent.engine import GpuTools, Tools, cpu_features
+from worker_agent.node.metadata import Identity
+
+_IDENTITY = "identity.json"
+
+
+class ThisNode:
+    """One per agent. `identified` is set once the metadata service has said who we are; `interrupted` by a notice
+    with a deadline (a rebalance recommendation changes nothing for containers)."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self.settings = settings
+        gpu = GpuTools(settings.gpu, settings.nvidia_smi, settings.cuda_checkpoint)
+        self.tools = Tools(criu=settings.criu, path_first=settings.criu_path_first, runc=settings.runc, gpu=gpu)
+        self.identified = asyncio.Event()
+        self.interrupted = asyncio.Event()
+        self.notice: Notice | None = None
+        self._identity: Identity | None = None
+        self._first_seen = datetime.now(UTC)
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def identity(self) -> Identity:
+        """Only after `identified`."""
+        assert self._identity is not None
+        return self._identity
+
+    @property
+    def instance_id(self) -> str:
+        """Only after `identified`."""
+        return self.identity.instanceId
+
+    def identify(self, identity: Identity) -> None:
+        """The metadata service has answered. Kept for the next agent of this boot, which must not wait for it."""
+        self._identity = identity
+        self._loop.call_soon_threadsafe(self.identified.set)
+        self.settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.settings.run_dir / _IDENTITY).write_text(identity.model_dump_json())
+
+    def remember(self) -> None:
+        """Who we are, as an earlier agent of this boot knew (the run folder does not outlive a boot). Blocks."""
+        try:
+            self._identity = Identity.model_validate_json((self.settings.run_dir / _IDENTITY).read_text())
+        except (OSError, ValueError):
+            return
+        self._loop.call_soon_threadsafe(self.identified.set)
+
+    def interrupt(self, notice: Notice) -> None:
+        """AWS takes this instance back."""
+        self.notice = notice
+        self.interrupted.set()
+
+    def describe(self) -> Node:
+        """The inventory's view of it, now."""
+        return Node(
+            instance_id=self.instance_id,
+            zone=self.identity.availabilityZone,
+            instance_type=self.identity.instanceType,
+            state=NodeState.NOTICED if self.interrupted.is_set() else NodeState.READY,
+            agent_version=version("perdure"),
+            cpu_features=cpu_features(),
+            first_seen_at=self._first_seen,
+            changed_at=datetime.now(UTC),
+            notice=self.notice,
+            region=self.identity.region,
+            host_name=socket.gethostname(),
+            ips=[self.identity.privateIp] if self.identity.privateIp else [],
+            arch=self.identity.architecture or os.uname().machine,
+            vcpus=os.cpu_count(),
+            memory_mib=_memory_mib(),
+            cpu_model=_cpu("model name"),
+            cpu_vendor=_cpu("vendor_id") or ("ARM" if _cpu("CPU implementer") == "0x41" else ""),
+        )
+
+    def job_root(self, job_id: str) -> Path:
+        """Mount point of the job's volume."""
+        return self.settings.state_dir / "jobs" / folder_name(job_id)
+
+    @property
+    def containers(self) -> Path:
+        """Folder of the marks of all protected containers."""
+        return self.settings.run_dir / "containers"
+
+
+def _cpu(label: str) -> str:
+    """What the kernel says of the first CPU under that label; empty where it does not (ARM has no model name)."""
+    found = re.search(rf"^{re.escape(label)}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def _memory_mib() -> int | None:
+    """As the kernel counts it: a little less than the instance type's."""
+    found = re.search(r"^MemTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) // 1024 if found else None

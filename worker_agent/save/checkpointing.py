@@ -1,0 +1,123 @@
+"""One checkpoint at a time per job: whoever asks gets the one that runs, or starts it.
+
+The dump belongs to the agent and not to who asked: an activity that is cancelled or loses its server leaves it running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from datetime import UTC, datetime
+
+import structlog
+
+from perdure.contracts.protection import ReportKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.errors import CheckpointFailed, PerdureError
+from worker_agent.container.protected_jobs import ProtectedJob
+from worker_agent.engine import keep_log, take_checkpoint, used_rootfs_bytes
+from worker_agent.tell.reporting import Reporter
+
+log = structlog.get_logger()
+
+_EXIT_NEWS = 0.5
+"""Seconds after which an exit in the middle of a dump is surely known."""
+
+
+class Checkpoints:
+    """Takes checkpoints and reports every one of them, and every failure, exactly once."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    async def take(self, job: ProtectedJob, kind: CheckpointKind, due_at: datetime) -> Checkpoint:
+        """A committed checkpoint of this container, frozen at or after `due_at`, or the one that runs now.
+
+        CheckpointFailed, or another PerdureError of the engine, when there is none; the job then runs on.
+        """
+        newest = job.record.newest
+        if newest is not None and newest.epoch == job.epoch and newest.frozen_at >= due_at:
+            return newest
+        if job.dump is None or job.dump.done():
+            if not job.runs:
+                raise CheckpointFailed("the job does not run on this node now")
+            if job.final is not None:
+                raise CheckpointFailed("the instance is being taken back: the final checkpoint comes instead")
+            job.dump = asyncio.create_task(self._take(job, kind))
+            job.dump.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(job.dump)
+
+    async def _take(self, job: ProtectedJob, kind: CheckpointKind) -> Checkpoint:
+        job.tried_at = datetime.now(UTC)
+        try:
+            return await self.commit(job, kind, job.settings.dump_limit_seconds)
+        except asyncio.CancelledError:
+            if job.final is None:
+                raise
+            raise CheckpointFailed("the instance is being taken back: the final checkpoint comes instead") from None
+        except PerdureError as problem:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EXIT_NEWS):
+                    await job.gone.wait()
+            if not job.gone.is_set():
+                await self.failed(job, kind, problem)
+            raise
+
+    async def failed(self, job: ProtectedJob, kind: CheckpointKind, problem: PerdureError) -> None:
+        """Tell that there is no checkpoint, and why."""
+        await self._reporter.report(
+            job,
+            ReportKind.CHECKPOINT_FAILED,
+            key=uuid.uuid4().hex[:12],
+            reason=str(problem),
+            error=type(problem).__name__,
+            level="warning",
+            checkpoint_kind=kind,
+        )
+
+    async def commit(self, job: ProtectedJob, kind: CheckpointKind, limit_seconds: float) -> Checkpoint:
+        """Take one now and report it once it is committed. Failures are the caller's to report."""
+        settings = job.settings
+
+        def at_step(name: str) -> None:
+            job.step = name
+
+        try:
+            manifest = await take_checkpoint(
+                job.container,
+                job.identity(),
+                kind=kind,
+                limit_seconds=limit_seconds,
+                keep=settings.keep,
+                reserve_bytes=settings.reserve_mib << 20,
+                longest_chain=settings.memory_chain,
+                predump=settings.predump,
+                on_step=at_step,
+            )
+        finally:
+            job.step = ""
+        checkpoint = manifest.summary()
+        job.note(newest=checkpoint)
+        if settings.diagnosis:
+            await asyncio.to_thread(keep_log, job.container, "dump", "it went well")
+        await measure(job)
+        await self._reporter.report(
+            job,
+            ReportKind.CHECKPOINT,
+            key=str(checkpoint.number),
+            checkpoint=checkpoint,
+            max_rootfs_bytes=job.record.max_rootfs_bytes,
+        )
+        return checkpoint
+
+
+async def measure(job: ProtectedJob) -> None:
+    """Note how large the container's root layer is, if it is the largest yet."""
+    try:
+        size = await asyncio.to_thread(used_rootfs_bytes, job.job_root)
+    except OSError as problem:
+        log.warning("the root layer was not measured", job_id=job.record.job_id, reason=str(problem))
+        return
+    if size > job.record.max_rootfs_bytes:
+        job.note(max_rootfs_bytes=size)

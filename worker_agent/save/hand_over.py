@@ -1,0 +1,223 @@
+"""On a notice: every job on the node is frozen and saved at once, then handed over.
+
+Promise 2: nothing remote stands between the notice and the freeze. The dumps of all jobs begin first; that Temporal is
+told runs beside them, and what it answers only chooses the way of the hand-over (design, section 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from perdure.contracts import names
+from perdure.contracts.node import CheckpointOutcome
+from perdure.contracts.protection import ReportKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.errors import PerdureError
+from perdure.domain.nodes import Notice
+from perdure.domain.retries import HandOver
+from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
+from worker_agent.engine import end_frozen, flush, thaw
+from worker_agent.engine.checkpoint import PREDUMP_STEP
+from worker_agent.node.this_node import ThisNode
+from worker_agent.save.checkpointing import Checkpoints
+from worker_agent.save.endings import Endings
+from worker_agent.tell.reporting import Reporter
+from worker_agent.tell.spool import Spool
+
+log = structlog.get_logger()
+
+ASSUMED_NOTICE = timedelta(seconds=120)
+"""AWS announces an interruption two minutes ahead; a notice without a time counts from when it was seen."""
+_BEFORE_THE_END = 5.0
+"""Seconds before the deadline at which a dump must be over: what is not committed by then is lost anyway."""
+_LAST_TRY = 15.0
+"""Seconds that must be left for another try after a failed final checkpoint."""
+_MOST_TRIES = 5
+_BETWEEN_TRIES = 2.0
+_OVERSTAYED = 180.0
+"""Seconds after the deadline at which an instance that still lives will not go."""
+_CONTACT = 3.0
+"""Seconds after the commit in which Temporal must have been heard of, else the job stays frozen."""
+
+
+class HandOvers:
+    """Final checkpoints and what follows them, one task per job."""
+
+    def __init__(
+        self,
+        node: ThisNode,
+        jobs: ProtectedJobs,
+        checkpoints: Checkpoints,
+        endings: Endings,
+        reporter: Reporter,
+        spool: Spool,
+    ) -> None:
+        self._node = node
+        self._jobs = jobs
+        self._checkpoints = checkpoints
+        self._endings = endings
+        self._reporter = reporter
+        self._spool = spool
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def begin(self, notice: Notice) -> None:
+        """AWS takes this instance back. Returns at once; the dumps begin in this turn of the event loop."""
+        log.warning("interruption notice", deadline=str(notice.deadline))
+        self._node.interrupt(notice)
+        for job in self._jobs:
+            if job.runs:
+                if job.final is not None and job.final.done() and job.record.final is None:
+                    job.final = None  # it failed on an earlier notice: this one is a new chance
+                self.start(job)
+        self.tell(notice)
+
+    def tell(self, notice: Notice) -> None:
+        """Let the jobs' workflows and the inventory know, without waiting for them."""
+        for work in [self._reporter.node(), *(self._reporter.notice(job, notice) for job in self._jobs)]:
+            task = asyncio.create_task(work)
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    def start(self, job: ProtectedJob) -> None:
+        """Save this job and hand it over, unless that is under way. What a predecessor saved is only handed over."""
+        if job.final is None:
+            job.final = asyncio.create_task(self._save_and_hand_over(job))
+
+    async def join(self, job: ProtectedJob, notice: Notice, wish: HandOver) -> CheckpointOutcome:
+        """The outcome for the workflow, which also says how it wants the job handed over. Waits for a container that
+        is about to start."""
+        if not self._node.interrupted.is_set():
+            self._node.interrupt(notice)
+        job.wish = wish
+        job.wished.set()
+        if job.final is None:
+            if not job.runs and not job.record.ending:
+                waiting = [asyncio.create_task(event.wait()) for event in (job.started, job.gone)]
+                _, idle = await asyncio.wait(waiting, timeout=self._left(), return_when=asyncio.FIRST_COMPLETED)
+                for task in idle:
+                    task.cancel()
+            if not job.runs and not job.record.ending:
+                return CheckpointOutcome(failure="the job did not run on this node: there is nothing to save")
+            self.start(job)
+        assert job.final is not None
+        await asyncio.shield(job.final)
+        if job.record.handed_over is HandOver.STAY_FROZEN and wish is HandOver.END_CONTAINER and self._left() > 0:
+            await self._hand_over(job, wish)
+        record = job.record
+        return CheckpointOutcome(checkpoint=record.final, failure=job.failure, handed_over=record.handed_over)
+
+    async def let_run_again(self, job: ProtectedJob) -> None:
+        """The instance was to go and did not: a job that stands frozen for it would never end."""
+        async with job.lock:
+            if job.record.handed_over is HandOver.STAY_FROZEN and not job.gone.is_set() and not job.record.lapsed:
+                await thaw(job.container)
+                job.note(lapsed=True)
+                reason = "The instance was announced to go, but still lives: the job was thawed and runs on."
+                await self._reporter.remark(job, reason, "error")
+
+    def overstayed(self, job: ProtectedJob) -> bool:
+        """Does the job stand frozen although its instance should be gone for long?"""
+        record = job.record
+        frozen = record.handed_over is HandOver.STAY_FROZEN and not record.lapsed and not job.gone.is_set()
+        return frozen and self._node.notice is not None and self._left() < -_OVERSTAYED
+
+    def _left(self) -> float:
+        notice = self._node.notice
+        if notice is None:  # a predecessor saw it; it will be seen again within a second
+            return _LAST_TRY
+        return ((notice.deadline or notice.seen_at + ASSUMED_NOTICE) - datetime.now(UTC)).total_seconds()
+
+    async def _save_and_hand_over(self, job: ProtectedJob) -> None:
+        try:
+            if job.record.final is None:
+                final = await self._save(job)
+                if final is None:
+                    return
+                job.note(final=final)
+            await self._hand_over(job, await self._choose(job))
+        except Exception:
+            # The last line: a fault of ours must not end in silence, and the host dies anyway.
+            log.exception("the hand-over failed", job_id=job.record.job_id)
+            job.failure = job.failure or "the hand-over failed; see the agent's log"
+
+    async def _save(self, job: ProtectedJob) -> Checkpoint | None:
+        """The final checkpoint, tried again while there is time. None: the job runs on until its host goes."""
+        if not job.settings.enabled:
+            job.failure = "checkpoints are off for this job"
+            return None
+        if job.dump is not None and not job.dump.done():
+            if job.step == PREDUMP_STEP:
+                job.dump.cancel()  # it would take time that the notice does not leave
+            await asyncio.wait([job.dump])
+        for _ in range(_MOST_TRIES):
+            limit = min(job.settings.dump_limit_seconds, self._left() - _BEFORE_THE_END)
+            try:
+                return await self._checkpoints.commit(job, CheckpointKind.FINAL, max(limit, _BEFORE_THE_END))
+            except PerdureError as error:
+                problem = error
+            log.warning("no final checkpoint yet", job_id=job.record.job_id, reason=str(problem))
+            if job.gone.is_set() or self._left() < _LAST_TRY:
+                break
+            await asyncio.sleep(_BETWEEN_TRIES)
+        job.failure = "the job ended by itself" if job.gone.is_set() else str(problem)
+        if not job.gone.is_set():
+            await self._checkpoints.failed(job, CheckpointKind.FINAL, problem)
+        return None
+
+    async def _choose(self, job: ProtectedJob) -> HandOver:
+        """The workflow's wish; else what it said at attach, if it has heard of the notice: it must be there to detach
+        the volume. Without contact: stay frozen, let the host die."""
+        told = asyncio.create_task(self._spool.delivered(names.job_workflow_id(job.record.job_id)))
+        wished = asyncio.create_task(job.wished.wait())
+        await asyncio.wait([told, wished], timeout=_CONTACT, return_when=asyncio.FIRST_COMPLETED)
+        in_contact = told.done() and self._spool.in_reach
+        told.cancel()
+        wished.cancel()
+        planned = job.record.plan.hand_over if job.record.plan else HandOver.STAY_FROZEN
+        if job.wish is not None:
+            return job.wish
+        return planned if in_contact or planned is HandOver.KEEP_ONLY else HandOver.STAY_FROZEN
+
+    async def _hand_over(self, job: ProtectedJob, way: HandOver) -> None:
+        async with job.lock:
+            if job.record.handed_over in (way, HandOver.END_CONTAINER):
+                return
+            if job.gone.is_set() and not job.record.ending:
+                job.failure = "the container was ended by somebody else after its final checkpoint"
+                return
+            reason, phases = "", {}
+            if way is HandOver.END_CONTAINER:
+                try:
+                    phases = await self._end(job)
+                except PerdureError as problem:
+                    # The volume is still in use here, so it comes free only with the host's death.
+                    way, reason = HandOver.STAY_FROZEN, str(problem)
+                    log.error("the volume was not unmounted", job_id=job.record.job_id, reason=reason)
+            elif way is HandOver.KEEP_ONLY:
+                # No attempt is left, so Batch will not go on from it: let the job use its last seconds, it may finish.
+                await thaw(job.container)
+            else:
+                await flush(job.container)
+            job.note(handed_over=way)
+            await self._reporter.report(
+                job,
+                ReportKind.HANDED_OVER,
+                key=way.value.replace(" ", "-"),
+                reason=reason,
+                hand_over=way,
+                checkpoint=job.record.final,
+                phases=phases,
+            )
+
+    async def _end(self, job: ProtectedJob) -> dict[str, float]:
+        """End the frozen container and free its volume. Seconds by step."""
+        begun = time.monotonic()
+        job.note(ending=True)
+        await end_frozen(job.container)
+        ended = time.monotonic()
+        await self._endings.release(job)
+        return {"ended": ended - begun, "unmounted": time.monotonic() - ended}

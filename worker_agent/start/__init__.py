@@ -1,0 +1,1 @@
+"""A container's way to running: the runtime's requests, the workflow's plan, the ladder of restores."""
