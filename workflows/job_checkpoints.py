@@ -27,8 +27,8 @@ ASSUMED_NOTICE = timedelta(seconds=120)
 """AWS announces an interruption two minutes ahead."""
 
 
-async def take_checkpoint(progress: JobProgress, kind: CheckpointKind, due_at: datetime) -> CheckpointOutcome | None:
-    """A checkpoint frozen at or after `due_at`, and the job runs on. None: something else came first, or nobody knows.
+async def take_checkpoint(progress: JobProgress, kind: CheckpointKind) -> CheckpointOutcome | None:
+    """A checkpoint begun now, and the job runs on. None: something else came first, or nobody knows.
 
     Never awaited alone: a notice, an exit or a newer container ends the waiting at once.
     """
@@ -42,7 +42,7 @@ async def take_checkpoint(progress: JobProgress, kind: CheckpointKind, due_at: d
             job_id=progress.job.job_id,
             epoch=epoch,
             kind=kind,
-            due_at=due_at,
+            request_id=str(workflow.uuid4()),
             interval_seconds=progress.job.interval_seconds,
         ),
         task_queue=names.node_queue(node),

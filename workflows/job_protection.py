@@ -127,8 +127,7 @@ class JobProtection:
         elif None in self._wishes.values():
             await self._grant_wishes()
         elif progress.checkpoint_now or (due is not None and due <= now):
-            at = now if due is None or progress.checkpoint_now else due
-            outcome = await take_checkpoint(progress, CheckpointKind.PERIODIC, at)
+            outcome = await take_checkpoint(progress, CheckpointKind.PERIODIC)
             if outcome is None and progress.out_of_touch:
                 await self._ask_batch()
                 await self._listen(self._heard, SOON, "the node does not answer")
@@ -155,7 +154,7 @@ class JobProtection:
 
     async def _grant_wishes(self) -> None:
         open_wishes = [wish for wish, answer in self._wishes.items() if answer is None]
-        outcome = await take_checkpoint(self._progress, CheckpointKind.REQUESTED, workflow.now())
+        outcome = await take_checkpoint(self._progress, CheckpointKind.REQUESTED)
         for wish in open_wishes:
             self._wishes[wish] = (
                 CheckpointTaken(failure="the job's node did not answer, or the job left it; see the job's events")

@@ -5,8 +5,6 @@ Stubs only: the agent subclasses them, so that a sandboxed workflow can call wha
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from temporalio import activity
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
@@ -17,8 +15,8 @@ from perdure.domain.values import Frozen
 
 
 class CheckpointRequest(Frozen):
-    """Take a checkpoint of the job's container. Key: (job_id, epoch, due_at): a checkpoint of that epoch frozen at or
-    after `due_at` is the answer, whoever began it; one that is running now is joined.
+    """Take a checkpoint of the job's container. Key: (job_id, epoch, request_id): asked again, the answer is the same
+    checkpoint. One that is running now is joined, whoever began it.
 
     `interval_seconds` is the rhythm as it holds now (0 = off, None = not said), so that the agent knows when one is
     overdue although nobody asks.
@@ -27,7 +25,7 @@ class CheckpointRequest(Frozen):
     job_id: str
     epoch: int
     kind: CheckpointKind
-    due_at: datetime
+    request_id: str
     interval_seconds: float | None = None
 
 
@@ -64,7 +62,7 @@ class NodeActivities:
 
     @activity.defn(name="checkpoint")
     async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
-        """Freeze, dump, clone, resume, commit. Idempotent by (job_id, epoch, due_at). Fenced for an older epoch."""
+        """Freeze, dump, clone, resume, commit. Idempotent by (job_id, epoch, request_id). Fenced for an older epoch."""
         raise NotImplementedError
 
     @activity.defn(name="apply_log_settings")

@@ -21,7 +21,7 @@ import sysconfig
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -460,7 +460,7 @@ class Bed:
     async def checkpoint(self, node: Node) -> CheckpointOutcome:
         """As the workflow asks for one."""
         request = CheckpointRequest(
-            job_id=self.job_id, epoch=self.epoch, kind=CheckpointKind.REQUESTED, due_at=datetime.now(UTC)
+            job_id=self.job_id, epoch=self.epoch, kind=CheckpointKind.REQUESTED, request_id=secrets.token_hex(8)
         )
         return await self.ask(node, request, None)
 

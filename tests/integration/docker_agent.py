@@ -125,7 +125,7 @@ class LocalAgent(Agent):
         if job is None:
             return {"failure": "that job does not run here under protection"}
         try:
-            taken = await self._checkpoints.take(job, CheckpointKind.REQUESTED, datetime.now(UTC))
+            taken = await self._checkpoints.take(job, CheckpointKind.REQUESTED)
         except PerdureError as problem:
             return {"failure": str(problem)}
         return {"number": taken.number}

@@ -76,6 +76,8 @@ class ContainerRecord(Frozen):
     pid_started: int = 0
     started_at: datetime | None = None
     newest: Checkpoint | None = None
+    answered: str = ""
+    """The newest request that `newest` was taken, or joined, for."""
     interval_seconds: float | None = None
     """As the workflow said last; the plan's value before that."""
     max_rootfs_bytes: int = 0

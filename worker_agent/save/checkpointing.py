@@ -31,13 +31,14 @@ class Checkpoints:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
-    async def take(self, job: ProtectedJob, kind: CheckpointKind, due_at: datetime) -> Checkpoint:
-        """A committed checkpoint of this container, frozen at or after `due_at`, or the one that runs now.
+    async def take(self, job: ProtectedJob, kind: CheckpointKind, request_id: str = "") -> Checkpoint:
+        """A committed checkpoint of this container, begun now, or the one that runs now. Asked again under the same
+        `request_id`, the answer is the same: no clock of another machine is compared with ours.
 
         CheckpointFailed, or another PerdureError of the engine, when there is none; the job then runs on.
         """
         newest = job.record.newest
-        if newest is not None and newest.epoch == job.epoch and newest.frozen_at >= due_at:
+        if newest is not None and request_id and request_id == job.record.answered:
             return newest
         if job.dump is None or job.dump.done():
             if not job.runs:
@@ -46,7 +47,10 @@ class Checkpoints:
                 raise CheckpointFailed("the instance is being taken back: the final checkpoint comes instead")
             job.dump = asyncio.create_task(self._take(job, kind))
             job.dump.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(job.dump)
+        checkpoint = await asyncio.shield(job.dump)
+        if request_id:
+            job.note(answered=request_id)
+        return checkpoint
 
     async def _take(self, job: ProtectedJob, kind: CheckpointKind) -> Checkpoint:
         job.tried_at = datetime.now(UTC)
@@ -98,7 +102,7 @@ class Checkpoints:
         finally:
             job.step = ""
         checkpoint = manifest.summary()
-        job.note(newest=checkpoint)
+        job.note(newest=checkpoint, answered="")
         if settings.diagnosis:
             await asyncio.to_thread(keep_log, job.container, "dump", "it went well")
         await measure(job)

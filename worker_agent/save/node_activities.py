@@ -41,14 +41,14 @@ class AgentActivities(NodeActivities):
 
     @activity.defn(name="checkpoint")
     async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
-        """Idempotent by (job_id, epoch, due_at)."""
+        """Idempotent by (job_id, epoch, request_id)."""
         job = self._find(request.job_id, request.epoch)
         if job is None:
             return CheckpointOutcome(failure=f"no container of epoch {request.epoch} is on this node")
         if request.interval_seconds is not None and request.interval_seconds != job.record.interval_seconds:
             job.note(interval_seconds=request.interval_seconds)
         try:
-            checkpoint = await _beating(job, self._checkpoints.take(job, request.kind, request.due_at))
+            checkpoint = await _beating(job, self._checkpoints.take(job, request.kind, request.request_id))
         except PerdureError as problem:
             return CheckpointOutcome(failure=str(problem))
         return CheckpointOutcome(checkpoint=checkpoint)

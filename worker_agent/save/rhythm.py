@@ -97,7 +97,7 @@ class Rhythm:
             return
         log.warning("a checkpoint is overdue and nobody asks for it", job_id=job.record.job_id)
         try:
-            await self._checkpoints.take(job, CheckpointKind.PERIODIC, datetime.now(UTC))
+            await self._checkpoints.take(job, CheckpointKind.PERIODIC)
         except PerdureError as problem:
             log.warning("the overdue checkpoint failed", job_id=job.record.job_id, reason=str(problem))
 
