@@ -1,9 +1,12 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint format requirements rows matrix docker-matrix some-rows up down clean
+.PHONY: help setup demo test unit some lint style types format requirements rows matrix docker-matrix some-rows up down clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Half of the time a test waits for something, so that one worker more than processors keeps them busy.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+TYPES := .types.log
 TABLE := docs/compatibility.json
 UV := uv==0.13.9
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
@@ -18,18 +21,26 @@ setup: ## Install what is missing: Debian packages, .venv, CRIU (as root; second
 demo: setup ## Run two real jobs through reclaims, in one zone and across zones, and compare their output
 	@$(BIN)/perdure demo
 
-test: setup ## Lint and run every test: unit tests in parallel, then everything with real processes, one by one
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory unit
-	@echo "== integration and end-to-end tests, one by one"
-	@$(PYTEST) -p no:xdist -m "not matrix" tests/integration tests/vm tests/e2e
+test: setup ## Lint and run every test, on one worker more than there are processors (tests/lanes.py)
+	@$(MAKE) --no-print-directory style
+	@echo "== mypy and import direction run beside the tests"
+	@echo "== all tests, $(WORKERS) at a time"
+	@$(MAKE) --no-print-directory types >$(TYPES) 2>&1 & types=$$!; failed=0; \
+		$(PYTEST) -n $(WORKERS) -m "not matrix" --durations 25 --durations-min 1 tests || failed=1; \
+		wait $$types || { failed=1; cat $(TYPES); }; exit $$failed
 
 unit: ## Run the fast tests alone: no root, no containers
-	@echo "== unit and workflow tests"
-	@$(PYTEST) -n 2 tests/unit tests/workflows
+	@$(PYTEST) -n $(WORKERS) tests/unit tests/workflows
 
-lint: ## Check style, types and import direction
+some: ## Run what you name: make some TESTS="tests/unit/test_ledger.py -k name"
+	@$(PYTEST) -p no:xdist $(or $(TESTS),$(error say which: make some TESTS="tests/unit/test_ledger.py -k name"))
+
+lint: style types ## Check style, types and import direction
+
+style:
 	@echo "== ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types:
 	@echo "== mypy" && $(BIN)/mypy
 	@echo "== import direction" && $(BIN)/lint-imports --no-cache
 
@@ -65,5 +76,5 @@ down: ## Stop the local stack
 	@$(BIN)/perdure local down
 
 clean: ## Remove .venv, caches and build results; a running stack is stopped with `make down` first
-	@rm -rf --one-file-system .venv .setup.log build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf --one-file-system .venv .setup.log $(TYPES) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -xdev -name __pycache__ -type d -prune -exec rm -rf --one-file-system {} +

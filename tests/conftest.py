@@ -7,20 +7,44 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from localcloud.nodes.launcher import remove_folder
 from localcloud.stack.stack import StackPlace
-from tests import compatibility
+from tests import compatibility, lanes
 
 PERDURE = Path(sys.executable).parent / "perdure"
 UP_SECONDS, DOWN_SECONDS = 240, 180
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("perdure")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if table := os.environ.get(compatibility.VARIABLE):
         config.pluginmanager.register(compatibility.CompatibilityRows(config.invocation_params.dir / table))
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
+    config.option.loadscopereorder = False
+    return lanes.Lanes(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    alone = {item.nodeid.partition("::")[0] for item in items if _on_the_stack(item)}
+    if alone := {file for file in alone if lanes.lane(file) != "stack"}:
+        raise pytest.UsageError(f"enter into the lane `stack` of tests/lanes.py: {', '.join(sorted(alone))}")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: lanes.place(item.nodeid))
+
+
+def _on_the_stack(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and "stack" in item.fixturenames
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,13 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from perdure.image.mounts import delete_tree, mounts_below
 from perdure.settings import CRIU_PREFIX
-from tests.integration.engine_places import WAIT, Node, Volume, set_network, tool, wait_for
+from tests.integration.engine_places import WAIT, Node, Volume, echo_server, set_network, tool, wait_for
 from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay
 from worker_agent.engine.leavings import clean
 
@@ -89,7 +90,7 @@ class Bed:
     cgroup: str
     runc_root: Path
     home: int
-    """The network namespace that the tests came from."""
+    """The network namespace that this thread comes back to when it leaves a node."""
     command: list[str] = field(default_factory=list)
     node: Node | None = None
     cables: int = 0
@@ -145,6 +146,24 @@ class Bed:
             self.volume.move()
         self.new_node()
         self.volume.attach()
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[None]:
+        """Nodes are connected to an echo server at SERVER. All of it is in a network namespace of this bed's own: beds
+        of several test runs on one machine have the same addresses and must not meet."""
+        self.leave_node()
+        machine, place = self.home, Node()
+        place.enter()
+        self.home, self.cables = os.open("/proc/thread-self/ns/net", os.O_RDONLY), 1
+        try:
+            with echo_server():
+                yield
+        finally:
+            self.leave_node()
+            set_network(machine)
+            os.close(self.home)
+            self.home, self.cables = machine, 0
+            place.remove()
 
     def leave_node(self) -> None:
         if self.node is not None:

@@ -6,9 +6,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -56,27 +53,3 @@ def end_criu(container: Container, sign: str) -> Iterator[None]:
     finally:
         thread.join()
         assert killed
-
-
-@contextlib.contextmanager
-def echo_server() -> Iterator[None]:
-    """Answers with what it gets, at SERVER, port 7777, in the network of the tests."""
-    with socket.create_server(("0.0.0.0", 7777)) as listener:
-        argv = [sys.executable, "-c", _ECHO]
-        server = subprocess.Popen(argv, stdin=listener.fileno())
-        try:
-            yield
-        finally:
-            server.kill()
-            server.wait()
-
-
-_ECHO = """
-import socket, threading
-def echo(connection):
-    while data := connection.recv(100):
-        connection.sendall(data)
-listener = socket.socket(fileno=0)
-while True:
-    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
-"""

@@ -6,10 +6,12 @@ import ctypes
 import fcntl
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 WAIT = 60.0
@@ -90,7 +92,7 @@ class Node:
         os.close(descriptor)
 
     def connect(self, number: int) -> None:
-        """A cable to where the tests run, which has the address SERVER there."""
+        """A cable to the network that this thread is in, which gets the address SERVER."""
         self.cable = outer = self.name.removeprefix("perdure-")
         tool("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         tool("ip", "address", "add", f"{SERVER}/24", "dev", outer)
@@ -106,3 +108,27 @@ class Node:
 
 def set_network(descriptor: int) -> None:
     assert _libc.setns(descriptor, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+
+
+@contextmanager
+def echo_server() -> Iterator[None]:
+    """Answers with what it gets, at port 7777 of the network that this thread is in."""
+    with socket.create_server(("0.0.0.0", 7777)) as listener:
+        argv = [sys.executable, "-c", _ECHO]
+        server = subprocess.Popen(argv, stdin=listener.fileno())
+        try:
+            yield
+        finally:
+            server.kill()
+            server.wait()
+
+
+_ECHO = """
+import socket, threading
+def echo(connection):
+    while data := connection.recv(100):
+        connection.sendall(data)
+listener = socket.socket(fileno=0)
+while True:
+    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+"""

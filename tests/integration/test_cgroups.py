@@ -14,7 +14,7 @@ import pytest
 from localcloud.cgroups import Cgroup, hierarchies
 from localcloud.linux import mount_table
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.criu
 
 
 def _unified() -> list[Path]:

@@ -18,7 +18,7 @@ from localcloud.node_link import NodeHandle, NodeSpec
 from localcloud.stack.pool import free_disks, make_pool
 from tests.unit.cloud_bed import ZONES, CloudBed, PlayedLauncher, cloud_bed, wait_for
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.criu
 
 FOLDER = Path("/var/lib/perdure-local") / f"test-ebs-{os.getpid()}"
 INIT = """

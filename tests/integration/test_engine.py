@@ -18,7 +18,7 @@ from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, Fenced, ImageInvalid, JobRootBusy, JobRootFull, NotCheckpointable
 from tests.integration import engine_agent
 from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive, freezer_of
-from tests.integration.engine_faults import echo_server, end_criu, traced
+from tests.integration.engine_faults import end_criu, traced
 from tests.integration.engine_places import tool, wait_for
 from worker_agent.engine import (
     Identity,
@@ -144,13 +144,11 @@ async def test_deaths_and_notices_in_turn_leave_no_trace_in_the_output(bed: Bed)
 
 
 async def test_unusual_open_things_survive_two_restores(bed: Bed) -> None:
-    bed.leave_node()
     things = (
         "lost_name nameless locks fifo unix_socket events watch watch_root watch_file zombie private threads outside"
     )
     bed.command = ["/usr/bin/python3", "/jobs/odd.py", "6", "/data", "/var/lib", *things.split()]
-    with echo_server():
-        bed.cables = 1
+    with bed.outside():
         bed.new_node()
         running = await fresh(bed)
         for epoch in (1, 2):

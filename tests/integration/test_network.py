@@ -20,7 +20,6 @@ import pytest
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import RestoreFailed
 from tests.integration.engine_bed import Bed, Running
-from tests.integration.engine_faults import echo_server
 from tests.integration.engine_places import SERVER, wait_for
 from worker_agent.engine import (
     Identity,
@@ -43,9 +42,8 @@ PORT = 7180
 async def bed() -> AsyncIterator[Bed]:
     """A job whose nodes are connected to an echo server at SERVER."""
     made = Bed.make(600)
-    made.cables = 1
     try:
-        with echo_server():
+        with made.outside():
             made.new_node()
             yield made
     finally:

@@ -41,7 +41,7 @@ from localcloud.nodes.launcher import LauncherOptions, NamespaceLauncher, remove
 from localcloud.nodes.network import make_bridge, remove_bridge
 from localcloud.stack.pool import free_disks, make_pool
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.criu
 
 STACK = f"test-node-{os.getpid()}"
 CGROUP = f"/perdure/{STACK}"

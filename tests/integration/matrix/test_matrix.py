@@ -12,7 +12,6 @@ import pytest
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, NotCheckpointable
 from tests.integration.engine_bed import Bed, Running, alive
-from tests.integration.engine_faults import echo_server
 from tests.integration.engine_places import tool, wait_for
 from tests.integration.matrix.image import image
 from tests.integration.matrix.rows import ROWS, Row
@@ -63,8 +62,7 @@ async def _bed(row: Row) -> AsyncIterator[Bed]:
             made.image = str(image())
         if row.user:
             made.process = {**row.process, "user": _numbers(Path(made.image), row.user)}
-        made.cables = int(row.outside)
-        with echo_server() if row.outside else nullcontext():
+        with made.outside() if row.outside else nullcontext():
             made.new_node()
             yield made
             made.leave_node()

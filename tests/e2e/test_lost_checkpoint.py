@@ -1,0 +1,96 @@
+"""A job whose newest checkpoint was deleted in secret: the demo's verdict is not fooled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from localcloud.demo.inputs import PROGRAMS
+from localcloud.demo.jobs import PYTHON, DemoJob, Places
+from localcloud.demo.journey import collect
+from localcloud.demo.references import differences, run_reference
+from localcloud.demo.stack_user import Look, StackUser
+from localcloud.demo.verdict import Kind, PlannedReclaim, Sighting, judge
+from localcloud.stack.stack import StackPlace
+from perdure.domain.jobs import folder_name
+
+pytestmark = pytest.mark.stack
+
+
+def small_chain(pause: float) -> DemoJob:
+    """The demo's second job, smaller, with one death without notice; `pause` makes it last."""
+
+    def command(at: Places) -> list[str]:
+        return [
+            *(PYTHON, str(at.inputs / "chain.py"), "--log", str(at.root_files / "chain.log")),
+            *("--out", str(at.volume / "chain.bin"), "--board", str(at.board)),
+            *("--steps", "400", "--pause", str(pause), "--memory-mib", "16"),
+        ]
+
+    return DemoJob(
+        name="small-chain",
+        title="",
+        command=command,
+        outputs=lambda at: [at.volume / "chain.bin", at.root_files / "chain.log"],
+        plan=(PlannedReclaim(Kind.NO_NOTICE, 0.0),),
+    )
+
+
+@pytest.fixture
+def user(stack: str) -> Iterator[StackUser]:
+    with contextlib.closing(StackUser(StackPlace(stack), threading.Event())) as user:
+        yield user
+
+
+def test_a_checkpoint_deleted_behind_its_back_turns_ok_false(user: StackUser, tmp_path: Path) -> None:
+    job = small_chain(pause=0.1)
+    job_id = user.submit(job, PROGRAMS, interval="0")
+    until(user, job_id, lambda now: now.running and now.progress > 0)
+    kept, deleted = user.checkpoint(job_id), user.checkpoint(job_id)
+    seen = until(user, job_id, lambda now: now.running and bool(now.tokens))
+    delete_checkpoint(user, job_id, deleted)
+    user.reclaim(job_id, to_zone=None, notice=False, tell=print)
+    sighting = Sighting(
+        Kind.NO_NOTICE, seen.batch_status, seen.epoch, str(seen.zone), seen.tokens, seen.progress, datetime.now(UTC)
+    )
+    until(user, job_id, lambda now: now.finished)
+
+    outcome, evidence = collect(user, job, job_id, [sighting], tmp_path / "fetched")
+    reference = run_reference(small_chain(pause=0), PROGRAMS, tmp_path / "reference", threading.Event())
+    verdict = judge(job.plan, replace(outcome, differences=differences(job.name, evidence, reference)))
+    assert verdict.as_json()["output_identical"] is True, verdict.problems
+    assert not verdict.ok
+    [problem] = verdict.problems
+    assert f"checkpoint {deleted} was committed in time" in problem
+    assert f"went on from {kept}" in problem
+    assert (verdict.work_lost_seconds or 0) > 0
+
+
+def delete_checkpoint(user: StackUser, job_id: str, number: int) -> None:
+    """On the node's own disk, for good: a power loss may not bring it back."""
+    node = user.client.cloud("GET", f"/_local/nodes/{user.client.placed(job_id)['node']}")
+    root = Path(f"/proc/{node['init_pid']}/root/var/lib/perdure/jobs") / folder_name(job_id) / "checkpoints"
+    shutil.rmtree(root / str(number))
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def until(user: StackUser, job_id: str, condition: Callable[[Look], bool], limit: float = 180) -> Look:
+    """The first look at the job for which `condition` holds."""
+    end = time.monotonic() + limit
+    while True:
+        seen = user.look(job_id)
+        if condition(seen):
+            return seen
+        assert time.monotonic() < end, seen
+        time.sleep(0.3)
