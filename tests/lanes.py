@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = {
     "stack": (
@@ -45,7 +45,7 @@ def place(nodeid: str) -> int:
     return FIRST.index(max(named, key=len)) if named else len(FIRST)
 
 
-class Lanes(LoadScopeScheduling):
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]
     """xdist's scheduler for groups of tests, with lanes as groups, in the order in which pytest collected them."""
 
     def _split_scope(self, nodeid: str) -> str:
