@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text, update
 
 from api.app import create_app
 from api.serving import feed as feeds
@@ -25,6 +28,7 @@ from perdure.records.jobs.changes import changes_after, last_position
 from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
+from perdure.records.schema.tables import OutageRow
 from perdure.settings import ApiSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -207,3 +211,92 @@ def test_positions_rise_over_everything(engine: Engine) -> None:
             some, after = changes_after(session, after, upto=last, limit=3)
             in_parts += some
         assert in_parts == everything
+
+
+class _Follower:
+    """Reads changes as api.serving.feed does, from its own thread, until it is told how many there are."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.seen: list[tuple[str, int]] = []
+
+    def follow(self, last_writer_is_done: threading.Event) -> None:
+        after = 0
+        while True:
+            nothing_more_comes = last_writer_is_done.is_set()
+            with reading(self._engine) as session:
+                newest = last_position(session)
+            while after < newest:
+                with reading(self._engine) as session:
+                    changes, after = changes_after(session, after, upto=newest, limit=7)
+                self.seen += [(one.job_id or "", one.event.sequence) for one in changes if one.event]
+            if nothing_more_comes:
+                return
+
+
+def test_issue_15_10_a_follower_misses_no_line_of_two_writers_at_once(records: Engine) -> None:
+    """Each writer records jobs of its own, of several lines each. The follower looks all the time."""
+    jobs, done, follower = 40, threading.Event(), _Follower(records)
+    with ThreadPoolExecutor(3) as pool:
+        following = pool.submit(follower.follow, done)
+        try:
+            writers = [
+                pool.submit(lambda name: [record(records, f"{name}-{n}", 1, lines=3) for n in range(jobs)], name)
+                for name in ("a", "b")
+            ]
+            for writer in writers:
+                writer.result(LIMIT)
+        finally:
+            done.set()
+        following.result(LIMIT)
+    wanted = {(f"{name}-{n}", line) for name in ("a", "b") for n in range(jobs) for line in (1, 2, 3)}
+    assert sorted(follower.seen) == sorted(wanted), "each line once"
+
+
+def test_issue_15_10_a_writer_does_not_wait_for_what_another_does_before_its_end(records: Engine) -> None:
+    """PostgreSQL: job `slow` is held in the middle of its transaction (a row of its outages is locked); `quick` is
+    recorded meanwhile. SQLite has one writer at a time: there `quick` simply comes after."""
+    for name in ("slow", "quick"):
+        record(records, name, 1)
+    with writing(records) as session:
+        session.add(OutageRow(job_id="slow", epoch=1, kind="notice", started_at=NOON, phases={}))
+    with ThreadPoolExecutor(2) as pool:
+        with writing(records) as holding:
+            holding.execute(update(OutageRow).values(kind="held"))
+            slow = pool.submit(record, records, "slow", 2)
+            if records.dialect.name == "postgresql":
+                _until_one_waits(records)
+                quick = pool.submit(record, records, "quick", 2)
+                quick.result(LIMIT)
+                assert not slow.done()
+        slow.result(LIMIT)
+        if records.dialect.name == "sqlite":
+            pool.submit(record, records, "quick", 2).result(LIMIT)
+    with reading(records) as session:
+        changes, _ = changes_after(session, 0, upto=last_position(session))
+    assert [one.job_id for one in changes if one.event][-2:] == (
+        ["quick", "slow"] if records.dialect.name == "postgresql" else ["slow", "quick"]
+    )
+
+
+def _until_one_waits(engine: Engine) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    deadline = time.monotonic() + LIMIT
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while connection.execute(waiting).scalar_one() == 0:
+            assert time.monotonic() < deadline, "nobody waits"
+            time.sleep(0.01)
+
+
+def test_two_that_record_a_job_for_the_first_time_at_once(records: Engine) -> None:
+    """Both are taken: neither fails at the other's row."""
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(5):
+            both = [pool.submit(record, records, f"job-{turn}", revision) for revision in (1, 2) * 4]
+            for one in both:
+                one.result(LIMIT)
+    with reading(records) as session:
+        changes, _ = changes_after(session, 0, upto=last_position(session))
+    assert sorted((one.job_id, one.event.sequence) for one in changes if one.event) == [
+        (f"job-{turn}", line) for turn in range(5) for line in (1, 2)
+    ]

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Row, delete, text
+from sqlalchemy import Row, delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -20,6 +20,7 @@ from perdure.domain.nodes import Node
 from perdure.domain.rollups import LENGTH, Level, bucket_start
 from perdure.records.costs.prices import prices_of_job
 from perdure.records.costs.rollups import Changes
+from perdure.records.schema.database import lock
 from perdure.records.schema.ledger_tables import FIGURES, ledger
 from perdure.records.schema.tables import CheckpointRow, JobRow, NodeRow
 
@@ -47,7 +48,7 @@ def store_ledger(session: Session, job_id: str, queue: str, entries: Collection[
     Lines that are as they were are not written again. Call it once per transaction, last in it (see Changes.apply);
     writers of the same job wait for each other.
     """
-    lock_ledger(session, job_id)
+    lock_job(session, job_id)
     _store(session, job_id, queue, _known(session, job_id), entries)
 
 
@@ -56,7 +57,7 @@ def retire_ledger(session: Session, job_ids: Collection[str]) -> None:
     deletion of the jobs; a few hundred jobs at a time."""
     changes = Changes()
     for job_id in sorted(job_ids):
-        lock_ledger(session, job_id)
+        lock_job(session, job_id)
         for line in _known(session, job_id).values():
             changes.add(line[_AT], line[_QUEUE], line[_FIRST_FIGURE:], sign=-1)
             changes.add(line[_AT], line[_QUEUE], line[_FIRST_FIGURE:], retired=True)
@@ -73,7 +74,7 @@ def update_ledger(session: Session, job: Job, until: datetime, grown_since: date
     `grown_since` (see grown_since below): hourly lines before that hour stay as they are, so that a job costs the same
     at every record, however long it has run.
     """
-    lock_ledger(session, job.job_id)
+    lock_job(session, job.job_id)
     # A checkpoint is told when it is committed, and counts when it froze: one hour more is looked at.
     hour = bucket_start(Level.HOUR, grown_since - LENGTH[Level.HOUR]) if grown_since else None
     known = _known(session, job.job_id, hour)
@@ -159,12 +160,10 @@ def _counted(job: Job, prefix: str, hour: datetime, figures: Figures, formula: s
     return LedgerEntry(job_id=job.job_id, key=key, kind=kind, at=hour, figures=figures, detail=detail)
 
 
-def lock_ledger(session: Session, job_id: str) -> None:
-    """Of the job and its ledger, what is read next stays true until the end of the transaction. SQLite has one writer
-    anyhow."""
-    if session.get_bind().dialect.name == "postgresql":
-        lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
-        session.connection().execute(lock, {"key": f"ledger/{job_id}"})
+def lock_job(session: Session, job_id: str) -> None:
+    """Of the job and its ledger, what is read next stays true until the end of the transaction. Whoever writes a job or
+    its ledger begins with this, and so never waits for a row that another holds while that one waits for this."""
+    lock(session, f"job/{job_id}")
 
 
 def _known(session: Session, job_id: str, hour: datetime | None = None) -> dict[str, Row[Any]]:

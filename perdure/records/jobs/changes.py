@@ -1,9 +1,14 @@
 """Positions: one rising number over everything that is recorded, so that whoever follows changes misses none.
 
-Each job and node bears the position of its newest change, each timeline line its own. A writer takes its positions
-first of all and holds their row until it commits, so positions become visible in their order: a reader that has seen
-position n will never find one below n appear later. (PostgreSQL's sequences do not promise that.) Positions that are
-taken but not used leave gaps.
+Each job and each node bears the position of its newest change. Each line of a timeline has a position of its own.
+
+A reader that has seen position n must never find a smaller one later. PostgreSQL's sequences do not promise that: the
+writer that took the smaller number may commit second. So a writer locks the one row of positions and holds it until it
+commits. Other writers wait for that row. For this reason a writer takes its positions last: all its other work is done,
+and what is left is to store the rows that bear the positions. Two writers that took anything else afterwards could also
+wait for each other for ever.
+
+A position that is taken but not used leaves a gap.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ from perdure.records.schema.list_tables import PositionRow
 from perdure.records.schema.tables import EventRow, JobRow, NodeRow, plain
 
 CHANGES = "changes"
+NO_POSITION = 0
+"""Of a row whose transaction has not come to its positions yet. No reader sees it."""
 
 
 class Change(Frozen):
@@ -44,8 +51,10 @@ _TAKE = (
 
 
 def take_positions(session: Session, count: int) -> range:
-    """`count` positions for this transaction. The first statement of every transaction that records changes: others
-    that record wait here until it ends."""
+    """`count` positions for this transaction, which only stores the rows that bear them and then commits. Other
+    writers wait here until then."""
+    if count == 0:
+        return range(0)
     last: int = session.execute(_TAKE, {"count": count}).scalar_one()
     return range(last - count + 1, last + 1)
 

@@ -15,8 +15,8 @@ from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobEvent, JobStat
 from perdure.domain.rollups import Level
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import SnapshotLife, VolumeLife
-from perdure.records.costs.ledger import grown_since, update_ledger
-from perdure.records.jobs.changes import take_positions
+from perdure.records.costs.ledger import grown_since, lock_job, update_ledger
+from perdure.records.jobs.changes import NO_POSITION, take_positions
 from perdure.records.jobs.job_texts import keep_text
 from perdure.records.schema.ledger_tables import rollups
 from perdure.records.schema.tables import (
@@ -41,23 +41,34 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
 
     False: the same or a newer revision is stored already, and the job stays as it is; lines are added all the same.
     """
-    positions = take_positions(session, 1 + len(events))
-    known = session.get(JobRow, job.job_id, with_for_update=True)
+    lock_job(session, job.job_id)
+    known = session.get(JobRow, job.job_id)
     newer = known is None or known.revision < revision
+    found_by = (known.name, known.queue) if known else None
+    since = grown_since(known, job)
+    if known is None:
+        _put_job(session, job, revision, NO_POSITION)  # the lists and the timeline refer to it
     if newer:
-        found_by = (known.name, known.queue) if known else None
-        since = grown_since(known, job)
-        row = JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision, position=positions[0])
-        session.merge(row)
-        session.flush()  # the lists below refer to it
         _replace_lists(session, job)
         if found_by != (job.name, job.queue):
             keep_text(session, job)
-    _add_events(session, job.job_id, events, positions[1:])
-    if newer:
-        session.flush()  # the ledger comes last: its sums are what other writers wait for
+        session.flush()
         update_ledger(session, job, job.finished_at or job.changed_at or job.created_at, since)
+    new = _not_known(session, job.job_id, events)
+    positions = take_positions(session, newer + len(new))  # last: see records.jobs.changes
+    if newer:
+        _put_job(session, job, revision, positions[0])
+    if new:
+        rows = zip(positions[newer:], new, strict=True)
+        session.execute(
+            insert(_EVENTS), [{"job_id": job.job_id, "position": place, **one.model_dump()} for place, one in rows]
+        )
     return newer
+
+
+def _put_job(session: Session, job: Job, revision: int, position: int) -> None:
+    session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision, position=position))
+    session.flush()
 
 
 def _replace_lists(session: Session, job: Job) -> None:
@@ -81,19 +92,13 @@ _KNOWN = sql_select(_EVENTS.c.sequence).where(
 )
 
 
-def _add_events(session: Session, job_id: str, events: Sequence[JobEvent], positions: Sequence[int]) -> None:
+def _not_known(session: Session, job_id: str, events: Sequence[JobEvent]) -> list[JobEvent]:
+    """Those lines that are not stored. Whoever has locked the job is the only one who adds lines to it."""
     if not events:
-        return
+        return []
     first = min(event.sequence for event in events)
     known = set(session.execute(_KNOWN, {"job": job_id, "first": first}).scalars())
-    new = [
-        {"job_id": job_id, "position": position, **event.model_dump()}
-        for position, event in zip(positions, events, strict=True)
-        if event.sequence not in known
-    ]
-    if new:
-        session.flush()  # the job comes first
-        session.execute(insert(_EVENTS), new)
+    return [event for event in events if event.sequence not in known]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlmodel import Session
 
-from perdure.records.costs.ledger import lock_ledger, update_ledger
+from perdure.records.costs.ledger import lock_job, update_ledger
 from perdure.records.jobs.jobs import get_job
 
 
@@ -15,5 +15,5 @@ def refresh_ledger(session: Session, job_id: str, until: datetime) -> None:
 
     Once per transaction, last in it. Raises UnknownJob.
     """
-    lock_ledger(session, job_id)  # before the job is read: what it was a moment ago must not replace what it is
+    lock_job(session, job_id)  # before the job is read: what it was a moment ago must not replace what it is
     update_ledger(session, get_job(session, job_id), until)

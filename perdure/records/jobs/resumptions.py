@@ -8,6 +8,7 @@ from sqlalchemy import func, update
 from sqlmodel import Session, col, delete, select
 
 from perdure.domain.values import Frozen
+from perdure.records.costs.ledger import lock_job
 from perdure.records.jobs.changes import take_positions
 from perdure.records.schema.log_tables import ResumptionRow
 from perdure.records.schema.tables import EventRow, VolumeRow
@@ -50,6 +51,7 @@ def drop(session: Session, job_id: str) -> None:
 
 def submitted(session: Session, job_id: str, new_job_id: str, message: str, at: datetime) -> None:
     """Batch has taken the new job. The old one's timeline says so; its workflow is over and adds no line any more."""
+    lock_job(session, job_id)
     changed = (
         update(ResumptionRow)
         .where(col(ResumptionRow.job_id) == job_id, col(ResumptionRow.new_job_id).is_(None))

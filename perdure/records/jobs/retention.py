@@ -15,7 +15,7 @@ from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState
 from perdure.records.access import audit
 from perdure.records.costs import prices, rollups
-from perdure.records.costs.ledger import retire_ledger
+from perdure.records.costs.ledger import lock_job, retire_ledger
 from perdure.records.jobs import log_bundles
 from perdure.records.schema.tables import AttemptRow, JobRow, NodeRow, VolumeRow
 
@@ -46,6 +46,8 @@ def retire_jobs(session: Session, kept: ServerConfiguration, now: datetime) -> i
     )
     job_ids = list(session.scalars(old))
     if job_ids:
+        for job_id in sorted(job_ids):
+            lock_job(session, job_id)
         log_bundles.forget(session, job_ids=job_ids)
         session.execute(delete(JobRow).where(col(JobRow.job_id).in_(job_ids)))
         retire_ledger(session, job_ids)

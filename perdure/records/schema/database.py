@@ -73,6 +73,14 @@ def write_connection(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def lock(session: Session, what: str) -> None:
+    """Until the end of the transaction nobody else holds this lock, so what is read next about `what` (a job, a node)
+    stays true for those who lock before they write. SQLite has one writer at a time anyhow."""
+    if session.get_bind().dialect.name == "postgresql":
+        key = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+        session.connection().execute(key, {"key": what})
+
+
 def has_revision(revision: str) -> bool:
     """Is this a version of the schema that we know?"""
     return any(script.revision == revision for script in ScriptDirectory.from_config(_migrations()).walk_revisions())
