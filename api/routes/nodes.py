@@ -66,7 +66,9 @@ class NodeRunView(Wire):
     started_at: datetime | None
     ended_at: datetime | None
     end: str | None = Field(description="Why it ended: exited, handed over, node lost, replaced.")
-    restored_from: int | None = Field(description="Number of the checkpoint it went on from; null: a clean start.")
+    restored_from: int | None = Field(
+        description="Number of the checkpoint it went on from; null: a clean start, or not started (see started_at)."
+    )
 
 
 class NodeDetail(NodeView):

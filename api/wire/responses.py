@@ -79,7 +79,9 @@ class AttemptView(Wire):
     container_id: str
     accepted_at: datetime
     started_at: datetime | None
-    restored_from: int | None = Field(description="Number of the checkpoint it went on from; null: a clean start.")
+    restored_from: int | None = Field(
+        description="Number of the checkpoint it went on from; null: a clean start, or not started (see started_at)."
+    )
     ended_at: datetime | None
     end: str | None = Field(description="Why it ended: exited, handed over, node lost, replaced.")
     restore_failures: int = Field(description="Checkpoints that could not be restored before it started.")
@@ -135,7 +137,9 @@ class OutageView(Wire):
     ended_at: datetime | None
     seconds: float | None
     phases: dict[str, float] = Field(description="frozen, dumped, detached, waited, attached, restored: seconds each.")
-    restored_from: int | None
+    restored_from: int | None = Field(
+        description="Number of the checkpoint it went on from; null: a clean start, or not over (see ended_at)."
+    )
     work_lost_seconds: float | None = Field(description="Run time that had to be done again.")
 
 

@@ -130,7 +130,9 @@ def _outages(verdict: Verdict) -> Table:
         table.add_row(phase, *(_seconds(outage.phases.get(phase)) for outage in outages))
     table.add_row("outage, seconds", *(_seconds(outage.seconds) for outage in outages), style="bold")
     table.add_row("work done again", *(_seconds(outage.work_lost_seconds) for outage in outages))
-    table.add_row("went on from", *(_from(outage.restored_from) for outage in outages))
+    table.add_row(
+        "went on from", *("" if outage.seconds is None else _from(outage.restored_from) for outage in outages)
+    )
     return table
 
 

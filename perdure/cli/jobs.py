@@ -94,7 +94,7 @@ def job(job_id: JobId, server: Server = "", as_json: AsJson = False) -> None:
                 (
                     *(one["attempt"], one["epoch"], one["instance_id"], one["zone"]),
                     *(when(one["started_at"] or one["accepted_at"]), when(one["ended_at"])),
-                    *("clean start" if one["restored_from"] is None else one["restored_from"], one["end"]),
+                    *(_went_on_from(one), one["end"]),
                 )
                 for one in found["attempts"]
             ),
@@ -199,6 +199,15 @@ def _later_events(asked: ApiServer, path: str, known: list[Any]) -> Iterator[Any
         known = asked.get(f"{path}/events", {"after": last, "limit": PAGE})
         yield from known
         last = known[-1]["sequence"] if known else last
+
+
+def _went_on_from(attempt: dict[str, Any]) -> object:
+    """The number of a checkpoint, or why there is none."""
+    if attempt["restored_from"] is not None:
+        return attempt["restored_from"]
+    if attempt["started_at"] is not None:
+        return "clean start"
+    return "not started yet" if attempt["ended_at"] is None else "did not start"
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:

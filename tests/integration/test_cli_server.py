@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from perdure.cli.main import run
-from perdure.domain.jobs import JobEvent, JobState
+from perdure.domain.jobs import Attempt, JobEvent, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.records.jobs import jobs
 from perdure.records.nodes import nodes
@@ -79,6 +79,11 @@ def fill(url: str) -> None:
     migrate(engine)
     for number, state in enumerate((JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED), start=1):
         job = full_job(f"job-{number}", name=f"=align {number}", created_at=NOW + timedelta(hours=number), state=state)
+        if state is JobState.RUNNING:  # its next container is being made ready
+            waiting = Attempt(
+                epoch=3, attempt=2, instance_id="i-2", zone="us-east-1a", container_id="d" * 64, accepted_at=NOW
+            )
+            job = job.model_copy(update={"attempts": [*job.attempts, waiting]})
         line = JobEvent(sequence=1, at=NOW, kind="remark", message="it \x1b[31m began", level="warning")
         with writing(engine) as session:
             jobs.record_job(session, job, [line], 1)
@@ -187,6 +192,12 @@ def test_jobs_as_table_json_and_csv(ann: User) -> None:
     lines = ann.run("jobs", "--csv").stdout.splitlines()
     assert len(lines) == 4 and ",'=align 3," in lines[1]
     assert "not usable" in ann.run("jobs", "--since", "yesterday", status=2).stderr
+
+
+def test_issue_15_12_an_attempt_that_is_being_restored_is_no_clean_start(ann: User) -> None:
+    said = ann.run("job", "job-1").stdout
+    (waiting,) = [line for line in said.splitlines() if line.split()[:3] == ["2", "3", "i-2"]]
+    assert "clean start" not in waiting and "not started yet" in waiting
 
 
 def test_one_job_its_checkpoints_and_nodes(ann: User) -> None:
