@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from localcloud.stack.stack import DEFAULT_BASE, DEFAULT_STACK, StackPlace
+from localcloud.stack.stack import DEFAULT_BASE, DEFAULT_STACK, StackPlace, meant_place, running_stacks
 from perdure.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ app.add_typer(images, name="image")
 progress = Console(stderr=True, highlight=False)
 
 JOB_FAILED = 1
+ANY_STACK = ""
+"""The only one that runs (stack.meant_place)."""
 
 
 class ContainerEngine(StrEnum):
@@ -33,7 +35,13 @@ class ContainerEngine(StrEnum):
     DOCKER = "docker"
 
 
-Stack = Annotated[str, typer.Option("--stack", envvar="PERDURE_STACK", help="Which stack, by name.")]
+NamedStack = Annotated[str, typer.Option("--stack", envvar="PERDURE_STACK", help="Which stack, by name.")]
+Stack = Annotated[
+    str,
+    typer.Option(
+        "--stack", envvar="PERDURE_STACK", show_default="the only one that runs", help="Which running stack, by name."
+    ),
+]
 Base = Annotated[
     Path, typer.Option("--base", envvar="PERDURE_LOCAL_DIR", hidden=True, help="The folder that holds all stacks.")
 ]
@@ -50,7 +58,7 @@ def up(
         str | None, typer.Option(envvar="TEMPORAL_ADDRESS", hidden=True, help="Use this server instead of our own.")
     ] = None,
     temporal_namespace: Annotated[str, typer.Option(envvar="TEMPORAL_NAMESPACE", hidden=True)] = "default",
-    stack: Stack = DEFAULT_STACK,
+    stack: NamedStack = DEFAULT_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Start a stack: Temporal, AWS, the product's servers, a node in each zone."""
@@ -84,19 +92,21 @@ def up(
 
 
 @app.command()
-def down(stack: Stack = DEFAULT_STACK, base: Base = DEFAULT_BASE) -> None:
+def down(stack: NamedStack = DEFAULT_STACK, base: Base = DEFAULT_BASE) -> None:
     """Stop a stack and remove everything of it but its logs."""
     from localcloud.stack.control import stop_stack
 
     with progress.status(f"stopping stack {stack}"):
         stop_stack(StackPlace(stack, base))
     progress.print(f"stack {stack} is gone")
+    for other in running_stacks(base):
+        progress.print(f"stack {other} runs on; `perdure local down --stack {other}` stops it")
 
 
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    stack: Stack = DEFAULT_STACK,
+    stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Where a stack serves, its nodes and its jobs."""
@@ -137,7 +147,7 @@ def submit(
     job_role: Annotated[
         str, typer.Option(metavar="ROLE", help="Credentials come from the task, and expire, as with a job role.")
     ] = "",
-    stack: Stack = DEFAULT_STACK,
+    stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Submit a Batch job; prints its id. Reclaims are retried, nothing else is."""
@@ -169,7 +179,7 @@ def reclaim(
     notice: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Seconds between notice and end.")] = 120,
     no_notice: Annotated[bool, typer.Option("--no-notice", help="Pull the plug.")] = False,
     rebalance: Annotated[bool, typer.Option("--rebalance", help="A rebalance recommendation first.")] = False,
-    stack: Stack = DEFAULT_STACK,
+    stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Take a node away, as AWS does with Spot instances; returns when it is gone."""
@@ -185,7 +195,7 @@ def reclaim(
 @app.command()
 def checkpoint(
     job: Annotated[str, typer.Option(metavar="ID", help="The job.")],
-    stack: Stack = DEFAULT_STACK,
+    stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Take a checkpoint now; prints its number once it is committed."""
@@ -197,7 +207,7 @@ def wait(
     job_id: JobId,
     timeout: Annotated[float | None, typer.Option(metavar="S", min=0, help="Give up after so many seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    stack: Stack = DEFAULT_STACK,
+    stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Wait for a job's end and say how it went. Exit code 1 when it failed, 4 when time ran out."""
@@ -217,18 +227,18 @@ def wait(
 
 
 @app.command()
-def logs(job_id: JobId, stack: Stack = DEFAULT_STACK, base: Base = DEFAULT_BASE) -> None:
+def logs(job_id: JobId, stack: Stack = ANY_STACK, base: Base = DEFAULT_BASE) -> None:
     """The job's stdout and stderr, each byte once over all attempts."""
     from localcloud.stack.job_files import copy_output
 
-    copy_output(_client(stack, base), StackPlace(stack, base), job_id, sys.stdout.buffer, sys.stderr.buffer)
+    copy_output(_client(stack, base), meant_place(stack, base), job_id, sys.stdout.buffer, sys.stderr.buffer)
 
 
 @app.command()
 def cp(
     source: Annotated[str, typer.Argument(metavar="ID:PATH", help="A job and a path inside its container.")],
     destination: Annotated[Path, typer.Argument(metavar="DEST")],
-    stack: Stack = DEFAULT_STACK,
+    stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Copy a file or folder that the job wrote, from its root layer or its volume."""
@@ -237,7 +247,7 @@ def cp(
     job_id, colon, path = source.partition(":")
     if not colon or not job_id:
         raise ConfigurationInvalid(f"{source!r} is not ID:PATH")
-    for remark in copy_file(_client(stack, base), StackPlace(stack, base), job_id, path, destination):
+    for remark in copy_file(_client(stack, base), meant_place(stack, base), job_id, path, destination):
         progress.print(remark, markup=False)
 
 
@@ -246,7 +256,7 @@ def sign_in(
     user: Annotated[str, typer.Option(help="Who may sign in.")] = "admin",
     password: Annotated[str, typer.Option(help="Their password; one is made up if none is given.")] = "",
     group: Annotated[list[str] | None, typer.Option(help="admin or viewer; may be repeated.")] = None,
-    stack: Stack = DEFAULT_STACK,
+    stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Have the stack's server ask for sign-in, with a Cognito user pool of this stack; prints user and password."""
@@ -257,7 +267,7 @@ def sign_in(
         raise ConfigurationInvalid(f"there is no group {min(unknown)!r}; there are {' and '.join(GROUPS)}")
     chosen, client = password or made_up_password(), _client(stack, base)
     with client.aws_errors():
-        where = set_up(client, StackPlace(stack, base), user, chosen, groups)
+        where = set_up(client, meant_place(stack, base), user, chosen, groups)
     progress.print(f"Sign in at {where}")
     print(f"{user}\n{chosen}")
 
@@ -310,4 +320,4 @@ def checked_interval(text: str) -> str:
 def _client(stack: str, base: Path) -> StackClient:
     from localcloud.stack.client import StackClient
 
-    return StackClient.of(StackPlace(stack, base))
+    return StackClient.of(meant_place(stack, base))

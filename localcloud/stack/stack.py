@@ -155,18 +155,53 @@ def is_claimed(place: StackPlace) -> bool:
     return False
 
 
+def running_stacks(base: Path = DEFAULT_BASE) -> list[str]:
+    """Names of the stacks in that folder that are running or starting."""
+    found = []
+    for state_file in sorted(base.glob("*/stack.json")):
+        if not _NAME.fullmatch(state_file.parent.name):
+            continue
+        place = StackPlace(state_file.parent.name, base)
+        state = read_state(place) if is_claimed(place) else None
+        if state is not None and state.phase in {StackPhase.STARTING, StackPhase.READY}:
+            found.append(place.name)
+    return found
+
+
+def meant_place(name: str, base: Path = DEFAULT_BASE) -> StackPlace:
+    """The stack of that name; without a name the only running one, or the default one if none runs.
+
+    Raises StackMissing, with the names, when several run and none is named.
+    """
+    if name:
+        return StackPlace(name, base)
+    running = running_stacks(base)
+    if len(running) > 1:
+        raise StackMissing(
+            f"several stacks run here: {', '.join(running)}; say which one is meant,"
+            f" with `perdure local … --stack {running[0]}`, or PERDURE_STACK={running[0]} for every command"
+        )
+    return StackPlace(running[0] if running else DEFAULT_STACK, base)
+
+
 def ready_state(place: StackPlace) -> StackState:
     """The state of a stack that serves. Raises StackMissing, saying how to start one."""
     state = read_state(place) if is_claimed(place) else None
+    if state is not None and state.phase is StackPhase.STARTING:
+        raise StackMissing(f"stack {place.name!r} is starting and does not serve yet; try again in some seconds")
     if state is None or state.phase is not StackPhase.READY:
         flag = "" if place.name == DEFAULT_STACK else f" --stack {place.name}"
-        raise StackMissing(f"no stack {place.name!r} is running; start it with `perdure local up --detach{flag}`")
+        others = [name for name in running_stacks(place.base) if name != place.name]
+        hint = f" ({', '.join(others)} {'runs' if len(others) == 1 else 'run'})" if others else ""
+        raise StackMissing(f"no stack {place.name!r} is running{hint}; start it with `perdure local up --detach{flag}`")
     return state
 
 
 def api_url() -> str | None:
-    """The API server of the stack named by PERDURE_STACK, or of the default one; None when it does not run."""
-    try:
-        return ready_state(StackPlace(os.environ.get("PERDURE_STACK", DEFAULT_STACK))).api_url
-    except StackMissing:
+    """The API server of the stack named by PERDURE_STACK, or of the only running one; None when none is named and none
+    runs. Raises StackMissing when the named one does not run, or when several run and none is named."""
+    base = Path(os.environ.get("PERDURE_LOCAL_DIR", DEFAULT_BASE))
+    name = os.environ.get("PERDURE_STACK", "")
+    if not name and not running_stacks(base):
         return None
+    return ready_state(meant_place(name, base)).api_url

@@ -155,7 +155,7 @@ def trusting(certificate: str) -> ssl.SSLContext:
 def find_server(server: str, token: str = "") -> ApiServer:
     """The server that is meant: named, or signed in to last, or the local stack's. `token` wins over what is kept.
 
-    Raises StackMissing without any.
+    Raises StackMissing without any, or when several stacks run on this machine.
     """
     kept = load_sign_ins()
     base = (server or kept.last or _local_server()).rstrip("/")

@@ -23,7 +23,7 @@ from localcloud.stack.job_request import (
     retry_strategy,
 )
 from localcloud.stack.stack import StackPhase, StackPlace, StackState, claimed, is_claimed, read_state, write_state
-from perdure.cli.main import exit_code, run
+from perdure.cli.main import NO_STACK, exit_code, run
 from perdure.domain.errors import (
     CheckpointFailed,
     ConfigurationInvalid,
@@ -381,3 +381,34 @@ def test_mounts_become_host_volumes() -> None:
 @pytest.mark.parametrize("text", ["0", "1s", "15m", "1h30m", "2.5s"])
 def test_usable_intervals_go_to_the_job_as_written(text: str) -> None:
     assert checked_interval(text) == text
+
+
+def test_issue_15_13_the_only_running_stack_is_meant(
+    played: Answers, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stack of `make demo` is called `demo`; nobody should have to know that."""
+    played["GET", "/_local/status"] = 200, {"nodes": [], "jobs": []}
+    played["GET", "/api/v1/jobs"] = 200, {"items": [], "next": None}
+    default = StackPlace(base=folder)
+    state = read_state(default)
+    assert state is not None
+    demo = StackPlace("demo", folder)
+    demo.folder.mkdir()
+    write_state(demo, state.model_copy(update={"stack": "demo"}))
+    write_state(default, state.model_copy(update={"phase": StackPhase.STOPPING}))
+    monkeypatch.setenv("HOME", str(folder))
+    with claimed(demo):
+        assert run(["local", "status", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["stack"] == "demo"
+        assert run(["jobs", "--json"]) == 0, capsys.readouterr().err
+        assert json.loads(capsys.readouterr().out) == []
+        write_state(default, state)
+        for line in ("local status", "jobs"):
+            assert run(line.split()) == NO_STACK
+            said = sentence(capsys)
+            assert "several stacks run here: default, demo" in said and "PERDURE_STACK=" in said
+        assert run(["local", "status", "--json", "--stack", "default"]) == 0
+        capsys.readouterr()
+        monkeypatch.setenv("PERDURE_STACK", "nosuch")
+        assert run(["jobs"]) == NO_STACK
+        assert "no stack 'nosuch' is running (default, demo run)" in sentence(capsys)
