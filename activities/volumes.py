@@ -1,7 +1,8 @@
 """Job volumes on EBS: made, attached, let go of, copied, deleted. All of them idempotent by the key that each names.
 
-Only volumes with our tags are ever touched. None is taken from a live instance by force: a file system that is still
-mounted would lose what it had not written, and its job with it.
+Only volumes and snapshots with our tags are touched. Each call looks at the tags first, because an id comes from a
+workflow's history or from records; VolumeForeign refuses any other. No volume is taken from a live instance by force: a
+file system that is still mounted would lose what it had not written, and its job with it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from perdure.contracts.control import (
     VolumeActivities,
     VolumeRef,
 )
-from perdure.domain.errors import VolumeFailed, VolumeGone
+from perdure.domain.errors import VolumeFailed, VolumeForeign, VolumeGone
 from perdure.domain.volumes import JobVolume
 
 JOB_TAG, MANAGED_TAG, TOKEN_TAG = "perdure:job", "perdure:managed", "perdure:token"
@@ -52,6 +53,8 @@ class Volumes(VolumeActivities):
         """A volume that is `available`. Key: token, as EC2's ClientToken and as a tag, which outlives EC2's memory."""
         volume_id = await self._find(request.token)
         if volume_id is None:
+            if request.snapshot_id:
+                await self._describe_snapshot(request.snapshot_id)
             source = {"SnapshotId": request.snapshot_id} if request.snapshot_id else {}
             made = await aws.call(
                 f"make a {request.volume_type} volume in {request.zone}",
@@ -129,6 +132,8 @@ class Volumes(VolumeActivities):
             Filters=[OURS, {"Name": f"tag:{TOKEN_TAG}", "Values": [request.token]}],
         )
         usable = [one for one in found["Snapshots"] if one["State"] != "error"]
+        if not usable:
+            await self._describe(request.volume_id)
         snapshot = (
             usable[0]
             if usable
@@ -145,14 +150,14 @@ class Volumes(VolumeActivities):
             if snapshot["State"] == "error":
                 raise VolumeFailed(f"Snapshot {snapshot_id} of {request.volume_id} failed")
             await self._pause(self._poll_seconds)
-            answer = await aws.call(f"describe {snapshot_id}", self._ec2.describe_snapshots, SnapshotIds=[snapshot_id])
-            snapshot = answer["Snapshots"][0]
+            snapshot = await self._describe_snapshot(snapshot_id)
         return SnapshotRef(snapshot_id=snapshot_id)
 
     @activity.defn(name="delete_volume")
     async def delete_volume(self, request: VolumeRef) -> None:
         """Key: volume_id; an unknown volume is a deleted one."""
         try:
+            await self._describe(request.volume_id)
             await aws.call(f"delete {request.volume_id}", self._ec2.delete_volume, VolumeId=request.volume_id)
         except VolumeGone:
             activity.logger.info("%s was already deleted", request.volume_id)
@@ -161,6 +166,7 @@ class Volumes(VolumeActivities):
     async def delete_snapshot(self, request: SnapshotRef) -> None:
         """Key: snapshot_id; an unknown snapshot is a deleted one."""
         try:
+            await self._describe_snapshot(request.snapshot_id)
             await aws.call(f"delete {request.snapshot_id}", self._ec2.delete_snapshot, SnapshotId=request.snapshot_id)
         except VolumeGone:
             activity.logger.info("%s was already deleted", request.snapshot_id)
@@ -176,11 +182,20 @@ class Volumes(VolumeActivities):
         return str(usable[0]["VolumeId"]) if usable else None
 
     async def _describe(self, volume_id: str) -> dict[str, Any]:
+        """One of our volumes. VolumeGone, VolumeForeign."""
         found = await aws.call(f"describe {volume_id}", self._ec2.describe_volumes, VolumeIds=[volume_id])
         volume: dict[str, Any] = found["Volumes"][0]
         if volume["State"] in {"deleting", "deleted"}:
             raise VolumeGone(f"{volume_id} is being deleted by somebody else")
+        _must_be_ours(volume_id, volume)
         return volume
+
+    async def _describe_snapshot(self, snapshot_id: str) -> dict[str, Any]:
+        """One of our snapshots. VolumeGone, VolumeForeign."""
+        found = await aws.call(f"describe {snapshot_id}", self._ec2.describe_snapshots, SnapshotIds=[snapshot_id])
+        snapshot: dict[str, Any] = found["Snapshots"][0]
+        _must_be_ours(snapshot_id, snapshot)
+        return snapshot
 
     async def _until(self, volume_id: str, states: set[str]) -> dict[str, Any]:
         while (volume := await self._describe(volume_id))["State"] not in states:
@@ -207,6 +222,15 @@ def _tags(kind: str, job_id: str, token: str, extra: dict[str, str]) -> dict[str
         "ResourceType": kind,
         "Tags": [{"Key": key, "Value": value} for key, value in {**extra, **ours}.items()],
     }
+
+
+def _must_be_ours(what: str, found: dict[str, Any]) -> None:
+    tags = {one["Key"]: one["Value"] for one in found.get("Tags", [])}
+    if tags.get(MANAGED_TAG) != "true":
+        raise VolumeForeign(
+            f"{what} does not bear the tag {MANAGED_TAG}=true, so Perdure does not touch it;"
+            " if it holds a job of Perdure, somebody took the tag away: put it back"
+        )
 
 
 def _attachment(volume: dict[str, Any]) -> tuple[str | None, str]:

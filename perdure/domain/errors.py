@@ -23,7 +23,8 @@
     ├─ FreezerFailed                a container's cgroup could not be found, thawed or emptied
     ├─ JobRootBusy                  an earlier try still has something mounted on, or a lock on, the job root
     ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
-    │  └─ VolumeGone                … because it, or its snapshot, no longer exists
+    │  ├─ VolumeGone                … because it, or its snapshot, no longer exists
+    │  └─ VolumeForeign             … because it, or its snapshot, does not bear our tags
     ├─ CloudUnavailable             AWS did not answer, or answered with a fault worth trying again
     ├─ TemporalUnavailable          the Temporal server is out of reach
     ├─ BackupInvalid                a backup file is damaged, cut off, or of a newer version
@@ -173,6 +174,12 @@ class VolumeFailed(PerdureError):
 
 class VolumeGone(VolumeFailed):
     """A job volume or snapshot no longer exists: somebody deleted it behind our back."""
+
+    retryable = False
+
+
+class VolumeForeign(VolumeFailed):
+    """A volume or snapshot does not bear Perdure's tags, so it is not touched."""
 
     retryable = False
 

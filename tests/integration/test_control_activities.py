@@ -229,6 +229,9 @@ def test_containers_are_counted(more: dict[str, Any], count: int) -> None:
     assert read_job({"jobId": "j", "status": "RUNNING", **more}).container_count == count
 
 
+OURS = {"Tags": [{"Key": "perdure:managed", "Value": "true"}]}
+
+
 class PlayedEc2:
     """EC2's answers in order, where the local cloud cannot be brought to give them."""
 
@@ -238,7 +241,7 @@ class PlayedEc2:
 
     def describe_volumes(self, **_: Any) -> dict[str, Any]:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return {"Volumes": [{"VolumeId": "vol-1", "AvailabilityZone": ZONE_A, "Size": 1, **state}]}
+        return {"Volumes": [{"VolumeId": "vol-1", "AvailabilityZone": ZONE_A, "Size": 1, **OURS, **state}]}
 
     def detach_volume(self, **arguments: Any) -> None:
         assert "Force" not in arguments, "never by force"
@@ -246,7 +249,7 @@ class PlayedEc2:
 
     def describe_snapshots(self, **arguments: Any) -> dict[str, Any]:
         self.asked.append("look" if "Filters" in arguments else "wait")
-        return {"Snapshots": [{"SnapshotId": "snap-1", **self.states.pop(0)}] if self.states else []}
+        return {"Snapshots": [{"SnapshotId": "snap-1", **OURS, **self.states.pop(0)}] if self.states else []}
 
     def create_snapshot(self, **_: Any) -> dict[str, Any]:
         self.asked.append("create")

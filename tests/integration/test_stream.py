@@ -259,7 +259,8 @@ def test_issue_15_10_a_writer_does_not_wait_for_what_another_does_before_its_end
     for name in ("slow", "quick"):
         record(records, name, 1)
     with writing(records) as session:
-        session.add(OutageRow(job_id="slow", epoch=1, kind="notice", started_at=NOON, phases={}))
+        nothing = {name: None for name in ("ended_at", "seconds", "restored_from", "work_lost_seconds")}
+        session.add(OutageRow(job_id="slow", epoch=1, kind="notice", started_at=NOON, phases={}, **nothing))
     with ThreadPoolExecutor(2) as pool:
         with writing(records) as holding:
             holding.execute(update(OutageRow).values(kind="held"))

@@ -12,7 +12,8 @@ from moto import mock_aws
 from temporalio.testing import ActivityEnvironment
 
 from activities.volumes import DEVICE_NAMES, Volumes
-from perdure.contracts.control import AttachVolume, CreateSnapshot, CreateVolume, DetachVolume, VolumeRef
+from perdure.contracts.control import AttachVolume, CreateSnapshot, CreateVolume, DetachVolume, SnapshotRef, VolumeRef
+from perdure.domain.errors import VolumeForeign
 
 T = TypeVar("T")
 ZONE = "us-east-1a"
@@ -71,3 +72,26 @@ async def test_several_volumes_find_free_device_names(ec2: Any) -> None:
     found = ec2.describe_volumes(VolumeIds=[volume.volume_id for volume in made])["Volumes"]
     devices = [volume["Attachments"][0]["Device"] for volume in found]
     assert len(set(devices)) == 5 and set(devices) <= set(DEVICE_NAMES)
+
+
+async def test_issue_15_11_what_does_not_bear_our_tags_is_not_touched(ec2: Any) -> None:
+    """Neither somebody's volume nor somebody's snapshot, whoever names it to us."""
+    volumes, holder, other = Volumes(0.01, ec2), instance(ec2), instance(ec2)
+    theirs = str(ec2.create_volume(AvailabilityZone=ZONE, Size=1, VolumeType="gp3")["VolumeId"])
+    held = str(ec2.create_volume(AvailabilityZone=ZONE, Size=1, VolumeType="gp3")["VolumeId"])
+    ec2.attach_volume(VolumeId=held, InstanceId=other, Device="/dev/sdf")
+    snapshot = str(ec2.create_snapshot(VolumeId=theirs)["SnapshotId"])
+    for activity, request in (
+        (volumes.attach_volume, AttachVolume(volume_id=theirs, instance_id=holder)),
+        (volumes.detach_volume, DetachVolume(volume_id=held, instance_id=other)),
+        (volumes.create_snapshot, CreateSnapshot(volume_id=theirs, job_id="job-1", token="s")),
+        (volumes.create_volume, wanted("t", snapshot_id=snapshot)),
+        (volumes.delete_volume, VolumeRef(volume_id=theirs)),
+        (volumes.delete_snapshot, SnapshotRef(snapshot_id=snapshot)),
+    ):
+        with pytest.raises(VolumeForeign, match="perdure:managed"):
+            await run(activity, request)
+    found = {one["VolumeId"]: one for one in ec2.describe_volumes(VolumeIds=[theirs, held])["Volumes"]}
+    assert found[theirs]["State"] == "available" and found[held]["State"] == "in-use"
+    mine = ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
+    assert len(mine) == 1 and not ec2.describe_volumes(Filters=[_mine()])["Volumes"]
