@@ -237,13 +237,15 @@ class _Follower:
 def test_issue_15_10_a_follower_misses_no_line_of_two_writers_at_once(records: Engine) -> None:
     """Each writer records jobs of its own, of several lines each. The follower looks all the time."""
     jobs, done, follower = 40, threading.Event(), _Follower(records)
+
+    def write(name: str) -> None:
+        for number in range(jobs):
+            record(records, f"{name}-{number}", 1, lines=3)
+
     with ThreadPoolExecutor(3) as pool:
         following = pool.submit(follower.follow, done)
         try:
-            writers = [
-                pool.submit(lambda name: [record(records, f"{name}-{n}", 1, lines=3) for n in range(jobs)], name)
-                for name in ("a", "b")
-            ]
+            writers = [pool.submit(write, name) for name in ("a", "b")]
             for writer in writers:
                 writer.result(LIMIT)
         finally:
