@@ -91,12 +91,11 @@ class StdioOffsets(Frozen):
     stderr: int = 0
 
 
-class Manifest(Frozen):
-    """The last file of a checkpoint; without it the checkpoint does not exist (promise 3).
+class ManifestHead(Frozen):
+    """A manifest without its list of files, which may have a million entries: all that is needed to name a checkpoint
+    or to look at it.
 
-    `images` covers every byte CRIU wrote. `inodes` maps each cloned file or folder, as `layer/<path>` or
-    `data/<path>`, to its inode number at the freeze, so that a roll-back can put content back into the same inode
-    (SQLite compares them). Sizes in bytes, times UTC, durations in seconds.
+    `images` covers every byte CRIU wrote. Sizes in bytes, times UTC, durations in seconds.
     """
 
     version: int = MANIFEST_VERSION
@@ -117,7 +116,6 @@ class Manifest(Frozen):
     images: list[ImageFile]
     files_digest: str = ""
     """BLAKE3 over the inventory of the cloned files (names, types, sizes, modes), so that a lost clone is noticed."""
-    inodes: dict[str, int] = Field(default_factory=dict)
     stdio: StdioOffsets = StdioOffsets()
     mounts: list[MountRule] = Field(default_factory=list)
     lower_layers: list[str] = Field(default_factory=list)
@@ -157,6 +155,16 @@ class Manifest(Frozen):
             phases=self.phases,
             cpu_features=self.cpu_features,
         )
+
+
+class Manifest(ManifestHead):
+    """The last file of a checkpoint; without it the checkpoint does not exist (promise 3).
+
+    `inodes` maps each cloned file or folder, as `layer/<path>` or `data/<path>`, to its inode number at the freeze, so
+    that a roll-back can put content back into the same inode (SQLite compares them).
+    """
+
+    inodes: dict[str, int] = Field(default_factory=dict)
 
 
 class Checkpoint(Frozen):

@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from perdure.domain.checkpoints import Manifest
+from perdure.domain.checkpoints import ManifestHead
 from perdure.domain.errors import ImageInvalid
 
 IMAGES = "images"
@@ -41,7 +41,7 @@ def linked_parent(checkpoint: Path) -> int | None:
     return None
 
 
-def verify_links(checkpoint: Path, manifest: Manifest) -> None:
+def verify_links(checkpoint: Path, manifest: ManifestHead) -> None:
     """ImageInvalid unless CRIU's links lead where the manifest says, and nowhere else."""
     target = link_to(manifest.parent.number) if manifest.parent else ""
     folders = [PREDUMP] if any(image.path.startswith(f"{PREDUMP}/") for image in manifest.images) else []

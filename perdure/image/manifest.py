@@ -10,15 +10,18 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from blake3 import blake3
 from pydantic import ValidationError
 
-from perdure.domain.checkpoints import MANIFEST_VERSION, Manifest
+from perdure.domain.checkpoints import MANIFEST_VERSION, Manifest, ManifestHead
 from perdure.domain.errors import ImageInvalid
 from perdure.image.chain import IMAGES, PREDUMP
 from perdure.image.disk import fsync_folder
+
+Read = TypeVar("Read", bound=ManifestHead)
 
 MANIFEST = "manifest.json"
 BASE = "base.json"
@@ -57,9 +60,22 @@ def write_manifest(checkpoint: Path, manifest: Manifest) -> str:
     return digest
 
 
-def read_manifest(checkpoint: Path, name: str = MANIFEST, blake3_hex: str = "") -> Manifest:
-    """The committed manifest of a checkpoint folder, whose name is its number. ImageInvalid says what is wrong, or that
-    it is another one than `blake3_hex` names."""
+def read_manifest(checkpoint: Path) -> Manifest:
+    """The committed manifest of a checkpoint folder, whose name is its number. ImageInvalid says what is wrong."""
+    manifest = _parse(checkpoint, MANIFEST, Manifest)
+    for name, number in manifest.inodes.items():
+        if not safe_path(name, {"layer", "data", "volumes"}) or not 0 < number < 1 << 64:
+            problem = f"file {name[:100]!r} has an unsafe path or inode number"
+            raise ImageInvalid(f"{checkpoint / MANIFEST} is not usable: {problem}")
+    return manifest
+
+
+def read_head(checkpoint: Path, name: str = MANIFEST, blake3_hex: str = "") -> ManifestHead:
+    """As `read_manifest`, without the list of files. ImageInvalid also if it is another one than `blake3_hex` names."""
+    return _parse(checkpoint, name, ManifestHead, blake3_hex)
+
+
+def _parse(checkpoint: Path, name: str, kind: type[Read], blake3_hex: str = "") -> Read:
     path = checkpoint / name
     line, _, rest = _read(path).partition(b"\n")
     digest = blake3(line).hexdigest()
@@ -68,7 +84,7 @@ def read_manifest(checkpoint: Path, name: str = MANIFEST, blake3_hex: str = "") 
     if blake3_hex not in ("", digest):
         raise ImageInvalid(f"{path} is not the manifest that was written there: another has taken its place")
     try:
-        manifest = Manifest.model_validate_json(line)
+        manifest = kind.model_validate_json(line)
     except ValidationError as error:
         raise ImageInvalid(f"{path} is not a manifest: {error.errors()[0]['msg']}") from error
     problem = _problem(manifest, checkpoint.name)
@@ -89,7 +105,7 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
-def _problem(manifest: Manifest, folder: str) -> str:
+def _problem(manifest: ManifestHead, folder: str) -> str:
     """What makes a well-formed manifest unusable; empty if nothing does."""
     if manifest.version != MANIFEST_VERSION:
         return f"it has version {manifest.version}, this Perdure reads version {MANIFEST_VERSION}"
@@ -101,9 +117,6 @@ def _problem(manifest: Manifest, folder: str) -> str:
     for image in manifest.images:
         if not safe_path(image.path, {IMAGES, PREDUMP}) or image.size < 0 or not _HEX.fullmatch(image.blake3):
             return f"image {image.path[:100]!r} has an unsafe path, size or checksum"
-    for name, number in manifest.inodes.items():
-        if not safe_path(name, {"layer", "data", "volumes"}) or not 0 < number < 1 << 64:
-            return f"file {name[:100]!r} has an unsafe path or inode number"
     if manifest.stdio.stdout < 0 or manifest.stdio.stderr < 0:
         return "an offset of the job's output is negative"
     parent = manifest.parent

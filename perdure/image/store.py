@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-from perdure.domain.checkpoints import Manifest, ParentLink
+from perdure.domain.checkpoints import Manifest, ManifestHead, ParentLink
 from perdure.domain.errors import ImageInvalid, JobRootBusy
 from perdure.image.chain import IMAGES, linked_parent, verify_links
 from perdure.image.checksums import verify_images
 from perdure.image.disk import fsync_folder
 from perdure.image.files import FILES, verify_clones
-from perdure.image.manifest import BASE, MANIFEST, read_manifest, write_manifest
+from perdure.image.manifest import BASE, MANIFEST, read_head, read_manifest, write_manifest
 from perdure.image.mounts import delete_tree
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -41,8 +41,10 @@ class CheckpointStore(ABC):
         """
 
     @abstractmethod
-    def committed(self) -> list[Manifest]:
-        """The committed checkpoints with a readable manifest, oldest first. Their bytes are not verified."""
+    def committed(self) -> list[ManifestHead]:
+        """The committed checkpoints with a readable manifest, oldest first. Their bytes are not verified.
+
+        Every manifest is read: who wants one checkpoint asks for it by `head` or `open`."""
 
     @abstractmethod
     def numbers(self) -> list[int]:
@@ -55,6 +57,10 @@ class CheckpointStore(ABC):
     @abstractmethod
     def open(self, number: int) -> Manifest:
         """The manifest of one committed checkpoint. ImageInvalid if there is none or it is damaged."""
+
+    @abstractmethod
+    def head(self, number: int) -> ManifestHead:
+        """Like `open`, without the list of files."""
 
     @abstractmethod
     def verify(self, number: int) -> Manifest:
@@ -106,11 +112,11 @@ class DirectoryStore(CheckpointStore):
     def put(self, manifest: Manifest) -> str:
         return write_manifest(self.folder(manifest.number), manifest)
 
-    def committed(self) -> list[Manifest]:
+    def committed(self) -> list[ManifestHead]:
         manifests = []
         for number in self.numbers():
             try:
-                manifests.append(self.open(number))
+                manifests.append(self.head(number))
             except ImageInvalid:  # the contract: `numbers` shows it, `verify` says what is wrong with it
                 continue
         return manifests
@@ -129,6 +135,9 @@ class DirectoryStore(CheckpointStore):
     def open(self, number: int) -> Manifest:
         return read_manifest(self.folder(number))
 
+    def head(self, number: int) -> ManifestHead:
+        return read_head(self.folder(number))
+
     def verify(self, number: int) -> Manifest:
         manifest = self.open(number)
         self._verify_memory(manifest)
@@ -141,14 +150,14 @@ class DirectoryStore(CheckpointStore):
         for parent in self._parents(link):
             verify_links(self.folder(parent.number), parent)
 
-    def _parents(self, link: ParentLink | None) -> Iterator[Manifest]:
+    def _parents(self, link: ParentLink | None) -> Iterator[ManifestHead]:
         while link is not None:  # ends: a parent's number is always smaller
             name = MANIFEST if (self.folder(link.number) / MANIFEST).exists() else BASE
-            parent = read_manifest(self.folder(link.number), name, link.manifest_blake3)
+            parent = read_head(self.folder(link.number), name, link.manifest_blake3)
             yield parent
             link = parent.parent
 
-    def _verify_memory(self, manifest: Manifest) -> None:
+    def _verify_memory(self, manifest: ManifestHead) -> None:
         verify_links(self.folder(manifest.number), manifest)
         verify_images(self.folder(manifest.number), manifest.images)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from perdure.domain.errors import ImageInvalid, JobRootBusy
 from perdure.image.chain import IMAGES
 from perdure.image.checksums import digest_images
 from perdure.image.files import FILES, TREES, digest_clones
+from perdure.image.manifest import MANIFEST
 from perdure.image.store import DirectoryStore
 from tests.unit.test_manifest import WHEN
 
@@ -35,8 +37,13 @@ def begin(store: DirectoryStore) -> Path:
 
 
 def commit(store: DirectoryStore) -> int:
-    folder = begin(store)
-    made = Manifest(
+    made = _manifest(begin(store))
+    store.put(made)
+    return made.number
+
+
+def _manifest(folder: Path) -> Manifest:
+    return Manifest(
         job_id="job",
         number=int(folder.name),
         kind=CheckpointKind.PERIODIC,
@@ -49,8 +56,6 @@ def commit(store: DirectoryStore) -> int:
         images=digest_images(folder),
         files_digest=digest_clones(folder),
     )
-    store.put(made)
-    return made.number
 
 
 def test_a_checkpoint_exists_once_it_is_committed(store: DirectoryStore) -> None:
@@ -131,3 +136,23 @@ def test_a_deletion_that_was_cut_short_leaves_a_torn_one(store: DirectoryStore) 
     assert store.numbers() == []
     assert store.sweep() == [number]
     store.delete(number)
+
+
+_opened: list[str] = []
+sys.addaudithook(lambda event, said: _opened.append(str(said[0])) if event == "open" else None)
+
+
+def test_one_checkpoint_is_found_without_reading_the_others(store: DirectoryStore) -> None:
+    """Fault: all manifests, each with up to a million inode numbers, were parsed to find one."""
+    commit(store), commit(store), commit(store)
+    _opened.clear()
+    assert store.head(2).number == 2
+    assert [Path(path).parent.name for path in _opened if path.endswith(MANIFEST)] == ["2"]
+
+
+def test_to_look_at_checkpoints_no_list_of_files_is_made(store: DirectoryStore) -> None:
+    folder = begin(store)
+    store.put(_manifest(folder).model_copy(update={"inodes": {"layer/below": 1234}}))
+    (head,) = store.committed()
+    assert not hasattr(head, "inodes")
+    assert store.open(head.number).inodes == {"layer/below": 1234}

@@ -18,6 +18,8 @@ from worker_agent.engine.job_root import (
     keep_reserve,
     locked,
     offered,
+    read_checkpoint,
+    read_head,
     sweep,
     used_rootfs_bytes,
 )
@@ -66,6 +68,8 @@ __all__ = [
     "offered",
     "prepare_fresh",
     "prepare_restore",
+    "read_checkpoint",
+    "read_head",
     "release",
     "restore_failure",
     "return_gpus",

@@ -20,7 +20,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from perdure.domain.checkpoints import Manifest, StdioOffsets
+from perdure.domain.checkpoints import Manifest, ManifestHead, StdioOffsets
 from perdure.domain.errors import Fenced, ImageInvalid, JobRootBusy, JobRootFull
 from perdure.image.disk import bound_copy_on_write, fsync_folder
 from perdure.image.files import TREES, walk
@@ -118,9 +118,19 @@ def check_lease(job_root: Path, epoch: int) -> None:
         raise Fenced(f"{job_root} belongs to epoch {held}, not to epoch {epoch}")
 
 
-def committed(job_root: Path) -> list[Manifest]:
+def committed(job_root: Path) -> list[ManifestHead]:
     """The committed checkpoints with a readable manifest, oldest first."""
     return store(job_root).committed()
+
+
+def read_checkpoint(job_root: Path, number: int) -> Manifest:
+    """The manifest of one committed checkpoint; no other is read. ImageInvalid if there is none or it is damaged."""
+    return store(job_root).open(number)
+
+
+def read_head(job_root: Path, number: int) -> ManifestHead:
+    """Like `read_checkpoint`, without the list of files."""
+    return store(job_root).head(number)
 
 
 def offered(job_root: Path, without: Collection[int] = ()) -> list[int]:

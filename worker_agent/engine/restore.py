@@ -211,7 +211,7 @@ async def name_taken_port(container: Container, number: int, problem: RestoreFai
         return problem
     images = roots.store(container.job_root).folder(number) / chain.IMAGES
     try:
-        manifest = roots.store(container.job_root).open(number)
+        manifest = roots.read_head(container.job_root, number)
         _, network = await asyncio.to_thread(adapt, images, addresses.exchange(manifest.addresses))
     except (ImageInvalid, OSError):
         return problem

@@ -22,7 +22,7 @@ import structlog
 from perdure.contracts.protection import AttachReply, RestoreRung, Verdict
 from perdure.contracts.runtime import RuntimeAction, RuntimeReply
 from perdure.domain.configuration import JobVolumeConfiguration
-from perdure.domain.errors import CommandFailed, JobRootBusy, RestoreFailed, VolumeFailed
+from perdure.domain.errors import CommandFailed, ImageInvalid, JobRootBusy, RestoreFailed, VolumeFailed
 from worker_agent import engine
 from worker_agent.container.bundle import Bundle, edit_config
 from worker_agent.container.image import layers_for, read_image
@@ -140,10 +140,12 @@ class Preparer:
     async def _fit(job: ProtectedJob, number: int) -> None:
         """The container gets the checkpoint's layers. RestoreFailed, the node's fault, if they are not to be had, or if
         its mounts are not the checkpoint's. (A manifest that cannot be read is told by the restore itself.)"""
-        found = await asyncio.to_thread(engine.committed, job.job_root)
-        manifest = next((one for one in found if one.number == number), None)
         overlay = job.record.engines_overlay
-        if manifest is None or overlay is None:
+        try:
+            manifest = await asyncio.to_thread(engine.read_head, job.job_root, number)
+        except ImageInvalid:
+            return
+        if overlay is None:
             return
         check_same(manifest.mounts, job.rules)
         here = await asyncio.to_thread(read_image, job.record.container_id, overlay)

@@ -15,7 +15,7 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.contracts.runtime import RuntimeAction, RuntimeReply, RuntimeRequest
-from perdure.domain.errors import Fenced, NotCheckpointable, PerdureError
+from perdure.domain.errors import Fenced, ImageInvalid, NotCheckpointable, PerdureError
 from worker_agent import engine
 from worker_agent.container.bundle import Bundle, read_bundle
 from worker_agent.container.credentials import IdentityProxy
@@ -192,8 +192,10 @@ class Starter:
 
     async def _finish_restore(self, job: ProtectedJob, number: int) -> None:
         if job.manifest is None:  # a new agent
-            found = await asyncio.to_thread(engine.committed, job.job_root)
-            job.manifest = next((one for one in found if one.number == number), None)
+            try:
+                job.manifest = await asyncio.to_thread(engine.read_checkpoint, job.job_root, number)
+            except ImageInvalid as problem:
+                log.warning("a restored job was not all set right", job_id=job.record.job_id, reason=str(problem))
         await self._identity.refresh()
         if job.manifest is not None:
             try:
