@@ -199,9 +199,8 @@ class Agent:
                 self._sleep(TICK)
 
     def _ask_once(self, request: bytes) -> dict[str, object]:
-        import _socket
-
-        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        sockets = _module("_socket", "socket")
+        connection = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         try:
             connection.settimeout(max(0.1, min(SILENCE, self.left())))
             connection.connect(os.path.join(RUN_DIR, "agent.sock"))
@@ -393,7 +392,6 @@ class _Keeper:
     """A started stdio_keeper.py, which waits for its `go`; see there. It gets ready while runc works."""
 
     def __init__(self, reply: dict[str, object], pipes: tuple[int, int]) -> None:
-        import _socket
         import fcntl
 
         for pipe in pipes:
@@ -401,7 +399,7 @@ class _Keeper:
                 fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)  # named since Python 3.10
             except OSError:
                 pass  # the default of 64 KiB does, too
-        self._line, theirs = _socket.socketpair()
+        self._line, theirs = _module("_socket", "socket").socketpair()
         here = os.path.dirname(os.path.abspath(__file__))
         inherited = [*pipes, theirs.fileno()]
         keeper = reply["keeper"]
@@ -547,10 +545,9 @@ def delete(call: Call) -> int:
 
 def _as_before() -> None:
     """Undo what Python does to signals: programs that we become or start find them as we did."""
-    import _signal  # type: ignore[import-not-found]  # `signal` without what is built upon it
-
+    signals = _module("_signal", "signal")
     for name in ("SIGPIPE", "SIGXFSZ"):
-        _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
+        signals.signal(getattr(signals, name), signals.SIG_DFL)
 
 
 def _spawn(
@@ -665,14 +662,21 @@ def _runc_output(call: Call, arguments: list[str]) -> str:
 
 
 def _from_json(text: str) -> Any:
-    """As json.loads. The package takes longer to import than Python to start (it brings `re`): where its C part, which
-    does the work anyway, can be had without it, it is."""
+    """As json.loads, ValueError included.
+
+    The package takes longer to import than Python to start (it brings `re`). Its C part does the work anyway and is
+    asked first. That part is private to Python: whatever it does but answer, the package has the last word.
+    """
     try:
-        from _json import make_scanner
-    except ImportError:
+        return _scan(text)
+    except Exception:
         import json
 
         return json.loads(text)
+
+
+def _scan(text: str) -> Any:
+    from _json import make_scanner
 
     class Context:
         strict = True
@@ -686,18 +690,36 @@ def _from_json(text: str) -> Any:
     return value
 
 
+def _module(private: str, public: str) -> Any:
+    """A module's C part, which is quicker to import, or the module itself where its C part cannot be had."""
+    try:
+        return __import__(private)
+    except Exception:
+        return __import__(public)
+
+
 def _as_json(fields: dict[str, object]) -> str:
     """An object of texts and numbers; see `_from_json`."""
-    try:
-        from _json import encode_basestring_ascii as quoted
-    except ImportError:
-        from json import dumps as quoted
     words = {"None": "null", "True": "true", "False": "false"}
     pairs = (
-        f'"{name}": {quoted(value) if isinstance(value, str) else words.get(repr(value), repr(value))}'
+        f'"{name}": {_quoted(value) if isinstance(value, str) else words.get(repr(value), repr(value))}'
         for name, value in fields.items()
     )
     return "{" + ", ".join(pairs) + "}"
+
+
+def _quoted(text: str) -> str:
+    try:
+        from _json import encode_basestring_ascii
+
+        quoted = encode_basestring_ascii(text)
+        if quoted[0] == quoted[-1] == '"':
+            return quoted
+    except Exception:
+        pass  # private to Python, see `_from_json`
+    import json
+
+    return json.dumps(text)
 
 
 def _start_limit() -> float:
@@ -767,4 +789,5 @@ def main(arguments: list[str]) -> int:
 
 
 WHOLE = main
-"""Last word of the file: one that was cut short does not say it."""
+"""The last name of this file. The launcher calls `WHOLE` and not `main`: a file that was cut short has no `WHOLE`, and
+the launcher then calls the real runtime."""
