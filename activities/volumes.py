@@ -249,5 +249,4 @@ def read_volume(volume: dict[str, Any]) -> JobVolume:
         volume_type=volume.get("VolumeType", ""),
         created_at=volume.get("CreateTime"),
         attached_to=holder,
-        formatted=bool(volume.get("SnapshotId")),
     )

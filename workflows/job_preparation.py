@@ -53,6 +53,8 @@ async def prepare_container(progress: JobProgress) -> None:
     if progress.verdict is Verdict.FRESH:
         progress.show(state=JobState.VOLUME_UNREADY)
     await bring_volume(progress, request, race)
+    if progress.volume is not None and progress.volume.blank:
+        progress.verdict = Verdict.FRESH  # nothing to restore is on it, and an agent formats no volume for a restore
     if wanted():
         progress.plan(request, progress.verdict, workflow.now())
 

@@ -266,6 +266,7 @@ class JobProgress(BaseModel):
     def plan(self, request: AttachRequest, verdict: Verdict, now: datetime) -> None:
         """The container may start: its volume is there."""
         assert self.volume is not None and self.current is not None
+        self.volume = self.volume.model_copy(update={"blank": False})
         self.reply = AttachReply(
             verdict=verdict,
             epoch=self.job.epoch,

@@ -76,7 +76,7 @@ async def _create(progress: JobProgress, request: AttachRequest, settings: JobVo
         summary=f"{settings.size_gib} GiB {settings.volume_type} in {request.zone}",
         **options.VOLUME,
     )
-    volume = await race(work)
+    volume = (await race(work)).model_copy(update={"blank": True})
     progress.has_volume(volume)
     _began(progress, volume, settings.volume_type, workflow.now())
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} was made in {volume.zone}.")

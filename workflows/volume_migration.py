@@ -75,7 +75,7 @@ class VolumeMigration:
         left_behind = await self._delete_old(old.volume_id, snapshot)
         self._done("deleted")
         return MigrationResult(
-            volume=volume.model_copy(update={"formatted": old.formatted}),
+            volume=volume.model_copy(update={"blank": old.blank}),
             phases=self._phases,
             left_behind=left_behind,
             snapshot=SnapshotLife(

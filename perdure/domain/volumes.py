@@ -11,8 +11,8 @@ from perdure.domain.values import Frozen
 
 
 class JobVolume(Frozen):
-    """A job volume. `attached_to` is an instance id; sizes in GiB. `formatted`: it has a file system. `created_at`
-    (UTC) and `volume_type` are EC2's words; None and empty: not asked."""
+    """A job volume. `attached_to` is an instance id; sizes in GiB. `blank`: no container was given it yet, so it
+    holds nothing. `created_at` (UTC) and `volume_type` are EC2's words; None and empty: not asked."""
 
     volume_id: str
     zone: str
@@ -20,7 +20,7 @@ class JobVolume(Frozen):
     volume_type: str = ""
     created_at: datetime | None = None
     attached_to: str | None = None
-    formatted: bool = False
+    blank: bool = False
 
 
 class VolumeLife(Frozen):

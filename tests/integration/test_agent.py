@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from perdure.contracts.node import CheckpointOutcome, FinalCheckpointRequest
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.domain.retries import HandOver, RetryStrategy
-from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, until
+from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, tool, until
 
 pytestmark = pytest.mark.criu
 
@@ -181,7 +182,17 @@ async def test_where_the_rules_retry_a_failed_start_another_node_is_tried(home: 
     await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
 
 
+async def test_a_volume_without_a_file_system_is_never_formatted_for_a_restore(home: Bed) -> None:
+    """Fault: where blkid saw nothing, mkfs ran although the plan was to restore what lay there."""
+    node = await home.new_node()
+    refused = await home.launch(node, "echo hello", home.plan(Verdict.RESTORE), attempt=2)
+    assert await refused.exit_code() == 0
+    assert "shows no file system" in (await home.report(ReportKind.REMARK)).reason
+    assert subprocess.run(["blkid", "-p", home.loop], capture_output=True).returncode == 2, "it was formatted"
+
+
 async def test_with_nothing_to_restore_it_starts_clean(home: Bed) -> None:
+    tool("mkfs.xfs", "-q", home.loop)
     node = await home.new_node()
     launched = await home.launch(node, COUNT.format(lines=10), home.plan(Verdict.RESTORE), attempt=2)
     started = await home.report(ReportKind.STARTED)

@@ -54,7 +54,7 @@ async def test_a_volumes_way(ec2: Any) -> None:
     again = await run(volumes.create_snapshot, CreateSnapshot(volume_id=made.volume_id, job_id="job-1", token="s"))
     assert snapshot == again
     copy = await run(volumes.create_volume, wanted("t2", snapshot_id=snapshot.snapshot_id))
-    assert copy.formatted and copy.volume_id != made.volume_id
+    assert copy.volume_id != made.volume_id
     await run(volumes.delete_volume, VolumeRef(volume_id=made.volume_id))
     await run(volumes.delete_snapshot, snapshot)
     assert [volume["VolumeId"] for volume in ec2.describe_volumes(Filters=[_mine()])["Volumes"]] == [copy.volume_id]

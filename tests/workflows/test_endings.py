@@ -239,6 +239,7 @@ async def test_a_volume_that_somebody_deleted_is_made_anew(story: Story) -> None
     del story.cloud.volumes["vol-1"]
     reply = await story.run_on("i-2", "zone-a", 2)
     assert reply.volume_id == "vol-2"
+    assert reply.verdict is Verdict.FRESH, "an agent formats a blank volume for a clean start alone"
     job = await story.ends()
     assert "volume lost" in story.cloud.kinds(story.job_id) and job.protections == 0
 

@@ -36,10 +36,12 @@ def device_link(volume_id: str) -> Path:
     return DEVICES / f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
 
 
-async def mount_volume(volume_id: str, point: Path) -> dict[str, float]:
-    """Mount the attached volume at `point`, with a new file system if it is blank. Idempotent.
+async def mount_volume(volume_id: str, point: Path, *, may_format: bool) -> dict[str, float]:
+    """Mount the attached volume at `point`. Idempotent. With `may_format` a device without a file system gets one: only
+    for a clean start, for on what cannot be read there may be checkpoints.
 
-    Returns seconds by step. VolumeFailed: no such device in time, another mount in its place, or a program said no.
+    Returns seconds by step. VolumeFailed: no such device in time, no file system on it, another mount in its place, or
+    a program said no.
     """
     begun = time.monotonic()
     device = await _device(volume_id)
@@ -51,6 +53,11 @@ async def mount_volume(volume_id: str, point: Path) -> dict[str, float]:
         raise VolumeFailed(f"{mounted.source} is mounted at {point}, where {volume_id} ({device}) belongs")
     try:
         if not await _file_system(device):
+            if not may_format:
+                raise VolumeFailed(
+                    f"{volume_id} ({device}) shows no file system: it is not formatted, for a checkpoint is to be restored"
+                    " from it"
+                )
             await run(["mkfs.xfs", "-q", "-m", "reflink=1", str(device)], limit_seconds=_MKFS)
         point.mkdir(parents=True, exist_ok=True)
         await run(["mount", "-t", "xfs", "-o", _OPTIONS, str(device), str(point)], limit_seconds=_MKFS)

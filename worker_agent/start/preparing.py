@@ -64,7 +64,7 @@ class Preparer:
         if plan.volume_id is None:
             raise VolumeFailed(f"the plan for {bundle.job_id} names no job volume")
         job.hold()
-        phases = await mount_volume(plan.volume_id, job.job_root)
+        phases = await mount_volume(plan.volume_id, job.job_root, may_format=plan.verdict is Verdict.FRESH)
         await asyncio.to_thread(engine.ensure_layout, job.job_root)
         job.note(phases={**job.record.phases, "attached": phases["attached"] + phases["mounted"]})
         if plan.verdict is Verdict.RESTORE:
