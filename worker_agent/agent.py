@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,8 +55,6 @@ _LASTED = 10.0
 _CHECK_SECONDS = 60.0
 _COMES_BACK = 2.0
 """Seconds in which a runtime that lost its connection asks again."""
-_NODE_SLOTS = 64
-"""Activities at once: more than one for each job that fits on an instance."""
 _SHUTDOWN = timedelta(seconds=5)
 
 
@@ -198,7 +197,7 @@ class Agent:
                 self._activities.apply_log_settings,
                 LogCollector(self._bundles).collect_logs,
             ],
-            max_concurrent_activities=_NODE_SLOTS,
+            max_concurrent_activities=activity_slots(os.cpu_count() or 1),
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(1),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             graceful_shutdown_timeout=_SHUTDOWN,
@@ -310,6 +309,13 @@ class Agent:
             log.error("not cleaned", job_id=job.record.job_id, reason=str(problem))
         for remark in remarks:
             await self._reporter.remark(job, remark)
+
+
+def activity_slots(vcpus: int) -> int:
+    """Activities at once on an instance. A Batch job on EC2 has at least one vCPU (Batch, RegisterJobDefinition), so not
+    more jobs run than there are; each may have its rhythm, a wish and its final checkpoint at the same time. One that
+    waits costs next to nothing: the rest is for the node itself and for jobs that are about to go."""
+    return 64 + 4 * vcpus
 
 
 def _is_alive(pid: int, ticks: int) -> bool:
