@@ -304,7 +304,7 @@ async def test_an_unprotected_first_attempt_then_a_protected_second(story: Story
     story.cloud.job(story.job_id, attempts=[])
     story.cloud.attempt_over(story.job_id, "RUNNING", await story.now() - timedelta(hours=1), **LOST)
     reply = await story.run_on("i-2", "zone-a", 2)
-    assert reply.verdict is Verdict.RESTORE and reply.epoch == 1
+    assert reply.verdict is Verdict.FRESH and reply.epoch == 1
     assert (await story.job()).outages == []
 
 

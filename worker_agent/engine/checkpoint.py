@@ -19,6 +19,7 @@ from worker_agent.engine.checkpoint_steps import Work
 from worker_agent.engine.commands import complete
 from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.explanations import explain
+from worker_agent.engine.threads import urgently
 
 StepCallback = Callable[[str], None]
 PREDUMP_STEP = "predump"
@@ -78,7 +79,7 @@ async def take_checkpoint(
     if container.freezer is None:
         raise CheckpointFailed("the container has no processes yet", "look")
     with roots.locked(container.job_root):
-        await asyncio.to_thread(roots.check_lease, container.job_root, identity.epoch)
+        await urgently(roots.check_lease, container.job_root, identity.epoch)
         store = roots.store(container.job_root)
         work = Work(container, container.freezer, identity, kind, keep, reserve_bytes, store, longest_chain, predump)
         return await _take(work, limit_seconds, on_step or (lambda step: None))
@@ -126,7 +127,7 @@ async def _abandon(work: Work) -> None:
     that is committed already (the caller was cancelled while old ones were deleted) stays."""
     try:
         if work.folder is not None and work.manifest is None:
-            await asyncio.to_thread(work.store.delete, int(work.folder.name))
+            await work.in_thread(work.store.delete, int(work.folder.name))
         if work.names:
             await steps.take_names(work)
     finally:

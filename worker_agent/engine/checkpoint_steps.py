@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -23,8 +25,11 @@ from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.descriptors import outside_addresses
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.memory import Base
+from worker_agent.engine.threads import urgently
 from worker_agent.engine.watches import watched_paths
 
+P = ParamSpec("P")
+T = TypeVar("T")
 log = structlog.get_logger()
 
 _VFORK_PATIENCE = 5.0
@@ -74,6 +79,11 @@ class Work:
     phases: dict[str, float] = field(default_factory=dict)
     manifest: Manifest | None = None
 
+    async def in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Blocking work of a step. The last checkpoint does not wait behind what other jobs do."""
+        way = urgently if self.kind is CheckpointKind.FINAL else asyncio.to_thread
+        return await way(work, *arguments, **named)
+
     @property
     def path(self) -> Path:
         if self.folder is None:
@@ -84,11 +94,11 @@ class Work:
 async def look(work: Work) -> None:
     """Refuse, before anything is frozen, what is known not to come through a dump."""
     await machine.describe(work.container.tools)
-    _obstacle(work)
     container = work.container
-    pids = work.freezer.pids()
-    gpu.refuse_unless_enabled(container.tools.gpu, await asyncio.to_thread(gpu.users, pids))
-    work.watched = await asyncio.to_thread(watched_paths, pids, container.init_pid, container.job_root)
+    await work.in_thread(_obstacle, work)
+    pids = await work.in_thread(work.freezer.pids)
+    gpu.refuse_unless_enabled(container.tools.gpu, await work.in_thread(gpu.users, pids))
+    work.watched = await work.in_thread(watched_paths, pids, container.init_pid, container.job_root)
 
 
 def _obstacle(work: Work) -> str:
@@ -101,24 +111,30 @@ def _obstacle(work: Work) -> str:
 
 async def room(work: Work) -> None:
     """Make the folder, once the dump is sure to fit; older checkpoints go for it."""
-    await asyncio.to_thread(work.store.sweep)
-    needed = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid) + SLACK
-    await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
+    await work.in_thread(work.store.sweep)
+    needed = await work.in_thread(bytes_needed, work)
+    await work.in_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
     await complete(_begin(work))
 
 
+def bytes_needed(work: Work) -> int:
+    """At most what a dump takes on the job root, now. Blocks: the kernel looks at every page of shared memory."""
+    return tasks.dump_bytes(work.freezer.pids(), work.container.init_pid) + SLACK
+
+
 async def _begin(work: Work) -> None:
-    work.folder = await asyncio.to_thread(work.store.begin)
+    work.folder = await work.in_thread(work.store.begin)
 
 
 async def sync(work: Work) -> None:
     """Before the freeze, so that little is dirty in it; after it, so that what is committed is durable."""
-    await asyncio.to_thread(syncfs, work.container.job_root)
+    await work.in_thread(syncfs, work.container.job_root)
 
 
 async def suspend_gpu(work: Work) -> None:
     """Outside the freeze: the processes themselves bring their device memory home."""
-    tools, users = work.container.tools.gpu, await asyncio.to_thread(gpu.users, work.freezer.pids())
+    tools = work.container.tools.gpu
+    users = await work.in_thread(gpu.users, await work.in_thread(work.freezer.pids))
     gpu.refuse_unless_enabled(tools, users)
     work.gpus = await gpu.suspend(tools, users)
     work.gpu_users = users
@@ -141,30 +157,34 @@ async def pause(work: Work) -> None:
     """Freeze. What began since the first look and goes away by itself (a vfork, a client that waits) gets the time.
     A container that its user has paused stands still already, and is left so."""
     end = time.monotonic() + _VFORK_PATIENCE
-    work.users_pause = work.freezer.frozen() and not work.container.frozen_by_us.exists()
+    work.users_pause = await urgently(work.freezer.frozen) and not work.container.frozen_by_us.exists()
     while True:
         work.frozen_since = time.monotonic()
         work.frozen_at = datetime.now(UTC)
         if not work.users_pause:
             work.container.frozen_by_us.touch()
             await runc.pause(work.container)
-        reason = _obstacle(work)
+        reason = await urgently(_obstacle, work)
         if not reason:
             return
         if work.users_pause or time.monotonic() > end:
             raise CheckpointFailed(f"the job was never found at rest: {reason}", "pause")
-        work.freezer.thaw()
+        await urgently(work.freezer.thaw)
         await asyncio.sleep(_VFORK_POLL)
 
 
 async def measure(work: Work) -> None:
     """What the job holds now that nothing changes any more, and whether that still fits."""
+    needed = await urgently(bytes_needed, work)
+    await urgently(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
+    await urgently(_describe, work)
+
+
+def _describe(work: Work) -> None:
     pids = work.freezer.pids()
-    needed = tasks.dump_bytes(pids, work.container.init_pid) + SLACK
-    await asyncio.to_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
     work.processes = tasks.names(pids)
     work.stopped = stopped.stopped_tasks(pids)
-    work.addresses = await asyncio.to_thread(outside_addresses, pids)
+    work.addresses = outside_addresses(pids)
 
 
 async def lend_names(work: Work) -> None:
@@ -173,7 +193,7 @@ async def lend_names(work: Work) -> None:
 
 
 async def _lend(work: Work) -> None:
-    work.names = await asyncio.to_thread(lost_names.lend, work.freezer.pids())
+    work.names = await urgently(lambda: lost_names.lend(work.freezer.pids()))
 
 
 async def drain(work: Work) -> None:
@@ -184,15 +204,15 @@ async def clone(work: Work) -> None:
     root = work.container.job_root
     for tree, live in files.TREES.items():
         await run(files.clone_command(root / live, work.path / files.FILES / tree), limit_seconds=NO_LIMIT)
-    work.inodes = await asyncio.to_thread(files.note_inodes, root)
+    work.inodes = await urgently(files.note_inodes, root)
     await take_names(work)
-    if not work.freezer.frozen():
+    if not await urgently(work.freezer.frozen):
         raise CheckpointFailed("somebody let the job run on while it was saved", "clone")
 
 
 async def take_names(work: Work) -> None:
     """The names that were lent go from the live tree again. Idempotent."""
-    await asyncio.to_thread(lost_names.take_away, work.container.init_pid, work.names)
+    await urgently(lost_names.take_away, work.container.init_pid, work.names)
 
 
 async def resume(work: Work) -> None:
@@ -205,20 +225,20 @@ async def resume(work: Work) -> None:
 async def let_go_on(work: Work) -> None:
     """The job runs on; one that its user has paused stands still on, even if a dump had to be thawed to end."""
     if not work.users_pause:
-        await asyncio.to_thread(work.freezer.thaw)
+        await urgently(work.freezer.thaw)
         work.container.frozen_by_us.unlink(missing_ok=True)
-    elif work.freezer.exists() and not work.freezer.frozen():
+    elif work.freezer.exists() and not await urgently(work.freezer.frozen):
         await runc.pause(work.container)
 
 
 async def digest(work: Work) -> None:
-    work.images = await asyncio.to_thread(checksums.digest_images, work.path)
-    work.files_digest = await asyncio.to_thread(files.digest_clones, work.path)
+    work.images = await work.in_thread(checksums.digest_images, work.path)
+    work.files_digest = await work.in_thread(files.digest_clones, work.path)
 
 
 async def commit(work: Work) -> None:
     """From here on the checkpoint exists. The lease is looked at last: an older epoch commits nothing."""
-    await asyncio.to_thread(roots.check_lease, work.container.job_root, work.identity.epoch)
+    await urgently(roots.check_lease, work.container.job_root, work.identity.epoch)
     if work.kind is CheckpointKind.FINAL:
         work.phases["frozen"] = time.monotonic() - work.frozen_since
     manifest = await _manifest(work)
@@ -226,7 +246,7 @@ async def commit(work: Work) -> None:
 
 
 async def _put(work: Work, manifest: Manifest) -> None:
-    digest = await asyncio.to_thread(work.store.put, manifest)
+    digest = await urgently(work.store.put, manifest)
     work.manifest = manifest
     if work.tracks:
         work.container.memory.committed(manifest, digest, work.base)
@@ -235,8 +255,8 @@ async def _put(work: Work, manifest: Manifest) -> None:
 async def prune(work: Work) -> None:
     """Keep the newest ones, as configured. The checkpoint is committed: what fails here is tried again by the next."""
     try:
-        for number in droppable(work.store.numbers(), work.keep):
-            await asyncio.to_thread(work.store.delete, number)
+        for number in droppable(await work.in_thread(work.store.numbers), work.keep):
+            await work.in_thread(work.store.delete, number)
     except (PerdureError, OSError) as error:
         log.warning("an old checkpoint was not deleted", job_id=work.identity.job_id, error=str(error))
 
@@ -244,6 +264,7 @@ async def prune(work: Work) -> None:
 async def _manifest(work: Work) -> Manifest:
     container, identity = work.container, work.identity
     here = await machine.describe(container.tools)
+    stood_stopped = await urgently(stopped.inner_pids, work.stopped, container.init_pid)
     assert work.frozen_at is not None
     return Manifest(
         job_id=identity.job_id,
@@ -271,7 +292,7 @@ async def _manifest(work: Work) -> Manifest:
         image=container.image,
         processes=work.processes,
         gpus=work.gpus,
-        stopped=stopped.inner_pids(work.stopped, container.init_pid),
+        stopped=stood_stopped,
         phases=work.phases,
         addresses=work.addresses,
         surroundings=container.surroundings,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from perdure.domain.errors import CommandFailed, CommandTimeout
+from worker_agent.engine.threads import urgently
 
 T = TypeVar("T")
 
@@ -24,8 +25,8 @@ async def run(
 ) -> str:
     """Run a program to its end and return its stdout. CommandFailed for a status other than 0 or a missing program.
 
-    After `limit_seconds`, or when the caller is cancelled, `give_up` is called (it may do what lets the program end by
-    itself within `grace_seconds`), then the whole process group is killed and reaped: CommandTimeout, or the
+    After `limit_seconds`, or when the caller is cancelled, `give_up` is called in a thread (it may do what lets the
+    program end by itself within `grace_seconds`), then the whole process group is killed and reaped: CommandTimeout, or the
     cancellation, only afterwards. Output goes to memory files, so that a left-behind child can hold no one up.
     """
     out, err = os.memfd_create("stdout"), os.memfd_create("stderr")
@@ -73,7 +74,7 @@ async def complete(work: Coroutine[Any, Any, T]) -> T:
 
 async def _end(process: asyncio.subprocess.Process, give_up: Callable[[], None] | None, grace_seconds: float) -> None:
     if give_up is not None:
-        give_up()
+        await urgently(give_up)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(process.wait()), grace_seconds)
     try:

@@ -18,8 +18,9 @@ from perdure.image.chain import IMAGES, PREDUMP, link_to
 from perdure.image.mounts import delete_tree
 from worker_agent.engine import criu_log, criu_options, memory, runc, stopped, tasks
 from worker_agent.engine import job_root as roots
-from worker_agent.engine.checkpoint_steps import NO_LIMIT, SLACK, Work
+from worker_agent.engine.checkpoint_steps import NO_LIMIT, SLACK, Work, bytes_needed
 from worker_agent.engine.commands import complete
+from worker_agent.engine.threads import urgently
 
 log = structlog.get_logger()
 
@@ -39,14 +40,14 @@ async def choose_base(work: Work) -> None:
     container = work.container
     if work.longest_chain < 2 or not await memory.tracks_changes(str(container.tools.criu)):
         return
-    used_by_job = await asyncio.to_thread(memory.clears_it_itself, work.freezer.pids())
+    used_by_job = await work.in_thread(lambda: memory.clears_it_itself(work.freezer.pids()))
     if used_by_job or work.gpus:
         return  # the job clears the note, or a driver writes its memory: only a full dump is sure
     work.tracks = True
     work.base = container.memory.next_base(work.longest_chain)
     if work.base is not None:
         try:
-            await asyncio.to_thread(work.store.check_parent, work.base.link)
+            await work.in_thread(work.store.check_parent, work.base.link)
         except ImageInvalid as error:
             log.warning("a chain of checkpoints begins anew", job_id=work.identity.job_id, reason=str(error))
             work.base = None
@@ -57,19 +58,24 @@ async def predump(work: Work) -> None:
     checkpoint: there all of it together counts. What goes wrong only costs the time: the dump is a full one then."""
     if not (work.predump and work.tracks and work.kind is not CheckpointKind.FINAL):
         return
-    if not work.freezer.unified and stopped.stopped_tasks(work.freezer.pids()):
-        return  # CRIU would wait for them in a freeze of its own
-    if tasks.obstacle(work.freezer.pids()):
-        return  # it goes away by itself, but CRIU would let the job stand still for it
-    size = tasks.dump_bytes(work.freezer.pids(), work.container.init_pid)
-    free = roots.free_bytes(work.container.job_root)
-    if size < _WORTH_A_PREDUMP or free < 2 * (size + SLACK) + work.reserve_bytes:
+    if not await work.in_thread(_may_predump, work):
         return
     (work.path / PREDUMP).mkdir(mode=0o700)
     try:
         await _criu(work, PREDUMP, link_to(work.base.link.number) if work.base else "", _PREDUMP_LIMIT)
     except CheckpointFailed as error:
         await _begin_anew(work, error)
+
+
+def _may_predump(work: Work) -> bool:
+    pids = work.freezer.pids()
+    if not work.freezer.unified and stopped.stopped_tasks(pids):
+        return False  # CRIU would wait for them in a freeze of its own
+    if tasks.obstacle(pids):
+        return False  # it goes away by itself, but CRIU would let the job stand still for it
+    size = bytes_needed(work)
+    free = roots.free_bytes(work.container.job_root)
+    return size - SLACK >= _WORTH_A_PREDUMP and free >= 2 * size + work.reserve_bytes
 
 
 async def dump(work: Work) -> None:
@@ -102,7 +108,7 @@ async def _begin_anew(work: Work, error: CheckpointFailed) -> None:
     log.warning("a chain of checkpoints begins anew", job_id=work.identity.job_id, reason=str(error))
     work.base = None
     for name in (PREDUMP, IMAGES, _BALLAST):
-        await asyncio.to_thread(delete_tree, work.path / name)
+        await urgently(delete_tree, work.path / name)
     (work.path / IMAGES).mkdir(mode=0o700)
 
 
@@ -123,14 +129,14 @@ async def _criu(work: Work, folder: str, parent: str, limit_seconds: float) -> N
         )
     except CommandFailed as error:
         step = PREDUMP if folder == PREDUMP else "dump"
-        raise await asyncio.to_thread(criu_log.dump_failure, container, error.stderr, step=step) from error
+        raise await urgently(criu_log.dump_failure, container, error.stderr, step=step) from error
     except asyncio.CancelledError:  # the limit, or nobody wants it any more: how far it came may matter
-        await complete(asyncio.to_thread(criu_log.keep, container, "dump", "given up"))
+        await complete(urgently(criu_log.keep, container, "dump", "given up"))
         raise
 
 
 def _give_up(work: Work) -> None:
-    """Make a dump end by itself, soon and cleanly.
+    """Make a dump end by itself, soon and cleanly. Blocks.
 
     One that waits for a process that cannot wake goes on once the cgroup is thawed (tried). One that has much left to
     write finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.

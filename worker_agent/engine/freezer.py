@@ -16,6 +16,7 @@ from pathlib import Path
 
 from perdure.domain.errors import FreezerFailed
 from perdure.image.mounts import read_mounts
+from worker_agent.engine.threads import urgently
 
 _POLL = 0.005
 
@@ -99,7 +100,7 @@ class Freezer:
     async def wait_empty(self, limit_seconds: float) -> None:
         """Until no process is left. FreezerFailed, naming one that stays, after `limit_seconds`."""
         end = time.monotonic() + limit_seconds
-        while pids := self.pids():
+        while pids := await urgently(self.pids):
             if time.monotonic() > end:
                 raise FreezerFailed(f"process {pids[0]} of {self.path} did not die within {limit_seconds:g} s")
             await asyncio.sleep(_POLL)

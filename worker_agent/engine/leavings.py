@@ -23,6 +23,7 @@ from worker_agent.engine import runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
+from worker_agent.engine.threads import urgently
 from worker_agent.engine.writable_layer import shown_from, unmount_layer
 
 _POLL = 0.02
@@ -43,23 +44,31 @@ async def thaw_and_clean(container: Container) -> list[str]:
     A dump whose agent died goes on; killing it at once is a needless risk to the job, so it gets some time first.
     """
     remarks = []
-    users = tasks.users_of(*_places(container))
+    users = await asyncio.to_thread(tasks.users_of, *_places(container))
     for pid in users:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)  # stopped.py may have died in the moment in which it held CRIU
     if users:
         await _outwait(container)
         remarks.append("a checkpoint was cut short when the agent ended; it does not count")
-    if container.freezer is not None:
-        stopped.clean(container.freezer)
-    if container.freezer is not None and container.freezer.frozen() and container.frozen_by_us.exists():
-        container.freezer.thaw()
-        container.frozen_by_us.unlink()
+    if await urgently(_let_go_on, container):
         remarks.append("the job stood frozen when the agent started again; it runs on")
     torn = await asyncio.to_thread(_sweep, container.job_root)
     if torn:
         remarks.append(f"torn checkpoints were removed: {', '.join(map(str, torn))}")
     return remarks
+
+
+def _let_go_on(container: Container) -> bool:
+    """Did it stand frozen because of a checkpoint?"""
+    if container.freezer is None:
+        return False
+    stopped.clean(container.freezer)
+    if not container.freezer.frozen() or not container.frozen_by_us.exists():
+        return False
+    container.freezer.thaw()
+    container.frozen_by_us.unlink()
+    return True
 
 
 def _places(container: Container) -> tuple[Path, Path]:
@@ -92,9 +101,7 @@ async def clean(container: Container) -> None:
     await _end_users(container.work_dir)
     if container.cgroup:
         # A restore that was cut short leaves processes in the cgroup before runc knows the container.
-        left = Freezer.of_cgroup(container.cgroup)
-        stopped.clean(left)
-        left.kill()
+        left = await urgently(_kill_cgroup, container.cgroup)
         await left.wait_empty(_DEATH)
     await asyncio.to_thread(_unmount_all, container)
     await runc.delete(container)
@@ -103,6 +110,13 @@ async def clean(container: Container) -> None:
     await _end_users(roots.store(container.job_root).root, _ENGINE_PROGRAMS)
     await asyncio.to_thread(delete_tree, container.work_dir)
     container.work_dir.mkdir(parents=True, mode=0o700)
+
+
+def _kill_cgroup(cgroup: str) -> Freezer:
+    left = Freezer.of_cgroup(cgroup)
+    stopped.clean(left)
+    left.kill()
+    return left
 
 
 async def release(container: Container) -> None:
@@ -120,7 +134,7 @@ async def release(container: Container) -> None:
 
 async def flush(container: Container) -> None:
     """Everything written to the job root is durable when this returns (way STAY_FROZEN)."""
-    await asyncio.to_thread(syncfs, container.job_root)
+    await urgently(syncfs, container.job_root)
 
 
 async def end_frozen(container: Container) -> None:
@@ -129,14 +143,14 @@ async def end_frozen(container: Container) -> None:
     No process of the job runs another instruction of its own, so nothing is written after the checkpoint.
     """
     if container.freezer is not None:
-        await asyncio.to_thread(container.freezer.kill)
+        await urgently(container.freezer.kill)
         await container.freezer.wait_empty(_DEATH)
 
 
 async def thaw(container: Container) -> None:
     """Let the container run. Idempotent."""
     if container.freezer is not None:
-        await asyncio.to_thread(container.freezer.thaw)
+        await urgently(container.freezer.thaw)
 
 
 def _unmount_all(container: Container) -> None:
@@ -191,16 +205,20 @@ def _holders(job_root: Path) -> list[int]:
 
 async def _end_users(folder: Path, commands: tuple[str, ...] = ("",)) -> None:
     """Kill what still works in a folder: programs of an operation that lost its agent, by how their names begin."""
+    await asyncio.to_thread(_kill_users, folder, commands)
+    await _wait_until_unused(folder, limit_seconds=_DEATH)
+
+
+def _kill_users(folder: Path, commands: tuple[str, ...]) -> None:
     for pid in tasks.users_of(folder):
         if tasks.command(pid).startswith(commands):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    await _wait_until_unused(folder, limit_seconds=_DEATH)
 
 
 async def _wait_until_unused(*folders: Path, limit_seconds: float) -> None:
     end = time.monotonic() + limit_seconds
-    while users := tasks.users_of(*folders):
+    while users := await asyncio.to_thread(tasks.users_of, *folders):
         if time.monotonic() > end:
             raise JobRootBusy(f"process {users[0]} ({tasks.command(users[0])}) still works in {folders[-1]}")
         await asyncio.sleep(_POLL)

@@ -38,6 +38,7 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, in_network_of, link_images, reset
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.threads import urgently
 from worker_agent.engine.writable_layer import put_in_place
 
 StepCallback = Callable[[str], None]
@@ -137,7 +138,8 @@ async def _addresses(work: _Restore) -> None:
 
 
 async def _options(work: _Restore) -> None:
-    root = work.container.cgroup if Freezer.of_process(os.getpid()).unified else ""
+    unified = (await asyncio.to_thread(Freezer.of_process, os.getpid())).unified
+    root = work.container.cgroup if unified else ""
     criu_options.write_options(work.container.criu_config, restore=True, cgroup_root=root)
 
 
@@ -211,7 +213,7 @@ async def name_taken_port(container: Container, number: int, problem: RestoreFai
         return problem
     images = roots.store(container.job_root).folder(number) / chain.IMAGES
     try:
-        manifest = roots.read_head(container.job_root, number)
+        manifest = await asyncio.to_thread(roots.read_head, container.job_root, number)
         _, network = await asyncio.to_thread(adapt, images, addresses.exchange(manifest.addresses))
     except (ImageInvalid, OSError):
         return problem
@@ -226,7 +228,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     taken away, and repeating timers that CRIU left switched off run again.
     RestoreFailed if that fails.
     """
-    _check_cgroup(container, manifest.number)
+    await asyncio.to_thread(_check_cgroup, container, manifest.number)
     names = [decode_name(name) for name in manifest.lent_names]
     try:
         await in_network_of(container.init_pid, reset, await runc.pids(container))
@@ -265,7 +267,8 @@ async def return_gpus(container: Container, manifest: Manifest) -> None:
 async def continue_restored(container: Container, manifest: Manifest) -> None:
     """Let the restored processes go on, but for those that stood stopped at the freeze."""
     for pid in await runc.pids(container):
-        if set(stopped.inner_pids([pid], container.init_pid)) & set(manifest.stopped):
+        inner = await urgently(stopped.inner_pids, [pid], container.init_pid)
+        if set(inner) & set(manifest.stopped):
             continue
         try:
             os.kill(pid, signal.SIGCONT)

@@ -10,7 +10,6 @@ Version 2 freezes by other means and needs none of this.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from perdure.domain.errors import FreezerFailed
 from worker_agent.engine.commands import complete
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.threads import urgently
 
 _PROC = Path("/proc")
 _SUFFIX = "-perdure-stopped"
@@ -81,8 +81,8 @@ async def let_through(freezer: Freezer, tasks: dict[int, list[int]]) -> AsyncIte
         yield
     finally:
         over.set()
-        await complete(asyncio.to_thread(usher.join))
-        clean(freezer)
+        await complete(urgently(usher.join))
+        await urgently(clean, freezer)
 
 
 def clean(freezer: Freezer) -> None:

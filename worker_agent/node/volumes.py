@@ -13,7 +13,7 @@ from pathlib import Path
 
 from perdure.domain.errors import CommandFailed, VolumeFailed
 from perdure.image.disk import syncfs
-from perdure.image.mounts import mounts_below, read_mounts
+from perdure.image.mounts import Mount, mounts_below, read_mounts
 from worker_agent.engine.commands import run
 
 DEVICES = Path("/dev/disk/by-id")
@@ -46,8 +46,8 @@ async def mount_volume(volume_id: str, point: Path, *, may_format: bool) -> dict
     begun = time.monotonic()
     device = await _device(volume_id)
     seen = time.monotonic()
-    mounted = next((mount for mount in read_mounts()[::-1] if mount.point == str(point)), None)
-    if mounted is not None and Path(mounted.source).resolve() == device:
+    mounted, source = await asyncio.to_thread(_mounted_at, point)
+    if mounted is not None and source == device:
         return {"attached": seen - begun, "mounted": 0.0}
     if mounted is not None:
         raise VolumeFailed(f"{mounted.source} is mounted at {point}, where {volume_id} ({device}) belongs")
@@ -64,6 +64,12 @@ async def mount_volume(volume_id: str, point: Path, *, may_format: bool) -> dict
     except (CommandFailed, OSError) as problem:
         raise VolumeFailed(f"{volume_id} was not mounted at {point}: {problem}") from problem
     return {"attached": seen - begun, "mounted": time.monotonic() - seen}
+
+
+def _mounted_at(point: Path) -> tuple[Mount | None, Path | None]:
+    """What is mounted there, and of which device. Blocks."""
+    mounted = next((mount for mount in read_mounts()[::-1] if mount.point == str(point)), None)
+    return mounted, Path(mounted.source).resolve() if mounted else None
 
 
 async def _device(volume_id: str) -> Path:
@@ -91,11 +97,11 @@ async def unmount_volume(point: Path) -> None:
 
     VolumeFailed if something is mounted below it, or still uses it after some seconds.
     """
-    below = [mount for mount in mounts_below(point) if mount.point != str(point)]
+    below = [mount for mount in await asyncio.to_thread(mounts_below, point) if mount.point != str(point)]
     if below:
         raise VolumeFailed(f"{point} was not unmounted: {below[0].point} is mounted on it")
     end = time.monotonic() + _BUSY_PATIENCE
-    while any(mount.point == str(point) for mount in read_mounts()):
+    while (await asyncio.to_thread(_mounted_at, point))[0] is not None:
         try:
             await asyncio.to_thread(syncfs, point)
             await run(["umount", str(point)], limit_seconds=_MKFS)
