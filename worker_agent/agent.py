@@ -312,9 +312,9 @@ class Agent:
 
 
 def activity_slots(vcpus: int) -> int:
-    """Activities at once on an instance. A Batch job on EC2 has at least one vCPU (Batch, RegisterJobDefinition), so not
-    more jobs run than there are; each may have its rhythm, a wish and its final checkpoint at the same time. One that
-    waits costs next to nothing: the rest is for the node itself and for jobs that are about to go."""
+    """Activities at once on an instance. A Batch job on EC2 has at least one vCPU (Batch, RegisterJobDefinition), so no
+    more jobs run than there are vCPUs. Each may have its rhythm, a wish and its final checkpoint at the same time. The
+    rest is for the node itself, and for jobs that are about to go. An activity that waits costs next to nothing."""
     return 64 + 4 * vcpus
 
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.domain.errors import CommandFailed, JobRootBusy
 
+Stop = Callable[[], bool]
+"""Says whether work that can wait must make room now."""
+_POLL = 0.01
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -61,10 +66,11 @@ def mounts_below(folder: Path, *, itself: bool = False) -> list[Mount]:
     return inside[::-1]
 
 
-def delete_tree(path: Path, *, limit_seconds: float = 600.0) -> None:
+def delete_tree(path: Path, *, limit_seconds: float = 600.0, stop: Stop | None = None) -> None:
     """Delete a file or a folder with all it holds; nothing happens if it is not there.
 
-    JobRootBusy, with nothing deleted, if anything is mounted at or below it; CommandFailed if the rest fails.
+    JobRootBusy, with nothing deleted, if anything is mounted at or below it; CommandFailed if the rest fails. Once
+    `stop` says True it ends within milliseconds with JobRootBusy, and a part is left.
     """
     if not os.path.lexists(path):
         return
@@ -73,6 +79,27 @@ def delete_tree(path: Path, *, limit_seconds: float = 600.0) -> None:
         raise JobRootBusy(f"{path} was not deleted: {mounted[0].point} is still mounted; unmount it first")
     # rm copes with deep trees and long paths; its own check of the device is the second net below the one above.
     argv = ["rm", "-rf", "--one-file-system", "--preserve-root=all", "--", str(path)]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_seconds, check=False)
-    if done.returncode != 0:
-        raise CommandFailed(argv, done.returncode, done.stderr.decode("utf-8", "replace"))
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            said = _end_of(process, time.monotonic() + limit_seconds, stop)
+        except BaseException:
+            process.kill()
+            raise
+    if said is None:
+        raise JobRootBusy(f"{path} is deleted in part only: the job root is wanted for a checkpoint")
+    if process.returncode != 0:
+        raise CommandFailed(argv, process.returncode, said.decode("utf-8", "replace"))
+
+
+def _end_of(process: subprocess.Popen[bytes], end: float, stop: Stop | None) -> bytes | None:
+    """What it said in the end; None once it was stopped. TimeoutExpired at `end` (monotonic seconds)."""
+    while True:
+        left = end - time.monotonic()
+        try:
+            return process.communicate(timeout=left if stop is None else min(left, _POLL))[1]
+        except subprocess.TimeoutExpired:
+            if stop is None or time.monotonic() > end:
+                raise
+            if stop():
+                process.kill()
+                return None

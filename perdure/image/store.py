@@ -15,7 +15,7 @@ from perdure.image.checksums import verify_images
 from perdure.image.disk import fsync_folder
 from perdure.image.files import FILES, verify_clones
 from perdure.image.manifest import BASE, MANIFEST, read_head, read_manifest, write_manifest
-from perdure.image.mounts import delete_tree
+from perdure.image.mounts import Stop, delete_tree
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 """A folder's name as `begin` writes it; anything else in the store is not ours."""
@@ -76,8 +76,9 @@ class CheckpointStore(ABC):
         own parents. Manifests are read, images are not."""
 
     @abstractmethod
-    def delete(self, number: int) -> None:
-        """Remove one checkpoint, whole or torn; nothing happens if there is none. Cut short, it leaves a torn one.
+    def delete(self, number: int, stop: Stop | None = None) -> None:
+        """Remove one checkpoint, whole or torn; nothing happens if there is none. Cut short, it leaves a torn one; once
+        `stop` says True, it cuts itself short with JobRootBusy.
 
         Memory images that other committed checkpoints lead to stay, as a *base*, until the last of these goes.
         """
@@ -161,12 +162,12 @@ class DirectoryStore(CheckpointStore):
         verify_links(self.folder(manifest.number), manifest)
         verify_images(self.folder(manifest.number), manifest.images)
 
-    def delete(self, number: int) -> None:
+    def delete(self, number: int, stop: Stop | None = None) -> None:
         if number in self._needed(without=number):
-            self._retire(number)
+            self._retire(number, stop)
         else:
-            self._remove(number)
-        self._collect()
+            self._remove(number, stop)
+        self._collect(stop)
 
     def sweep(self) -> list[int]:
         committed = set(self.numbers())
@@ -181,15 +182,15 @@ class DirectoryStore(CheckpointStore):
         """The numbers that committed checkpoints, but for `without`, lead to."""
         return {ancestor for number in self.numbers() if number != without for ancestor in self.ancestors(number)}
 
-    def _retire(self, number: int) -> None:
+    def _retire(self, number: int, stop: Stop | None) -> None:
         """No checkpoint any more, but its images stay."""
         folder = self.folder(number)
         if (folder / MANIFEST).exists():
             os.rename(folder / MANIFEST, folder / BASE)
             fsync_folder(folder)
-        delete_tree(folder / FILES)
+        delete_tree(folder / FILES, stop=stop)
 
-    def _remove(self, number: int) -> None:
+    def _remove(self, number: int, stop: Stop | None = None) -> None:
         folder = self.folder(number)
         if not folder.is_dir():
             return
@@ -197,19 +198,19 @@ class DirectoryStore(CheckpointStore):
         for name in (MANIFEST, BASE):
             (folder / name).unlink(missing_ok=True)
         fsync_folder(folder)
-        delete_tree(folder)
+        delete_tree(folder, stop=stop)
 
     def _bases(self) -> list[int]:
         folders = [(number, self.folder(number)) for number in self._folders()]
         return [number for number, folder in folders if (folder / BASE).exists() and not (folder / MANIFEST).exists()]
 
-    def _collect(self) -> None:
+    def _collect(self, stop: Stop | None = None) -> None:
         needed = self._needed()
         for number in self._bases():
             if number not in needed:
-                self._remove(number)
+                self._remove(number, stop)
             else:
-                delete_tree(self.folder(number) / FILES)  # a retirement may have been cut short
+                delete_tree(self.folder(number) / FILES, stop=stop)  # a retirement may have been cut short
 
     def _folders(self) -> list[int]:
         if not self.root.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from worker_agent.engine.job_root import (
     empty,
     ensure_layout,
     free_bytes,
+    held,
     keep_reserve,
     lease_epoch,
     locked,
@@ -125,36 +127,35 @@ def test_the_root_layer_is_measured_as_it_lies_on_disk(root: Path) -> None:
 
 async def test_the_reserve_keeper_gives_way_to_a_checkpoint(root: Path) -> None:
     """Fault: on a nearly full volume it held the lock for seconds, and a notice got JobRootBusy."""
-    for number in range(1, 6):
-        committed_checkpoint(root, number)
-    keeping = asyncio.create_task(asyncio.to_thread(roots.keep_reserve, root, 1 << 60))  # never to be had: all go
-    while not busy(root):
-        await asyncio.sleep(0)
-    async with roots.held(root):
-        left = roots.store(root).numbers()
+    for _ in range(5):
+        commit(store(root))
+    keeping = asyncio.create_task(asyncio.to_thread(keep_reserve, root, 1 << 60))  # never to be had: all go
+    while 1 in store(root).numbers():
+        await asyncio.sleep(0.01)
+    async with held(root):
+        left = store(root).numbers()
         assert len(left) > 1, "the checkpoint had to wait until the keeper was done"
         assert busy(root)
     await asyncio.gather(keeping, return_exceptions=True)
-    assert roots.store(root).numbers() == left
+    assert store(root).numbers() == left
 
 
 async def test_a_deletion_that_gives_way_leaves_a_torn_checkpoint_at_most(root: Path) -> None:
-    for number in (1, 2):
-        committed_checkpoint(root, number)
+    for _ in range(2):
+        commit(store(root))
     files = root / "checkpoints/1/files/data"
-    files.mkdir(parents=True)
     for number in range(20_000):
         (files / str(number)).touch()
     looks = iter([False])
     with pytest.raises(JobRootBusy, match="in part only"):
-        roots.store(root).delete(1, lambda: next(looks, True))
-    assert roots.store(root).numbers() == [2]
-    assert roots.sweep(root) == [1]
+        store(root).delete(1, lambda: next(looks, True))
+    assert store(root).numbers() == [2]
+    assert sweep(root) == [1]
 
 
 async def test_the_lock_is_free_after_a_wait_for_it_was_cancelled(root: Path) -> None:
     async def hold() -> None:
-        async with roots.held(root):
+        async with held(root):
             await asyncio.Event().wait()
 
     for _ in range(20):
@@ -162,13 +163,13 @@ async def test_the_lock_is_free_after_a_wait_for_it_was_cancelled(root: Path) ->
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    while busy(root):  # noqa: ASYNC110  (a thread lets go of it)
+    while busy(root):
         await asyncio.sleep(0.01)
 
 
 def busy(root: Path) -> bool:
     try:
-        with roots.locked(root):
+        with locked(root):
             return False
     except JobRootBusy:
         return True

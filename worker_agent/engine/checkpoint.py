@@ -78,7 +78,7 @@ async def take_checkpoint(
     """
     if container.freezer is None:
         raise CheckpointFailed("the container has no processes yet", "look")
-    with roots.locked(container.job_root):
+    async with roots.held(container.job_root):
         await urgently(roots.check_lease, container.job_root, identity.epoch)
         store = roots.store(container.job_root)
         work = Work(container, container.freezer, identity, kind, keep, reserve_bytes, store, longest_chain, predump)

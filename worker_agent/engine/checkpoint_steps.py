@@ -111,10 +111,17 @@ def _obstacle(work: Work) -> str:
 
 async def room(work: Work) -> None:
     """Make the folder, once the dump is sure to fit; older checkpoints go for it."""
-    await work.in_thread(work.store.sweep)
     needed = await work.in_thread(bytes_needed, work)
-    await work.in_thread(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
+    await work.in_thread(_make_room, work, needed)
     await complete(_begin(work))
+
+
+def _make_room(work: Work, needed: int) -> None:
+    """Torn checkpoints first. Before a last one there may be no time for what is not needed."""
+    root = work.container.job_root
+    if work.kind is not CheckpointKind.FINAL or roots.free_bytes(root) < needed + work.reserve_bytes:
+        work.store.sweep()
+    roots.make_room(root, needed, work.reserve_bytes)
 
 
 def bytes_needed(work: Work) -> int:

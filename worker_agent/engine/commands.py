@@ -26,8 +26,8 @@ async def run(
     """Run a program to its end and return its stdout. CommandFailed for a status other than 0 or a missing program.
 
     After `limit_seconds`, or when the caller is cancelled, `give_up` is called in a thread (it may do what lets the
-    program end by itself within `grace_seconds`), then the whole process group is killed and reaped: CommandTimeout, or the
-    cancellation, only afterwards. Output goes to memory files, so that a left-behind child can hold no one up.
+    program end by itself within `grace_seconds`), then the whole process group is killed and reaped: CommandTimeout, or
+    the cancellation, only afterwards. Output goes to memory files, so that a left-behind child can hold no one up.
     """
     out, err = os.memfd_create("stdout"), os.memfd_create("stderr")
     try:

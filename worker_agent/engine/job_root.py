@@ -12,21 +12,24 @@ Everything here blocks: call it in a thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
 import os
+import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 from perdure.domain.checkpoints import Manifest, ManifestHead, StdioOffsets
 from perdure.domain.errors import Fenced, ImageInvalid, JobRootBusy, JobRootFull
 from perdure.image.disk import bound_copy_on_write, fsync_folder
 from perdure.image.files import TREES, walk
-from perdure.image.mounts import delete_tree
+from perdure.image.mounts import Stop, delete_tree
 from perdure.image.rollback import ASIDE
 from perdure.image.store import DirectoryStore
+from worker_agent.engine.threads import urgently
 
 _LAYOUT = {
     "layer": 0o755,
@@ -38,6 +41,9 @@ _LAYOUT = {
     "checkpoints": 0o700,
 }
 """Folders and modes. The mode of `upper` is what the container sees as its `/`; `data` is for any user of it."""
+_POLL = 0.01
+_TIDIED = 10.0
+"""Seconds in which who only tidies up stops: at once but for what the disk takes."""
 _SETTLE = 2.0
 """Seconds that XFS may take to give deleted space back (it does so in the background)."""
 
@@ -71,20 +77,60 @@ def empty(job_root: Path) -> None:
     ensure_layout(job_root)
 
 
+_giving_way: dict[Path, threading.Event] = {}
+"""Job roots on which this agent tidies up, and what tells it that somebody waits for the lock."""
+
+
 @contextlib.contextmanager
 def locked(job_root: Path) -> Iterator[None]:
     """Hold the job root's lock. JobRootBusy at once if another operation holds it; it dies with its holder."""
+    descriptor = _lock(job_root)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.asynccontextmanager
+async def held(job_root: Path) -> AsyncIterator[None]:
+    """As `locked`, without blocking the event loop. Who only tidies up there (`keep_reserve`) stops for it."""
+    taking = asyncio.ensure_future(urgently(_take_over, job_root))
+    try:
+        descriptor = await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        taking.add_done_callback(lambda done: None if done.exception() else os.close(done.result()))
+        raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take_over(job_root: Path) -> int:
+    end = time.monotonic() + _TIDIED
+    while True:
+        try:
+            return _lock(job_root)
+        except JobRootBusy:
+            holder = _giving_way.get(job_root)
+            if holder is None:
+                return _lock(job_root)  # it may have ended between the two looks
+            if time.monotonic() > end:
+                raise
+            holder.set()
+        time.sleep(_POLL)
+
+
+def _lock(job_root: Path) -> int:
     if not job_root.is_dir():
         raise JobRootBusy(f"{job_root} is not there: is the job volume mounted?")
     descriptor = os.open(job_root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JobRootBusy(f"another checkpoint or restore is at work on {job_root}") from error
-        yield
-    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
         os.close(descriptor)
+        raise JobRootBusy(f"another checkpoint or restore is at work on {job_root}") from error
+    return descriptor
 
 
 def lease_epoch(job_root: Path) -> int:
@@ -175,7 +221,7 @@ def make_room(job_root: Path, needed: int, reserve: int) -> list[int]:
 
     JobRootFull if they still do not fit. A checkpoint that filled the volume would kill the job at its next write.
     """
-    dropped = keep_reserve(job_root, needed + reserve)
+    dropped = _drop_oldest(job_root, needed + reserve)
     free = free_bytes(job_root)
     if free < needed + reserve:
         raise JobRootFull(
@@ -186,18 +232,34 @@ def make_room(job_root: Path, needed: int, reserve: int) -> list[int]:
 
 
 def keep_reserve(job_root: Path, reserve: int) -> list[int]:
-    """Drop the oldest checkpoints, never the newest, while less than `reserve` bytes are free; the numbers dropped."""
+    """Drop the oldest checkpoints, never the newest, while less than `reserve` bytes are free; the numbers dropped.
+
+    Holds the job root's lock (JobRootBusy), and lets go of it at once when a checkpoint is to be taken.
+    """
+    with locked(job_root):
+        wanted = _giving_way[job_root] = threading.Event()
+        try:
+            return _drop_oldest(job_root, reserve, wanted.is_set)
+        finally:
+            del _giving_way[job_root]
+
+
+def _drop_oldest(job_root: Path, wanted: int, stop: Stop | None = None) -> list[int]:
     dropped: list[int] = []
     checkpoints = store(job_root)
-    while not _is_free(job_root, reserve) and len(numbers := checkpoints.numbers()) > 1:
-        checkpoints.delete(numbers[0])
+    while not _is_free(job_root, wanted, stop) and len(numbers := checkpoints.numbers()) > 1:
+        if stop is not None and stop():
+            break
+        checkpoints.delete(numbers[0], stop)
         dropped.append(numbers[0])
     return dropped
 
 
-def _is_free(job_root: Path, wanted: int) -> bool:
+def _is_free(job_root: Path, wanted: int, stop: Stop | None) -> bool:
     """Are so many bytes free, now or as soon as the file system has given deleted space back?"""
     end = time.monotonic() + _SETTLE
     while (free := free_bytes(job_root)) < wanted and time.monotonic() < end:
-        time.sleep(0.02)
+        if stop is not None and stop():
+            break
+        time.sleep(_POLL)
     return free >= wanted

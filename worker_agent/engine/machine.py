@@ -10,6 +10,7 @@ from pathlib import Path
 
 from worker_agent.engine.commands import run
 from worker_agent.engine.container import Tools
+from worker_agent.engine.threads import urgently
 
 _INSTRUCTIONS = re.compile(
     r"(s?sse\w*|avx\w*|amx\w*|aes|vaes|fma\w*|bmi\d|adx|sha\w*|f16c|rd(rand|seed|pid)|popcnt|movbe|v?pclmulqdq|xsave(opt|c)?"
@@ -54,7 +55,7 @@ async def describe(tools: Tools) -> Machine:
             kernel=os.uname().release,
             criu=_word_after("Version:", criu),
             runc=_word_after("version", runc),
-            cpu_features=cpu_features(),
+            cpu_features=await urgently(cpu_features),
         )
     return _known[tools]
 

@@ -178,7 +178,7 @@ async def prepare_restore(
     another node may do better. JobRootBusy: something of an earlier try cannot be removed.
     """
     work = _Restore(container, number, epoch, job_id, claim=claim, predecessors=predecessors)
-    with roots.locked(container.job_root):
+    async with roots.held(container.job_root):
         for step, function in STEPS:
             if on_step is not None:
                 on_step(step)
@@ -197,7 +197,7 @@ async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]
     RestoreFailed (the node's fault)."""
     root = container.job_root
     begun = time.monotonic()
-    with roots.locked(root):
+    async with roots.held(root):
         await asyncio.to_thread(roots.claim_lease, root, epoch)
         await leavings.clean(container)
         await asyncio.to_thread(roots.empty, root)

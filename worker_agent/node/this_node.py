@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 import socket
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -54,6 +56,7 @@ class ThisNode:
 
     def remember(self) -> None:
         """Who we are, as an earlier agent of this boot knew (the run folder does not outlive a boot). Blocks."""
+        hardware()
         try:
             self._identity = Identity.model_validate_json((self.settings.run_dir / _IDENTITY).read_text())
         except (OSError, ValueError):
@@ -82,9 +85,9 @@ class ThisNode:
             ips=[self.identity.privateIp] if self.identity.privateIp else [],
             arch=self.identity.architecture or os.uname().machine,
             vcpus=os.cpu_count(),
-            memory_mib=_memory_mib(),
-            cpu_model=_cpu("model name"),
-            cpu_vendor=_cpu("vendor_id") or ("ARM" if _cpu("CPU implementer") == "0x41" else ""),
+            memory_mib=hardware().memory_mib,
+            cpu_model=hardware().cpu_model,
+            cpu_vendor=hardware().cpu_vendor,
         )
 
     def job_root(self, job_id: str) -> Path:
@@ -97,13 +100,26 @@ class ThisNode:
         return self.settings.run_dir / "containers"
 
 
-def _cpu(label: str) -> str:
-    """What the kernel says of the first CPU under that label; empty where it does not (ARM has no model name)."""
-    found = re.search(rf"^{re.escape(label)}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1].strip() if found else ""
+@dataclass(frozen=True)
+class Hardware:
+    """What the kernel says of this machine. Empty where it does not: ARM has no model name."""
 
-
-def _memory_mib() -> int | None:
+    cpu_model: str
+    cpu_vendor: str
+    memory_mib: int | None
     """As the kernel counts it: a little less than the instance type's."""
-    found = re.search(r"^MemTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(found[1]) // 1024 if found else None
+
+
+@cache
+def hardware() -> Hardware:
+    """Read once, when the agent starts: with hundreds of CPUs the kernel takes its time. Blocks."""
+    cpu, memory = Path("/proc/cpuinfo").read_text(), Path("/proc/meminfo").read_text()
+    cpu_features()
+
+    def word(label: str) -> str:
+        found = re.search(rf"^{re.escape(label)}\s*:\s*(.*)$", cpu, re.MULTILINE)
+        return found[1].strip() if found else ""
+
+    vendor = word("vendor_id") or ("ARM" if word("CPU implementer") == "0x41" else "")
+    total = re.search(r"^MemTotal:\s*(\d+) kB", memory, re.MULTILINE)
+    return Hardware(word("model name"), vendor, int(total[1]) // 1024 if total else None)

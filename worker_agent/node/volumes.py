@@ -54,10 +54,8 @@ async def mount_volume(volume_id: str, point: Path, *, may_format: bool) -> dict
     try:
         if not await _file_system(device):
             if not may_format:
-                raise VolumeFailed(
-                    f"{volume_id} ({device}) shows no file system: it is not formatted, for a checkpoint is to be restored"
-                    " from it"
-                )
+                said = f"{volume_id} ({device}) shows no file system, and a checkpoint is to be restored from it"
+                raise VolumeFailed(f"{said}: it is left as it is")
             await run(["mkfs.xfs", "-q", "-m", "reflink=1", str(device)], limit_seconds=_MKFS)
         point.mkdir(parents=True, exist_ok=True)
         await run(["mount", "-t", "xfs", "-o", _OPTIONS, str(device), str(point)], limit_seconds=_MKFS)

@@ -103,15 +103,10 @@ class Rhythm:
 
     async def _keep_reserve(self, job: ProtectedJob) -> None:
         """The job writes on its own volume: the oldest checkpoints go before its space does."""
-
-        def drop() -> list[int]:
-            with engine.locked(job.job_root):
-                return engine.keep_reserve(job.job_root, job.settings.reserve_mib << 20)
-
         try:
-            dropped = await asyncio.to_thread(drop)
+            dropped = await asyncio.to_thread(engine.keep_reserve, job.job_root, job.settings.reserve_mib << 20)
         except (JobRootBusy, OSError):
-            return  # a checkpoint is at work, and sees to it itself
+            return  # a checkpoint is at work or wants to be, and sees to it itself
         if dropped:
             gone = ", ".join(map(str, dropped))
             await self._reporter.remark(job, f"The job volume is nearly full: checkpoints {gone} were dropped.")
