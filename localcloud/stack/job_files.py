@@ -13,8 +13,9 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from localcloud.linux import mount_table, run
 from localcloud.stack.client import StackClient
@@ -55,15 +56,54 @@ def job_root(client: StackClient, place: StackPlace, job_id: str) -> Iterator[Pa
 def copy_output(client: StackClient, place: StackPlace, job_id: str, stdout: BinaryIO, stderr: BinaryIO) -> None:
     """Write the job's captured stdout and stderr, each byte once over all attempts. Raises UnknownJob.
 
-    Of a job that ran unprotected it writes what CloudWatch has, which does not tell the two apart.
+    Of attempts that ran unprotected it writes what CloudWatch has, which does not tell the two apart: of all, when none
+    was protected, else of those after the last protected one. (Those before it left nothing that the job went on from.)
     """
-    streams = {"stdout": stdout, "stderr": stderr}
+    after = unprotected_after(client, job_id)
+    if after.protected:
+        _copy_captured(client, place, job_id, {"stdout": stdout, "stderr": stderr})
+    for attempt in after.attempts:
+        if attempt.get("log_stream"):
+            _copy_log_stream(client, attempt["log_stream"], stdout)
+
+
+@dataclass(frozen=True)
+class Unprotected:
+    """Attempts, as the cloud tells them, that ran unprotected after the last protected one; `protected`: was there one,
+    so is there a job root?"""
+
+    protected: bool
+    attempts: list[dict[str, Any]]
+
+
+def unprotected_after(client: StackClient, job_id: str) -> Unprotected:
+    """Which attempts have left nothing on the job root. Raises UnknownJob.
+
+    An attempt is known by its node and number: a container's id is not the same at dockerd and at ECS. One that runs and
+    is known, but whose start was not recorded yet, is taken for what the job's page says of the job.
+    """
+    attempts = client.placed(job_id)["attempts"]
+    page = client.job_page(job_id) or {"attempts": [], "unprotected": ""}
+    recorded = {(one["instance_id"], one["attempt"]): one["started_at"] is not None for one in page["attempts"]}
+
+    def is_protected(attempt: dict[str, Any]) -> bool:
+        started = recorded.get((attempt["node"], attempt["number"]))
+        starts = started is False and attempt["stopped_at"] is None and not page["unprotected"]
+        return bool(started) or starts
+
+    protected = list(map(is_protected, attempts))
+    last = max((place for place, is_it in enumerate(protected) if is_it), default=-1)
+    return Unprotected(last >= 0, attempts[last + 1 :])
+
+
+def _copy_captured(client: StackClient, place: StackPlace, job_id: str, streams: dict[str, BinaryIO]) -> None:
+    """What the job root holds of the output."""
     written = dict.fromkeys(streams, 0)
     for tries_left in reversed(range(TRIES)):
         try:
             with job_root(client, place, job_id) as root:
                 if root is None or not (root / "log").is_dir():
-                    break
+                    return
                 for name, stream in streams.items():
                     _copy_from(root / "log" / name, written, name, stream)
                 return
@@ -74,9 +114,6 @@ def copy_output(client: StackClient, place: StackPlace, job_id: str, stdout: Bin
             if not tries_left:
                 raise
             time.sleep(RETRY_SECONDS)
-    for attempt in client.placed(job_id)["attempts"]:
-        if attempt.get("log_stream"):
-            _copy_log_stream(client, attempt["log_stream"], stdout)
 
 
 def _copy_from(file: Path, written: dict[str, int], name: str, stream: BinaryIO) -> None:
@@ -95,7 +132,10 @@ def _copy_from(file: Path, written: dict[str, int], name: str, stream: BinaryIO)
 def copy_file(client: StackClient, place: StackPlace, job_id: str, path: str, destination: Path) -> list[str]:
     """Copy a file or folder of the job, by its path inside the container, from its volume or its root layer.
 
-    Returns remarks: what could not be copied. Raises UnknownJob, StackError when there is no such file,
+    The last attempt's own files, also when it ran unprotected after protected ones. When its node is gone with them,
+    they are those of the last protected attempt, and a remark says so.
+
+    Returns remarks, also of what could not be copied. Raises UnknownJob, StackError when there is no such file,
     ConfigurationInvalid for a path that is not absolute.
     """
     if not path.startswith("/"):
@@ -103,14 +143,21 @@ def copy_file(client: StackClient, place: StackPlace, job_id: str, path: str, de
     plain = "/" + posixpath.normpath(path).lstrip("/")
     mount_path = JobVolumeConfiguration().mount_path
     on_volume = plain == mount_path or plain.startswith(mount_path + "/")
+    target = destination / posixpath.basename(plain) if destination.is_dir() else destination
+    after = unprotected_after(client, job_id)
+    remarks = []
+    if after.attempts:
+        base = _unprotected_layer(client, place, after.attempts)
+        if base is not None:
+            return copy_out(base, plain, target)
+        remarks = ["the last attempt ran unprotected and its node is gone: this is from a protected one before it"]
     with job_root(client, place, job_id) as root:
-        if root is not None:
-            base = root / "data" if on_volume else root / "layer" / "upper"
-        else:
-            base, on_volume = _unprotected_layer(client, place, job_id), False
-        relative = plain[len(mount_path) :] if on_volume else plain
-        target = destination / posixpath.basename(plain) if destination.is_dir() else destination
-        return copy_out(base, relative, target)
+        if root is None or not after.protected:
+            raise StackError(
+                f"job {job_id} has no files: it has not run, or ran unprotected and its node is gone with them"
+            )
+        base = root / "data" if on_volume else root / "layer" / "upper"
+        return [*remarks, *copy_out(base, plain[len(mount_path) :] if on_volume else plain, target)]
 
 
 def _mounted_job_root(client: StackClient, job: dict[str, object]) -> Path | None:
@@ -166,14 +213,15 @@ def _copy_image(client: StackClient, volume_id: str, image: Path) -> None:
             # It was just deleted, which moves its file; the cloud knows where to.
 
 
-def _unprotected_layer(client: StackClient, place: StackPlace, job_id: str) -> Path:
-    """The writable layer of a container that lived on its node's own disk. Raises StackError when that is gone."""
+def _unprotected_layer(client: StackClient, place: StackPlace, attempts: list[dict[str, Any]]) -> Path | None:
+    """The writable layer of the newest of these containers, which lived on their nodes' own disks, that is still
+    there."""
     nodes = _seen_by(client.state.processes["cloud"], place.folder / "pool" / "nodes")
-    for attempt in reversed(client.placed(job_id)["attempts"]):
+    for attempt in reversed(attempts):
         upper = nodes / str(attempt["node"]) / "docker" / str(attempt["container_id"]) / "upper"
         if upper.is_dir():
             return upper
-    raise StackError(f"job {job_id} has no files: it has not run, or ran unprotected and its node is gone with them")
+    return None
 
 
 def _seen_by(pid: int, path: Path) -> Path:
