@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 from localcloud.aws import ec2_wire
 from localcloud.aws.ec2_wire import Environ, StartResponse, read_body
 from localcloud.errors import AwsError
+from perdure.domain.values import EPOCH
 
 ON_DEMAND = {
     "c5.large": "0.0850000000",
@@ -40,16 +41,15 @@ SNAPSHOT = "0.0500000000"
 KEPT = timedelta(days=90)
 PERIOD = timedelta(hours=6)
 PAGE = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def price_changes(instance_type: str, zone: str, start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
     """Changes of the Spot price between two instants, and the last one before: (instant, dollars), newest first."""
     on_demand = float(ON_DEMAND[instance_type])
-    period = (end - _EPOCH) // PERIOD
+    period = (end - EPOCH) // PERIOD
     while True:
         draw = _draws(f"{instance_type} {zone} {period}")
-        at = _EPOCH + period * PERIOD + int(draw[0] * PERIOD.total_seconds()) * timedelta(seconds=1)
+        at = EPOCH + period * PERIOD + int(draw[0] * PERIOD.total_seconds()) * timedelta(seconds=1)
         level = 0.25 + 0.2 * _draws(f"{instance_type} {zone}")[0] + 0.04 * (draw[1] - 0.5)
         if at <= end:
             yield at, f"{on_demand * level:.6f}"

@@ -15,10 +15,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from perdure.domain.price_table import ON_DEMAND, STORAGE, TABLE_DATE, TABLE_REGION, TYPICAL_SPOT_PERCENT
-from perdure.domain.values import Frozen
+from perdure.domain.values import EPOCH, Frozen, microseconds
 
 ONE = Fraction(1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _HOUR = 3_600_000_000
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d+")
@@ -59,11 +58,6 @@ class Rate(Frozen):
     micros: int
     estimated: bool
     source: str
-
-
-def microseconds(instant: datetime) -> int:
-    """Since 1970 UTC."""
-    return (instant - _EPOCH) // _MICROSECOND
 
 
 def milliseconds(start: datetime, end: datetime) -> int:
@@ -107,8 +101,8 @@ class PriceHistory:
     @classmethod
     def constant(cls, micros_per_hour: int, *, estimated: bool, source: str) -> PriceHistory:
         """One price for all time."""
-        points = [PricePoint(at=_EPOCH, micros_per_hour=micros_per_hour)]
-        return cls(points, known_until=_EPOCH if estimated else None, source=source)
+        points = [PricePoint(at=EPOCH, micros_per_hour=micros_per_hour)]
+        return cls(points, known_until=EPOCH if estimated else None, source=source)
 
     @property
     def known(self) -> bool:
@@ -176,7 +170,7 @@ class Prices:
         if seen is not None and seen.points:
             return PriceHistory(seen.points, known_until=seen.known_until)
         on_demand = self.on_demand(instance_type, region_of(zone))
-        price = on_demand.at(_EPOCH)
+        price = on_demand.at(EPOCH)
         if price is None:
             return on_demand
         source = f"{TYPICAL_SPOT_PERCENT} % of the on-demand price ({on_demand.source})"

@@ -6,10 +6,10 @@ hour, then by the day.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from perdure.domain.values import Frozen
+from perdure.domain.values import EPOCH, Frozen
 
 
 class Level(StrEnum):
@@ -32,12 +32,11 @@ KEPT_DAYS: dict[Level, int | None] = {Level.MINUTE: 7, Level.HOUR: 90, Level.DAY
 """Days that a level is kept; None: for ever. The reference product keeps 168 h of minutes, 2,160 h of half hours and
 18,000 h of days."""
 COARSE_FIRST = tuple(reversed(Level))
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def bucket_start(level: Level, at: datetime) -> datetime:
     """The beginning of the bucket that `at` (with a time zone) lies in."""
-    return _EPOCH + (at - _EPOCH) // LENGTH[level] * LENGTH[level]
+    return EPOCH + (at - EPOCH) // LENGTH[level] * LENGTH[level]
 
 
 def bucket_end(level: Level, at: datetime) -> datetime:

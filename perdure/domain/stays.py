@@ -9,7 +9,8 @@ from fractions import Fraction
 
 from perdure.domain.jobs import Attempt, Job
 from perdure.domain.nodes import Node
-from perdure.domain.prices import ONE, Cost, PriceHistory, Prices, microseconds, region_of
+from perdure.domain.prices import ONE, Cost, PriceHistory, Prices, region_of
+from perdure.domain.values import microseconds
 
 FREE_FOR = timedelta(hours=1)
 """AWS does not bill a Spot instance that it ends within its first hour (EC2 user guide, "Billing for interrupted Spot

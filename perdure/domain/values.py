@@ -1,8 +1,9 @@
-"""The base of every value that crosses a process boundary, and the one way durations are read and written."""
+"""The base of every value that crosses a process boundary, and the one way durations and instants become numbers."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +12,20 @@ class Frozen(BaseModel):
     """Immutable; fields that a newer sender added are ignored, so that old and new processes understand each other."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(instant: datetime) -> int:
+    """Since 1970 UTC. A naive datetime is a TypeError."""
+    return (instant - EPOCH) // _MICROSECOND
+
+
+def instant_of(microseconds: int) -> datetime:
+    """The instant so many microseconds after 1970, UTC."""
+    return EPOCH + timedelta(microseconds=microseconds)
 
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")

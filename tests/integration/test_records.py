@@ -18,7 +18,7 @@ from sqlmodel import SQLModel
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
-from perdure.domain.errors import UnknownJob, UnknownNode
+from perdure.domain.errors import ConfigurationInvalid, UnknownJob, UnknownNode
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.domain.retries import RetryRule, RetryStrategy
@@ -30,7 +30,7 @@ from perdure.records.nodes import nodes
 from perdure.records.schema import tables
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.records.schema.list_tables import JOB_TEXT_INDEX, JOB_TEXT_SEARCH
-from perdure.records.schema.pages import decode_cursor, encode_cursor
+from perdure.records.schema.pages import Keyset
 from perdure.records.settings import configuration
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -197,8 +197,18 @@ def test_lists_follow_the_job_and_past_checkpoints_stay_as_history(engine: Engin
         assert session.connection().execute(text("SELECT count(*) FROM checkpoints")).scalar() == 3
 
 
-def test_a_cursor_comes_back() -> None:
-    assert decode_cursor(encode_cursor(1, "a/b?=é"), int, str) == [1, "a/b?=é"]
+def test_a_cursor_comes_back_and_fits_no_other_list() -> None:
+    at, job_id = tables.plain(tables.JobRow).c["created_at"], tables.plain(tables.JobRow).c["job_id"]
+    keyset = Keyset(at, job_id, question=["jobs", "spot"])
+    cursor = keyset.write(NOW, "a/b?=é")
+    assert keyset.read(cursor) == ((NOW - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1), "a/b?=é")
+    for other in (
+        Keyset(at, job_id, question=["jobs", "other"]),
+        Keyset(at, job_id, question=["jobs", "spot"], down=True),
+        Keyset(job_id, question=["jobs", "spot"]),
+    ):
+        with pytest.raises(ConfigurationInvalid, match="first page"):
+            other.read(cursor)
 
 
 def test_nodes(engine: Engine) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, tuple_
+from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from perdure.domain.access import AuditLine
 from perdure.records.schema.access_tables import AuditRow
-from perdure.records.schema.pages import Page, decode_cursor, encode_cursor
+from perdure.records.schema.pages import Keyset, Page
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_TEXT, _LONGEST_DETAIL, _MOST_VALUES, _DEEPEST = 200, 2000, 20, 3
 
 
@@ -55,9 +54,11 @@ def list_audit(
     since: datetime | None = None,
     before: datetime | None = None,
 ) -> Page[AuditLine]:
-    """Lines, newest first; `since` is included, `before` is not. `after`: the `next` of the page before."""
-    order = (col(AuditRow.at), col(AuditRow.number))
-    query = select(AuditRow).order_by(*(column.desc() for column in order)).limit(limit + 1)
+    """Lines, newest first; `since` is included, `before` is not. `after`: the `next` of the page
+    before; ConfigurationInvalid when it is anything else, or of another list."""
+    asked = ["audit", who, action, since, before]
+    keyset = Keyset(col(AuditRow.at), col(AuditRow.number), down=True, question=asked)
+    query = select(AuditRow).order_by(*keyset.directed()).limit(limit + 1)
     if who is not None:
         query = query.where(col(AuditRow.who) == who)
     if action is not None:
@@ -67,12 +68,9 @@ def list_audit(
     if before is not None:
         query = query.where(col(AuditRow.at) < before)
     if after is not None:
-        microseconds, number = decode_cursor(after, int, int)
-        query = query.where(tuple_(*order) < (_instant(int(microseconds)), number))
+        query = query.where(keyset.beyond(keyset.read(after)))
     found = [AuditLine.model_validate(row.model_dump()) for row in session.exec(query)]
-    last = found[limit - 1] if len(found) > limit else None
-    more = encode_cursor((last.at - _EPOCH) // timedelta(microseconds=1), last.number) if last else None
-    return Page(items=found[:limit], next=more)
+    return keyset.page(found, limit, lambda line: (line.at, line.number))
 
 
 def forget_before(session: Session, before: datetime, limit: int = 5000) -> int:
@@ -81,11 +79,6 @@ def forget_before(session: Session, before: datetime, limit: int = 5000) -> int:
     numbers = list(session.exec(oldest))
     session.execute(delete(AuditRow).where(col(AuditRow.number).in_(numbers)))
     return len(numbers)
-
-
-def _instant(microseconds: int) -> datetime:
-    """Of a cursor; one that is not ours may say anything."""
-    return _EPOCH + timedelta(microseconds=min(max(microseconds, 0), 2**57))
 
 
 def _line(text: str) -> str:

@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select, update
 from perdure.domain.access import LONGEST_LIFE, TOKEN_NAME, ApiToken, Role
 from perdure.domain.errors import ConfigurationInvalid, UnknownToken
 from perdure.records.schema.access_tables import TokenRow
-from perdure.records.schema.pages import Page, decode_cursor, encode_cursor
+from perdure.records.schema.pages import Keyset, Page
 
 PREFIX = "prd_"
 """Begins every token, so that one that leaks into a repository is found by scanners."""
@@ -104,11 +104,11 @@ def get_token(session: Session, number: int) -> ApiToken:
 
 def list_tokens(session: Session, *, limit: int = 50, after: str | None = None) -> Page[ApiToken]:
     """All tokens, newest first, revoked and expired ones too. `after`: the `next` of the page before."""
-    query = select(TokenRow).order_by(col(TokenRow.number).desc()).limit(limit + 1)
+    keyset = Keyset(col(TokenRow.number), down=True, question=["tokens"])
+    query = select(TokenRow).order_by(*keyset.directed()).limit(limit + 1)
     if after is not None:
-        query = query.where(col(TokenRow.number) < decode_cursor(after, int)[0])
-    found = [_token(row) for row in session.exec(query)]
-    return Page(items=found[:limit], next=encode_cursor(found[limit - 1].number) if len(found) > limit else None)
+        query = query.where(keyset.beyond(keyset.read(after)))
+    return keyset.page([_token(row) for row in session.exec(query)], limit, lambda token: (token.number,))
 
 
 def revoke_token(session: Session, number: int, *, at: datetime, by: str) -> ApiToken:

@@ -6,18 +6,17 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from perdure.domain.errors import UnknownJob
 from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import FINISHED_STATES, JobState
-from perdure.domain.prices import microseconds
 from perdure.domain.rollups import Cover, Level, Stretch
 from perdure.records.costs.job_costs import figures_of_jobs
 from perdure.records.schema.ledger_tables import FIGURES, figures_of, ledger, rollups
-from perdure.records.schema.pages import Page, decode_cursor, encode_cursor
+from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import JobRow
 
 _SUMS = tuple(func.sum(rollups.c[name]).label(name) for name in FIGURES)
@@ -78,14 +77,12 @@ def sum_job(session: Session, job_id: str) -> Figures:
 def list_ledger(session: Session, job_id: str, *, limit: int = 100, after: str | None = None) -> Page[LedgerEntry]:
     """A job's ledger in order of time. `after`: the `next` of the page before; ConfigurationInvalid when it is not."""
     _must_exist(session, job_id)
-    at = type_coerce(ledger.c.at, BigInteger)
-    wanted = select(ledger).where(ledger.c.job_id == job_id).order_by(ledger.c.at, ledger.c.key).limit(limit + 1)
+    keyset = Keyset(ledger.c.at, ledger.c.key, question=["ledger", job_id])
+    wanted = select(ledger).where(ledger.c.job_id == job_id).order_by(*keyset.directed()).limit(limit + 1)
     if after is not None:
-        micros, key = decode_cursor(after, int, str)
-        wanted = wanted.where(or_(at > micros, and_(at == micros, ledger.c.key > key)))
+        wanted = wanted.where(keyset.beyond(keyset.read(after)))
     entries = [_entry(row) for row in session.connection().execute(wanted)]
-    last = entries[limit - 1] if len(entries) > limit else None
-    return Page(items=entries[:limit], next=encode_cursor(microseconds(last.at), last.key) if last else None)
+    return keyset.page(entries, limit, lambda entry: (entry.at, entry.key))
 
 
 def _entry(row: Any) -> LedgerEntry:

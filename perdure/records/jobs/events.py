@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import BigInteger, Integer, bindparam, literal, text, tuple_, type_coerce
+from sqlalchemy import Integer, bindparam, text
 from sqlalchemy import select as plain_select
 from sqlmodel import Session, col, select
 
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import JobEvent
 from perdure.domain.values import Frozen
-from perdure.records.schema.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
+from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import EventRow, JobRow, plain
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LineOfJob(Frozen):
@@ -82,8 +80,8 @@ def list_all_events(
 
     `after` is the `next` of the page before; ConfigurationInvalid when it is anything else, or of another list.
     """
-    question = fingerprint("events", where.job_id, where.kind, sorted(where.levels), where.since, where.before)
-    at, position = col(EventRow.at), col(EventRow.position)
+    at = col(EventRow.at)
+    keyset = Keyset(at, col(EventRow.position), down=True, question=["events", *_question(where)])
     query = select(EventRow, JobRow.name, JobRow.queue).join(JobRow, col(JobRow.job_id) == col(EventRow.job_id))
     if where.job_id is not None:
         query = query.where(EventRow.job_id == where.job_id)
@@ -98,18 +96,17 @@ def list_all_events(
     if where.before is not None:
         query = query.where(at < where.before)
     if after is not None:
-        micros, last = decode_bound_cursor(after, question, int, int)
-        there = tuple_(literal(micros, BigInteger()), literal(last, BigInteger()))
-        query = query.where(tuple_(type_coerce(at, BigInteger), position) < there)
-    rows = session.exec(query.order_by(at.desc(), position.desc()).limit(limit + 1)).all()
-    following = None
-    if len(rows) > limit:
-        line = rows[limit - 1][0]
-        following = encode_cursor(question, (line.at - _EPOCH) // timedelta(microseconds=1), line.position)
+        query = query.where(keyset.beyond(keyset.read(after)))
+    rows = session.exec(query.order_by(*keyset.directed()).limit(limit + 1)).all()
+    page = keyset.page(rows, limit, lambda row: (row[0].at, row[0].position))
     return Page(
         items=[
             LineOfJob(job_id=row.job_id, name=name, queue=queue, event=JobEvent.model_validate(row.model_dump()))
-            for row, name, queue in rows[:limit]
+            for row, name, queue in page.items
         ],
-        next=following,
+        next=page.next,
     )
+
+
+def _question(where: EventFilter) -> list[object]:
+    return [where.job_id, where.kind, sorted(where.levels), where.since, where.before]

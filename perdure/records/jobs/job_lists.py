@@ -1,32 +1,29 @@
 """Pages of jobs: filtered, found by text, in several orders; equally fast at any depth.
 
-Every query has a bounded cost. In the usual order (by creation) each wanted queue and state is a walk of its own along
-an index, and the walks are merged. Other orders walk their index and leave out what does not fit. For a text the order
-is walked and each job's text looked at. If that does not fill the page soon, the text is looked up in the index of
-trigrams; if few jobs have it, these are sorted, and else the walk goes on: SCANNED jobs per page at most, so that a
-page may be short while more follow.
+The cost of every query is bounded:
+
+- By creation, the usual order: indexes hold the jobs of each queue and state in this order. Each wanted queue and state
+  is read along its index. The code calls that a walk. The walks are merged.
+- In any other order the index of that order is read. Jobs that the filter does not want are left out.
+- With a text, the next jobs of the order are read, and the text of each is looked at. If they do not fill the page, the
+  text is looked up in the index of trigrams. If few jobs have it (FEW_MATCHES), these are sorted. If many have it, the
+  reading goes on. One page looks at a bounded number of jobs (SCANNED), so a page may be short while more follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from itertools import product
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
     Select,
-    String,
     Subquery,
     bindparam,
     func,
-    literal,
     select,
-    tuple_,
-    type_coerce,
     union_all,
 )
 from sqlalchemy.sql.elements import UnaryExpression
@@ -37,7 +34,7 @@ from perdure.domain.jobs import JobState
 from perdure.domain.values import Frozen
 from perdure.records.jobs.job_texts import by_index, contains, few_matches
 from perdure.records.schema.list_tables import JobTextRow
-from perdure.records.schema.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
+from perdure.records.schema.pages import Key, Keyset, Page
 from perdure.records.schema.tables import JobRow, plain
 
 FEW_MATCHES = 5000
@@ -46,7 +43,6 @@ SCANNED = (1000, 3000, 6000)
 """Jobs whose texts are looked at for one page: the next 1,000, and more if these do not fill it."""
 MOST_WALKS = 40
 """Combinations of queues and states that get a walk of their own."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class JobLine(NamedTuple):
@@ -123,12 +119,12 @@ def list_jobs(
     """
     walk = _Walk(where, order)
     if after is not None:
-        walk.begin_after(after)
+        walk.go_on_after(walk.keyset.read(after))
     if session.get_bind().dialect.name == "sqlite":
         walk.insist_on_order(session)
     if not where.text:
         lines = _first(session, walk, limit + 1)
-        return Page(items=lines[:limit], next=walk.cursor(walk.key(lines[limit - 1])) if len(lines) > limit else None)
+        return walk.keyset.page(lines, limit, walk.key)
     keys, following = _with_text(session, walk, limit)
     return Page(items=_lines(session, [job_id for _, job_id in keys]), next=following)
 
@@ -138,28 +134,17 @@ def without_index(column: Any) -> Any:
     return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
-Key = tuple[Any, str]
-"""Where a job stands in a list: what it is sorted by (instants in microseconds), and its id."""
-
-
 class _Walk:
     """The way through one list."""
 
     def __init__(self, where: JobFilter, order: JobOrder) -> None:
         self.where = where
         self._name = order.removeprefix("-")
-        self._down = order.startswith("-")
-        column = _JOB[self._name]
-        self._type = String() if self._name == "name" else BigInteger()
-        self.columns = (type_coerce(column, self._type).label("key"), _JOB.job_id)
-        self._fingerprint = fingerprint("jobs", sorted(where.queues), sorted(where.states), order, *_ranges(where))
+        asked = ["jobs", sorted(where.queues), sorted(where.states), order, *_ranges(where)]
+        self.keyset = Keyset(_JOB[self._name], _JOB.job_id, down=order.startswith("-"), question=asked)
+        self.columns = (self.keyset.columns[0].label("key"), _JOB.job_id)
         self.after: Key | None = None
         self._insists = False
-
-    def begin_after(self, cursor: str) -> None:
-        kind = str if self._name == "name" else int
-        key, job_id = decode_bound_cursor(cursor, self._fingerprint, kind, str)
-        self.go_on_after((key, str(job_id)))
 
     def go_on_after(self, key: Key | None) -> None:
         """None: from the beginning."""
@@ -174,12 +159,9 @@ class _Walk:
         counted = select(func.count()).select_from(some.limit(FEW_MATCHES + 1).subquery())
         self._insists = session.execute(counted).scalar_one() > FEW_MATCHES
 
-    def cursor(self, key: Key) -> str:
-        return encode_cursor(self._fingerprint, *key)
-
     def key(self, line: JobLine) -> Key:
-        value = getattr(line, self._name)
-        return (value - _EPOCH) // timedelta(microseconds=1) if isinstance(value, datetime) else value, line.job_id
+        """What the job is sorted by, and its id."""
+        return getattr(line, self._name), line.job_id
 
     @property
     def is_one(self) -> bool:
@@ -192,7 +174,7 @@ class _Walk:
         if len(branches) == 1:
             return branches[0]
         merged = union_all(*(select(branch.subquery()) for branch in branches)).subquery()
-        return select(merged).order_by(*self._direction(merged.c.key, merged.c.job_id)).limit(limit)
+        return select(merged).order_by(*self.keyset.directed(merged.c.key, merged.c.job_id)).limit(limit)
 
     def matching(
         self, columns: Iterable[Any], queues: Iterable[str], states: Iterable[JobState], *, everywhere: bool = False
@@ -219,7 +201,7 @@ class _Walk:
         ends = [end for end in (where.created_before, where.finished_before) if end is not None]
         if ends:
             query = query.where(created < min(ends))
-        return query.where(self._beyond()) if self.after else query
+        return query.where(self.keyset.beyond(self.after)) if self.after else query
 
     def _branches(self) -> list[tuple[Iterable[str], Iterable[JobState]]]:
         queues, states = self.where.queues, self.where.states
@@ -229,21 +211,11 @@ class _Walk:
 
     def sorted(self, query: Select[Any]) -> Select[Any]:
         """A query of jobs in this list's order."""
-        return query.order_by(*self._direction(_JOB[self._name], _JOB.job_id))
+        return query.order_by(*self.keyset.directed())
 
     def sorted_keys(self, keys: Subquery) -> Select[Any]:
         """Keys that a query found, in this list's order: the database's own, which for names is not Python's."""
-        return select(keys.c.key, keys.c.job_id).order_by(*self._direction(keys.c.key, keys.c.job_id))
-
-    def _direction(self, *columns: Any) -> list[Any]:
-        return [column.desc() if self._down else column for column in columns]
-
-    def _beyond(self) -> ColumnElement[bool]:
-        assert self.after is not None
-        key, job_id = self.after
-        here = tuple_(type_coerce(_JOB[self._name], self._type), _JOB.job_id)
-        there = tuple_(literal(key, self._type), literal(job_id, String()))
-        return here < there if self._down else here > there
+        return select(keys.c.key, keys.c.job_id).order_by(*self.keyset.directed(keys.c.key, keys.c.job_id))
 
 
 def _first(session: Session, walk: _Walk, limit: int) -> list[JobLine]:
@@ -261,7 +233,8 @@ def _sorted(session: Session, walk: _Walk, limit: int, numbers: list[int]) -> tu
     query = query.join(_TEXTS, _TEXTS.c.job_id == _JOB.job_id)
     rows = session.execute(walk.sorted(query.where(_TEXTS.c.number.in_(numbers)))).all()
     keys = [(row[0], row[1]) for row in rows[: limit + 1]]
-    return keys[:limit], walk.cursor(keys[limit - 1]) if len(keys) > limit else None
+    page = walk.keyset.page(keys, limit, tuple)
+    return page.items, page.next
 
 
 def _with_text(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], str | None]:
@@ -281,8 +254,8 @@ def _with_text(session: Session, walk: _Walk, limit: int) -> tuple[list[Key], st
             if last is None or len(found) > limit:
                 break
     if len(found) > limit:
-        return found[:limit], walk.cursor(found[limit - 1])
-    return found, walk.cursor(last) if last else None
+        return found[:limit], walk.keyset.write(*found[limit - 1])
+    return found, walk.keyset.write(*last) if last else None
 
 
 def _look(session: Session, walk: _Walk, count: int) -> tuple[list[Key], Key | None]:

@@ -6,21 +6,20 @@ leaves, along the order, LOOKED_AT of them per page at most. So a page may be sh
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, String, func, literal, or_, select, tuple_, type_coerce
+from sqlalchemy import Select, func, or_, select
 from sqlmodel import Session, col
 
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.values import Frozen
 from perdure.records.jobs.job_lists import without_index
-from perdure.records.schema.pages import Page, decode_bound_cursor, encode_cursor, fingerprint
+from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import NodeRow
 
 LOOKED_AT = 10_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NodeFilter(Frozen):
@@ -60,41 +59,26 @@ def list_nodes(
 
     `after` is the `next` of the page before; ConfigurationInvalid when it is anything else, or of another list.
     """
-    question = fingerprint("nodes", order, *(sorted(x) if isinstance(x, frozenset) else x for _, x in where))
-    name, down = order.removeprefix("-"), order.startswith("-")
-    column, identity = col(getattr(NodeRow, name)), col(NodeRow.instance_id)
+    name = order.removeprefix("-")
+    asked = [sorted(value) if isinstance(value, frozenset) else value for _, value in where]
+    keys = list(dict.fromkeys([name, "instance_id"]))
+    keyset = Keyset(
+        *(col(getattr(NodeRow, key)) for key in keys), down=order.startswith("-"), question=["nodes", order, *asked]
+    )
     # SQLite would rather sort all nodes of a state than walk along the order.
     query = _matching(where, indexed=name == "instance_id" or session.get_bind().dialect.name != "sqlite")
-    if name == "instance_id":
-        sort = [identity]
-        if after is not None:
-            last = str(decode_bound_cursor(after, question, str)[0])
-            query = query.where(identity < last if down else identity > last)
-    else:
-        sort = [column, identity]
-        query = query.where(column.is_not(None))
-        if after is not None:
-            micros, last_id = decode_bound_cursor(after, question, int, str)
-            here = tuple_(type_coerce(column, BigInteger), identity)
-            there = tuple_(literal(micros, BigInteger()), literal(last_id, String()))
-            query = query.where(here < there if down else here > there)
-    ordered = [one.desc() if down else one for one in sort]
-    walk = query.order_by(*ordered)
-
-    def cursor(row: NodeRow) -> str:
-        value = getattr(row, name)
-        key = [(value - _EPOCH) // timedelta(microseconds=1)] if isinstance(value, datetime) else []
-        return encode_cursor(question, *key, row.instance_id)
-
+    if name != "instance_id":
+        query = query.where(col(getattr(NodeRow, name)).is_not(None))
+    if after is not None:
+        query = query.where(keyset.beyond(keyset.read(after)))
+    walk = query.order_by(*keyset.directed())
     final: NodeRow | None = None
     if where.text:
         final = session.scalars(walk.offset(LOOKED_AT - 1).limit(1)).first()
-        walk = _with_text(walk, where.text).order_by(*ordered)
-    rows = session.scalars(walk.limit(limit + 1)).all()
-    if len(rows) > limit:
-        final = rows[limit - 1]
-    nodes = [Node.model_validate(row.model_dump()) for row in rows[:limit]]
-    return Page(items=nodes, next=cursor(final) if final else None)
+        walk = _with_text(walk, where.text).order_by(*keyset.directed())
+    page = keyset.page(session.scalars(walk.limit(limit + 1)).all(), limit, lambda row: [getattr(row, k) for k in keys])
+    following = page.next or (keyset.write(*(getattr(final, key) for key in keys)) if final else None)
+    return Page(items=[Node.model_validate(row.model_dump()) for row in page.items], next=following)
 
 
 def _with_text(walk: Select[Any], words: str) -> Select[Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from perdure.domain.configuration import FieldChange, SystemConfiguration, differences
-from perdure.domain.values import Frozen
-from perdure.records.schema.pages import Page, decode_cursor, encode_cursor
+from perdure.domain.values import EPOCH, Frozen
+from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import ConfigurationRow
 
-DEFAULTS_FROM = datetime(1970, 1, 1, tzinfo=UTC)
+DEFAULTS_FROM = EPOCH
 
 
 class ConfigurationChange(Frozen):
@@ -87,7 +87,8 @@ def configuration_history(session: Session, *, limit: int = 50, before: int | No
 
 def list_changes(session: Session, *, limit: int = 50, after: str | None = None) -> Page[HistoryEntry]:
     """What each version changed, newest first. `after` is the `next` of the page before; ConfigurationInvalid."""
-    before = None if after is None else int(decode_cursor(after, int)[0])
+    keyset = Keyset(col(ConfigurationRow.number), down=True, question=["configuration"])
+    before = None if after is None else int(keyset.read(after)[0])
     versions = configuration_history(session, limit=limit + 1, before=before)
     complete = len(versions) <= limit
     compared = pairwise([*versions, DEFAULTS] if complete else versions)
@@ -95,7 +96,7 @@ def list_changes(session: Session, *, limit: int = 50, after: str | None = None)
         HistoryEntry(number=new.number, at=new.at, by=new.by, changes=differences(old.configuration, new.configuration))
         for new, old in compared
     ]
-    return Page(items=entries, next=None if complete or not entries else encode_cursor(entries[-1].number))
+    return Page(items=entries, next=None if complete or not entries else keyset.write(entries[-1].number))
 
 
 def _change(row: ConfigurationRow) -> ConfigurationChange:
