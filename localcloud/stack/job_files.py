@@ -79,8 +79,8 @@ class Unprotected:
 def unprotected_after(client: StackClient, job_id: str) -> Unprotected:
     """Which attempts have left nothing on the job root. Raises UnknownJob.
 
-    An attempt is known by its node and number: a container's id is not the same at dockerd and at ECS. One that runs and
-    is known, but whose start was not recorded yet, is taken for what the job's page says of the job.
+    An attempt is known by its node and number: a container's id is not the same at dockerd and at ECS. One that runs
+    and is known, but whose start was not recorded yet, is taken for what the job's page says of the job.
     """
     attempts = client.placed(job_id)["attempts"]
     page = client.job_page(job_id) or {"attempts": [], "unprotected": ""}

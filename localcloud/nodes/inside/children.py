@@ -1,6 +1,8 @@
 """Every child process of a node's init: started, awaited and reaped in one place.
 
-The init of a pid namespace inherits all orphans, containers included; their exit codes are to be had nowhere else.
+The init of a pid namespace inherits all orphans, containers included; their exit codes are to be had nowhere else. But
+other threads of the init run programs through `subprocess`, which reaps its own: a child that nobody here has started
+or waits for is left alone for a while. (Reaped here, it would seem to `subprocess` to have ended well.)
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from typing import IO
 
 REMEMBERED = 256
 """Exit statuses kept of children that nobody has asked for yet."""
+POLL_SECONDS = 0.01
+STRANGERS_SECONDS = 5.0
+"""A dead child that nobody has reaped for so long is an orphan."""
 
 
 class Children:
     """One per process. `reap_forever` must run in some thread; everything else may be called by any thread."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._ended: dict[int, int] = {}
+        self._ours: set[int] = set()
 
     def spawn(
         self,
@@ -48,12 +54,15 @@ class Children:
                 setsigdef=[signal.SIGPIPE],
             )
             self._ended.pop(pid, None)  # of an orphan that had the number before
+            self._ours.add(pid)
             self._changed.notify_all()
         return pid
 
     def wait(self, pid: int, limit_seconds: float | None = None) -> int | None:
         """Exit status of a child or inherited orphan: the code, or minus the signal. None when the limit came first."""
         with self._changed:
+            if pid not in self._ended:
+                self._ours.add(pid)
             if not self._changed.wait_for(lambda: pid in self._ended, limit_seconds):
                 return None
             return self._ended.pop(pid)
@@ -77,18 +86,39 @@ class Children:
                         os.kill(int(name), signal.SIGKILL)
 
     def reap_forever(self) -> None:
-        """Collect every child that ends. Never returns."""
+        """Collect every child that ends, but leave those of another thread's `subprocess` to it. Never returns."""
+        stranger, since = 0, 0.0
         while True:
             try:
                 # Looked at first, without the lock and without reaping it: spawn must not wait for an exit.
-                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             except ChildProcessError:
-                time.sleep(0.05)
+                time.sleep(POLL_SECONDS)
                 continue
-            with self._changed:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid:
-                    self._ended[pid] = os.waitstatus_to_exitcode(status)
-                    for oldest in list(self._ended)[:-REMEMBERED]:
-                        del self._ended[oldest]
-                    self._changed.notify_all()
+            if self._reap_ours() or found is None:
+                continue
+            if found.si_pid != stranger:
+                stranger, since = found.si_pid, time.monotonic()
+            elif time.monotonic() - since > STRANGERS_SECONDS:
+                self._reap([stranger])
+                continue
+            time.sleep(POLL_SECONDS)
+
+    def _reap_ours(self) -> bool:
+        """Collect those that we started or that somebody waits for; whether there were any."""
+        with self._changed:
+            return self._reap(list(self._ours))
+
+    def _reap(self, pids: list[int]) -> bool:
+        with self._changed:
+            before = len(self._ours), len(self._ended)
+            for pid in pids:
+                with contextlib.suppress(ChildProcessError):  # none of our children (yet), or reaped by its own thread
+                    ended, status = os.waitpid(pid, os.WNOHANG)
+                    if ended:
+                        self._ended[pid] = os.waitstatus_to_exitcode(status)
+                        self._ours.discard(pid)
+            for oldest in list(self._ended)[:-REMEMBERED]:
+                del self._ended[oldest]
+            self._changed.notify_all()
+            return before != (len(self._ours), len(self._ended))
