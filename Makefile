@@ -4,8 +4,9 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Half of the time a test waits for something, so that one worker more than processors keeps them busy.
-WORKERS ?= $(shell expr $$(nproc) + 1)
+# A test waits for something half of its time: one worker more than processors keeps them busy. More than 6 wait for the
+# longest lane only.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 6 ? n + 1 : 6)))
 TYPES := .types.log
 TABLE := docs/compatibility.json
 UV := uv==0.13.9
@@ -58,8 +59,8 @@ rows: ## Enter new tests with a `row` marker into docs/compatibility.md, as not 
 	@PERDURE_COMPATIBILITY=$(TABLE) $(PYTEST) --collect-only -qq tests >/dev/null
 	@$(BIN)/python scripts/compatibility.py
 
-matrix: setup ## Run every row of docs/compatibility.md, the long ones too, and write what happened (an hour)
-	@$(MAKE) --no-print-directory some-rows ROWS=row
+matrix: setup ## Run every row of docs/compatibility.md and all long tests, and write what happened (an hour)
+	@$(MAKE) --no-print-directory some-rows ROWS="row or matrix"
 
 docker-matrix: setup ## Fill the Docker columns alone: Debian 12's Docker, trixie's and sid's
 	@$(MAKE) --no-print-directory some-rows ROWS="row and docker"

@@ -13,36 +13,35 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = {
     "stack": (
-        "tests/e2e/test_spine.py",
-        "tests/e2e/test_resume.py",
         "tests/e2e/test_identity.py",
         "tests/e2e/test_lost_checkpoint.py",
+        "tests/e2e/test_resume.py",
+        "tests/e2e/test_spine.py",
     ),
+    "vm": ("tests/vm",),
 }
-"""Lanes of several files."""
+"""Lanes of several files or folders. The virtual machine is one, because its first use on a machine builds it, and the
+others would only wait for that."""
 
-FIRST = (
-    "stack",
-    "tests/e2e",
-    "tests/vm",
-    "tests/integration",
-    "tests/workflows",
-)
+FIRST = ("stack", "tests/e2e", "vm", "tests/integration", "tests/workflows")
 """Lanes, files and folders in the order in which they begin; what is not here comes last, in pytest's own order."""
 
 
 def lane(nodeid: str) -> str:
     """The lane of a test."""
     file = nodeid.partition("::")[0]
-    return next((name for name, files in TOGETHER.items() if file in files), file)
+    return next((name for name, members in TOGETHER.items() if _named(file, members)), file)
 
 
 def place(nodeid: str) -> int:
-    """Which lanes begin before this test's: by the longest entry of FIRST that names it."""
-    own = lane(nodeid)
-    names = {own, *map(str, PurePosixPath(own).parents)}
-    named = [entry for entry in FIRST if entry in names]
+    """How many entries of FIRST come before this test's lane; of several that name it, the longest counts."""
+    named = _named(lane(nodeid), FIRST)
     return FIRST.index(max(named, key=len)) if named else len(FIRST)
+
+
+def _named(file: str, names: tuple[str, ...]) -> list[str]:
+    """Those of the names that are the file's or of a folder that it is in."""
+    return [name for name in names if name in {file, *map(str, PurePosixPath(file).parents)}]
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]

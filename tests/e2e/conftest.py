@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+
+from localcloud.stack.client import StackClient
+from localcloud.stack.job_files import copy_output
+from localcloud.stack.stack import StackPlace
 
 JOBS = Path(__file__).parent / "jobs"
 PERDURE = Path(sys.executable).parent / "perdure"
@@ -28,6 +33,12 @@ class User:
         self.status = json.loads(self.run("local", "status", "--json").stdout)
         self.api = httpx.Client(base_url=self.status["api_url"], timeout=60)
         self.cloud = httpx.Client(base_url=self.status["aws_endpoint_url"], timeout=60)
+        self._place = StackPlace(stack)
+        self._client = StackClient.of(self._place)
+
+    def close(self) -> None:
+        for each in (self.api, self.cloud, self._client):
+            each.close()
 
     def run(self, *arguments: str, status: int | None = 0, limit: float = 300) -> subprocess.CompletedProcess[str]:
         """Run `perdure ARGUMENTS`; `status` is the exit code it must have (None: any)."""
@@ -67,6 +78,12 @@ class User:
         """The job's stdout and stderr."""
         done = self.run("local", "logs", job_id)
         return done.stdout, done.stderr
+
+    def printed(self, job_id: str) -> str:
+        """The job's stdout so far: what `logs` says, for waiting, without a new process for every look."""
+        out = io.BytesIO()
+        copy_output(self._client, self._place, job_id, out, io.BytesIO())
+        return out.getvalue().decode()
 
     def job(self, job_id: str) -> dict[str, Any]:
         """The API's page of the job."""
@@ -141,5 +158,4 @@ def user(stack: str) -> Iterator[User]:
     """A user of the session's stack."""
     user = User(stack)
     yield user
-    user.api.close()
-    user.cloud.close()
+    user.close()

@@ -54,7 +54,7 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool) -> None
     compares everything that it ever wrote."""
     usual = ("--name", "last-chance", "--attempts", "1", "--interval", "0", "--mount", f"{tmp_path}:/opt/go")
     old = user.submit("/usr/bin/python3", "-c", CHAIN, options=usual + options)
-    until(lambda: user.logs(old)[0].count("\n") == PAUSE_AT, "the first half")
+    until(lambda: user.printed(old).count("\n") == PAUSE_AT, "the first half")
     assert resume(user, old, "early").json()["error"]["code"] == "not_resumable"
     live = bundle(user, f"/api/v1/jobs/{old}/logs")
     node = user.placed(old)["node"]

@@ -43,8 +43,7 @@ def docker_user(request: pytest.FixtureRequest, image: str) -> Iterator[User]:
         perdure("local", "up", "--detach", "--engine", "docker", "--stack", place.name)
         user = User(place.name)
         yield user
-        user.api.close()
-        user.cloud.close()
+        user.close()
     finally:
         perdure("local", "down", "--stack", place.name)
     # Its supervisor lets go of the stack's lock a moment before it ends.
@@ -61,7 +60,7 @@ def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User
     script = 'test ! -e /usr/sbin/runc && exec /usr/bin/python3 /opt/jobs/chain.py "$@"'
     options = ("--image", image, "--interval", "5s")
     job = user.submit("/bin/sh", "-c", script, "sh", str(links), "0.1", "8", options=options)
-    until(lambda: user.logs(job)[0].count("\n") >= 3, "the job prints")
+    until(lambda: user.printed(job).count("\n") >= 3, "the job prints")
     here = user.placed(job)["zone"]
     there = next(node["zone"] for node in user.status["nodes"] if node["zone"] != here)
     user.reclaim("--job", job, "--to-zone", there)
@@ -101,6 +100,7 @@ def reason(user: User, job_id: str) -> str:
 
 
 @pytest.mark.demo
+@pytest.mark.matrix
 def test_the_demo_holds_its_promises_under_docker(image: str) -> None:
     stack = f"demo-docker-{os.getpid()}"
     try:

@@ -29,7 +29,7 @@ def test_a_job_with_a_network_of_its_own_keeps_its_address(user: User) -> None:
 
 def rounds(user: User, job_id: str) -> int:
     """How many the job has done."""
-    return user.logs(job_id)[0].count("\n")
+    return user.printed(job_id).count("\n")
 
 
 def run_through_a_reclaim(user: User, bucket: str, *more: str) -> list[str]:

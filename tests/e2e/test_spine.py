@@ -25,7 +25,7 @@ def tokens(stderr: str) -> set[str]:
 
 def running(user: User, job_id: str, lines: int = 3) -> None:
     """Wait until the job has printed some lines."""
-    until(lambda: user.logs(job_id)[0].count("\n") >= lines, f"{job_id} prints")
+    until(lambda: user.printed(job_id).count("\n") >= lines, f"{job_id} prints")
 
 
 def other_zone(user: User, job_id: str) -> str:
@@ -137,7 +137,7 @@ def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     agents = [pid for pid, line in descendants(node) if "worker_agent" in line and "runtime" not in line]
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
-    before = user.logs(job_id)[0].count("\n")
+    before = user.printed(job_id).count("\n")
     running(user, job_id, lines=before + 10)
     asked.join()
     number = int(user.run("local", "checkpoint", "--job", job_id).stdout)

@@ -12,8 +12,9 @@ from perdure.records.schema.database import migrate, open_engine
 from tests.integration.postgres_bed import Postgres, running_postgres
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
+    """A server for all tests; each takes a database of its own."""
     with running_postgres() as server:
         yield server
 

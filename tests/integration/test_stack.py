@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -63,9 +64,9 @@ def traces(place: StackPlace) -> list[str]:
 
 def test_up_again_after_every_program_died_and_down_twice_leave_nothing(place: StackPlace) -> None:
     perdure("local", "up", "--detach", "--stack", place.name)
-    user = User(place.name)
-    job = user.submit("/bin/sh", "-c", "echo up; exec sleep 1000")
-    until(lambda: user.logs(job)[0] == "up\n", "the job runs")
+    with contextlib.closing(User(place.name)) as user:
+        job = user.submit("/bin/sh", "-c", "echo up; exec sleep 1000")
+        until(lambda: user.printed(job) == "up\n", "the job runs")
     assert perdure("local", "up", "--detach", "--stack", place.name).stdout == ""  # it runs already
 
     for name in ("supervisor", "cloud"):
