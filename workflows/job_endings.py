@@ -92,7 +92,8 @@ def _forget_the_past(progress: JobProgress) -> None:
     ]
     progress.show(checkpoints=[], attempts=attempts, outages=outages)
     progress.show(quarantined=[])
-    progress.failed_rungs, progress.quarantined, progress.milestones = {}, [], Milestones()
+    progress.failed_rungs, progress.failed_on = {}, {}
+    progress.quarantined, progress.milestones = [], Milestones()
     progress.clean_epoch = progress.job.epoch
 
 
@@ -124,7 +125,7 @@ def close_outage(progress: JobProgress, restored_from: int | None, at: datetime)
             "started_at": death,
             "ended_at": at,
             "seconds": round(max(0.0, (at - death).total_seconds()), 3),
-            "phases": outage_phases(death, at, known),
+            "phases": outage_phases(death, at, known, restored=restored_from is not None),
             "restored_from": restored_from,
             "work_lost_seconds": work_lost_seconds(death, kept_until, progress.job.outages),
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from perdure.contracts.protection import NodeReport, ReportKind
+from perdure.contracts.protection import NodeReport, ReportKind, RestoreRung, Verdict
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, droppable
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Notice, NoticeKind
@@ -19,7 +19,7 @@ from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
 FROZEN = "frozen"
 """The engine's name for the time from freeze to thaw (key of Checkpoint.phases)."""
 BAD_AFTER = 2
-"""A checkpoint that failed this often on sound nodes is not tried again (promise 5)."""
+"""A checkpoint that failed on so many sound nodes is not tried again (promise 5)."""
 
 _HANDED_OVER = {
     HandOver.END_CONTAINER: "The job is safe. Perdure ended its container, and Batch starts the next attempt.",
@@ -54,9 +54,9 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
         case ReportKind.EXITED:
             _exited(progress, report)
         case _:
+            _given_up(progress, report)
             kind = "preflight" if report.kind is ReportKind.PREFLIGHT else "remark"
             progress.tell(report.at, kind, report.reason, report.level)
-            _given_up(progress, report)
     return True
 
 
@@ -99,22 +99,45 @@ def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
     level = "warning" if progress.open_outage is not None else "info"
     close_outage(progress, None, report.at)
     progress.clean_since = report.at
-    progress.tell(report.at, "started", f"The job starts clean on {where}.", level)
+    progress.tell(report.at, "started", f"The job starts clean on {where}{_why_clean(progress, report)}.", level)
     progress.show(state=JobState.RESTORE_FAILED if report.rungs else JobState.RUNNING)
 
 
 def _hear_of_rungs(progress: JobProgress, report: NodeReport) -> None:
     """Checkpoints that were tried before what the report tells of."""
     for rung in report.rungs:
-        blame = "the node's fault" if rung.node_fault else "not the node's fault"
-        message = f"Checkpoint {rung.number} was not restored ({blame}): {rung.reason}"
+        blame = " (the node's fault)" if rung.node_fault else " (the cause is in its image)" if rung.image_fault else ""
+        message = f"Checkpoint {rung.number} was not restored{blame}: {rung.reason}"
         progress.tell(report.at, "restore failed", message, "warning")
         if not rung.node_fault:
-            progress.failed_rungs[rung.number] = progress.failed_rungs.get(rung.number, 0) + 1
-            if progress.failed_rungs[rung.number] >= BAD_AFTER and rung.number not in progress.quarantined:
-                progress.quarantined = [*progress.quarantined, rung.number]
-                progress.show(quarantined=progress.quarantined)
-                progress.tell(report.at, "quarantined", f"Checkpoint {rung.number} will not be tried again.", "error")
+            _count_against(progress, rung, report)
+
+
+def _count_against(progress: JobProgress, rung: RestoreRung, report: NodeReport) -> None:
+    """A checkpoint that no node can restore is quarantined at once, any other once it failed on two sound nodes."""
+    nodes = progress.failed_on.setdefault(rung.number, [])
+    if report.instance_id not in nodes:
+        nodes.append(report.instance_id)
+        progress.failed_rungs[rung.number] = progress.failed_rungs.get(rung.number, 0) + 1
+    often = progress.failed_rungs.get(rung.number, 0)
+    if rung.number not in progress.quarantined and (rung.image_fault or often >= BAD_AFTER):
+        progress.quarantined = [*progress.quarantined, rung.number]
+        progress.show(quarantined=progress.quarantined)
+        why = "no node can restore it" if rung.image_fault else f"it failed on {often} sound nodes"
+        progress.tell(report.at, "quarantined", f"Checkpoint {rung.number} will not be tried again: {why}.", "error")
+
+
+def _why_clean(progress: JobProgress, report: NodeReport) -> str:
+    """Why a container that was to go on from a checkpoint does not; empty where it was to start clean."""
+    if progress.verdict is not Verdict.RESTORE:
+        return ""
+    if report.rungs:
+        numbers = sorted({rung.number for rung in report.rungs})
+        names = f"checkpoint {numbers[0]}" if len(numbers) == 1 else f"checkpoints {', '.join(map(str, numbers))}"
+        return f": {names} could not be restored, and no other is left"
+    if progress.quarantined:
+        return ": its checkpoints are quarantined"
+    return ": no checkpoint of it had been committed"
 
 
 def _given_up(progress: JobProgress, report: NodeReport) -> None:

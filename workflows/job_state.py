@@ -89,6 +89,8 @@ class JobProgress(BaseModel):
     """… and since which epoch nothing older is used."""
     milestones: Milestones = Milestones()
     failed_rungs: dict[int, int] = Field(default_factory=dict)
+    failed_on: dict[int, list[str]] = Field(default_factory=dict)
+    """The instances that `failed_rungs` counts."""
     """How often a checkpoint failed on sound nodes, by number."""
     quarantined: list[int] = Field(default_factory=list)
     seen: list[str] = Field(default_factory=list)

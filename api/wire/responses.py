@@ -197,7 +197,7 @@ class JobDetail(JobSummary):
     checkpoint_failure: str = Field(description="Why it did.")
     checkpoint_error: str = Field(description="The kind of that failure.", examples=["JobRootFull"])
     checkpoint_failures_in_a_row: int = Field(description="Failures since the newest that was committed.")
-    quarantined: list[int] = Field(description="Checkpoints that failed on sound nodes and are not tried again.")
+    quarantined: list[int] = Field(description="Checkpoints that could not be restored and are not tried again.")
     volume_id: str | None
     volumes: list[VolumeView]
     snapshots: list[SnapshotView]

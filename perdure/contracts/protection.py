@@ -89,11 +89,15 @@ class ReportKind(StrEnum):
 
 
 class RestoreRung(Frozen):
-    """One rung of the ladder that did not hold: which checkpoint, why, and whether the node was to blame."""
+    """One rung of the ladder that did not hold: which checkpoint, and why, CRIU's own words included (its log stays on
+    a node that may be gone when somebody reads this). `node_fault`: surely the node was to blame. `image_fault`: the
+    cause is in the checkpoint. Neither: either may be. `again`: the same checkpoint is tried once more, here."""
 
     number: int
     reason: str
     node_fault: bool = False
+    image_fault: bool = False
+    again: bool = False
 
 
 class NodeReport(Frozen):

@@ -179,7 +179,7 @@ def _checkpoint_failures(job: Job, now: datetime) -> Iterator[Alert]:
 def _restores(job: Job, now: datetime) -> Iterator[Alert]:
     newest = job.checkpoints[-1] if job.checkpoints else None
     if newest is not None and newest.number in job.quarantined:
-        said = f"Checkpoint {newest.number}, the newest, failed on sound nodes and is not tried again: a reclaim now "
+        said = f"Checkpoint {newest.number}, the newest, could not be restored and is not tried again: a reclaim now "
         said += "would go back further."
         yield Alert(code="newest-quarantined", level=WARNING, message=said, since=newest.committed_at)
     current = job.attempts[-1] if job.attempts else None

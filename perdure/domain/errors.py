@@ -142,16 +142,21 @@ class JobRootFull(CheckpointFailed):
 
 
 class RestoreFailed(PerdureError):
-    """The job was not brought back from this checkpoint. `node_fault`: the node is to blame, not the checkpoint."""
+    """The job was not brought back from this checkpoint. `node_fault`: surely the node is to blame, not the checkpoint;
+    `image_fault`: the cause is in the checkpoint, and no node can restore it; neither: either may be."""
 
-    def __init__(self, message: str, step: str = "", node_fault: bool = False) -> None:
+    def __init__(self, message: str, step: str = "", node_fault: bool = False, image_fault: bool = False) -> None:
         self.step = step
         self.node_fault = node_fault
+        self.image_fault = image_fault
         super().__init__(message)
 
 
 class ImageInvalid(RestoreFailed):
-    """The checkpoint is damaged: no manifest, a wrong checksum, a missing or extra file."""
+    """The checkpoint is damaged: no manifest, a wrong checksum, a missing or extra file. The fault is in the image."""
+
+    def __init__(self, message: str, step: str = "") -> None:
+        super().__init__(message, step, image_fault=True)
 
 
 class FreezerFailed(PerdureError):

@@ -9,8 +9,8 @@ from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.jobs import Outage
 from perdure.domain.values import Frozen
 
-PHASES = ("frozen", "dumped", "detached", "waited", "attached", "restored")
-"""The phases of an outage in their order; those that did not happen are left out."""
+PHASES = ("frozen", "dumped", "detached", "waited", "attached", "restored", "started clean")
+"""The phases of an outage in their order; those that did not happen are left out. It ends with one of the last two."""
 
 FREEZE_STEP = "pause"
 """The engine's name for the step that freezes the processes (key of Checkpoint.phases)."""
@@ -30,7 +30,9 @@ class Milestones(Frozen):
     detach_seconds: float = 0.0
 
 
-def outage_phases(started_at: datetime, ended_at: datetime, known: Milestones) -> dict[str, float]:
+def outage_phases(
+    started_at: datetime, ended_at: datetime, known: Milestones, *, restored: bool = True
+) -> dict[str, float]:
     """Seconds by phase, in order. They follow each other without gaps, so that they add up to the outage.
 
     Clocks of several machines are compared: a phase that seems to end before it began counts 0.
@@ -54,7 +56,7 @@ def outage_phases(started_at: datetime, ended_at: datetime, known: Milestones) -
     if known.detach_seconds:
         until("detached", cursor + timedelta(seconds=known.detach_seconds))
     until("attached", known.ready_at)
-    until("restored", ended_at)
+    until("restored" if restored else "started clean", ended_at)
     return {name: round(phases[name], 3) for name in PHASES if name in phases}
 
 

@@ -49,9 +49,10 @@ def protection_entries(job: Job, stays: list[Stay], until: datetime) -> Iterator
 def _protection(job: Job, outage: Outage, ended_at: datetime, before: Stay, after: Stay) -> LedgerEntry:
     assert before.run_start is not None
     death, lost = outage.started_at, _ms(outage.work_lost_seconds or 0.0)
-    frozen, dumped, detached, attached, restored = (
-        _ms(outage.phases.get(name, 0.0)) for name in ("frozen", "dumped", "detached", "attached", "restored")
+    frozen, dumped, detached, attached = (
+        _ms(outage.phases.get(name, 0.0)) for name in ("frozen", "dumped", "detached", "attached")
     )
+    restored = _ms(outage.phases.get("restored", outage.phases.get("started clean", 0.0)))
     pull = _pull_ms(outage, after)
     ran = milliseconds(before.run_start, death)
     preserved = ran - lost

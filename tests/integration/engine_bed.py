@@ -302,7 +302,9 @@ class Bed:
                 os.close(descriptor)
         if status != 0:
             said = (container.bundle / "runc.log").read_text()[-500:]
-            raise LaunchFailed(f"status {status}: {criu_log.errors(container.work_dir / 'restore.log', 9)} {said}")
+            raise LaunchFailed(
+                f"status {status}: {'; '.join(criu_log.errors(container.work_dir / 'restore.log'))} {said}"
+            )
         running.container = container.with_init(int(pid_file.read_text()))
         return running
 

@@ -17,6 +17,8 @@ from perdure.contracts.node import CheckpointOutcome, FinalCheckpointRequest
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.domain.retries import HandOver, RetryStrategy
+from perdure.image.checksums import digest_images
+from perdure.image.manifest import read_manifest, write_manifest
 from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, tool, until
 
 pytestmark = pytest.mark.criu
@@ -141,6 +143,36 @@ async def test_a_damaged_checkpoint_is_a_rung_and_the_one_before_it_is_restored(
     started = await home.report(ReportKind.STARTED, 2)
     assert started.restored_from == numbers[0]
     assert [(rung.number, rung.node_fault) for rung in started.rungs] == [(numbers[1], False)]
+    assert await again.exit_code() == 7
+    assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
+
+
+async def test_a_cause_in_the_image_is_told_and_the_checkpoint_before_is_restored_at_once(home: Bed) -> None:
+    """The image is whole by its checksums, and CRIU cannot restore it; CRIU's last words then speak of a cgroup."""
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=150), home.plan())
+    numbers = []
+    for _ in range(2):
+        await launched.more_lines(10)
+        outcome = await home.checkpoint(node)
+        assert outcome.checkpoint is not None, outcome.failure
+        numbers.append(outcome.checkpoint.number)
+    newest = home.job_root(node) / f"checkpoints/{numbers[1]}"
+    image = bytearray((newest / "images/mm-1.img").read_bytes())
+    image[8:] = bytes(len(image) - 8)
+    (newest / "images/mm-1.img").write_bytes(image)
+    sealed = read_manifest(newest).model_copy(update={"images": digest_images(newest)})
+    write_manifest(newest, sealed)
+    home.lose(node, launched)
+    node = await home.new_node()
+    plan = home.plan(Verdict.RESTORE, retry=RetryStrategy(attempts=5), attempts_made=2)
+    again = await home.launch(node, "exit 9", plan, attempt=2)
+    started = await home.report(ReportKind.STARTED, 2)
+    assert started.restored_from == numbers[0]
+    (rung,) = started.rungs
+    assert (rung.number, rung.node_fault, rung.image_fault) == (numbers[1], False, True)
+    assert rung.reason.startswith("the checkpoint's memory image is damaged (CRIU: ")
+    assert "mm-1.img" in rung.reason and "cgroupd" not in rung.reason and "/failures/" not in rung.reason
     assert await again.exit_code() == 7
     assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
 

@@ -11,7 +11,7 @@ from perdure.domain.errors import PerdureError, RestoreFailed, VolumeFailed
 from perdure.domain.retries import RetryStrategy
 from perdure.settings import AgentSettings
 from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
-from worker_agent.engine import criu_log
+from worker_agent.engine.explanations import explain
 from worker_agent.node.this_node import ThisNode
 from worker_agent.start.preparing import Preparer
 
@@ -43,7 +43,8 @@ def a_job(folder: Path, retry: RetryStrategy) -> tuple[Preparer, ProtectedJob]:
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_the_same_checkpoint_is_tried_once_more_and_then_none(tmp_path: Path, fault: str) -> None:
     """Where a start may not fail, the caller starts it clean beside its checkpoints, which stay."""
-    assert criu_log.node_fault(FAULTS[fault])
+    known = explain(FAULTS[fault])
+    assert known is not None and known.node_fault
     preparer, job = a_job(tmp_path, RetryStrategy(attempts=1))
     problem = RestoreFailed(FAULTS[fault], "restore", node_fault=True)
     preparer._fell(job, 3, problem)
@@ -73,6 +74,13 @@ async def test_a_checkpoints_own_fault_descends(tmp_path: Path) -> None:
     preparer, job = a_job(tmp_path, RetryStrategy(attempts=5))
     preparer._fell(job, 3, RestoreFailed("a wrong checksum", "verify"))
     assert [(rung.number, rung.node_fault) for rung in job.record.rungs] == [(3, False)]
+
+
+async def test_what_was_killed_is_tried_again_and_then_an_older_one(tmp_path: Path) -> None:
+    preparer, job = a_job(tmp_path, RetryStrategy(attempts=5))
+    preparer._fell(job, 3, RestoreFailed("killed", "restore"), again=True)
+    preparer._fell(job, 3, RestoreFailed("killed", "restore"))
+    assert [(rung.node_fault, rung.again) for rung in job.record.rungs] == [(False, True), (False, False)]
 
 
 def test_a_missing_slot_never_becomes_a_rung() -> None:

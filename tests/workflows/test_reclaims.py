@@ -111,6 +111,8 @@ async def test_a_node_lost_before_any_checkpoint_starts_clean_and_says_so(story:
     job = await story.ends()
     (outage,) = job.outages
     assert outage.restored_from is None and job.protections == 0
+    assert "restored" not in outage.phases and "started clean" in outage.phases
+    assert any("no checkpoint of it had been committed" in one.message for one in story.cloud.timeline(story.job_id))
     assert outage.work_lost_seconds is not None and 99 < outage.work_lost_seconds < 110
 
 
@@ -248,6 +250,28 @@ async def test_the_ladder_is_told_and_a_bad_checkpoint_quarantined(story: Story)
     reply = await story.run_on("i-4", "zone-a", 4, restored_from=1, found=node.taken[:1])
     assert reply.quarantined == [2]
     await story.ends()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_no_node_can_restore_is_quarantined_at_once_and_a_clean_start_says_why(story: Story) -> None:
+    story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(130)
+    node = story.nodes["i-1"]
+    await story.until(lambda: len(node.taken) == 2)
+    await story.lose("i-1")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    bad = RestoreRung(number=2, reason="the checkpoint's memory image is damaged (CRIU: x)", image_fault=True)
+    unclear = RestoreRung(number=1, reason="for a reason that is not known yet", again=True)
+    await story.run_on("i-2", "zone-a", 2, rungs=[bad, unclear, unclear])
+    await story.ends()
+    events = [(event.kind, event.message) for event in story.cloud.timeline(story.job_id)]
+    told = [message for kind, message in events if kind == "restore failed"]
+    assert told[0] == f"Checkpoint 2 was not restored (the cause is in its image): {bad.reason}"
+    assert ("quarantined", "Checkpoint 2 will not be tried again: no node can restore it.") in events
+    assert not any(message.startswith("Checkpoint 1 will not") for _, message in events), "one node alone"
+    clean = ("started", "The job starts clean on i-2: checkpoints 1, 2 could not be restored, and no other is left.")
+    assert clean in events
 
 
 @pytest.mark.usefixtures("impatient")

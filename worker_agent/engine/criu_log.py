@@ -12,8 +12,10 @@ from pathlib import Path
 import structlog
 
 from perdure.domain.errors import CheckpointFailed, NotCheckpointable, RestoreFailed
+from worker_agent.engine import machine
 from worker_agent.engine.container import Container
-from worker_agent.engine.explanations import explain
+from worker_agent.engine.explanations import explain, telling
+from worker_agent.engine.known_failures import Blame
 from worker_agent.engine.tasks import command
 
 log = structlog.get_logger()
@@ -23,21 +25,32 @@ KEPT = "failures"
 _MOST_KEPT = 10
 """Logs that a folder keeps; the oldest go."""
 _TAIL = 256 * 1024
-_ERROR = re.compile(r"^(?:pie: \d+: )?(?:\(\d+\.\d+\)\s*)?(?:\d+:\s*)?Error \(([^)]*)\): (.*)$", re.MULTILINE)
-_EMPTY_WORDS = ("Dumping FAILED", "Restoring FAILED", "Pre-dumping FAILED", "rlimit: Can't setup RLIMIT_NOFILE")
-"""Said at every failure, or (for want of CAP_SYS_RESOURCE) at every run."""
-_ALSO_NODE_FAULTS = ("CPU ", "cpu")
-"""Words of a restore's failure that no line of the table explains, yet point at the node."""
+"""Bytes of a log that are kept."""
+_ERROR = re.compile(r"^(?:(?:\(\d+\.\d+\)|pie:|\d+:)\s*)*Error \(([^)]*)\): (.*)$")
+"""`(00.85) pie: 1: Error (place): words` (CRIU 4.2), and the order of earlier versions."""
+_MOST_ERRORS = 400
+_MOST_TOLD = 4
+_LONGEST = 240
+"""Characters of one of CRIU's lines in a message."""
 
 
-def errors(log_file: Path, most: int = 3) -> str:
-    """The last errors of a CRIU log, oldest of them first; empty if there is no log or no error in it."""
-    found = [f"{place}: {words}" for place, words in _ERROR.findall(_tail(log_file)) if _tells(words)]
-    return "; ".join(found[:1] + found[1:][-(most - 1) :])
+def errors(log_file: Path) -> list[str]:
+    """The errors of a whole CRIU log, `place: words`, in the order in which they were said; empty if there is no log or
+    no error in it. The causes come first, so the first ones are kept."""
+    found: list[str] = []
+    try:
+        with open(log_file, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if len(found) < _MOST_ERRORS and "Error (" in line and (match := _ERROR.match(line.rstrip())):
+                    found.append(f"{match[1]}: {match[2]}")
+    except FileNotFoundError:
+        pass
+    return found
 
 
-def _tells(words: str) -> bool:
-    return not words.startswith(_EMPTY_WORDS)
+def _told(lines: list[str]) -> str:
+    """The first of them that tell something, for people who know CRIU."""
+    return "; ".join(line[:_LONGEST] for line in telling(lines)[:_MOST_TOLD])
 
 
 def _tail(log_file: Path) -> str:
@@ -49,41 +62,46 @@ def _tail(log_file: Path) -> str:
         return ""
 
 
-def node_fault(message: str) -> bool:
-    """Does the message point at this node (a port, an address, memory, the CPU) rather than at the checkpoint?"""
-    known = explain(message)
-    return known.node_fault if known else any(words in message for words in _ALSO_NODE_FAULTS)
-
-
 def dump_failure(container: Container, stderr: str, *, step: str = "dump") -> CheckpointFailed:
     """What went wrong when a dump ended badly (`stderr`: runc's last words). NotCheckpointable if the job holds what
     can never be dumped. The log is kept. Blocks shortly."""
-    said = errors(container.work_dir / "dump.log") or stderr.strip()[-300:] or "no message"
+    lines = errors(container.work_dir / "dump.log")
+    said = _told(lines) or stderr.strip()[-300:] or "no message"
     kept = keep(container, "dump", stderr)
-    known = explain(f"{said}\n{stderr}")
+    known = explain(lines) or explain(stderr)
     if known is None:
         return CheckpointFailed(f"CRIU could not save the job: {said}{kept}", step)
-    if known.node_fault or known.retry_later:
+    if known.blame is not Blame.JOB:
         return CheckpointFailed(f"the job was not saved this time: {known.sentence} (CRIU: {said}{kept})", step)
     return NotCheckpointable(
-        f"the job cannot be saved now: {_culprit(said)}{known.sentence} (CRIU: {said}{kept})", step
+        f"the job cannot be saved now: {_culprit(lines)}{known.sentence} (CRIU: {said}{kept})", step
     )
 
 
-def restore_failure(container: Container, number: int, message: str) -> RestoreFailed:
-    """What went wrong when runc could not restore checkpoint `number` (`message`: its last words). The log is kept.
-    Blocks shortly."""
-    said = errors(container.work_dir / "restore.log") or message.strip()[-300:] or "no message"
-    kept = keep(container, "restore", message)
-    known = explain(f"{said}\n{message}")
-    words = f"{known.sentence} (CRIU: {said}{kept})" if known else f"{said}{kept}"
-    fault = node_fault(f"{said}\n{message}")
-    return RestoreFailed(f"checkpoint {number} was not restored: {words}", "restore", node_fault=fault)
+def restore_failure(container: Container, message: str, *, needed_bytes: int = 0) -> RestoreFailed:
+    """Why runc could not restore a checkpoint of `needed_bytes` memory (`message`: runc's last words), and whose fault
+    it was. CRIU's own words are in it, for the log is kept where nobody may be able to read it later. Blocks shortly.
+    """
+    lines = errors(container.work_dir / "restore.log")
+    said = _told(lines) or message.strip()[-300:] or "no message"
+    keep(container, "restore", message)
+    known = explain(lines) or explain(message)
+    if known is None:
+        return RestoreFailed(f"CRIU could not bring it back, for a reason that is not known yet: {said}", "restore")
+    short = known.blame is Blame.MEMORY and machine.available_bytes() < needed_bytes
+    # A port or an address of the container's own network is nobody else's.
+    own = container.own_network and known.blame is Blame.NODE and "inet" in said
+    return RestoreFailed(
+        f"{known.sentence} (CRIU: {said})",
+        "restore",
+        node_fault=short or (known.blame is Blame.NODE and not own),
+        image_fault=known.blame is Blame.IMAGE,
+    )
 
 
-def _culprit(said: str) -> str:
+def _culprit(lines: list[str]) -> str:
     """The process that CRIU was at work on, where it says so."""
-    found = re.search(r"\(pid: (\d+)\)", said)
+    found = re.search(r"\(pid: (\d+)\)", "\n".join(lines))
     return f"process {found[1]} ({command(int(found[1]))}): " if found else ""
 
 

@@ -37,6 +37,12 @@ def cpu_features() -> str:
     return " ".join(sorted(flag for flag in set(flags) if _INSTRUCTIONS.fullmatch(flag)))
 
 
+def available_bytes() -> int:
+    """Memory that programs of this node can still have."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
 _known: dict[Tools, Machine] = {}
 
 

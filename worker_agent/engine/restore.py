@@ -7,6 +7,7 @@ runc restore, left stopped → finish (closed connections say so) → continue a
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -161,6 +162,12 @@ STEPS: tuple[_Step, ...] = (
 )
 
 
+_OF_THE_NODE = ("clean", "sync", "overlay", "options")
+"""Steps that have nothing to do with what is in the checkpoint."""
+_NODE_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENODEV)
+"""Of the other steps: no checkpoint of this job fares better here."""
+
+
 async def prepare_restore(
     container: Container,
     number: int,
@@ -186,7 +193,8 @@ async def prepare_restore(
             try:
                 await function(work)
             except (OSError, CommandFailed) as error:
-                raise RestoreFailed(f"checkpoint {number} at `{step}`: {error}", step, node_fault=True) from error
+                fault = step in _OF_THE_NODE or getattr(error, "errno", None) in _NODE_ERRORS
+                raise RestoreFailed(f"it could not be prepared at `{step}`: {error}", step, node_fault=fault) from error
             work.phases[step] = time.monotonic() - begun
     images = work.view if work.view.exists() else work.images
     return Prepared(work.read, runc.restore_argv(container, images), work.phases, work.network)
@@ -209,7 +217,7 @@ async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]
 async def name_taken_port(container: Container, number: int, problem: RestoreFailed) -> RestoreFailed:
     """The same failure, with the port and the process that has it where that was the reason: somebody may have taken it
     since `prepare_restore` looked."""
-    if "Address already in use" not in str(problem):
+    if "Address already in use" not in str(problem) or not problem.node_fault:
         return problem
     images = roots.store(container.job_root).folder(number) / chain.IMAGES
     try:

@@ -111,7 +111,7 @@ class ThrowAway:
         try:
             await self._launch(container, "restore", *prepared.argv)
         except CommandFailed as problem:
-            raise engine.restore_failure(container, manifest.number, problem.stderr) from problem
+            raise engine.restore_failure(container, problem.stderr) from problem
         await engine.finish_restore(self.running, prepared.manifest)
         await engine.continue_restored(self.running, prepared.manifest)
         await asyncio.sleep(1.0)  # a job that dies of its restore does so at once

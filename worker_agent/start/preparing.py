@@ -2,8 +2,9 @@
 
     the newest checkpoint → the one before → … → a clean start on clean files
 
-Each rung that does not hold is recorded with its reason, and with whose fault it was: below the ladder all checkpoints
-go, so a fault of this node must never be blamed on a checkpoint.
+Each rung that does not hold is recorded with its reason, and with whose fault it was. What is surely this node's fault
+never descends the ladder: below it all checkpoints go. Everything else does, at once: an older checkpoint is worth more
+than the question whose fault the newest one's failure was.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ _CHECK_SECONDS = 30.0
 _TRIES_ON_A_FAULTY_NODE = 2
 """How often one checkpoint is restored on a node that is to blame, where the start may not fail: a port that is taken
 or a CRIU that was killed may be a matter of the moment."""
+_LONGEST_REASON = 2000
+"""Characters of a rung's reason."""
 _PREDECESSOR = 60.0
 """Seconds in which an earlier container of the same job on this node must have let go of the job root."""
 
@@ -97,7 +100,7 @@ class Preparer:
 
     async def _next_rung(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         """The newest checkpoint that has not failed yet; below the last rung a clean start on clean files."""
-        done = {rung.number for rung in job.record.rungs if not rung.node_fault}
+        done = {rung.number for rung in job.record.rungs if not rung.node_fault and not rung.again}
         for number in await asyncio.to_thread(engine.offered, job.job_root, _plan(job).quarantined):
             if number in done:
                 continue
@@ -152,9 +155,15 @@ class Preparer:
         lower = await layers_for(manifest.image, here, overlay)
         job.on_layers(lower, manifest.image or here, older=tuple(lower) != overlay.lower)
 
-    def _fell(self, job: ProtectedJob, number: int, problem: RestoreFailed) -> None:
+    def _fell(self, job: ProtectedJob, number: int, problem: RestoreFailed, *, again: bool = False) -> None:
         log.warning("not restored", job_id=job.record.job_id, checkpoint=number, reason=str(problem))
-        rung = RestoreRung(number=number, reason=str(problem)[:1000], node_fault=problem.node_fault)
+        rung = RestoreRung(
+            number=number,
+            reason=str(problem)[:_LONGEST_REASON],
+            node_fault=problem.node_fault,
+            image_fault=problem.image_fault,
+            again=again,
+        )
         job.note(rungs=[*job.record.rungs, rung])
         here = sum(rung.node_fault for rung in job.record.rungs if rung.number == number)
         if problem.node_fault and (
@@ -162,14 +171,15 @@ class Preparer:
         ):
             # Not the checkpoint's fault: another node may restore it, where Batch will try one. An older one would fare
             # no better here, so the ladder is not descended.
-            raise RestoreFailed(str(problem), problem.step, node_fault=True)
+            raise RestoreFailed(f"this node cannot restore checkpoint {number}", problem.step, node_fault=True)
 
     async def _below_the_ladder(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
-        """Nothing could be restored. A clean start drops the checkpoints, which is right only where they are bad: while
-        a node's fault stood in the way, they are kept and the container runs unprotected beside them."""
-        if any(rung.node_fault for rung in job.record.rungs):
-            said = f"this node cannot restore its checkpoints ({job.record.rungs[-1].reason})"
-            raise RestoreFailed(said, "restore", node_fault=True)
+        """Nothing could be restored. A clean start drops the checkpoints, which is right only where they failed: where
+        a node's fault stood in the way, or the restore was killed, they are kept and the container runs unprotected
+        beside them."""
+        faults = [rung.number for rung in job.record.rungs if rung.node_fault or rung.again]
+        if faults:
+            raise RestoreFailed(f"this node cannot restore checkpoint {faults[-1]}", "restore", node_fault=True)
         return await self._fresh(job, bundle)
 
     async def _ready(self, job: ProtectedJob, bundle: Bundle, reply: RuntimeReply) -> RuntimeReply:
@@ -218,14 +228,13 @@ class Preparer:
         return await work()
 
     async def _blame(self, job: ProtectedJob, number: int, message: str) -> RestoreFailed:
-        """Why runc did not restore it. Its image is whole (verified just before), and below the ladder all checkpoints
-        go: so it is the checkpoint's fault only if runc itself gave up, and CRIU works on this node."""
-        problem = engine.restore_failure(job.container, number, message)
+        """Why runc did not restore it, and whose fault that surely was. Its image is whole (verified just before), but
+        a whole image may hold what cannot be restored."""
+        size = job.manifest.image_bytes if job.manifest else 0
+        problem = engine.restore_failure(job.container, message, needed_bytes=size)
         problem = await engine.name_taken_port(job.container, number, problem)
-        if problem.node_fault:
+        if problem.node_fault or problem.image_fault:
             return problem
-        if not re.match(GAVE_UP, message):
-            return RestoreFailed(str(problem), problem.step, node_fault=True)
         try:
             await engine.check_criu(job.container.tools, _CHECK_SECONDS)
         except CommandFailed as broken:
@@ -235,7 +244,12 @@ class Preparer:
     async def after_failure(self, job: ProtectedJob, bundle: Bundle, number: int, message: str) -> RuntimeReply:
         """The order after runc could not restore checkpoint `number`; `message` holds its last words."""
         self.ports.release(job.record.container_id)
-        self._fell(job, number, await self._blame(job, number, message))
+        problem = await self._blame(job, number, message)
+        tried = [rung for rung in job.record.rungs if rung.number == number]
+        # Killed, or not even begun: that may have been a matter of the moment. A CRIU that crashes on this image does
+        # so again.
+        again = not tried and not re.match(GAVE_UP, message) and not problem.node_fault and not problem.image_fault
+        self._fell(job, number, problem, again=again)
         return await self._next_rung(job, bundle)
 
 
