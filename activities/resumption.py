@@ -6,8 +6,10 @@ Nothing of the job's environment passes through Temporal: it is read from Descri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -42,6 +44,12 @@ PREDECESSOR_TAG, CHECKPOINT_TAG = "perdure:resumed-from", "perdure:checkpoint"
 MOST_TAGS = 50
 _ENDED = {"SUCCEEDED", "FAILED"}
 _OVERRIDDEN = ("command", "resourceRequirements")
+_DEFINED = (
+    *("image", "command", "jobRoleArn", "executionRoleArn", "volumes", "mountPoints", "ulimits", "user", "secrets"),
+    *("readonlyRootFilesystem", "privileged", "linuxParameters", "logConfiguration", "networkConfiguration"),
+    *("ephemeralStorage", "runtimePlatform", "repositoryCredentials", "enableExecuteCommand"),
+)
+"""Of DescribeJobs' ContainerDetail, what ContainerProperties take as well. Source: Batch API reference."""
 _RESERVED = "AWS_BATCH"
 """Batch refuses variables that begin like this; it sets them itself."""
 
@@ -138,12 +146,38 @@ class Resumptions(ResumptionActivities):
             resumptions.begin(session, note)
 
     async def _submit(self, note: Resumption, old: dict[str, Any]) -> str:
+        wanted = submission(note, old)
         try:
-            answer = await aws.call(f"submit job {note.job_name}", self._submitter.submit_job, **submission(note, old))
-        except VolumeFailed as problem:  # a plain no: a definition that is gone, a queue that is off, …
+            async with self._usable_definition(note, old) as wanted["jobDefinition"]:
+                answer = await aws.call(f"submit job {note.job_name}", self._submitter.submit_job, **wanted)
+        except VolumeFailed as problem:  # a plain no: a queue that is off, a role that may not be passed, …
             await asyncio.to_thread(self._drop, note.job_id)
             raise NotResumable(f"Job {note.job_id} cannot be resumed: {problem}") from problem
         return str(answer["jobId"])
+
+    @contextlib.asynccontextmanager
+    async def _usable_definition(self, note: Resumption, old: dict[str, Any]) -> AsyncIterator[str]:
+        """The old job's definition; if its client has deregistered it, one made anew of what DescribeJobs says.
+
+        The new one is deregistered again at once: jobs that were submitted keep it, and nothing of ours is left.
+        """
+        known = str(old["jobDefinition"])
+        found = await aws.call(
+            f"describe {known}", self._batch.describe_job_definitions, jobDefinitions=[known], status="ACTIVE"
+        )
+        if found["jobDefinitions"]:
+            yield known
+            return
+        made = await aws.call(
+            f"register the definition of job {note.job_id} anew",
+            self._batch.register_job_definition,
+            **definition(note, old),
+        )
+        again = str(made["jobDefinitionArn"])
+        try:
+            yield again
+        finally:
+            await aws.call(f"deregister {again}", self._batch.deregister_job_definition, jobDefinition=again)
 
     def _drop(self, job_id: str) -> None:
         with writing(self._engine) as session:
@@ -229,6 +263,31 @@ class Resumptions(ResumptionActivities):
         if tags.get(MANAGED_TAG) != "true" or tags.get(JOB_TAG) not in owners:
             raise NotResumable(f"Volume {volume_id} does not bear the tags of job {min(owners)}: it is not touched.")
         return volume
+
+
+def definition(note: Resumption, old: dict[str, Any]) -> dict[str, Any]:
+    """RegisterJobDefinition's arguments for what DescribeJobs shows of a job of one container."""
+    container = old.get("container", {})
+    properties = {name: container[name] for name in _DEFINED if container.get(name)}
+    properties["environment"] = [
+        one for one in container.get("environment", []) if not one["name"].startswith(_RESERVED)
+    ]
+    named = {one["type"] for one in container.get("resourceRequirements", [])}
+    older = {"VCPU": container.get("vcpus"), "MEMORY": container.get("memory")}  # what resourceRequirements replaced
+    properties["resourceRequirements"] = [
+        *container.get("resourceRequirements", []),
+        *({"type": kind, "value": str(value)} for kind, value in older.items() if value and kind not in named),
+    ]
+    wanted: dict[str, Any] = {
+        "jobDefinitionName": note.job_name,
+        "type": "container",
+        "containerProperties": properties,
+        "tags": {PREDECESSOR_TAG: note.job_id},
+    }
+    for name in ("parameters", "platformCapabilities"):
+        if old.get(name):
+            wanted[name] = old[name]
+    return wanted
 
 
 def submission(note: Resumption, old: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from perdure.records.schema.database import reading, writing
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 T = TypeVar("T")
+RESOURCES = {"resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "64"}]}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -113,6 +114,30 @@ async def test_a_new_job_like_the_old_one_is_submitted_once(
     bed.wait_status(resumed.new_job_id, "FAILED")
     again = await run(resuming.submit_resumption, wish(old.job_id, "key-2"))
     assert again.new_job_id not in {resumed.new_job_id, ""}
+
+
+async def test_a_definition_that_was_deregistered_is_no_obstacle(
+    bed: CloudBed, engine: Engine, resuming: Resumptions
+) -> None:
+    """Clients such as miniwdl and Toil deregister theirs; DescribeJobs still has all that it said."""
+    old = await kept_job(bed, engine)
+    before = bed.job(old.job_id)
+    bed.aws.batch.deregister_job_definition(jobDefinition=before["jobDefinition"])
+    try:
+        resumed = await run(resuming.submit_resumption, wish(old.job_id))
+    finally:
+        properties: Any = {"image": "localhost/machine", "command": ["true"], **RESOURCES}
+        bed.aws.batch.register_job_definition(
+            jobDefinitionName="perdure-local", type="container", containerProperties=properties
+        )
+    new = bed.job(resumed.new_job_id)
+    assert new["jobDefinition"] != before["jobDefinition"]
+    for same in ("jobQueue", "retryStrategy", "timeout"):
+        assert new[same] == before[same], same
+    for same in ("command", "resourceRequirements", "image", "mountPoints", "volumes"):
+        assert new["container"].get(same) == before["container"].get(same), same
+    active = bed.aws.batch.describe_job_definitions(status="ACTIVE")["jobDefinitions"]
+    assert new["jobDefinition"] not in [one["jobDefinitionArn"] for one in active], "what we registered is gone again"
 
 
 async def test_an_answer_that_was_lost_submits_nothing_twice(
