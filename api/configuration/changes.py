@@ -1,6 +1,8 @@
-"""A change of the configuration, whichever endpoint it came by: checked, stored with its author, told to who must know.
+"""Changing the configuration, whichever endpoint asks for it. A change is checked, stored with its author, and told to
+those who must know of it.
 
-Read, check and write happen in one transaction; a number that two writers want goes to one of them.
+The configuration is read, checked and written in one transaction. Each version has a number. When two writers want the
+same number, one gets it and the other is refused.
 """
 
 from __future__ import annotations

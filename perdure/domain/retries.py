@@ -35,7 +35,7 @@ class RetryStrategy(Frozen):
 
 
 class HandOver(StrEnum):
-    """What the node does with a job after its committed final checkpoint (design, section 5)."""
+    """What the node does with a job after its committed final checkpoint (docs/architecture.md, "The hand-over")."""
 
     END_CONTAINER = "end container"
     """The rules retry exit code 137: end it, unmount, detach; Batch retries at once."""

@@ -1,5 +1,5 @@
-"""The image that a container was made from, pinned by its layers' digests (design, section 6): an old writable layer
-over a tag that has moved is corruption.
+"""The image that a container was made from, pinned by its layers' digests: an old writable layer over a tag that has
+moved is corruption. See docs/architecture.md, "Where bytes live".
 
 Read from the files of the container engine, never by asking dockerd, which holds its lock on the container while it
 waits for this very create. Docker keeps images in one of two ways:

@@ -1,4 +1,6 @@
-"""The rule of every mount of a container (design, section 6): what becomes of it at a checkpoint and a restore.
+"""The rule of every mount of a container: what becomes of it at a checkpoint and a restore.
+
+See docs/architecture.md, "Where bytes live".
 
     captured   lives on the job root, goes back with every restore: the job's data, image VOLUMEs and anonymous volumes,
                configured host scratch

@@ -1,6 +1,6 @@
 """Job volumes on this instance: wait for the device, put a file system on a blank one, mount it, unmount it.
 
-Attaching and detaching are the control worker's: the agent has no rights on EC2 (design, section 8).
+Attaching and detaching are the control worker's: the agent has no rights on EC2 (docs/security.md).
 """
 
 from __future__ import annotations
