@@ -303,6 +303,20 @@ def list_images(as_json: Annotated[bool, typer.Option("--json", help="For progra
         out.print(f"{name:<30}  {image.size_bytes >> 20:>5} MiB  {image.suite}  {' '.join(image.packages)}")
 
 
+@images.command("rm")
+def remove_images(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As `image list` shows them.")],
+) -> None:
+    """Forget images by name; the files go with an image's last name. Not while a container uses it."""
+    from localcloud.nodes.images.build import remove_image
+    from localcloud.stack.checks import require_root
+
+    require_root()
+    for name in names:
+        freed = remove_image(name)
+        progress.print(f"{name} is gone" + (f", {freed >> 20} MiB are free again" if freed else ""), markup=False)
+
+
 def checked_interval(text: str) -> str:
     """The interval as it was written, when it can be used. Raises ConfigurationInvalid."""
     from perdure.domain.configuration import MINIMUM_INTERVAL_SECONDS

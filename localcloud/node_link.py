@@ -248,9 +248,3 @@ class NodeLauncher(Protocol):
     def sweep(self, node: NodeHandle) -> None:
         """After a power loss, once volumes are gone: remove the node's veth, cgroup and folders. Idempotent."""
         ...
-
-
-class LauncherFactory(Protocol):
-    """The callable that the cloud's configuration names as `module:attribute`; gets its `launcher_options`."""
-
-    def __call__(self, options: dict[str, object]) -> NodeLauncher: ...

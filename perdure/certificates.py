@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from perdure.domain.errors import ConfigurationInvalid
+from perdure.private_files import write_private
 
 LIFE = timedelta(days=365)
 _NAME = re.compile(
@@ -54,17 +54,6 @@ def make_self_signed(
     write_private(files.key_file, key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
     write_private(files.cert_file, certificate.public_bytes(pem), mode=0o644)
     return files
-
-
-def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file that nobody else can read at any moment; one that exists is replaced whole."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        os.fsync(descriptor)
-    os.replace(temporary, path)
 
 
 def _signed(

@@ -15,9 +15,10 @@ from sqlmodel import Session
 
 from api.auth.binding import somebody_can_sign_in
 from api.serving.tls import CertificateInvalid, check_certificate
-from perdure.certificates import CertificateFiles, make_self_signed, write_private
+from perdure.certificates import CertificateFiles, make_self_signed
 from perdure.domain.access import LONGEST_LIFE, Role
 from perdure.domain.configuration import ServerConfiguration
+from perdure.private_files import write_private
 from perdure.records.access import audit
 from perdure.records.access.tokens import create_token
 from perdure.records.schema.database import writing

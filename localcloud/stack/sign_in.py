@@ -6,7 +6,6 @@ The pool is made through boto3 as a person would make it on AWS (docs/sign-in.md
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from localcloud.aws.hosted_ui import PREFIX
 from localcloud.stack.stack import StackPlace
 from perdure.domain.errors import StackError
+from perdure.private_files import write_private
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
@@ -54,11 +54,8 @@ def made_up_password() -> str:
 
 def _keep_token(stack: StackClient, place: StackPlace, token: str) -> None:
     """For later commands: readable by its owner alone."""
-    draft = place.token_file.with_suffix(".new")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(token)
-        draft.replace(place.token_file)
+        write_private(place.token_file, token.encode())
     except OSError as problem:
         raise StackError(f"{place.token_file} cannot be written: {problem}") from problem
     stack.token = token

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perdure.domain.errors import ConfigurationInvalid
+from perdure.private_files import write_private
 
 
 class SignIn(BaseModel):
@@ -58,8 +57,4 @@ def save_sign_ins(kept: SignIns) -> None:
     """Replace what is kept in one step; nobody but the user can read it."""
     file = sign_ins_file()
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        json.dump(kept.model_dump(), out, indent=1)
-    draft.replace(file)
+    write_private(file, kept.model_dump_json(indent=1).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node
 from perdure.domain.rollups import Level, bucket_start
 from perdure.domain.volumes import VolumeLife
-from perdure.records.costs.ledger import retire_ledger, store_ledger
+from perdure.records.costs.ledger import known_lines, lock_job, retire_ledger, store_lines
 from perdure.records.costs.rollups import prune_rollups, rebuild_rollups
 from perdure.records.jobs import jobs
 from perdure.records.jobs.ledger_refresh import refresh_ledger
@@ -58,6 +58,12 @@ def empty(engine: Engine) -> None:
 
 def line(job_id: str, key: str, at: datetime = NOON, **figures: int) -> LedgerEntry:
     return LedgerEntry(job_id=job_id, key=key, kind="job", at=at, figures=Figures(**figures))
+
+
+def store_ledger(session: Session, job_id: str, queue: str, entries: Collection[LedgerEntry]) -> None:
+    """Make these the job's ledger."""
+    lock_job(session, job_id)
+    store_lines(session, job_id, queue, known_lines(session, job_id), entries)
 
 
 def store(engine: Engine, job_id: str, queue: str, *entries: LedgerEntry) -> None:

@@ -22,7 +22,7 @@ from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
 from perdure.domain.ledger import Figures, LedgerEntry
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.volumes import VolumeLife
-from perdure.records.costs.ledger import store_ledger
+from perdure.records.costs.ledger import store_lines
 from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, writing
@@ -111,7 +111,7 @@ def fill(session: Session) -> None:
     cost = Figures(share_micros=1_250_000, instance_micros=2_500_000, cpu_ms=7_200_000)
     for number in (1, 2):
         entry = LedgerEntry(job_id=f"job-{number}", key="instance/1/whole", kind="instance", at=NOON, figures=cost)
-        store_ledger(session, f"job-{number}", "spot", [entry])
+        store_lines(session, f"job-{number}", "spot", {}, [entry])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

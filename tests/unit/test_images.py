@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from localcloud.nodes.images.build import build_image, image_key
+from localcloud.nodes.images.build import build_image, image_key, remove_image, with_dependencies
 from localcloud.nodes.images.catalogue import MACHINE, BuiltImage, Catalogue, canonical, is_machine
 from localcloud.nodes.inside.machine import LAYERS
 from localcloud.nodes.inside.roots import find_root
-from perdure.domain.errors import ConfigurationInvalid
+from perdure.domain.errors import ConfigurationInvalid, StackError
 
 
 @pytest.fixture
@@ -75,3 +77,43 @@ def test_what_cannot_be_built_is_refused_at_once(tmp_path: Path, name: str, pack
     with pytest.raises(ConfigurationInvalid):
         build_image(name, packages, lambda line: None, Catalogue(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_goes_with_its_last_name(catalogue: Catalogue) -> None:
+    catalogue.give_name("again", "k")
+    image = catalogue.find("again")
+    assert image is not None
+    assert remove_image("again", catalogue) == 0
+    assert catalogue.rootfs(image).is_dir() and catalogue.find("bio/tools") == image
+    assert remove_image("bio/tools:latest", catalogue) == image.size_bytes
+    assert not (catalogue.folder / "roots" / "k").exists() and catalogue.names() == ["half:latest"]
+    assert remove_image("half", catalogue) == 0 and catalogue.names() == []
+    for name in ("bio/tools", "../roots", MACHINE):
+        with pytest.raises(ConfigurationInvalid):
+            remove_image(name, catalogue)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts, in a namespace of its own")
+def test_an_image_that_a_container_uses_stays(catalogue: Catalogue) -> None:
+    image = catalogue.find("bio/tools")
+    assert image is not None
+    rootfs = catalogue.rootfs(image)
+    holding = f"mount --bind {rootfs} /mnt && echo ready && exec sleep 600"
+    argv = ["unshare", "--mount", "sh", "-c", holding]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as container:
+        try:
+            assert container.stdout is not None and container.stdout.readline() == "ready\n"
+            with pytest.raises(StackError, match="in use by process"):
+                remove_image("bio/tools", catalogue)
+            assert catalogue.find("bio/tools") == image and rootfs.is_dir()
+        finally:
+            container.kill()
+
+
+def test_virtual_packages_are_resolved_by_apt() -> None:
+    """python3-boto3 needs python3-cryptography, which needs python3-cffi-backend-api-min: no package is called that."""
+    found = with_dependencies(["python3-boto3"])
+    assert {"python3-boto3", "python3-cryptography", "python3-cffi-backend", "libc6", "apt", "dpkg"} <= set(found)
+    assert not any("cffi-backend-api" in name for name in found)
+    with pytest.raises(ConfigurationInvalid, match="nosuch-package"):
+        with_dependencies(["nosuch-package"])

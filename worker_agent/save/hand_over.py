@@ -1,7 +1,7 @@
 """On a notice: every job on the node is frozen and saved at once, then handed over.
 
 Promise 2: nothing remote stands between the notice and the freeze. The dumps of all jobs begin first; that Temporal is
-told runs beside them, and what it answers only chooses the way of the hand-over (docs/architecture.md, "The hand-over").
+told runs beside them, and what it answers only chooses the way (docs/architecture.md, "The hand-over").
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from perdure.domain.errors import CommandFailed, ConfigurationInvalid, StackErro
 BUILD_LIMIT_SECONDS = 1800.0
 DIGEST_LIMIT_SECONDS = 600.0
 SYNC_LIMIT_SECONDS = 300.0
+RESOLVE_LIMIT_SECONDS = 300.0
 LEAST_FREE_BYTES = 3 << 30
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _STEPS = {"Retrieving": "fetching packages", "Extracting": "unpacking the base system", "Unpacking": "unpacking"}
@@ -60,6 +61,44 @@ def build_image(
     return image
 
 
+def remove_image(name: str, catalogue: Catalogue | None = None) -> int:
+    """Take the name away, and with an image's last name its files, too; bytes that are free now.
+
+    Raises ConfigurationInvalid when there is no image of that name, StackError while containers use it: then all stays.
+    """
+    catalogue = catalogue or Catalogue()
+    image = catalogue.find(name)
+    if image is None:
+        catalogue.take_name(name)  # one that stands for a torn image, or ConfigurationInvalid
+        return 0
+    with _lock(catalogue.folder, image.key, lambda line: None):
+        user = _user_of(catalogue.rootfs(image))
+        if user:
+            raise StackError(f"image {name} is in use by process {user}; stop its stack or wait for its jobs")
+        unused = catalogue.take_name(name)
+        if unused is None:
+            return 0
+        gone = catalogue.folder / "roots" / f".{image.key}.{secrets.token_hex(4)}"
+        (catalogue.folder / "roots" / image.key).rename(gone)  # nobody finds half an image
+        _remove(gone)
+    return image.size_bytes
+
+
+def _user_of(rootfs: Path) -> int | None:
+    """A process in whose mount namespace the image is mounted or is an overlay's layer: a container's, or a node's."""
+    mark = f"/{rootfs.parent.name}/{rootfs.name}"  # a mount table shows paths from the begin of their file system
+    seen: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            namespace = os.readlink(process / "ns" / "mnt")
+            if namespace not in seen and mark in (process / "mountinfo").read_text():
+                return int(process.name)
+        except OSError:  # it ended, or is a kernel thread
+            continue
+        seen.add(namespace)
+    return None
+
+
 def image_key(suite: str, architecture: str, packages: list[str]) -> str:
     """The folder name of an image: the same packages of the same suite are the same image."""
     return hashlib.sha256(" ".join([suite, architecture, *sorted(set(packages))]).encode()).hexdigest()[:16]
@@ -79,6 +118,29 @@ def archive_address() -> str:
     raise StackError(f"apt has no source for {suite} main on this machine: add one to /etc/apt/sources.list")
 
 
+def with_dependencies(packages: list[str]) -> list[str]:
+    """These packages, a base system, and all that they depend on: every package that the image consists of.
+
+    debootstrap cannot find this out: it knows no virtual packages (python3-boto3 needs one, deep down). apt can, when
+    it is told that nothing is installed. Raises ConfigurationInvalid for a package that apt does not know, or that
+    stands for several.
+    """
+    argv = [
+        *("apt-get", "--simulate", "--quiet", "--no-install-recommends"),
+        *("-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=1"),
+        *("install", "?priority(required)", "apt", *packages),
+    ]
+    try:
+        said = run(argv, RESOLVE_LIMIT_SECONDS)
+    except CommandFailed as problem:
+        faults = [line.removeprefix("E: ") for line in problem.stderr.splitlines() if line.startswith("E: ")]
+        raise ConfigurationInvalid(
+            f"apt cannot resolve {' '.join(packages)}: {'; '.join(faults[:3]) or problem}"
+        ) from problem
+    lines = (line.split() for line in said.splitlines())
+    return sorted({words[1].partition(":")[0] for words in lines if words[:1] == ["Inst"]})
+
+
 def _build(
     catalogue: Catalogue, key: str, suite: str, architecture: str, packages: list[str], tell: Callable[[str], None]
 ) -> BuiltImage:
@@ -95,7 +157,7 @@ def _build(
     try:
         argv = [
             *("debootstrap", "--variant=minbase", f"--arch={architecture}", f"--cache-dir={fetched}"),
-            *([f"--include={','.join(packages)}"] if packages else []),
+            *("--no-resolve-deps", f"--include={','.join(with_dependencies(packages))}"),
             *(suite, str(draft / "rootfs"), archive_address()),
         ]
         _debootstrap(argv, tell)

@@ -76,6 +76,21 @@ class Catalogue:
         draft.write_text(key)
         draft.replace(file)
 
+    def take_name(self, name: str) -> BuiltImage | None:
+        """`name` stands for nothing any more. Returns its image when that has no other name left.
+
+        Raises ConfigurationInvalid when there is no image of that name.
+        """
+        image = self.find(name)
+        file = self.folder / "names" / quote(canonical(name), safe="")
+        try:
+            file.unlink()
+        except FileNotFoundError:
+            raise ConfigurationInvalid(
+                f"there is no image {name[:60]!r}; `perdure local image list` lists them"
+            ) from None
+        return image if image and not any(self.find(other) == image for other in self.names()) else None
+
 
 def canonical(name: str) -> str:
     """The name with its tag, as Docker writes it (`bio` is `bio:latest`). Raises ConfigurationInvalid."""

@@ -42,23 +42,13 @@ Line = Sequence[Any]
 """A row of the table, in the order of its columns."""
 
 
-def store_ledger(session: Session, job_id: str, queue: str, entries: Collection[LedgerEntry]) -> None:
-    """Make `entries` the job's ledger, counted for `queue`, and the rollups follow. Key: (job_id, entry's key).
-
-    Lines that are as they were are not written again. Call it once per transaction, last in it (see Changes.apply);
-    writers of the same job wait for each other.
-    """
-    lock_job(session, job_id)
-    _store(session, job_id, queue, _known(session, job_id), entries)
-
-
 def retire_ledger(session: Session, job_ids: Collection[str]) -> None:
     """Drop these jobs' lines and keep their totals, for jobs whose records go. In a transaction of its own with the
     deletion of the jobs; a few hundred jobs at a time."""
     changes = Changes()
     for job_id in sorted(job_ids):
         lock_job(session, job_id)
-        for line in _known(session, job_id).values():
+        for line in known_lines(session, job_id).values():
             changes.add(line[_AT], line[_QUEUE], line[_FIRST_FIGURE:], sign=-1)
             changes.add(line[_AT], line[_QUEUE], line[_FIRST_FIGURE:], retired=True)
         session.connection().execute(delete(ledger).where(ledger.c.job_id == job_id))
@@ -77,14 +67,14 @@ def update_ledger(session: Session, job: Job, until: datetime, grown_since: date
     lock_job(session, job.job_id)
     # A checkpoint is told when it is committed, and counts when it froze: one hour more is looked at.
     hour = bucket_start(Level.HOUR, grown_since - LENGTH[Level.HOUR]) if grown_since else None
-    known = _known(session, job.job_id, hour)
+    known = known_lines(session, job.job_id, hour)
     if hour and not known:  # its ledger was never worked out
         hour = None
     nodes = _nodes(session, {attempt.instance_id for attempt in job.attempts})
     prices = prices_of_job(session, job, nodes, until)
     lines = ledger_entries(job, nodes, prices, until, _checkpoints(session, job.job_id, hour), hour)
     entries = [*lines, *_counted_checkpoints(session, job, known), *_counted_restores(job)]
-    _store(session, job.job_id, job.queue, known, entries)
+    store_lines(session, job.job_id, job.queue, known, entries)
 
 
 def grown_since(known: JobRow | None, job: Job) -> datetime | None:
@@ -166,17 +156,21 @@ def lock_job(session: Session, job_id: str) -> None:
     lock(session, f"job/{job_id}")
 
 
-def _known(session: Session, job_id: str, hour: datetime | None = None) -> dict[str, Row[Any]]:
-    """The lines as they are stored; hourly ones from `hour` on."""
+def known_lines(session: Session, job_id: str, hour: datetime | None = None) -> dict[str, Row[Any]]:
+    """The lines of a job as they are stored, by key; hourly ones from `hour` on."""
     wanted = sa.select(ledger).where(ledger.c.job_id == job_id)
     if hour is not None:
         wanted = wanted.where(sa.or_(ledger.c.at >= hour, ledger.c.kind.not_in(_HOURLY)))
     return {line.key: line for line in session.connection().execute(wanted)}
 
 
-def _store(
+def store_lines(
     session: Session, job_id: str, queue: str, known: Mapping[str, Line], entries: Collection[LedgerEntry]
 ) -> None:
+    """Make `entries` the job's ledger, counted for `queue`, in place of the `known` lines; the rollups follow.
+
+    Lines that are as they were are not written again. Once in a transaction, after lock_job (see Changes.apply).
+    """
     changes, written = Changes(), []
     gone = set(known)
     for entry in entries:

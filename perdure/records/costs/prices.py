@@ -193,13 +193,6 @@ def storage_regions_to_ask(session: Session, *, stale: datetime) -> list[str]:
     return sorted(used - set(session.scalars(fresh)) - {""})
 
 
-def price_problems(session: Session) -> list[str]:
-    """Why prices are not known, in sentences, each once: what is missing comes from the shipped table, as an estimate.
-    Empty when AWS answered for everything."""
-    said = (select(column).where(column != "").distinct() for column in (_LOOKS.problem, _LISTED.problem))
-    return sorted({problem for query in said for problem in session.scalars(query)})
-
-
 def forget_old_points(session: Session, before: datetime) -> int:
     """Drop Spot prices that were over by `before`, or by the oldest running job's begin; the one that held then stays.
     How many went."""
