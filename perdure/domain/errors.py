@@ -135,6 +135,12 @@ class NotCheckpointable(CheckpointFailed):
     retryable = False
 
 
+class TooLate(CheckpointFailed):
+    """A checkpoint would not be committed before the instance goes: it was not begun, or given up."""
+
+    retryable = False
+
+
 class JobRootFull(CheckpointFailed):
     """A checkpoint would not leave the reserve free on the job root."""
 

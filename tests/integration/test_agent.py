@@ -15,10 +15,12 @@ import pytest
 
 from perdure.contracts.node import CheckpointOutcome, FinalCheckpointRequest
 from perdure.contracts.protection import ReportKind, Verdict
+from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.image.checksums import digest_images
 from perdure.image.manifest import read_manifest, write_manifest
+from perdure.settings import AgentSettings
 from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, tool, until
 
 pytestmark = pytest.mark.criu
@@ -309,6 +311,35 @@ async def test_on_a_notice_the_job_is_saved_and_its_container_ended(home: Bed) -
     await home.launch(node, "exit 9", home.plan(Verdict.RESTORE), attempt=2)
     started = await home.report(ReportKind.STARTED, 2)
     assert started.restored_from == handed.checkpoint.number
+
+
+SLOW_CRIU = """#!/bin/sh
+case "$*" in *swrk*) [ -e {here}/hold ] && touch {here}/held; while [ -e {here}/hold ]; do sleep .02; done ;; esac
+exec {criu} "$@"
+"""
+
+
+async def test_a_notice_in_the_middle_of_a_dump_makes_it_the_final_one(home: Bed, tmp_path: Path) -> None:
+    """Fault: the notice waited for the periodic dump and its checksums, and then dumped again."""
+    (tmp_path / "criu").write_text(SLOW_CRIU.format(here=tmp_path, criu=AgentSettings().criu))
+    (tmp_path / "criu").chmod(0o755)
+    node = await home.new_node(PERDURE_CRIU=str(tmp_path / "criu"))
+    launched = await home.launch(node, COUNT.format(lines=1000), home.plan(hand_over=HandOver.END_CONTAINER))
+    await home.report(ReportKind.STARTED)
+    await launched.more_lines(10)
+    (tmp_path / "hold").touch()
+    asking = asyncio.create_task(home.checkpoint(node))
+    await until((tmp_path / "held").exists, "a dump")
+    assert frozen(f"{home.cgroup}/{launched.id}")
+    notify(node)
+    await until(lambda: "interruption notice" in node.agent_log(), "the notice")
+    (tmp_path / "hold").unlink()
+    handed = await home.report(ReportKind.HANDED_OVER)
+    assert handed.checkpoint is not None
+    assert (handed.checkpoint.number, handed.checkpoint.kind) == (1, CheckpointKind.FINAL)
+    assert (await asking).checkpoint == handed.checkpoint
+    assert len(await home.reports(ReportKind.CHECKPOINT)) == 1
+    assert await launched.exit_code() == -9
 
 
 async def test_without_temporal_the_job_is_saved_and_stays_frozen(home: Bed) -> None:

@@ -26,13 +26,13 @@ from tests.integration.engine_killed import AGENT, Order
 from tests.integration.engine_places import tool, wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, identity, restored, written
 from worker_agent.engine import Container, offered, tasks, thaw, thaw_and_clean
-from worker_agent.engine.checkpoint import AFTER, BEFORE, FROZEN
+from worker_agent.engine.checkpoint import AFTER, BEFORE, COMMITTED, FROZEN
 from worker_agent.engine.job_root import store
 from worker_agent.engine.restore import STEPS
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
 
-CHECKPOINT_STEPS = [step for step, _ in (*BEFORE, *FROZEN, *AFTER)]
+CHECKPOINT_STEPS = [step for step, _ in (*BEFORE, *FROZEN, *AFTER, *COMMITTED)]
 RESTORE_STEPS = [step for step, _ in STEPS]
 MEBIBYTES = 4
 ENDLESS = ["/usr/bin/python3", "/jobs/chain.py", "1000000", str(MEBIBYTES), "0.02", "/data", "/var/lib"]

@@ -26,7 +26,7 @@ from perdure.domain.errors import FreezerFailed
 from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
 from perdure.image.mounts import delete_tree
-from worker_agent.engine import Container, Identity, OverlayMount, criu_log
+from worker_agent.engine import Container, Identity, OverlayMount, Taking, criu_log
 from worker_agent.node.this_node import ThisNode
 
 log = structlog.get_logger()
@@ -120,6 +120,8 @@ class ProtectedJob:
         self.manifest: Manifest | None = None
         """Of the checkpoint that is being restored."""
         self.dump: asyncio.Task[Checkpoint] | None = None
+        self.taking: Taking | None = None
+        """The checkpoint that is being taken, for a notice."""
         self.final: asyncio.Task[None] | None = None
         self.wish: HandOver | None = None
         """How the workflow wants it handed over, once it has said so (`wished`)."""

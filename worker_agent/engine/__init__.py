@@ -4,7 +4,7 @@ Start with `checkpoint.py` and `restore.py`; the agent uses what is named here.
 """
 
 from perdure.image.files import TREES
-from worker_agent.engine.checkpoint import take_checkpoint
+from worker_agent.engine.checkpoint import Taking, take_checkpoint
 from worker_agent.engine.container import Container, Identity, Tools
 from worker_agent.engine.criu_log import keep as keep_log
 from worker_agent.engine.criu_log import restore_failure
@@ -45,6 +45,7 @@ __all__ = [
     "Identity",
     "OverlayMount",
     "Prepared",
+    "Taking",
     "Tools",
     "check_criu",
     "check_lease",

@@ -1,4 +1,4 @@
-"""Taking a checkpoint: the ordered list of steps, and the way out of every one of them.
+"""Taking a checkpoint: the ordered list of steps, the way out of every one, and what a notice changes meanwhile.
 
 The steps from pause to clone see the job standing still; memory, files and output belong to one instant. Whatever goes
 wrong (an error, the time limit, a cancelled caller), the torn checkpoint is deleted and the job runs on.
@@ -7,11 +7,12 @@ wrong (an error, the time limit, a cancelled caller), the torn checkpoint is del
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from perdure.domain.errors import CheckpointFailed, CommandFailed, FreezerFailed, ImageInvalid
+from perdure.domain.errors import CheckpointFailed, CommandFailed, FreezerFailed, ImageInvalid, TooLate
 from worker_agent.engine import checkpoint_steps as steps
 from worker_agent.engine import dump
 from worker_agent.engine import job_root as roots
@@ -22,8 +23,6 @@ from worker_agent.engine.explanations import explain
 from worker_agent.engine.threads import urgently
 
 StepCallback = Callable[[str], None]
-PREDUMP_STEP = "predump"
-"""The one long step before the freeze; a notice ends it."""
 _Step = tuple[str, Callable[[Work], Awaitable[None]]]
 
 BEFORE: tuple[_Step, ...] = (
@@ -32,7 +31,7 @@ BEFORE: tuple[_Step, ...] = (
     ("presync", steps.sync),
     ("suspend GPU", steps.suspend_gpu),
     ("choose base", dump.choose_base),
-    (PREDUMP_STEP, dump.predump),
+    ("predump", dump.predump),
 )
 FROZEN: tuple[_Step, ...] = (
     ("pause", steps.pause),
@@ -48,8 +47,8 @@ AFTER: tuple[_Step, ...] = (
     ("sync", steps.sync),
     ("checksums", steps.digest),
     ("commit", steps.commit),
-    ("prune", steps.prune),
 )
+COMMITTED: tuple[_Step, ...] = (("prune", steps.prune),)
 
 
 async def take_checkpoint(
@@ -62,6 +61,7 @@ async def take_checkpoint(
     reserve_bytes: int,
     longest_chain: int = 1,
     predump: bool = False,
+    commit_by: float | None = None,
     on_step: StepCallback | None = None,
 ) -> Manifest:
     """Freeze, dump, clone, commit; returns the committed manifest. Only a FINAL one leaves the container frozen.
@@ -69,57 +69,148 @@ async def take_checkpoint(
     `limit_seconds` bounds the time in which the job stands still for dump and clone; `keep` committed checkpoints
     stay, and `reserve_bytes` of the job root are never used. Where the kernel can tell, a dump holds only the memory
     that changed since the checkpoint before, for at most `longest_chain` in a row (1: always all of it); with
-    `predump`, most of it is copied before the freeze. `on_step` is told each step's name as it begins.
-    The manifest's phases are seconds by step, and `frozen` from the pause to the resume (FINAL: to the commit).
+    `predump`, most of it is copied before the freeze. `commit_by` (monotonic seconds) bounds everything up to the
+    commit; a dump that would take longer, by those before it, is not begun. `on_step` is told each step's name as it
+    begins. The manifest's phases are seconds by step, and `frozen` from the pause to the resume (FINAL: to the commit).
 
-    Raises NotCheckpointable (naming process and command), JobRootFull, Fenced, JobRootBusy, or CheckpointFailed with
-    the step; the job then runs on and nothing of the checkpoint is left. Cancelling does the same, but a checkpoint
-    that is committed by then stays.
+    Raises NotCheckpointable (naming process and command), JobRootFull, TooLate, Fenced, JobRootBusy, or
+    CheckpointFailed with the step; the job then runs on and nothing of the checkpoint is left. Cancelling does the
+    same, but a checkpoint that is committed by then stays.
     """
-    if container.freezer is None:
-        raise CheckpointFailed("the container has no processes yet", "look")
-    async with roots.held(container.job_root):
-        await urgently(roots.check_lease, container.job_root, identity.epoch)
-        store = roots.store(container.job_root)
-        work = Work(container, container.freezer, identity, kind, keep, reserve_bytes, store, longest_chain, predump)
-        return await _take(work, limit_seconds, on_step or (lambda step: None))
+    taking = Taking(limit_seconds, commit_by, on_step)
+    return await taking.take(
+        container,
+        identity,
+        kind=kind,
+        keep=keep,
+        reserve_bytes=reserve_bytes,
+        longest_chain=longest_chain,
+        predump=predump,
+    )
 
 
-async def _take(work: Work, limit_seconds: float, on_step: StepCallback) -> Manifest:
-    step = ""
+class Taking:
+    """One checkpoint while it is taken. `take` is called once; `take_checkpoint` describes it.
 
-    async def go(part: tuple[_Step, ...]) -> None:
-        nonlocal step
-        for step, function in part:
-            on_step(step)
+    A notice may come meanwhile. Then `promote` makes the final checkpoint of it, which saves a second dump."""
+
+    def __init__(
+        self, limit_seconds: float, commit_by: float | None = None, on_step: StepCallback | None = None
+    ) -> None:
+        self._limit_seconds = limit_seconds
+        self._commit_by = commit_by
+        self._on_step = on_step or (lambda step: None)
+        self._work: Work | None = None
+        self._step = ""
+        self._limit: asyncio.Timeout | None = None
+        self._frozen_by: float | None = None
+        self._wanted: float | None = None
+
+    async def take(
+        self,
+        container: Container,
+        identity: Identity,
+        *,
+        kind: CheckpointKind,
+        keep: int,
+        reserve_bytes: int,
+        longest_chain: int = 1,
+        predump: bool = False,
+    ) -> Manifest:
+        """See `take_checkpoint`."""
+        if container.freezer is None:
+            raise CheckpointFailed("the container has no processes yet", "look")
+        async with roots.held(container.job_root):
+            await urgently(roots.check_lease, container.job_root, identity.epoch)
+            store, freezer = roots.store(container.job_root), container.freezer
+            work = Work(container, freezer, identity, kind, keep, reserve_bytes, store, longest_chain, predump)
+            self._work = work
+            if self._wanted is not None:
+                self._become_final(work, self._wanted)
+            try:
+                await self._all_steps(work)
+            except BaseException as error:
+                await complete(_abandon(work))
+                failure = self._failure(error)
+                if failure is not None:
+                    raise failure from error
+                raise
+            assert work.manifest is not None
+            return work.manifest
+
+    def promote(self, commit_by: float) -> bool:
+        """The instance is being taken back, and the final checkpoint must be committed by `commit_by` (monotonic
+        seconds). True: it is this one that becomes the final one. False: the job was let go on already."""
+        work = self._work
+        if work is None:
+            self._wanted = commit_by
+            return True
+        work.hurry.set()
+        if self._step in _LET_GO_ON and work.kind is not CheckpointKind.FINAL:
+            return False
+        self._become_final(work, commit_by)
+        return True
+
+    def _become_final(self, work: Work, commit_by: float) -> None:
+        work.kind = CheckpointKind.FINAL
+        self._commit_by = work.commit_by = commit_by
+        self._set_limit()
+        if work.predumping is not None:
+            work.predumping.cancel()
+
+    @property
+    def worth_finishing(self) -> bool:
+        """After a `promote` that came too late: is this one committed in a moment, or does the final one only hold what
+        changed since, so that it takes less time than a whole one now?"""
+        work = self._work
+        return work is not None and (work.tracks or self._step == "commit" or work.manifest is not None)
+
+    async def _all_steps(self, work: Work) -> None:
+        work.commit_by = self._commit_by
+        async with asyncio.timeout(None) as self._limit:
+            self._set_limit()
+            await self._go(BEFORE, work)
+            self._frozen_by = time.monotonic() + self._limit_seconds
+            self._set_limit()
+            await self._go(FROZEN, work)
+            self._frozen_by = None
+            self._set_limit()
+            await self._go(AFTER, work)
+        self._limit = None
+        await self._go(COMMITTED, work)
+
+    async def _go(self, part: tuple[_Step, ...], work: Work) -> None:
+        for self._step, function in part:
+            self._on_step(self._step)
             begun = time.monotonic()
             await function(work)
-            work.phases[step] = time.monotonic() - begun
+            work.phases[self._step] = time.monotonic() - begun
 
-    try:
-        await go(BEFORE)
-        async with asyncio.timeout(limit_seconds):
-            await go(FROZEN)
-        await go(AFTER)
-    except BaseException as error:
-        await complete(_abandon(work))
-        failure = _failure(error, step, limit_seconds)
-        if failure is not None:
-            raise failure from error
-        raise
-    assert work.manifest is not None
-    return work.manifest
+    def _set_limit(self) -> None:
+        if self._limit is not None:
+            ends = [end for end in (self._frozen_by, self._commit_by) if end is not None]
+            with contextlib.suppress(RuntimeError):  # it is over already
+                self._limit.reschedule(min(ends, default=None))
+
+    def _failure(self, error: BaseException) -> CheckpointFailed | None:
+        """CheckpointFailed with the step, for foreign errors; None for ours and cancellations, which stay as they
+        are."""
+        step = self._step
+        if isinstance(error, TimeoutError):
+            if self._commit_by is not None and time.monotonic() >= self._commit_by:
+                said = f"no checkpoint could be committed in time: it was given up at `{step}`, and the job was thawed"
+                return TooLate(said, step)
+            limit = self._limit_seconds
+            return CheckpointFailed(f"the job stood frozen for {limit:g} s at `{step}`; it was thawed", step)
+        if isinstance(error, (CommandFailed, FreezerFailed, ImageInvalid, OSError)):
+            known = explain(str(error)) if isinstance(error, CommandFailed) else None
+            said = f"{known.sentence} ({error})" if known else str(error)
+            return CheckpointFailed(f"no checkpoint at `{step}`: {said}", step)
+        return None
 
 
-def _failure(error: BaseException, step: str, limit_seconds: float) -> CheckpointFailed | None:
-    """CheckpointFailed with the step, for foreign errors; None for ours and cancellations, which stay as they are."""
-    if isinstance(error, TimeoutError):
-        return CheckpointFailed(f"the job stood frozen for {limit_seconds:g} s at `{step}`; it was thawed", step)
-    if isinstance(error, (CommandFailed, FreezerFailed, ImageInvalid, OSError)):
-        known = explain(str(error)) if isinstance(error, CommandFailed) else None
-        said = f"{known.sentence} ({error})" if known else str(error)
-        return CheckpointFailed(f"no checkpoint at `{step}`: {said}", step)
-    return None
+_LET_GO_ON = {"resume", *(step for step, _ in (*AFTER, *COMMITTED))}
+"""Steps at whose beginning the job is let go on, unless the checkpoint is a final one."""
 
 
 async def _abandon(work: Work) -> None:

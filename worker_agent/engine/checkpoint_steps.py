@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,13 +14,21 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from perdure.domain.checkpoints import CheckpointKind, GpuDevice, ImageFile, Manifest, StdioOffsets, droppable
-from perdure.domain.errors import CheckpointFailed, NotCheckpointable, PerdureError
+from perdure.domain.checkpoints import (
+    CheckpointKind,
+    GpuDevice,
+    ImageFile,
+    Manifest,
+    ManifestHead,
+    StdioOffsets,
+    droppable,
+)
+from perdure.domain.errors import CheckpointFailed, ImageInvalid, NotCheckpointable, PerdureError, TooLate
 from perdure.image import checksums, files
 from perdure.image.disk import syncfs
 from perdure.image.manifest import encode_name
 from perdure.image.store import DirectoryStore
-from worker_agent.engine import gpu, lost_names, machine, runc, stdio, stopped, tasks
+from worker_agent.engine import gpu, lost_names, machine, pace, runc, stdio, stopped, tasks
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete, run
 from worker_agent.engine.container import Container, Identity
@@ -36,6 +46,8 @@ _VFORK_PATIENCE = 5.0
 """Seconds in which a freeze is tried that meets no parent in a vfork. A job that does little else but start programs
 was met in one about every second time (tried)."""
 _VFORK_POLL = 0.01
+_TELL_THE_PACE = 2
+"""So many checkpoints, the newest, are looked at for how fast the volume is."""
 SLACK = 16 << 20
 """Bytes of a dump beyond the processes' memory: tables, small files, the cloned trees' own metadata."""
 NO_LIMIT = 3600.0
@@ -55,6 +67,13 @@ class Work:
     store: DirectoryStore
     longest_chain: int = 1
     predump: bool = False
+    commit_by: float | None = None
+    """Monotonic seconds; the instance goes soon after."""
+    hurry: threading.Event = field(default_factory=threading.Event)
+    """Set by a notice: what is not needed for a checkpoint makes room."""
+    predumping: asyncio.Future[None] | None = None
+    known: list[ManifestHead] = field(default_factory=list)
+    """The newest checkpoints on the job root, where the time may not suffice: they tell its pace."""
     tracks: bool = False
     """The kernel notes which memory changes after this dump."""
     base: Base | None = None
@@ -112,8 +131,33 @@ def _obstacle(work: Work) -> str:
 async def room(work: Work) -> None:
     """Make the folder, once the dump is sure to fit; older checkpoints go for it."""
     needed = await work.in_thread(bytes_needed, work)
+    if work.commit_by is not None:
+        work.known = await work.in_thread(_newest, work)
+        _refuse_if_late(work, needed, builds=work.longest_chain > 1 and work.container.memory.base is not None)
     await work.in_thread(_make_room, work, needed)
     await complete(_begin(work))
+
+
+def _newest(work: Work) -> list[ManifestHead]:
+    found = []
+    for number in work.store.numbers()[-_TELL_THE_PACE:]:
+        with contextlib.suppress(ImageInvalid):  # a damaged one tells nothing
+            found.append(work.store.head(number))
+    return found
+
+
+def _refuse_if_late(work: Work, needed: int, *, builds: bool) -> None:
+    """TooLate if a dump could not be committed in time even at this volume's best pace. One that `builds` on another
+    holds only what changed, of which nothing is known before."""
+    if work.commit_by is None or builds:
+        return
+    left, seconds = work.commit_by - time.monotonic(), pace.seconds_needed(needed, work.known)
+    if seconds > left:
+        raise TooLate(
+            f"no checkpoint was begun: {needed >> 20} MiB take at least {seconds:.0f} s on this volume, by the"
+            f" checkpoints before, and {max(left, 0):.0f} s are left",
+            "room",
+        )
 
 
 def _make_room(work: Work, needed: int) -> None:
@@ -183,6 +227,7 @@ async def pause(work: Work) -> None:
 async def measure(work: Work) -> None:
     """What the job holds now that nothing changes any more, and whether that still fits."""
     needed = await urgently(bytes_needed, work)
+    _refuse_if_late(work, needed, builds=work.base is not None)
     await urgently(roots.make_room, work.container.job_root, needed, work.reserve_bytes)
     await urgently(_describe, work)
 
@@ -263,7 +308,7 @@ async def prune(work: Work) -> None:
     """Keep the newest ones, as configured. The checkpoint is committed: what fails here is tried again by the next."""
     try:
         for number in droppable(await work.in_thread(work.store.numbers), work.keep):
-            await work.in_thread(work.store.delete, number)
+            await work.in_thread(work.store.delete, number, work.hurry.is_set)
     except (PerdureError, OSError) as error:
         log.warning("an old checkpoint was not deleted", job_id=work.identity.job_id, error=str(error))
 

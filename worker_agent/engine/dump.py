@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 
 import structlog
 
@@ -27,6 +28,9 @@ log = structlog.get_logger()
 _DUMP_GRACE = 60.0
 """Seconds that a dump gets to end by itself once it was given up. Killing CRIU is the last resort: it leaves TCP
 sockets in repair mode, and the job dies of EPERM at its next read (tried)."""
+_ENDS_FROZEN = 5.0
+"""Seconds of it in which the job stands still."""
+_POLL = 0.05
 _PREDUMP_LIMIT = 180.0
 """Seconds after which a predump is not worth waiting for. Whoever asked for the checkpoint waits five minutes longer
 than the longest freeze."""
@@ -61,10 +65,19 @@ async def predump(work: Work) -> None:
     if not await work.in_thread(_may_predump, work):
         return
     (work.path / PREDUMP).mkdir(mode=0o700)
+    parent = link_to(work.base.link.number) if work.base else ""
+    work.predumping = asyncio.ensure_future(_criu(work, PREDUMP, parent, _PREDUMP_LIMIT))
     try:
-        await _criu(work, PREDUMP, link_to(work.base.link.number) if work.base else "", _PREDUMP_LIMIT)
+        await work.predumping
     except CheckpointFailed as error:
         await _begin_anew(work, error)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if not work.hurry.is_set() or task is None or task.cancelling():
+            raise
+        await _begin_anew(work, CheckpointFailed("a notice came: there is no time for a predump", PREDUMP))
+    finally:
+        work.predumping = None
 
 
 def _may_predump(work: Work) -> bool:
@@ -138,11 +151,17 @@ async def _criu(work: Work, folder: str, parent: str, limit_seconds: float) -> N
 def _give_up(work: Work) -> None:
     """Make a dump end by itself, soon and cleanly. Blocks.
 
-    One that waits for a process that cannot wake goes on once the cgroup is thawed (tried). One that has much left to
-    write finds the disk full but for the reserve; the file that fills it goes with the torn checkpoint.
+    One that has much left to write soon finds the disk full; the file that fills it goes with the torn checkpoint. The
+    job stands still meanwhile: it would die of the full disk (tried). One that waits for a process that cannot wake
+    goes on once the cgroup is thawed (tried).
     """
-    work.freezer.thaw()
     size = roots.free_bytes(work.container.job_root) - work.reserve_bytes
     if size > 0:
         with open(work.path / _BALLAST, "wb") as file, contextlib.suppress(OSError):  # somebody else took the space
             os.posix_fallocate(file.fileno(), 0, size)
+    end = time.monotonic() + _ENDS_FROZEN
+    while tasks.users_of(work.container.work_dir):
+        if time.monotonic() > end:
+            work.freezer.thaw()
+            return
+        time.sleep(_POLL)

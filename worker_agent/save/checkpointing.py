@@ -16,7 +16,7 @@ from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.errors import CheckpointFailed, PerdureError
 from worker_agent.container.protected_jobs import ProtectedJob
-from worker_agent.engine import keep_log, take_checkpoint, used_rootfs_bytes
+from worker_agent.engine import Taking, keep_log, used_rootfs_bytes
 from worker_agent.tell.reporting import Reporter
 
 log = structlog.get_logger()
@@ -80,27 +80,30 @@ class Checkpoints:
             checkpoint_kind=kind,
         )
 
-    async def commit(self, job: ProtectedJob, kind: CheckpointKind, limit_seconds: float) -> Checkpoint:
-        """Take one now and report it once it is committed. Failures are the caller's to report."""
+    async def commit(
+        self, job: ProtectedJob, kind: CheckpointKind, limit_seconds: float, commit_by: float | None = None
+    ) -> Checkpoint:
+        """Take one now, committed by `commit_by` (monotonic seconds) if that is given, and report it. Failures are the
+        caller's to report."""
         settings = job.settings
 
         def at_step(name: str) -> None:
             job.step = name
 
+        job.taking = Taking(limit_seconds, commit_by, at_step)
         try:
-            manifest = await take_checkpoint(
+            manifest = await job.taking.take(
                 job.container,
                 job.identity(),
                 kind=kind,
-                limit_seconds=limit_seconds,
                 keep=settings.keep,
                 reserve_bytes=settings.reserve_mib << 20,
                 longest_chain=settings.memory_chain,
                 predump=settings.predump,
-                on_step=at_step,
             )
         finally:
             job.step = ""
+            job.taking = None
         checkpoint = manifest.summary()
         job.note(newest=checkpoint, answered="")
         if settings.diagnosis:

@@ -16,12 +16,11 @@ from perdure.contracts import names
 from perdure.contracts.node import CheckpointOutcome
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.errors import PerdureError
+from perdure.domain.errors import PerdureError, TooLate
 from perdure.domain.nodes import Notice
 from perdure.domain.retries import HandOver
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.engine import end_frozen, flush, thaw
-from worker_agent.engine.checkpoint import PREDUMP_STEP
 from worker_agent.node.this_node import ThisNode
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
@@ -33,7 +32,7 @@ log = structlog.get_logger()
 ASSUMED_NOTICE = timedelta(seconds=120)
 """AWS announces an interruption two minutes ahead; a notice without a time counts from when it was seen."""
 _BEFORE_THE_END = 5.0
-"""Seconds before the deadline at which a dump must be over: what is not committed by then is lost anyway."""
+"""Seconds before the deadline by which a final checkpoint must be committed."""
 _LAST_TRY = 15.0
 """Seconds that must be left for another try after a failed final checkpoint."""
 _MOST_TRIES = 5
@@ -149,14 +148,16 @@ class HandOvers:
         if not job.settings.enabled:
             job.failure = "checkpoints are off for this job"
             return None
-        if job.dump is not None and not job.dump.done():
-            if job.step == PREDUMP_STEP:
-                job.dump.cancel()  # it would take time that the notice does not leave
-            await asyncio.wait([job.dump])
+        promoted = await self._overtake(job)
+        if promoted is not None:
+            return promoted
         for _ in range(_MOST_TRIES):
-            limit = min(job.settings.dump_limit_seconds, self._left() - _BEFORE_THE_END)
+            limit = job.settings.dump_limit_seconds
             try:
-                return await self._checkpoints.commit(job, CheckpointKind.FINAL, max(limit, _BEFORE_THE_END))
+                return await self._checkpoints.commit(job, CheckpointKind.FINAL, limit, self._commit_by())
+            except TooLate as error:
+                problem: PerdureError = error
+                break
             except PerdureError as error:
                 problem = error
             log.warning("no final checkpoint yet", job_id=job.record.job_id, reason=str(problem))
@@ -167,6 +168,23 @@ class HandOvers:
         if not job.gone.is_set():
             await self._checkpoints.failed(job, CheckpointKind.FINAL, problem)
         return None
+
+    async def _overtake(self, job: ProtectedJob) -> Checkpoint | None:
+        """A checkpoint that is being taken becomes the final one, if the job has not been let go on. None: there is
+        none, or none any more, and the final one can be taken."""
+        dump, taking = job.dump, job.taking
+        if dump is None or dump.done():
+            return None
+        promoted = taking is not None and taking.promote(self._commit_by())
+        if not promoted and taking is not None and not taking.worth_finishing:
+            dump.cancel()
+        await asyncio.wait([dump])
+        return dump.result() if promoted and not dump.cancelled() and dump.exception() is None else None
+
+    def _commit_by(self) -> float:
+        """When a final checkpoint must be committed (monotonic seconds). What is left after it ends the container and
+        frees its volume. An instance may live on for some seconds after its deadline: a try costs nothing."""
+        return asyncio.get_running_loop().time() + max(self._left() - _BEFORE_THE_END, _BEFORE_THE_END)
 
     async def _choose(self, job: ProtectedJob) -> HandOver:
         """The workflow's wish; else what it said at attach, if it has heard of the notice: it must be there to detach

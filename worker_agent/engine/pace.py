@@ -1,0 +1,31 @@
+"""How fast a job volume takes checkpoints, by those that lie on it; and so whether a last one can be ready in time.
+
+A refusal costs the job its work since the newest checkpoint, and a vain try costs it nothing. So the fastest pace that
+was measured counts, and only dumps that were long enough to tell one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from perdure.domain.checkpoints import ManifestHead
+
+_TELLING = 64 << 20
+"""Bytes of an image from which on its dump says something about the volume: below it, starting CRIU takes longer."""
+_BY_BYTES = ("dump", "sync", "checksums")
+"""Steps that take longer for more bytes."""
+_BESIDES = ("pause", "measure", "names", "drain", "clone", "commit")
+
+
+def seconds_needed(size: int, known: Iterable[ManifestHead]) -> float:
+    """At least how many seconds a whole dump of `size` bytes takes from the freeze to the commit, by the checkpoints
+    that are `known`; 0 if they tell nothing."""
+    telling = [head for head in known if head.image_bytes >= _TELLING and _seconds(head, _BY_BYTES) > 0]
+    if not telling:
+        return 0.0
+    pace = max(head.image_bytes / _seconds(head, _BY_BYTES) for head in telling)
+    return size / pace + min(_seconds(head, _BESIDES) for head in telling)
+
+
+def _seconds(head: ManifestHead, steps: Iterable[str]) -> float:
+    return sum(head.phases.get(step, 0.0) for step in steps)
