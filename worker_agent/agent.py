@@ -7,11 +7,9 @@ metadata service containers still start. START HERE to read the agent: `Agent.ru
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -20,14 +18,12 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from perdure.contracts.names import node_queue
 from perdure.contracts.runtime import RuntimeOperation
-from perdure.domain.errors import CloudUnavailable, FreezerFailed, PerdureError
+from perdure.domain.errors import CloudUnavailable, PerdureError
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.settings import AgentSettings, connect_temporal
 from worker_agent import engine
-from worker_agent.container.bundle import JOB_ID
 from worker_agent.container.credentials import IdentityProxy
-from worker_agent.container.network import sweep_networks
-from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs, start_ticks
+from worker_agent.container.protected_jobs import ProtectedJobs
 from worker_agent.engine.memory import tracks_changes
 from worker_agent.node.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
 from worker_agent.node.metadata import Metadata
@@ -38,9 +34,12 @@ from worker_agent.save.hand_over import HandOvers
 from worker_agent.save.node_activities import AgentActivities
 from worker_agent.save.rhythm import Rhythm
 from worker_agent.start.attach import Attacher
+from worker_agent.start.inheritance import Inheritance
 from worker_agent.start.planning import Planner
 from worker_agent.start.runtime_socket import RuntimeSocket
 from worker_agent.start.starting import Starter
+from worker_agent.start.unprotected import UnprotectedNotes
+from worker_agent.tell.foundation import Foundation
 from worker_agent.tell.log_bundle import LogBundles
 from worker_agent.tell.log_keeping import LogCollector, LogKeeper
 from worker_agent.tell.reporting import Reporter
@@ -63,36 +62,27 @@ class Agent:
 
     def __init__(self, settings: AgentSettings, client: Client) -> None:
         self._settings = settings
-        self._node = ThisNode(settings)
         self._metadata = Metadata(settings.metadata_url)
+        # What is made first needs nothing of what comes after it: nothing is set in a part once it is made.
+        self._node = ThisNode(settings)
         self._jobs = ProtectedJobs(self._node)
         self._spool = Spool(settings.state_dir / "spool", client)
-        self._reporter = Reporter(self._node, self._spool)
+        self._bundles = LogBundles(self._node, self._jobs)
+        self._logs = LogKeeper(self._node, self._jobs, self._bundles, client)
+        self._reporter = Reporter(self._node, self._spool, self._logs.reported)
+        foundation = Foundation(self._node, self._jobs, self._spool, self._reporter)
         self._checkpoints = Checkpoints(self._reporter)
-        self._endings = Endings(self._jobs, self._reporter)
-        self._hand_overs = HandOvers(
-            self._node, self._jobs, self._checkpoints, self._endings, self._reporter, self._spool
-        )
-        planner = Planner(self._node, Attacher(client))
+        self._endings = Endings(foundation, self._logs.exited)
+        self._hand_overs = HandOvers(foundation, self._checkpoints, self._endings)
+        self._rhythm = Rhythm(foundation, self._checkpoints, self._endings, self._hand_overs, client)
         self._identity = IdentityProxy(self._jobs)
-        self._starter = Starter(self._node, self._jobs, planner, self._endings, self._reporter, self._identity)
-        self._starter.on_started = self._started
-        self._rhythm = Rhythm(
-            self._node,
-            self._jobs,
-            self._checkpoints,
-            self._endings,
-            self._hand_overs,
-            self._reporter,
-            self._spool,
-            client,
-        )
+        planner = Planner(self._node, Attacher(client))
+        self._starter = Starter(foundation, planner, self._identity, self._endings, self._hand_overs)
+        self._inheritance = Inheritance(foundation, self._starter, self._endings, self._hand_overs)
+        self._unprotected = UnprotectedNotes(foundation)
         self._activities = AgentActivities(
             self._jobs, self._checkpoints, self._hand_overs, log_level_fixed=settings.log_level_fixed
         )
-        self._bundles = LogBundles(self._node, self._jobs)
-        self._logs = LogKeeper(self._node, self._jobs, self._bundles, client)
-        self._endings.on_exit, self._reporter.on_report = self._logs.exited, self._logs.reported
         self._leaving: set[asyncio.Task[None]] = set()
         self._socket = RuntimeSocket(
             settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits, self._runtime_left
@@ -117,9 +107,9 @@ class Agent:
         left = await asyncio.to_thread(self._jobs.load)
         try:
             async with asyncio.TaskGroup() as parts:
-                parts.create_task(self._sweep_networks({job.record.container_id for job in left}))
+                parts.create_task(self._inheritance.sweep_networks({job.record.container_id for job in left}))
                 for job in left:
-                    parts.create_task(self._take_over(job))
+                    parts.create_task(self._inheritance.take_over(job))
                 parts.create_task(self._check_criu())
                 for name, part in (
                     ("runtime socket", self._socket.serve),
@@ -128,7 +118,7 @@ class Agent:
                     ("task identity", self._identity.serve),
                     ("reports", self._deliver),
                     ("Temporal worker", self._serve_temporal),
-                    ("unprotected containers", self._collect_unprotected),
+                    ("unprotected containers", self._unprotected.collect),
                 ):
                     parts.create_task(_for_ever(name, part))
         finally:
@@ -145,13 +135,6 @@ class Agent:
         await self._bundles.learn_versions()
         if not await tracks_changes(str(self._node.tools.criu)):
             log.warning("this kernel does not note changed memory (soft-dirty): every checkpoint holds all of it")
-
-    async def _sweep_networks(self, known: set[str]) -> None:
-        """Namespaces of containers that ended while no agent looked."""
-        try:
-            await sweep_networks(self._settings.run_dir / "networks", known)
-        except (PerdureError, OSError) as problem:
-            log.error("what is left of a job's network was not removed", reason=str(problem))
 
     # ---- the parts ------------------------------------------------------------------------------------------------
 
@@ -204,33 +187,7 @@ class Agent:
         )
         await worker.run()
 
-    async def _collect_unprotected(self) -> None:
-        """Containers that the runtime ran without us, because nobody answered it, become events."""
-        folder = self._settings.run_dir / "unprotected"
-        while True:
-            for path in await asyncio.to_thread(lambda: sorted(folder.glob("*.json"))):
-                await self._tell_unprotected(path)
-            await asyncio.sleep(_AGAIN)
-
-    async def _tell_unprotected(self, path: Path) -> None:
-        try:
-            note = json.loads(await asyncio.to_thread(path.read_text))
-            job_id, container_id, later = str(note["job_id"]), str(note["container_id"]), bool(note["later"])
-            reason = str(note["reason"])[:500]
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            log.error("a note of the runtime is not understood", note=path.name, reason=str(problem))
-            job_id = ""
-        if JOB_ID.fullmatch(job_id):
-            level = "error" if later else "warning"
-            kept = "; it started anew, and its checkpoints are kept on the job volume" if later else ""
-            await self._reporter.unprotected(job_id, container_id, reason + kept, level)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
-
     # ---- containers -----------------------------------------------------------------------------------------------
-
-    def _started(self, job: ProtectedJob) -> None:
-        if self._node.interrupted.is_set() and job.runs:
-            self._hand_overs.start(job)
 
     def _runtime_waits(self, container_id: str) -> None:
         job = self._jobs.get(container_id)
@@ -260,70 +217,12 @@ class Agent:
             # The rhythm tries again.
             log.error("a container that was given up is not undone yet", container=container_id[:12], exc_info=problem)
 
-    async def _take_over(self, job: ProtectedJob) -> None:
-        try:
-            await self._go_on_with(job)
-        except Exception:
-            # One container's fault must not keep the agent from serving the others.
-            log.exception("a container was not taken over", container=job.record.container_id[:12])
-
-    async def _go_on_with(self, job: ProtectedJob) -> None:
-        """A container of our predecessor: thawed, swept, watched, and its story continued."""
-        record = job.record
-        started, stands = job.mark("started"), job.mark("restored") or job.mark("created")
-        log.info("taken over", job_id=record.job_id, container=record.container_id[:12], started=started is not None)
-        pid = int((stands or {}).get("pid") or record.pid)
-        if not pid:
-            return  # never created: the runtime asks again, or nobody does and it is given up
-        known = record.pid_started
-        if not _is_alive(pid, known) or not job.has_init(pid):
-            job.note(pid=pid)
-            if started is not None and record.started_at is None:
-                await self._starter.note_start(job, datetime.now(UTC))
-            job.started.set()
-            job.start_told.set()
-            self._endings.ended(job)
-            return
-        self._endings.watch(job)
-        if record.final is not None:
-            # Saved, and the predecessor ended before the hand-over was over: the job must not run on past it.
-            job.started.set()
-            job.start_told.set()
-            if record.handed_over is None:
-                self._hand_overs.start(job)
-            return
-        await self._thaw(job)
-        if started is None:
-            return
-        if record.started_at is None:
-            await self._starter.note_start(job, datetime.now(UTC))
-        job.started.set()
-        job.start_told.set()
-        self._started(job)
-
-    async def _thaw(self, job: ProtectedJob) -> None:
-        try:
-            remarks = await engine.thaw_and_clean(job.container)
-        except (PerdureError, OSError) as problem:
-            remarks = [f"what the agent's predecessor left was not all cleaned: {problem}"]
-            log.error("not cleaned", job_id=job.record.job_id, reason=str(problem))
-        for remark in remarks:
-            await self._reporter.remark(job, remark)
-
 
 def activity_slots(vcpus: int) -> int:
     """Activities at once on an instance. A Batch job on EC2 has at least one vCPU (Batch, RegisterJobDefinition), so no
     more jobs run than there are vCPUs. Each may have its rhythm, a wish and its final checkpoint at the same time. The
     rest is for the node itself, and for jobs that are about to go. An activity that waits costs next to nothing."""
     return 64 + 4 * vcpus
-
-
-def _is_alive(pid: int, ticks: int) -> bool:
-    """The process exists, and is the one that started then (0: not known)."""
-    try:
-        return start_ticks(pid) == ticks or ticks == 0
-    except (OSError, FreezerFailed):
-        return False
 
 
 async def _for_ever(name: str, part: Callable[[], Awaitable[None]]) -> None:

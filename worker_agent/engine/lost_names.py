@@ -1,9 +1,11 @@
-"""Open files that lost the name they were opened by but have others: they are lent one for the moment of a dump.
+"""Open files that were deleted under the name by which they were opened, but still exist under another name.
 
-CRIU would link such a file to a temporary name and remove that name again at the end of a dump that leaves the job
-running, before the files are cloned: the restore would then fail for want of it (tried). CRIU looks for the file
-under the very text that /proc shows, `name (deleted)`. So, while the job is frozen, we link it to that name: it is in
-the clone, and goes again from the live tree and from a restored one.
+A job opens `a`, which is also linked as `b`, and deletes `a`. /proc then shows the open file as `a (deleted)`, and CRIU
+looks for a file of just that name. Where there is none, CRIU makes a temporary one. It removes that again at the end of
+the dump, before the files are cloned, so the clone lacks it and the restore fails (tried).
+
+So the file gets the name `a (deleted)` from us while the job is frozen. The clone then holds it. Afterwards the name is
+removed again, from the job's own files and from those of a restored job.
 """
 
 from __future__ import annotations

@@ -13,16 +13,17 @@ from perdure.contracts.protection import ReportKind
 from perdure.domain.errors import PerdureError
 from worker_agent.container.bundle import restore_config
 from worker_agent.container.network import remove_network
-from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
+from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import clean, give_back, is_in_place, leave_files, release
 from worker_agent.node.volumes import unmount_volume
 from worker_agent.save.checkpointing import measure
-from worker_agent.tell.reporting import Reporter
+from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
 
 _STARTED_NEWS = 3.0
-"""Seconds in which the runtime tells that it started a container which has ended since."""
+"""A container may end before the runtime has said that it started it. The report of the exit waits so many seconds for
+the report of the start, which must be told first."""
 _DELETE_PATIENCE = 20.0
 """Seconds between a container's exit and its deletion by the container engine; then we let go by ourselves."""
 _BETWEEN_TRIES = 2.0
@@ -32,12 +33,12 @@ _POLL = 0.25
 class Endings:
     """Watches containers' first processes, and lets go of what their containers held."""
 
-    def __init__(self, jobs: ProtectedJobs, reporter: Reporter) -> None:
-        self._jobs = jobs
-        self._reporter = reporter
+    def __init__(self, foundation: Foundation, exited: Callable[[ProtectedJob], None]) -> None:
+        """`exited` hears of every container that ended by itself."""
+        self._jobs = foundation.jobs
+        self._reporter = foundation.reporter
+        self._exited = exited
         self._tasks: set[asyncio.Task[None]] = set()
-        self.on_exit: Callable[[ProtectedJob], None] = lambda job: None
-        """Told of every container that ended by itself."""
 
     def watch(self, job: ProtectedJob) -> None:
         """Notice when the container's first process ends; at once if it has ended already."""
@@ -60,7 +61,7 @@ class Endings:
         if not job.gone.is_set():
             job.gone.set()
             if not job.record.ending:
-                self.on_exit(job)
+                self._exited(job)
             task = asyncio.create_task(self._after_exit(job))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -19,13 +19,11 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.errors import PerdureError, TooLate
 from perdure.domain.nodes import Notice
 from perdure.domain.retries import HandOver
-from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
+from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import end_frozen, flush, thaw
-from worker_agent.node.this_node import ThisNode
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
-from worker_agent.tell.reporting import Reporter
-from worker_agent.tell.spool import Spool
+from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
 
@@ -46,21 +44,13 @@ _CONTACT = 3.0
 class HandOvers:
     """Final checkpoints and what follows them, one task per job."""
 
-    def __init__(
-        self,
-        node: ThisNode,
-        jobs: ProtectedJobs,
-        checkpoints: Checkpoints,
-        endings: Endings,
-        reporter: Reporter,
-        spool: Spool,
-    ) -> None:
-        self._node = node
-        self._jobs = jobs
+    def __init__(self, foundation: Foundation, checkpoints: Checkpoints, endings: Endings) -> None:
+        self._node = foundation.node
+        self._jobs = foundation.jobs
+        self._reporter = foundation.reporter
+        self._spool = foundation.spool
         self._checkpoints = checkpoints
         self._endings = endings
-        self._reporter = reporter
-        self._spool = spool
         self._telling: set[asyncio.Task[None]] = set()
 
     def begin(self, notice: Notice) -> None:
@@ -80,6 +70,11 @@ class HandOvers:
             task = asyncio.create_task(work)
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
+
+    def started(self, job: ProtectedJob) -> None:
+        """A container runs from now on. On a node that is being taken back it is saved at once."""
+        if self._node.interrupted.is_set() and job.runs:
+            self.start(job)
 
     def start(self, job: ProtectedJob) -> None:
         """Save this job and hand it over, unless that is under way. What a predecessor saved is only handed over."""

@@ -17,14 +17,12 @@ from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.errors import JobRootBusy, PerdureError
 from perdure.domain.jobs import Job
 from worker_agent import engine
-from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
-from worker_agent.node.this_node import ThisNode
+from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
 from worker_agent.save.examinations import Examinations
 from worker_agent.save.hand_over import HandOvers
-from worker_agent.tell.reporting import Reporter
-from worker_agent.tell.spool import Spool
+from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
 
@@ -41,24 +39,21 @@ class Rhythm:
 
     def __init__(
         self,
-        node: ThisNode,
-        jobs: ProtectedJobs,
+        foundation: Foundation,
         checkpoints: Checkpoints,
         endings: Endings,
         hand_overs: HandOvers,
-        reporter: Reporter,
-        spool: Spool,
         client: Client,
     ) -> None:
-        self._node = node
-        self._jobs = jobs
+        self._node = foundation.node
+        self._jobs = foundation.jobs
+        self._reporter = foundation.reporter
+        self._spool = foundation.spool
         self._checkpoints = checkpoints
         self._endings = endings
         self._hand_overs = hand_overs
-        self._reporter = reporter
-        self._spool = spool
         self._client = client
-        self._examinations = Examinations(reporter)
+        self._examinations = Examinations(foundation.reporter)
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._room_at = 0.0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from worker_agent import engine
 from worker_agent.container.bundle import Bundle, read_bundle
 from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.mounts import shared_destinations
-from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
-from worker_agent.node.this_node import ThisNode
+from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob
 from worker_agent.save.endings import Endings
+from worker_agent.save.hand_over import HandOvers
 from worker_agent.start.planning import Planner, Refusal
 from worker_agent.start.preparing import Preparer
-from worker_agent.tell.reporting import Reporter
+from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
 
@@ -40,22 +40,19 @@ class Starter:
 
     def __init__(
         self,
-        node: ThisNode,
-        jobs: ProtectedJobs,
+        foundation: Foundation,
         planner: Planner,
-        endings: Endings,
-        reporter: Reporter,
         identity: IdentityProxy,
+        endings: Endings,
+        hand_overs: HandOvers,
     ) -> None:
-        self._identity = identity
-        self._node = node
-        self._jobs = jobs
+        self._jobs = foundation.jobs
+        self._reporter = foundation.reporter
         self._planner = planner
+        self._identity = identity
         self._endings = endings
-        self._reporter = reporter
-        self._preparer = Preparer(jobs)
-        self.on_started: Callable[[ProtectedJob], None] = lambda job: None
-        """Told of every container that runs from now on."""
+        self._hand_overs = hand_overs
+        self._preparer = Preparer(foundation.jobs)
 
     # ---- create ---------------------------------------------------------------------------------------------------
 
@@ -126,7 +123,8 @@ class Starter:
         )
 
     async def _guarded(self, job: ProtectedJob, bundle: Bundle, work: Awaitable[RuntimeReply]) -> RuntimeReply:
-        """Our own faults end in promise 7, those of the node in its stated policy."""
+        """The answer of `work`. An error in it never reaches the runtime: the container then runs unprotected, or its
+        start fails, as promise 7 says."""
         try:
             return await work
         except Fenced as problem:
@@ -143,7 +141,8 @@ class Starter:
         try:
             await self._endings.undo(job)
         except (PerdureError, OSError) as problem:
-            # Its root may be a mount of ours now: empty, or a checkpoint's. Only nothing started is surely right.
+            # Our mount may still be the container's root. It is empty, or it holds the files of a checkpoint. A
+            # container that ran on it would work with wrong files, so the start fails.
             log.error("a container's start was not undone", job_id=bundle.job_id, reason=str(problem))
             reason, fail = f"{reason}; and what was prepared was not undone: {problem}", True
         if job.epoch:
@@ -231,7 +230,7 @@ class Starter:
         record = job.record
         job.note(started_at=at)
         job.started.set()
-        self.on_started(job)
+        self._hand_overs.started(job)
         found = await asyncio.to_thread(engine.committed, job.job_root)
         await self._reporter.report(
             job,

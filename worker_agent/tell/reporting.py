@@ -22,11 +22,11 @@ log = structlog.get_logger()
 class Reporter:
     """Turns facts into messages. Every method returns once the message is stored; none waits for Temporal."""
 
-    def __init__(self, node: ThisNode, spool: Spool) -> None:
+    def __init__(self, node: ThisNode, spool: Spool, told: Callable[[ProtectedJob, ReportKind], None]) -> None:
+        """`told` hears of every fact about a container once it is stored."""
         self._node = node
         self._spool = spool
-        self.on_report: Callable[[ProtectedJob, ReportKind], None] = lambda job, kind: None
-        """Told of every fact about a container once it is stored."""
+        self._told = told
 
     async def report(self, job: ProtectedJob, kind: ReportKind, key: str = "", **fields: Any) -> None:
         """A fact about a container. `key` tells facts of one kind apart: said again (after a restart of the agent),
@@ -45,7 +45,7 @@ class Reporter:
         about = {"job_id": record.job_id, "epoch": job.epoch, "reason": report.reason or None}
         log.info(kind.value, **{name: value for name, value in about.items() if value is not None})
         await self._spool.add(Entry(kind=EntryKind.REPORT, job_id=record.job_id, report=report))
-        self.on_report(job, kind)
+        self._told(job, kind)
 
     async def remark(self, job: ProtectedJob, reason: str, level: str = "warning", **fields: Any) -> None:
         """A line on the job's timeline."""
