@@ -45,7 +45,10 @@ async def thaw_and_clean(container: Container) -> list[str]:
     """
     remarks = []
     users = await asyncio.to_thread(tasks.users_of, *_places(container))
-    for pid in users:
+    # CRIU works inside the job, whose processes then are users too. A SIGCONT there is a stop to the one who traces
+    # them: CRIU fails of it, leaves TCP sockets in repair mode, and the job dies of EPERM at its next read (tried).
+    jobs_own = container.freezer.pids() if container.freezer is not None else []
+    for pid in set(users).difference(jobs_own):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)  # stopped.py may have died in the moment in which it held CRIU
     if users:
