@@ -31,6 +31,7 @@ from worker_agent.engine import (
     take_checkpoint,
 )
 from worker_agent.engine.connections import outside
+from worker_agent.engine.looking import look
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
 
@@ -131,7 +132,7 @@ with socket.create_server(("0.0.0.0", {PORT})):
 async def test_outside_connections_are_reset_and_everything_else_lives_on(bed: Bed) -> None:
     running = await fresh(bed)
     assert running.container.freezer is not None
-    found = outside(running.container.freezer.pids())
+    found = outside(look(running.container.freezer.pids(), running.container.init_pid))
     assert [one.peer for one in found] == [f"{SERVER}:7777"] * 2 and found[0].owner.endswith(" python3")
     before = said(running)[-1]
     for epoch in (1, 2):

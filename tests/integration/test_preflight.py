@@ -26,7 +26,7 @@ from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_places import wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, restored
 from worker_agent.container.seccomp import refuse_io_uring
-from worker_agent.engine import criu_options, tasks
+from worker_agent.engine import checkpoint_steps, criu_options
 from worker_agent.engine.criu_log import KEPT
 from worker_agent.preflight import Report, Verdict, check_retries, examine
 
@@ -155,7 +155,7 @@ async def test_preflight_names_what_criu_refuses_and_the_explainer_says_why(
     running.first_line()
     monkeypatch.setattr(criu_options, "GHOST_LIMIT", 1 << 20)
     monkeypatch.setattr("worker_agent.preflight.descriptors.GHOST_LIMIT", 1 << 20)
-    monkeypatch.setattr(tasks, "obstacle", lambda pids: "")  # as if it had been opened at the last moment
+    monkeypatch.setattr(checkpoint_steps, "refused", lambda seen: [])  # as if it had been opened at the last moment
     missing = []
     for thing, kind, cause in REFUSED:
         assert look(running).verdict is Verdict.PROTECTABLE, f"before {thing}: {look(running)}"

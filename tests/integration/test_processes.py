@@ -164,7 +164,7 @@ async def test_what_an_agent_left_outside_the_cgroup_is_brought_back(bed: Bed) -
 async def test_a_traced_process_is_refused_by_name(bed: Bed) -> None:
     running = await start(bed, TICKS)
     init = running.container.init_pid
-    with traced(init), pytest.raises(NotCheckpointable, match=rf"process {init} \(python3\) is traced by process"):
+    with traced(init), pytest.raises(NotCheckpointable, match=rf"process {init} \(python3\) is traced .by process"):
         await checkpoint(running)
     assert os.listdir(bed.volume.root / "checkpoints") == []
     running.more_lines(1)
@@ -175,7 +175,7 @@ async def test_a_traced_process_is_refused_by_name(bed: Bed) -> None:
 async def test_a_vfork_in_flight_is_waited_for(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = bed.volume.root / "data/gate"
     running = await start(bed, VFORK)
-    wait_for(lambda: tasks.waits_for_vfork(tasks.obstacle(freezer_of(running).pids())), "a vfork in flight")
+    wait_for(lambda: any(map(tasks.waits_for_vfork, freezer_of(running).pids())), "a vfork in flight")
     monkeypatch.setattr(checkpoint_steps, "_VFORK_PATIENCE", 0.5)
     with pytest.raises(CheckpointFailed, match=r"never found at rest: process \d+ \(python3\) waits for a vfork"):
         await checkpoint(running)

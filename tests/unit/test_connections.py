@@ -15,6 +15,7 @@ from perdure.domain.errors import ImageInvalid, RestoreFailed
 from worker_agent.engine import addresses, connections, criu_image
 from worker_agent.engine.connections import Binding, adapt
 from worker_agent.engine.criu_image import Field, Message, encode, image, parse
+from worker_agent.engine.looking import look
 
 MAGIC = 0x56303138
 fields = st.one_of(
@@ -172,7 +173,7 @@ def test_a_live_process_outside_connections_are_listed() -> None:
         argv = [sys.executable, "-c", code]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
             assert client.stdout is not None and client.stdout.readline()
-            (found,) = connections.outside([client.pid])
+            (found,) = connections.outside(look([client.pid], client.pid))
             client.kill()
     assert found.peer == f"127.0.0.1:{port}"
     assert found.owner.startswith(f"{client.pid} ")

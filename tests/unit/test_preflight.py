@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from worker_agent.engine.looking import look
 from worker_agent.preflight import Finding, Level, Process, Report, Verdict, examine
 from worker_agent.preflight.descriptors import Surroundings, check_descriptors
 
@@ -51,7 +52,7 @@ def test_a_process_that_ended_is_left_out() -> None:
     with subprocess.Popen(["true"]) as done:
         done.wait()
     assert examine([done.pid], done.pid) == Report()
-    assert list(check_descriptors(Process(done.pid, 1, "true"), Surroundings(frozenset(), frozenset()))) == []
+    assert list(check_descriptors(Process(done.pid, 1, "true"), [], Surroundings(frozenset(), frozenset()))) == []
 
 
 def test_a_file_of_a_foreign_mount_is_named_and_one_s_own_is_not() -> None:
@@ -61,8 +62,9 @@ def test_a_file_of_a_foreign_mount_is_named_and_one_s_own_is_not() -> None:
         holder.stdout.readline()
         process = Process(holder.pid, holder.pid, "python3")
         mounts = frozenset(int(line.split()[0]) for line in Path("/proc/self/mountinfo").read_text().splitlines())
-        found = list(check_descriptors(process, Surroundings(frozenset(), frozenset())))
+        seen = list(look([holder.pid], holder.pid).of(holder.pid))
+        found = list(check_descriptors(process, seen, Surroundings(frozenset(), frozenset())))
         assert any(finding.kind == "outside file" and os.path.basename(__file__) in finding.held for finding in found)
-        found = list(check_descriptors(process, Surroundings(mounts, frozenset())))
+        found = list(check_descriptors(process, seen, Surroundings(mounts, frozenset())))
         assert not any(os.path.basename(__file__) in finding.held for finding in found)
         holder.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -16,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from worker_agent.engine import timers
-from worker_agent.engine.descriptors import outside_addresses
 from worker_agent.engine.stopped import inner_pids, stopped_tasks
-from worker_agent.engine.tasks import command, dump_bytes, names, obstacle, users_of, waits_for_vfork
+from worker_agent.engine.tasks import command, dump_bytes, goes_away, names, obstacle, users_of, waits_for_vfork
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -73,10 +71,46 @@ os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions)
 """
     with subprocess.Popen([sys.executable, "-c", code, tmp_path / "gate"]) as parent:
         until(lambda: obstacle([parent.pid]) != "" or parent.poll() is not None)
-        reason = obstacle([parent.pid])
-        assert waits_for_vfork(reason), reason
+        assert waits_for_vfork(parent.pid) and goes_away(obstacle([parent.pid]))
         os.close(os.open(tmp_path / "gate", os.O_WRONLY))
         assert parent.wait(30) == 0
+
+
+def test_a_child_that_was_stopped_at_its_birth_is_no_vfork() -> None:
+    code = """
+import ctypes, os, signal, time
+libc = ctypes.CDLL(None)
+mask, before = ctypes.create_string_buffer(128), ctypes.create_string_buffer(128)
+parent = os.getpid()
+while True:
+    child = os.fork()
+    if child == 0:
+        time.sleep(3600)
+    os.kill(child, signal.SIGSTOP)
+    os.waitpid(child, os.WUNTRACED)
+    if open(f"/proc/{child}/syscall").read().split()[0] in ("56", "57", "58", "220", "435"):
+        break
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+print(child, flush=True)
+time.sleep(3600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert not waits_for_vfork(child) and obstacle([child, parent.pid]) == ""
+        os.kill(child, signal.SIGKILL)
+        parent.kill()
+
+
+def test_users_of_a_folder_are_sought_among_programs_of_ours_not_in_containers(tmp_path: Path) -> None:
+    """A neighbour's descriptors are not read: it may have hundreds of thousands."""
+    code = "import os, time; os.chdir(__import__('sys').argv[1]); print(flush=True); time.sleep(3600)"
+    argv = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as contained:
+        assert contained.stdout is not None and contained.stdout.readline()
+        assert users_of(tmp_path) == []
+        contained.kill()
 
 
 def test_processes_have_names_but_no_arguments(child: subprocess.Popen[bytes]) -> None:
@@ -115,16 +149,6 @@ def test_users_of_a_folder(tmp_path: Path) -> None:
         until(lambda: users_of(tmp_path) == [inside.pid])
         assert users_of(tmp_path / "deeper") == []
         inside.kill()
-
-
-def test_addresses_of_sockets_that_are_in_no_table_any_more() -> None:
-    """Loopback ones do not count; a bound socket without a connection does."""
-    with socket.socket() as bound, socket.socket(socket.AF_INET6) as loopback:
-        loopback.bind(("::1", 0))
-        assert outside_addresses([os.getpid()]) == []
-        bound.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: an address that this machine has not
-        bound.bind(("198.18.77.200", 0))
-        assert outside_addresses([os.getpid()]) == ["198.18.77.200"]
 
 
 def test_a_repeating_timer_that_stands_still_runs_again() -> None:

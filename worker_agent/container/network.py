@@ -37,6 +37,8 @@ log = structlog.get_logger()
 _RANGE = ipaddress.ip_network("198.18.0.0/15")
 _NOBODYS = "192.0.2.1"
 """A documentation address (RFC 5737): what takes its place on a node is the node's own."""
+_EVERYBODY = "0 2147483647"
+"""All groups (net.ipv4.ping_group_range)."""
 _GATEWAY = "169.254.77.1"
 """The node's end of every pair; known on the link alone."""
 _LIMIT = 20.0
@@ -132,6 +134,8 @@ async def make_network(file: Path, address: str) -> None:
     inside = ("nsenter", f"--net={file}")
     await _run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
     await _run(*inside, "ip", "link", "set", "lo", "up")
+    # As Docker's own networks have it, so that ping works; the sockets of a ping need it at a restore, too.
+    await _run(*inside, "sh", "-c", f"echo {_EVERYBODY} > /proc/sys/net/ipv4/ping_group_range")
     # Moved under a name of its own, renamed inside: the job's eth0 must not meet the node's on the way.
     await _run("ip", "link", "set", f"{name}p", "netns", str(file))
     await _run(*inside, "ip", "link", "set", f"{name}p", "name", "eth0")

@@ -128,6 +128,8 @@ class ProtectedJob:
         self.wished = asyncio.Event()
         self.failure = ""
         """Why there is no final checkpoint."""
+        self.refusal = ""
+        """Why the last checkpoint can never be taken; empty if one was."""
         self.step = ""
         """What the engine does now, for heartbeats."""
         self.examined_at = float("-inf")

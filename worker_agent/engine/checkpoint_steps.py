@@ -24,18 +24,21 @@ from perdure.domain.checkpoints import (
     droppable,
 )
 from perdure.domain.errors import CheckpointFailed, ImageInvalid, NotCheckpointable, PerdureError, TooLate
-from perdure.image import checksums, files
+from perdure.image import chain, checksums, files
 from perdure.image.disk import syncfs
 from perdure.image.manifest import encode_name
 from perdure.image.store import DirectoryStore
 from worker_agent.engine import gpu, lost_names, machine, pace, runc, stdio, stopped, tasks
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete, run
+from worker_agent.engine.connections import outside_addresses
 from worker_agent.engine.container import Container, Identity
-from worker_agent.engine.descriptors import outside_addresses
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.looking import look as look_at
 from worker_agent.engine.memory import Base
+from worker_agent.engine.refusals import refused
 from worker_agent.engine.threads import urgently
+from worker_agent.engine.waiting_clients import Listening, listening
 from worker_agent.engine.watches import watched_paths
 
 P = ParamSpec("P")
@@ -85,6 +88,8 @@ class Work:
     """It stood frozen before we came (`docker pause`)."""
     processes: list[str] = field(default_factory=list)
     stopped: dict[int, list[int]] = field(default_factory=dict)
+    listening: Listening = field(default_factory=dict)
+    """Sockets at which a client may wait, as the look before the freeze saw them."""
     addresses: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
@@ -114,15 +119,24 @@ async def look(work: Work) -> None:
     """Refuse, before anything is frozen, what is known not to come through a dump."""
     await machine.describe(work.container.tools)
     container = work.container
-    await work.in_thread(_obstacle, work)
     pids = await work.in_thread(work.freezer.pids)
+    work.listening = await work.in_thread(_judge, container, pids)
     gpu.refuse_unless_enabled(container.tools.gpu, await work.in_thread(gpu.users, pids))
     work.watched = await work.in_thread(watched_paths, pids, container.init_pid, container.job_root)
 
 
+def _judge(container: Container, pids: list[int]) -> Listening:
+    """NotCheckpointable for what the table names. Blocks, longer for hundreds of thousands of descriptors."""
+    seen = look_at(pids, container.init_pid)
+    found = refused(seen)
+    if found:
+        raise NotCheckpointable(f"the job cannot be saved now: {found[0].sentence}", "look")
+    return listening(seen)
+
+
 def _obstacle(work: Work) -> str:
     """What stands in the way but will go away by itself; empty if nothing does. NotCheckpointable for what stays."""
-    reason = tasks.obstacle(work.freezer.pids())
+    reason = tasks.obstacle(work.freezer.pids(), work.listening)
     if reason and not tasks.goes_away(reason):
         raise NotCheckpointable(f"the job cannot be frozen now: {reason}", "look")
     return reason
@@ -236,7 +250,6 @@ def _describe(work: Work) -> None:
     pids = work.freezer.pids()
     work.processes = tasks.names(pids)
     work.stopped = stopped.stopped_tasks(pids)
-    work.addresses = outside_addresses(pids)
 
 
 async def lend_names(work: Work) -> None:
@@ -281,6 +294,11 @@ async def let_go_on(work: Work) -> None:
         work.container.frozen_by_us.unlink(missing_ok=True)
     elif work.freezer.exists() and not await urgently(work.freezer.frozen):
         await runc.pause(work.container)
+
+
+async def note_addresses(work: Work) -> None:
+    """Whose the job's sockets were: from the images, for that may take long for a job with many."""
+    work.addresses = await work.in_thread(outside_addresses, work.path / chain.IMAGES)
 
 
 async def digest(work: Work) -> None:

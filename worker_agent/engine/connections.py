@@ -34,6 +34,7 @@ from typing import TypeVar
 from worker_agent.engine import criu_image
 from worker_agent.engine.criu_image import Message
 from worker_agent.engine.descriptors import copied, links
+from worker_agent.engine.looking import Look
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -201,6 +202,20 @@ def adapt(images: Path, own: Mapping[str, str]) -> tuple[bytes | None, Adapted]:
     return (criu_image.image(_FILES_MAGIC, map(criu_image.encode, entries)) if changed else None), done
 
 
+def outside_addresses(images: Path) -> list[str]:
+    """The addresses, other than loopback, that IP sockets in these images have as their own. ImageInvalid. Blocks."""
+    image = (images / FILES).read_bytes()
+    found = [_socket_of(criu_image.parse(entry)) for entry in criu_image.entries(image, _FILES_MAGIC)]
+    sources = {one.source[0] for one in found if one is not None}
+    return sorted(str(address) for address in sources if _is_borrowed(address))
+
+
+def _is_borrowed(address: Address) -> bool:
+    """A link-local address belongs to one device and cannot be exchanged."""
+    usual = address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast
+    return not usual
+
+
 def _lives_on(found: _Socket, ends: set[tuple[Endpoint, Endpoint]], own: Mapping[str, str]) -> bool:
     here = found.source[0].is_loopback or str(found.source[0]) in own
     return here and ((found.peer, found.source) in ends or found.state in _ENDED)
@@ -230,22 +245,24 @@ def reset(pids: Iterable[int]) -> int:
 
     For restored processes that still stand. In the calling thread's network namespace must be theirs. Blocks shortly.
     """
-    done: set[int] = set()
+    seen: set[int] = set()
+    done = 0
     with contextlib.ExitStack() as open_listeners:
         listeners: dict[int, socket.socket] = {}
         for pid in pids:
             for number, link in links(pid).items():
                 inode = int(link[8:-1]) if link.startswith("socket:[") else 0
-                if not inode or inode in done:
+                if not inode or inode in seen:
                     continue
+                seen.add(inode)
                 with copied(pid, number) as copy, socket.socket(fileno=os.dup(copy)) as found:
                     if not _is_marked(found):
                         continue
-                    done.add(inode)
+                    done += 1
                     found.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0)
                     with contextlib.suppress(OSError):  # bound to a device, or no IPv6 here: it stays "not connected"
                         _reset(found, listeners, open_listeners)
-    return len(done)
+    return done
 
 
 def _is_marked(found: socket.socket) -> bool:
@@ -276,33 +293,36 @@ def _reset(found: socket.socket, listeners: dict[int, socket.socket], scope: con
         os.set_blocking(found.fileno(), was_blocking)
 
 
-def outside(pids: Iterable[int]) -> list[Connection]:
+def outside(look: Look) -> list[Connection]:
     """The connections of these processes that would come back closed after a restore: those whose other end is not in
-    one of them. For preflight. A process that ends meanwhile is left out. Blocks shortly."""
+    one of them. For preflight. What ends meanwhile is left out. Blocks shortly."""
     found: dict[tuple[Endpoint, Endpoint], str] = {}
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/comm").read_text().strip()
-            for number, link in links(pid).items():
-                if link.startswith("socket:["):
-                    with contextlib.suppress(OSError), copied(pid, number) as copy:
-                        ends = _ends(copy)
-                        if ends is not None:
-                            found.setdefault(ends, f"{pid} {command}")
+    ended: set[tuple[Endpoint, Endpoint]] = set()
+    asked: set[str] = set()
+    for one in look.descriptors:
+        if one.link.startswith("socket:[") and one.link not in asked:
+            asked.add(one.link)
+            with contextlib.suppress(OSError), copied(one.pid, one.number) as copy:
+                ends, over = _ends(copy)
+                if ends is not None and over:
+                    ended.add(ends)
+                elif ends is not None:
+                    found.setdefault(ends, f"{one.pid} {look.processes[one.pid].command}")
+    inside = found.keys() | ended
     return [
-        Connection("tcp", _show(peer), owner) for (source, peer), owner in found.items() if (peer, source) not in found
+        Connection("tcp", _show(peer), owner) for (source, peer), owner in found.items() if (peer, source) not in inside
     ]
 
 
-def _ends(descriptor: int) -> tuple[Endpoint, Endpoint] | None:
+def _ends(descriptor: int) -> tuple[tuple[Endpoint, Endpoint] | None, bool]:
+    """Own address and peer of a TCP connection, and whether the peer has ended it already."""
     with socket.socket(fileno=os.dup(descriptor)) as asked:
         if asked.family not in (socket.AF_INET, socket.AF_INET6) or asked.type != socket.SOCK_STREAM:
-            return None
-        if asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_WAIT:
-            return None
+            return None, False
+        over = asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_WAIT
         names = asked.getsockname(), asked.getpeername()
     source, peer = ((_plain(ipaddress.ip_address(name[0].partition("%")[0])), int(name[1])) for name in names)
-    return source, peer
+    return (source, peer), over
 
 
 def _show(end: Endpoint) -> str:

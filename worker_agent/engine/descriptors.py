@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ipaddress
 import os
-import socket
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 _PIDFD_GETFD = 438
 """The same number on every architecture."""
@@ -40,28 +40,32 @@ def copied(pid: int, number: int) -> Iterator[int]:
         os.close(copy)
 
 
-def outside_addresses(pids: Iterable[int]) -> list[str]:
-    """The addresses, other than loopback, that IP sockets of these processes have as their own.
-
-    The sockets themselves are asked: a connection that broke is in no table of the kernel, yet keeps its address.
-    """
-    found: set[str] = set()
-    for pid in pids:
-        for number, link in links(pid).items():
-            if link.startswith("socket:"):
-                with contextlib.suppress(OSError), copied(pid, number) as copy:  # closed while we looked
-                    found |= _address(copy)
-    return sorted(found)
+_MQUEUE_MAGIC = 0x19800202
+"""Linux, ipc/mqueue.c."""
+_PACKETS = os.O_DIRECT
+"""On a pipe it keeps packets apart."""
 
 
-def _address(descriptor: int) -> set[str]:
-    with socket.socket(fileno=os.dup(descriptor)) as asked:
-        if asked.family not in (socket.AF_INET, socket.AF_INET6):
-            return set()
-        name = asked.getsockname()[0]
-    address = ipaddress.ip_address(name.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address
-    # A link-local address belongs to one device and cannot be borrowed.
-    usual = address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast
-    return set() if usual else {str(address)}
+def asked(question: Callable[[int, int], bool], pid: int, number: int) -> bool:
+    """The answer to a question about a descriptor; False if it was closed meanwhile."""
+    with contextlib.suppress(OSError):
+        return question(pid, number)
+    return False
+
+
+def counts_one_by_one(pid: int, number: int) -> bool:
+    """Is this eventfd one of that kind? Kernels before 6.5 do not tell: False. OSError if it is gone."""
+    return "\neventfd-semaphore: 1\n" in Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+
+
+def keeps_packets_apart(pid: int, number: int) -> bool:
+    """Is this end of a pipe in packet mode? OSError if it is gone."""
+    flags = re.search(r"^flags:\s*([0-7]+)", Path(f"/proc/{pid}/fdinfo/{number}").read_text(), re.MULTILINE)
+    return flags is not None and bool(int(flags[1], 8) & _PACKETS)
+
+
+def is_message_queue(pid: int, number: int) -> bool:
+    """Is this descriptor a POSIX message queue? OSError if it is gone."""
+    with copied(pid, number) as copy:
+        status = (ctypes.c_long * 64)()
+        return bool(_libc.fstatfs(copy, status) == 0 and status[0] == _MQUEUE_MAGIC)

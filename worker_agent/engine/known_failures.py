@@ -181,6 +181,24 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         "Keep the name by which the file was opened.",
         _JOB,
     ),
+    (
+        r"Can't make (?:VM|FS|SIGHAND) id",
+        "a process shares with another what only threads may share (clone with CLONE_VM, CLONE_FS or CLONE_SIGHAND)",
+        "Use threads, or processes that share memory by mmap.",
+        _JOB,
+    ),
+    (
+        r"Unable to convert the notify thread id",
+        "a POSIX timer of it signals a thread that has ended",
+        "Delete the timer when its thread ends.",
+        _JOB,
+    ),
+    (
+        r"Dump eventpoll|Can't find .*tfd|epoll.*target",
+        "it has an epoll set with descriptors in it that only another process has",
+        "Let each process have a set of its own.",
+        _JOB,
+    ),
     (r"doesn't live in IPC ns", "it shares the machine's System V memory", "Do not use `ipcMode: host`.", _JOB),
     (
         r"session leader of (\S+) is outside of its pid namespace",
@@ -346,9 +364,9 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
     ),
     (
         r"Can't create inet socket: Permission denied",
-        "the job has a ping socket (ICMP) open, which its own network does not allow",
-        "Turn own_network off for the job, or do without such sockets.",
-        _IMAGE,
+        "the job has a ping socket (ICMP) open, which this node does not allow",
+        "Set net.ipv4.ping_group_range on all nodes as on the one where the job began.",
+        _UNCLEAR,
     ),
     (
         r"File (\S+) has bad (?:size|mode|build-ID)",

@@ -2,62 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from perdure.image.mounts import parse_mountinfo
-from worker_agent.engine import unsaved
 from worker_agent.engine.descriptors import links
+from worker_agent.engine.waiting_clients import Listening, who_waits_for
 
 _PROC = Path("/proc")
 _CLONES = {"x86_64": {"56", "58", "435"}, "aarch64": {"220", "435"}}
 """clone, vfork, clone3: a task that sleeps in one of them waits for a vfork child to exec or exit."""
+_BIRTHS = {"do_signal_stop", "ptrace_stop", "do_freezer_trap", "__refrigerator", "get_signal"}
+"""Where in the kernel a new task stands that has not run yet because it was stopped, traced or frozen."""
 _KIB = 1024
+_NOBODY: Listening = {}
+ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", "gzip")
+"""The names of the programs that work for the engine (CRIU's restored processes are called `criu`, too, until they get
+their own names)."""
 
 
-def obstacle(pids: Iterable[int]) -> str:
-    """Why these processes cannot be frozen and dumped now, naming process and command; empty if nothing is known.
+def obstacle(pids: Iterable[int], listening: Listening = _NOBODY) -> str:
+    """What came up since the look and makes a dump of these processes wait or fail, naming process and command; empty
+    if there is nothing. For the freeze: nothing here grows with descriptors.
 
-    Each of these was tried: a traced process and the parent of a running vfork time out, an io_uring ring cannot be
-    dumped.
+    Each of these was tried: a traced process and the parent of a running vfork time out.
     """
     for pid in pids:
-        try:
-            reason = _reason(pid)
-        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
-            continue
-        if reason:
-            return f"process {pid} ({command(pid)}) {reason}"
-    return ""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            tracer = _tracer(pid)
+            if tracer:
+                return f"process {pid} ({command(pid)}) is traced by process {tracer} ({command(tracer)})"
+            if waits_for_vfork(pid):
+                return f"process {pid} ({command(pid)}) {_VFORK}"
+    server = who_waits_for(listening)
+    return "" if server is None else f"process {server} ({command(server)}) {WAITING_CLIENT}"
 
 
 def goes_away(reason: str) -> bool:
     """Is this obstacle one that goes away by itself in a moment?"""
-    return waits_for_vfork(reason) or reason.endswith(unsaved.WAITING_CLIENT)
-
-
-def waits_for_vfork(reason: str) -> bool:
-    """Is it the obstacle of a vfork in flight?"""
-    return reason.endswith(_VFORK)
+    return reason.endswith((_VFORK, WAITING_CLIENT))
 
 
 _VFORK = "waits for a vfork child"
+WAITING_CLIENT = "or one beside it has a TCP client waiting that it has not accepted yet"
 
 
-def _reason(pid: int) -> str:
-    tracer = re.search(r"^TracerPid:\t(\d+)", (_PROC / f"{pid}/status").read_text(), re.MULTILINE)
-    if tracer and tracer[1] != "0":
-        return f"is traced by process {tracer[1]} ({command(int(tracer[1]))})"
-    for task in (_PROC / f"{pid}/task").iterdir():
-        state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        if state == "D" and (task / "syscall").read_text().split()[0] in _CLONES.get(os.uname().machine, set()):
-            return _VFORK
-    shown = links(pid)
-    if "anon_inode:[io_uring]" in shown.values():
-        return "has an io_uring ring, which CRIU cannot save; turn io_uring off for it"
-    return unsaved.held(pid, shown)
+def _tracer(pid: int) -> int:
+    found = re.search(r"^TracerPid:\t(\d+)", (_PROC / f"{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def waits_for_vfork(pid: int) -> bool:
+    """Does a thread of this process wait for its vfork child to become a program or to end? A child that was stopped at
+    its birth, or frozen there, shows the same system call, but stands elsewhere in the kernel. False if it is gone."""
+    with contextlib.suppress(OSError):
+        for task in (_PROC / f"{pid}/task").iterdir():
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            in_clone = state == "D" and (task / "syscall").read_text().split()[0] in _CLONES.get(os.uname().machine, ())
+            if in_clone and (task / "wchan").read_text() not in _BIRTHS:
+                return True
+    return False
 
 
 def command(pid: int) -> str:
@@ -127,13 +134,18 @@ def _tmpfs_bytes(init_pid: int) -> Iterator[int]:
 
 
 def users_of(*folders: Path) -> list[int]:
-    """Processes, other than this one, that have a file or folder at or below `folders` open, or work there."""
+    """Processes, other than this one, that have a file or folder at or below `folders` open, or work there: programs of
+    ours, and those of this pid namespace. What runs in containers is not looked at: a neighbour may have hundreds of
+    thousands of descriptors."""
     tops = [os.path.realpath(folder) for folder in folders]
+    own = os.readlink(_PROC / "self/ns/pid")
     found = []
     for item in _PROC.iterdir():
         if not item.name.isdigit() or int(item.name) == os.getpid():
             continue
         try:
+            if not command(int(item.name)).startswith(ENGINE_PROGRAMS) and os.readlink(item / "ns/pid") != own:
+                continue
             places = set(links(int(item.name)).values()) | {os.readlink(item / "cwd")}
         except OSError:
             continue

@@ -42,8 +42,10 @@ def watched_paths(pids: Iterable[int], init_pid: int, job_root: Path) -> list[st
 
 
 def _inodes(pid: int, device: int) -> Iterator[int]:
-    for number in _numbers(f"/proc/{pid}/fdinfo"):
+    for number in _numbers(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):  # closed while we looked
+            if os.readlink(f"/proc/{pid}/fd/{number}") != "anon_inode:inotify":
+                continue
             for inode, sdev in _WATCH.findall(Path(f"/proc/{pid}/fdinfo/{number}").read_text()):
                 place = int(sdev, 16)  # the kernel's own encoding: 20 bits of minor number
                 if os.makedev(place >> 20, place & 0xFFFFF) == device:
@@ -51,11 +53,14 @@ def _inodes(pid: int, device: int) -> Iterator[int]:
 
 
 def _candidates(pids: list[int], job_root: Path) -> Iterator[str]:
+    told = set()
     for pid in pids:
         for kind in ("cwd", "fd"):
             for path in _links(pid, kind):
-                yield path
-                yield os.path.dirname(path)
+                for place in (path, os.path.dirname(path)):
+                    if place not in told:
+                        told.add(place)
+                        yield place
     for entry in walk(job_root / TREES["layer"], changing=True):
         yield "/" + entry.path
 

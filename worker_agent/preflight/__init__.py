@@ -1,11 +1,13 @@
 """Preflight: can this container be protected, and if not, which process holds what, and what helps.
 
+What the engine refuses before a dump is in a table that both ask (engine/refusals.py). The rest CRIU refuses itself.
 It only reads: /proc, the container's config.json and its mount table. Nothing is frozen or changed, so it may look at
 any container at any time. Start with `examine`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,9 +15,11 @@ from pathlib import Path
 
 from perdure.domain.retries import ENDED_BY_US, RetryStrategy, would_retry
 from perdure.image.mounts import parse_mountinfo
+from worker_agent.engine.looking import Look, look
+from worker_agent.engine.refusals import refused
 from worker_agent.preflight.descriptors import GPU, Surroundings, check_descriptors, check_mappings, terminals
 from worker_agent.preflight.findings import Finding, Level, Process, Report, Verdict
-from worker_agent.preflight.processes import check_processes, read_processes, shares_ipc
+from worker_agent.preflight.processes import check_processes, shares_ipc
 from worker_agent.preflight.sockets import check_sockets
 
 __all__ = ["Finding", "Level", "Process", "Report", "Verdict", "check_retries", "examine"]
@@ -33,9 +37,9 @@ def examine(
     them. `retry` is the job's retry strategy, where it is known; `mounts` are the places at which the container engine
     mounted something; `gpu`: this node saves what NVIDIA's GPUs hold. Processes that end meanwhile are left out.
     Blocks: some milliseconds, more for thousands of descriptors."""
-    processes = read_processes(pids, init_pid)
+    seen = look(pids, init_pid)
     findings = [*(check_retries(retry) if retry else ()), *_check_mounts(init_pid, set(mounts))]
-    held = [_with_gpu_support(finding) if gpu else finding for finding in _look(processes, init_pid)]
+    held = [_with_gpu_support(finding) if gpu else finding for finding in _findings(seen)]
     return Report.of([*findings, *held])
 
 
@@ -45,13 +49,16 @@ def _with_gpu_support(finding: Finding) -> Finding:
     return replace(finding, level=Level.NOTE, what="uses a GPU, which this node saves (unverified)", fix="")
 
 
-def _look(processes: list[Process], init_pid: int) -> Iterator[Finding]:
-    yield from check_processes(processes, init_pid)
-    around = Surroundings(_mount_numbers(init_pid), terminals(processes), shares_ipc(init_pid))
-    for process in processes:
-        yield from check_descriptors(process, around)
+def _findings(seen: Look) -> Iterator[Finding]:
+    processes = {pid: Process(pid, one.inner, one.command) for pid, one in seen.processes.items()}
+    for one in refused(seen):
+        yield Finding(Level.CHANGE, one.row.kind, one.row.what, one.row.fix, processes[one.process.pid], one.held)
+    yield from check_processes(list(processes.values()), seen.init_pid)
+    around = Surroundings(_mount_numbers(seen), terminals(seen), shares_ipc(seen.init_pid))
+    for process in processes.values():
+        yield from check_descriptors(process, seen.of(process.pid), around)
         yield from check_mappings(process, around)
-    yield from check_sockets(processes)
+    yield from check_sockets(processes, seen)
 
 
 def check_retries(strategy: RetryStrategy) -> Iterator[Finding]:
@@ -70,35 +77,28 @@ def check_retries(strategy: RetryStrategy) -> Iterator[Finding]:
         yield Finding(Level.CHANGE, "retry rule", f"the job's retry strategy does not retry reclaims ({rule})", fix)
 
 
-def _mount_numbers(pid: int) -> frozenset[int]:
-    try:
-        table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
-    except OSError:
-        return frozenset()
-    return frozenset(int(line.split(" ", 1)[0]) for line in table.splitlines())
+def _mount_numbers(seen: Look) -> frozenset[int]:
+    """Of all mount namespaces of the container: those inside it are saved, too."""
+    found: set[int] = set()
+    spaces = set()
+    for pid in (seen.init_pid, *seen.processes):
+        with contextlib.suppress(OSError):  # it ended
+            space = os.readlink(f"/proc/{pid}/ns/mnt")
+            if space not in spaces:
+                spaces.add(space)
+                table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
+                found |= {int(line.split(" ", 1)[0]) for line in table.splitlines()}
+    return frozenset(found)
 
 
 def _check_mounts(pid: int, known: set[str]) -> Iterator[Finding]:
-    """File systems that a program of the job serves itself; message queues."""
+    """File systems that a program of the job serves itself."""
     try:
         table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:
         return
     for mount in parse_mountinfo(table):
-        if mount.kind == "mqueue" and (names := _listed(f"/proc/{pid}/root{mount.point}")):
-            what = (
-                f"there is a POSIX message queue ({names[0][:60]}), which cannot be saved, even if nobody has it open"
-            )
-            fix = "Unlink the queue when it is not used, or use a unix socket or a fifo."
-            yield Finding(Level.CHANGE, "message queue", what, fix, held=mount.point)
         if (mount.kind == "fuse" or mount.kind.startswith("fuse.")) and mount.point not in known:
             what = f"the mount {mount.point[:200]} is a FUSE file system, whose server cannot be saved with it"
             fix = "Mount it on the instance and bind it into the container, declared shared."
             yield Finding(Level.CHANGE, "fuse", what, fix, held=mount.kind)
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []

@@ -7,25 +7,21 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker_agent.engine.criu_options import GHOST_LIMIT
-from worker_agent.engine.descriptors import links
-from worker_agent.engine.unsaved import counts_one_by_one, is_message_queue
+from worker_agent.engine.descriptors import asked, is_message_queue
+from worker_agent.engine.looking import Descriptor, Look
 from worker_agent.preflight.findings import Finding, Level, Process
 
 GPU = "gpu"
 """The kind of findings about GPUs."""
 _SAVED = {"eventfd", "eventpoll", "inotify", "fanotify", "signalfd", "timerfd", "pidfd"}
+_REFUSED = {"io_uring"}
+"""In the table of the engine (engine/refusals.py), which is asked first."""
 _ANONYMOUS = {
-    "io_uring": (
-        Level.CHANGE,
-        "an io_uring ring",
-        "Leave io_uring refused (the default; PERDURE_REFUSE_IO_URING), so that the program does without, or turn it "
-        "off in the program (node: UV_USE_IO_URING=0).",
-    ),
     "userfaultfd": (
         Level.CHANGE,
         "a userfaultfd (it handles page faults of its own)",
@@ -74,8 +70,7 @@ _TERMINAL = (
 _MEMORY_DEVICES = 1
 """Major number of what CRIU reopens by name: /dev/null and its kin."""
 _TTY_MAJORS, _SLAVES, _MASTER = {4, 5, *range(136, 144)}, range(136, 144), (5, 2)
-_PACKETS = 0o40000
-"""O_DIRECT, which makes a pipe keep packets apart."""
+_STAND_INS = ((5, 0), (5, 1))
 _MAP = re.compile(r"^([0-9a-f]+-[0-9a-f]+) \S+ \S+ \S+ \d+ +(\S.*)$", re.MULTILINE)
 _PLAIN_DEVICES = re.compile(r"/dev/(zero|null|full|u?random)( \(deleted\))?$|/dev/(shm|mqueue|hugepages)/")
 _MIB = 1 << 20
@@ -91,41 +86,35 @@ class Surroundings:
     shares_ipc: bool = False
 
 
-def terminals(processes: Iterable[Process]) -> frozenset[int]:
+def terminals(look: Look) -> frozenset[int]:
     """The numbers of the terminals whose masters these processes hold."""
     found = set()
-    for process in processes:
-        for number, status in _statuses(process.pid):
-            if stat.S_ISCHR(status.st_mode) and (os.major(status.st_rdev), os.minor(status.st_rdev)) == _MASTER:
-                index = re.search(r"^tty-index:\s*(\d+)", _fdinfo(process.pid, number), re.MULTILINE)
-                if index:
-                    found.add(int(index[1]))
+    for one in look.descriptors:
+        if one.link.endswith("/ptmx"):
+            index = re.search(r"^tty-index:\s*(\d+)", _fdinfo(one.pid, one.number), re.MULTILINE)
+            if index:
+                found.add(int(index[1]))
     return frozenset(found)
 
 
-def check_descriptors(process: Process, around: Surroundings) -> Iterator[Finding]:
+def check_descriptors(process: Process, descriptors: Iterable[Descriptor], around: Surroundings) -> Iterator[Finding]:
     """What this process has open. Nothing for one that ended meanwhile."""
-    try:
-        shown = links(process.pid)
-    except OSError:
-        return
-    for number, status in _statuses(process.pid):
-        link = shown.get(number, "")
+    for one in descriptors:
+        number, link = one.number, one.link
         held = f"descriptor {number}, {link[:200]}"
-        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-            yield from _device(process, link, status, _mount(process.pid, number), around, held)
-        elif link == "anon_inode:[eventfd]" and _is(counts_one_by_one, process.pid, number):
-            what = "has an eventfd open that counts one by one (EFD_SEMAPHORE), which comes back as an ordinary one"
-            yield Finding(Level.CHANGE, "eventfd", what, "Use a pipe or a semaphore in memory.", process, held)
-        elif link.startswith("anon_inode:"):
+        if link.startswith("anon_inode:"):
             yield from _anonymous(process, link, held)
-        elif stat.S_ISFIFO(status.st_mode) and link.startswith("pipe:") and _flags(process.pid, number) & _PACKETS:
-            what = "has a pipe open that keeps packets apart (O_DIRECT)"
-            yield Finding(Level.CHANGE, "packet pipe", what, "Open the pipe without O_DIRECT.", process, held)
-        elif link.rfind("/") == 0 and stat.S_ISREG(status.st_mode) and _is(is_message_queue, process.pid, number):
-            continue  # said once, of the container
-        elif stat.S_ISREG(status.st_mode) and link.startswith("/"):
-            yield from _file(process, link, status, _mount(process.pid, number), around, held)
+        elif link.startswith("/"):
+            with contextlib.suppress(OSError):  # closed while we looked
+                yield from _named(process, number, link, around, held)
+
+
+def _named(process: Process, number: int, link: str, around: Surroundings, held: str) -> Iterator[Finding]:
+    status = os.stat(f"/proc/{process.pid}/fd/{number}")
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        yield from _device(process, link, status, _mount(process.pid, number), around, held)
+    elif stat.S_ISREG(status.st_mode) and not (link.rfind("/") == 0 and asked(is_message_queue, process.pid, number)):
+        yield from _file(process, link, status, _mount(process.pid, number), around, held)
 
 
 def check_mappings(process: Process, around: Surroundings) -> Iterator[Finding]:
@@ -160,7 +149,7 @@ def check_mappings(process: Process, around: Surroundings) -> Iterator[Finding]:
 
 def _anonymous(process: Process, link: str, held: str) -> Iterator[Finding]:
     name = link.removeprefix("anon_inode:").strip("[]")
-    if name in _SAVED:
+    if name in _SAVED or name in _REFUSED:
         return
     kind = next((known for known in _ANONYMOUS if name.startswith(known)), "")
     level, thing, fix = _ANONYMOUS[kind] if kind else (_OTHER[0], f"a kernel object ({name[:60]})", _OTHER[1])
@@ -176,9 +165,10 @@ def _device(
             yield from _outside(process, mount, around, held)
             return
         if major in _TTY_MAJORS:
+            # One whose master is closed says nothing about who had that; /dev/tty and /dev/console stand for another.
             own = major in _SLAVES and (major - _SLAVES.start) * 256 + minor in around.terminals
-            own = (own or (major, minor) == _MASTER) and mount in around.mounts
-            if not own:
+            own = own or (major, minor) in (_MASTER, *_STAND_INS) or link.endswith(" (deleted)")
+            if not own or mount not in around.mounts:
                 what = "has a terminal open whose other end is outside the container"
                 yield Finding(Level.CHANGE, "terminal", what, _TERMINAL, process, held)
             return
@@ -213,29 +203,10 @@ def _outside(process: Process, mount: int, around: Surroundings, held: str) -> I
         yield Finding(Level.CHANGE, "outside file", what, fix, process, held)
 
 
-def _statuses(pid: int) -> Iterator[tuple[int, os.stat_result]]:
-    """Each open descriptor and the status of what it shows."""
-    with contextlib.suppress(OSError):  # the process ended
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):  # closed while we looked
-                yield int(name), os.stat(f"/proc/{pid}/fd/{name}")
-
-
-def _is(kind: Callable[[int, int], bool], pid: int, number: int) -> bool:
-    with contextlib.suppress(OSError):  # closed while we looked
-        return kind(pid, number)
-    return False
-
-
 def _fdinfo(pid: int, number: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/fdinfo/{number}").read_text()
     return ""
-
-
-def _flags(pid: int, number: int) -> int:
-    found = re.search(r"^flags:\s*([0-7]+)", _fdinfo(pid, number), re.MULTILINE)
-    return int(found[1], 8) if found else 0
 
 
 def _mount(pid: int, number: int) -> int:

@@ -1,29 +1,17 @@
-"""The processes of a container, and what they are up to: traced, stopped, sandboxed, from outside."""
+"""The processes of a container, and what they are up to: stopped, sandboxed, from outside."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from worker_agent.engine.stopped import stopped_tasks
-from worker_agent.engine.tasks import command
 from worker_agent.preflight.findings import Finding, Level, Process
 
 _NESTED = ("pid", "user", "ipc", "uts", "time")
 """Namespaces of which CRIU saves the container's own alone (criu/namespaces.c, CLONE_SUBNS has those that may nest)."""
-
-
-def read_processes(pids: Iterable[int], init_pid: int) -> list[Process]:
-    """Those that live, as this node and as the container numbers them."""
-    level = _level(init_pid)
-    found = []
-    for pid in sorted(pids):
-        numbers = _numbers(pid)
-        if len(numbers) > level:
-            found.append(Process(pid, numbers[level], command(pid)))
-    return found
 
 
 def check_processes(processes: list[Process], init_pid: int) -> Iterator[Finding]:
@@ -32,10 +20,6 @@ def check_processes(processes: list[Process], init_pid: int) -> Iterator[Finding
     level = _level(init_pid)
     stopped = stopped_tasks(process.pid for process in processes)
     for process in processes:
-        tracer = int(_status(process.pid).get("TracerPid", "0") or 0)
-        if tracer:
-            what = f"is traced by process {tracer} ({command(tracer)})"
-            yield Finding(Level.CHANGE, "traced", what, "Detach the debugger or strace.", process)
         if process.pid in stopped:
             yield Finding(Level.NOTE, "stopped", "is stopped (SIGSTOP); it is saved, and stays stopped", "", process)
         other = [kind for kind, name in _namespaces(process.pid).items() if own.get(kind, name) != name]

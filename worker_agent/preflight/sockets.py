@@ -7,10 +7,11 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from worker_agent.engine.connections import outside
-from worker_agent.engine.descriptors import copied, links
+from worker_agent.engine.descriptors import copied
+from worker_agent.engine.looking import Look
 from worker_agent.preflight.findings import Finding, Level, Process
 
 _FAMILIES = {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_PACKET, socket.AF_NETLINK}
@@ -23,33 +24,33 @@ _PEERS = re.compile(r"\s(\d+)\s+\S+\s+(\d+)\s*$", re.MULTILINE)
 _LIMIT = 15.0
 
 
-def check_sockets(processes: list[Process]) -> Iterator[Finding]:
+def check_sockets(processes: Mapping[int, Process], look: Look) -> Iterator[Finding]:
     """All sockets of a container. Blocks shortly; may run `ss`."""
     unix: dict[int, tuple[Process, int, int]] = {}
-    for process in processes:
-        for number, inode, asked in _sockets(process):
-            family, kind = (asked.getsockopt(socket.SOL_SOCKET, name) for name in (_SO_DOMAIN, socket.SO_TYPE))
-            if family == socket.AF_UNIX:
-                unix[inode] = (process, number, kind)
-            else:
-                yield from _family(process, number, asked, family, kind)
+    for process, number, inode, asked in _sockets(processes, look):
+        family, kind = (asked.getsockopt(socket.SOL_SOCKET, name) for name in (_SO_DOMAIN, socket.SO_TYPE))
+        if family == socket.AF_UNIX:
+            unix[inode] = (process, number, kind)
+        else:
+            yield from _family(process, number, asked, family, kind)
     yield from _outside_peers(unix)
-    owners = {process.pid: process for process in processes}
-    yield from _outside_connections(owners)
+    yield from _outside_connections(processes, look)
 
 
-def _sockets(process: Process) -> Iterator[tuple[int, int, socket.socket]]:
-    with contextlib.suppress(OSError):  # it ended
-        for number, link in links(process.pid).items():
-            found = re.fullmatch(r"socket:\[(\d+)\]", link)
-            if found:
-                with contextlib.suppress(OSError), copied(process.pid, number) as copy:  # closed while we looked
-                    # The kind is a guess, so that none is refused; it is asked for below.
-                    asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=copy)
-                    try:
-                        yield number, int(found[1]), asked
-                    finally:
-                        asked.detach()  # the copy is closed by its owner
+def _sockets(processes: Mapping[int, Process], look: Look) -> Iterator[tuple[Process, int, int, socket.socket]]:
+    """Each once, however many processes have it."""
+    told = set()
+    for one in look.descriptors:
+        found = re.fullmatch(r"socket:\[(\d+)\]", one.link)
+        if found and found[1] not in told:
+            told.add(found[1])
+            with contextlib.suppress(OSError), copied(one.pid, one.number) as copy:  # closed while we looked
+                # The kind is a guess, so that none is refused; it is asked for below.
+                asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=copy)
+                try:
+                    yield processes[one.pid], one.number, int(found[1]), asked
+                finally:
+                    asked.detach()  # the copy is closed by its owner
 
 
 def _family(process: Process, number: int, asked: socket.socket, family: int, kind: int) -> Iterator[Finding]:
@@ -98,9 +99,9 @@ def _peers(pids: set[int]) -> Iterator[dict[int, int]]:
             yield {int(own): int(peer) for own, peer in _PEERS.findall(said.stdout)}
 
 
-def _outside_connections(owners: dict[int, Process]) -> Iterator[Finding]:
+def _outside_connections(owners: Mapping[int, Process], look: Look) -> Iterator[Finding]:
     told: dict[int, list[str]] = {}
-    for connection in outside(owners):
+    for connection in outside(look):
         told.setdefault(int(connection.owner.split()[0]), []).append(connection.peer)
     for pid, peers in told.items():
         if pid in owners:

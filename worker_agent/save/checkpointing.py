@@ -14,7 +14,7 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.errors import CheckpointFailed, PerdureError
+from perdure.domain.errors import CheckpointFailed, NotCheckpointable, PerdureError
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import Taking, keep_log, used_rootfs_bytes
 from worker_agent.tell.reporting import Reporter
@@ -65,6 +65,7 @@ class Checkpoints:
                 async with asyncio.timeout(_EXIT_NEWS):
                     await job.gone.wait()
             if not job.gone.is_set():
+                job.refusal = str(problem) if isinstance(problem, NotCheckpointable) else job.refusal
                 await self.failed(job, kind, problem)
             raise
 
@@ -104,6 +105,7 @@ class Checkpoints:
         finally:
             job.step = ""
             job.taking = None
+        job.refusal = ""
         checkpoint = manifest.summary()
         job.note(newest=checkpoint, answered="")
         if settings.diagnosis:

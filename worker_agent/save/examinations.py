@@ -11,7 +11,7 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from worker_agent.container.protected_jobs import ProtectedJob
-from worker_agent.preflight import Report, Verdict, examine
+from worker_agent.preflight import Finding, Level, Report, Verdict, examine
 from worker_agent.tell.reporting import Reporter
 
 log = structlog.get_logger()
@@ -32,8 +32,8 @@ class Examinations:
     async def look(self, job: ProtectedJob) -> None:
         """Look if it is time to. A verdict is told once; the same one of the same reasons is not told again."""
         started = job.record.started_at
-        if started is None or not job.runs:
-            return
+        if started is None or not job.runs or (job.dump is not None and not job.dump.done()):
+            return  # in a dump its processes are in CRIU's hands
         age = (datetime.now(UTC) - started).total_seconds()
         if age < _FIRST or time.monotonic() - job.examined_at < (_AGAIN if age > _AGAIN else _SOON):
             return
@@ -60,4 +60,8 @@ def _examine(job: ProtectedJob) -> Report:
     plan = job.record.plan
     mounts = [rule.destination for rule in job.record.mounts]
     retry, gpu = (plan.retry if plan else None), container.tools.gpu.enabled
-    return examine(pids, container.init_pid, retry=retry, mounts=mounts, gpu=gpu)
+    report = examine(pids, container.init_pid, retry=retry, mounts=mounts, gpu=gpu)
+    if job.refusal and report.verdict is Verdict.PROTECTABLE:
+        # A look sees less than a dump.
+        return report.joined(Report.of([Finding(Level.CHANGE, "not saved", "the last checkpoint was refused")]))
+    return report

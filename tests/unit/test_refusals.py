@@ -1,0 +1,124 @@
+"""The table of what is refused before a dump, asked of real processes that are in no container; and the sessions that
+CRIU can build again. (Each row with a real dump and restore: tests/integration/test_refusals.py.)"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from worker_agent.engine.looking import look
+from worker_agent.engine.refusals import TABLE, refused
+from worker_agent.engine.sessions import lost_session
+from worker_agent.engine.waiting_clients import listening, who_waits_for
+
+SEMAPHORES_SHOW = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 5)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="looking into processes needs root")
+
+
+@contextlib.contextmanager
+def running(code: str) -> Iterator[int]:
+    """A Python program that has said its first line."""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def kinds(*pids: int) -> set[str]:
+    return {one.row.kind for one in refused(look(pids, pids[0]))}
+
+
+THEN_WAIT = "\nimport sys; print(flush=True); sys.stdin.read()"
+
+
+def test_every_row_says_what_helps() -> None:
+    assert len({row.kind for row in TABLE}) == len(TABLE)
+    for row in TABLE:
+        assert row.fix.endswith(".") and not row.what.endswith(".")
+
+
+@needs_root
+def test_ordinary_things_are_nothing_to_speak_of() -> None:
+    code = "import os, select; kept = os.eventfd(3), os.pipe(), open('/proc/self/task/%d/stat' % os.getpid()), "
+    code += "select.epoll(), open('/proc/self/stat'); kept[3].register(kept[1][0])"
+    with running(code + THEN_WAIT) as pid:
+        assert kinds(pid) == set()
+
+
+@needs_root
+@pytest.mark.skipif(not SEMAPHORES_SHOW, reason="this kernel does not show it")
+def test_an_eventfd_that_counts_one_by_one() -> None:
+    with running("import os; kept = os.eventfd(3, os.EFD_SEMAPHORE)" + THEN_WAIT) as pid:
+        assert kinds(pid) == {"eventfd"}
+
+
+@needs_root
+def test_a_pipe_in_packet_mode() -> None:
+    with running("import os; kept = os.pipe2(os.O_DIRECT)" + THEN_WAIT) as pid:
+        assert kinds(pid) == {"packet pipe"}
+
+
+@needs_root
+def test_a_message_queue() -> None:
+    name = f"/perdure-test-{os.getpid()}".encode()
+    code = f"import ctypes, os; mq = ctypes.CDLL('librt.so.1'); mq.mq_open({name!r}, 66, 0o600, None); "
+    with running(code + f"mq.mq_unlink({name!r})" + THEN_WAIT) as pid:
+        assert kinds(pid) == {"message queue"}
+
+
+@needs_root
+def test_a_traced_process_is_named_with_its_tracer() -> None:
+    with running("import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)" + THEN_WAIT) as pid:
+        (found,) = refused(look([pid], pid))
+        assert found.row.kind == "traced" and f"by process {os.getpid()}" in found.sentence
+
+
+@needs_root
+def test_what_a_child_inherited_is_looked_at_once_and_what_has_no_name_in_each() -> None:
+    code = "import os; kept = os.pipe2(os.O_DIRECT), os.eventfd(3); print(os.fork(), flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as it:
+        assert it.stdout is not None and it.stdin is not None
+        child = max(int(it.stdout.readline()), int(it.stdout.readline()))
+        seen = look([it.pid, child], it.pid)
+        links = [one.link.partition(":")[0] for one in seen.descriptors]
+        assert links.count("pipe") == 4 and links.count("anon_inode") == 2
+        it.stdin.write(b"\n\n")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_client_that_waits_until_it_is_accepted(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        waiting = listening(look([os.getpid()], os.getpid()))
+        assert who_waits_for(waiting) is None
+        with socket.create_connection(listener.getsockname()[:2]):
+            assert who_waits_for(waiting) == os.getpid()
+            listener.accept()[0].close()
+            assert who_waits_for(waiting) is None
+
+
+@pytest.mark.parametrize(
+    ("tree", "lost"),
+    [
+        ({1: (0, 1), 2: (1, 1), 3: (2, 2 + 1)}, None),
+        ({1: (0, 1), 5: (1, 4)}, None),  # the leader of session 4 is gone: a helper takes its place
+        ({1: (0, 1), 5: (1, 4), 6: (1, 4), 7: (5, 4)}, None),
+        ({1: (0, 1), 2: (1, 2), 3: (2, 1)}, None),  # born before its parent began a session
+        ({1: (0, 1), 2: (1, 2), 3: (2, 9)}, 3),  # a subreaper took it in
+        ({1: (0, 1), 2: (1, 1), 9: (1, 9), 3: (2, 9)}, 3),  # the leader lives, but is no ancestor
+        ({1: (0, 1), 2: (1, 2), 3: (2, 1), 4: (2, 5), 5: (1, 5)}, 4),
+        ({1: (0, 1), 8: (0, 7)}, None),  # from outside: not in the tree
+    ],
+)
+def test_sessions_that_cannot_be_built_again(tree: dict[int, tuple[int, int]], lost: int | None) -> None:
+    assert lost_session(tree, 1) == lost

@@ -1,0 +1,123 @@
+"""One look at a container's processes and at what they have open, for all who judge it.
+
+A descriptor that hundreds of forked processes inherited is the same in each of them (its number and what it shows), and
+is looked at once: a job may have hundreds of thousands. What has no name of its own (anon_inode, memfd) is looked at in
+each. Blocks: some microseconds for each descriptor, so it belongs
+into a thread, and never into the freeze.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from perdure.image.mounts import Mount, parse_mountinfo
+
+_PROC = Path("/proc")
+_STATUS = re.compile(r"^(Name|State|PPid|TracerPid|NSpid|NSsid):\t(.*)$", re.MULTILINE)
+_NAMELESS = ("anon_inode:", "/memfd:")
+
+
+@dataclass(frozen=True)
+class LivingProcess:
+    """One process as this node numbers it; `inner` and `session` are the container's numbers (`session` 0: its leader
+    is not in the container)."""
+
+    pid: int
+    inner: int
+    parent: int
+    session: int
+    command: str
+    state: str
+    tracer: int
+    threads: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """An open descriptor, in the first process that has it, and what /proc shows for it."""
+
+    pid: int
+    number: int
+    link: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen: processes in the order of their numbers, and their descriptors, each once."""
+
+    init_pid: int
+    processes: dict[int, LivingProcess] = field(default_factory=dict)
+    descriptors: tuple[Descriptor, ...] = ()
+
+    @cached_property
+    def mounts(self) -> list[Mount]:
+        """The container's mount table; empty if its first process is gone."""
+        with contextlib.suppress(OSError):
+            table = (_PROC / f"{self.init_pid}/mountinfo").read_text("utf-8", "surrogateescape")
+            return parse_mountinfo(table)
+        return []
+
+    def of(self, pid: int) -> Iterator[Descriptor]:
+        """The descriptors that were seen first in this process."""
+        return (one for one in self.descriptors if one.pid == pid)
+
+
+def look(pids: Iterable[int], init_pid: int) -> Look:
+    """Look at these processes; those that end meanwhile are left out."""
+    depth = max(0, len(_status(init_pid).get("NSpid", "").split()) - 1)
+    processes = {}
+    seen: set[tuple[int, int, str]] = set()
+    descriptors = []
+    for pid in sorted(pids):
+        found = _process(pid, depth)
+        if found is None:
+            continue
+        processes[pid] = found
+        for number, link in _links(pid):
+            key = (pid if link.startswith(_NAMELESS) else 0, number, link)
+            if key not in seen:
+                seen.add(key)
+                descriptors.append(Descriptor(pid, number, link))
+    return Look(init_pid, processes, tuple(descriptors))
+
+
+def _process(pid: int, depth: int) -> LivingProcess | None:
+    status = _status(pid)
+    numbers = [int(word) for word in status.get("NSpid", "").split()]
+    sessions = [int(word) for word in status.get("NSsid", "").split()]
+    if len(numbers) <= depth:
+        return None
+    try:
+        threads = tuple(sorted(int(name) for name in os.listdir(_PROC / f"{pid}/task")))
+    except OSError:
+        return None
+    return LivingProcess(
+        pid=pid,
+        inner=numbers[depth],
+        parent=int(status.get("PPid", "0")),
+        session=sessions[depth] if len(sessions) > depth else 0,
+        command=status.get("Name", "?"),
+        state=status.get("State", "?")[:1],
+        tracer=int(status.get("TracerPid", "0")),
+        threads=threads,
+    )
+
+
+def _status(pid: int) -> dict[str, str]:
+    with contextlib.suppress(OSError):
+        return dict(_STATUS.findall((_PROC / f"{pid}/status").read_text("utf-8", "replace")))
+    return {}
+
+
+def _links(pid: int) -> Iterator[tuple[int, str]]:
+    folder = f"/proc/{pid}/fd"
+    with contextlib.suppress(OSError):  # the process ended
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):  # closed while we looked
+                yield int(name), os.readlink(f"{folder}/{name}")
