@@ -184,7 +184,6 @@ RESTORES = [
     ("(00.85) pie: 1: Error (criu/pie/restorer.c:1241): Can't create posix timer - 0: -22", "POSIX timer"),
     ("(00.2)      1: Error (criu/files-reg.c:1): No entry for reg-file-ID 0x1", "memfd"),
     ("(00.2) Error (criu/pstree.c:1): Can't find a session leader for 43", "session"),
-    ("(00.2)      1: Error (criu/sk-inet.c:1): inet: Can't create inet socket: Permission denied", "ping socket"),
     ("(00.2) Error (criu/protobuf.c:101): Failed unpacking object 0x55 from pstree.img", "damaged"),
 ]
 

@@ -199,6 +199,8 @@ async def sync(work: Work) -> None:
 async def suspend_gpu(work: Work) -> None:
     """Outside the freeze: the processes themselves bring their device memory home."""
     tools = work.container.tools.gpu
+    if not tools.enabled:
+        return  # looked for already
     users = await work.in_thread(gpu.users, await work.in_thread(work.freezer.pids))
     gpu.refuse_unless_enabled(tools, users)
     work.gpus = await gpu.suspend(tools, users)

@@ -84,7 +84,7 @@ def _may_predump(work: Work) -> bool:
     pids = work.freezer.pids()
     if not work.freezer.unified and stopped.stopped_tasks(pids):
         return False  # CRIU would wait for them in a freeze of its own
-    if tasks.obstacle(pids):
+    if tasks.obstacle(pids, work.listening):
         return False  # it goes away by itself, but CRIU would let the job stand still for it
     size = bytes_needed(work)
     free = roots.free_bytes(work.container.job_root)
