@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit some lint style types format requirements rows matrix docker-matrix some-rows up down clean
+.PHONY: help setup demo test unit some lint style types format requirements rows matrix docker-matrix conformance some-rows up down clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -64,6 +64,9 @@ matrix: setup ## Run every row of docs/compatibility.md and all long tests, and 
 
 docker-matrix: setup ## Fill the Docker columns alone: Debian 12's Docker, trixie's and sid's
 	@$(MAKE) --no-print-directory some-rows ROWS="row and docker"
+
+conformance: setup ## Run CRIU's and runc's own tests through the product and write docs/conformance.md (an hour)
+	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
 
 some-rows:
 	@echo "== rows of docs/compatibility.md: $(ROWS)"

@@ -35,7 +35,8 @@ check_machine() {
 }
 
 # Debian packages whose programs are not here yet. By program, because a runc that came with Docker is as good,
-# and Debian's would replace it.  iptables: CRIU holds TCP connections still with it during a dump (default network-lock).
+# and Debian's would replace it.  From gcc on: to build and run the tests of CRIU and runc (tests/conformance).
+# iptables: CRIU holds TCP connections still with it during a dump (default network-lock).
 missing_packages() {
     local program package
     while read -r program package; do
@@ -58,6 +59,14 @@ patchelf patchelf
 bowtie2 bowtie2
 /usr/share/doc/bowtie2/examples bowtie2-examples
 /usr/bin/python3 python3
+gcc gcc
+/usr/include/stdio.h libc6-dev
+/usr/include/libaio.h libaio-dev
+/usr/include/sys/capability.h libcap-dev
+bats bats
+busybox busybox-static
+jq jq
+gawk gawk
 END
     find_python >/dev/null || echo python3-venv
 }

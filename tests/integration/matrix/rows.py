@@ -27,6 +27,8 @@ class Row:
     """Commands that must be among the saved processes: the row proves nothing once they have ended."""
     refused: str = ""
     """CRIU cannot save this: what the engine must say (a regular expression), while the job goes on."""
+    fails: str = ""
+    """Why it fails today. A row that does not fail any more is red until this is taken away."""
     outside: bool = False
     """Needs the echo server outside the container's network."""
     mounts: list[dict[str, object]] = field(default_factory=list)
@@ -203,4 +205,34 @@ TEN_CYCLES = [
     )
 ]
 
-ROWS = [*PROCESSES, *FILES, *MEMORY, *NETWORK, *PROGRAMS, *TEN_CYCLES]
+def reported(section: str, function: str, name: str, **more: object) -> Row:
+    """A small job after a public report about CRIU or somebody who uses it."""
+    return python(section, "reported", function, name, **more)
+
+
+REPORTED = [
+    reported("Processes", "start_times", "start times of processes (psutil)"),
+    reported("Processes", "cpu_times", "CPU clocks of processes and children, which never go back"),
+    reported("Processes", "first_thread_ends", "a process whose first thread has ended"),
+    reported("Processes", "timer_of_thread", "a POSIX timer that signals another thread"),
+    reported("Processes", "timer_of_first_thread", "a POSIX timer that signals the first thread"),
+    reported("Processes", "timer_of_ended_thread", "a POSIX timer whose thread has ended", refused="timer"),
+    compiled("Processes", "processes that share memory without being threads", "clone_vm", "", refused="memory"),
+    reported("Processes", "program_in_memory", "a program that runs from a memfd", refused="memfd"),
+    reported("Processes", "program_gone", "a program whose file was removed"),
+    reported("Processes", "program_replaced", "a program whose file was replaced"),
+    reported("Files", "proc_files", "open files of /proc: its own, a child's, the machine's"),
+    reported("Files", "proc_thread", "an open file of a thread in /proc", refused="thread"),
+    reported("Files", "epoll_copy", "epoll: a number that was closed while a copy lives"),
+    reported("Files", "epoll_of_parent", "epoll: a child has the set without what is in it", refused="epoll"),
+    reported("Files", "epoll_of_child", "epoll: a child's own socket in its parent's set", refused="epoll"),
+    reported("Files", "name_gone", "an open file that has another name left"),
+    reported("Files", "name_folder_gone", "the same, its old folder gone too"),
+    reported("Files", "name_long", "the same, its old name 255 bytes long"),
+    reported("Files", "name_taken", "the same, another file has its old name"),
+    reported("Files", "name_mapped", "the same, only mapped"),
+    reported("Files", "odd_tree", "odd names, links, holes, owners, attributes, times on the root layer"),
+    reported("Files", "deep_tree", "paths of more than 4,096 bytes"),
+]
+
+ROWS = [*PROCESSES, *FILES, *MEMORY, *NETWORK, *PROGRAMS, *TEN_CYCLES, *REPORTED]

@@ -38,6 +38,8 @@ def _parameter(row: Row) -> object:
     marks = [pytest.mark.row(row.section, row.name)]
     if not row.quick:
         marks.append(pytest.mark.matrix)
+    if row.fails:
+        marks.append(pytest.mark.xfail(strict=True, reason=row.fails))
     if row.cycles > 1 or row.image:  # the first of these may have to make the image
         marks.append(pytest.mark.timeout(2400))
     return pytest.param(row, marks=marks, id=row.name.replace(" ", "-"))

@@ -1,0 +1,145 @@
+"""`make conformance`: CRIU's and runc's own tests through the product, and the table of docs/conformance.md.
+
+    python -m tests.conformance [--only NAME ...] [--stage STAGE ...] [--page]
+
+Root, a machine of its own kind of quiet, half an hour. --only runs these tests and leaves the other rows as they are;
+--page writes the page alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from localcloud.nodes.launcher import remove_folder
+from localcloud.stack.client import StackClient
+from localcloud.stack.stack import StackPlace
+from tests.conformance import zdtm
+from tests.conformance.bare import run_bare
+from tests.conformance.courses import Courses, Outcome, Results, Way, tell
+from tests.conformance.page import write_page
+from tests.conformance.runc_tests import run_runc_tests
+from tests.conformance.sources import SourceMissing
+from tests.conformance.table import BARE, CONTAINER, Table
+
+PERDURE = Path(sys.executable).parent / "perdure"
+EXCHANGES = Path("/var/tmp/perdure-conformance")
+STAGES = ("scope", "power loss", "notice", "bare", "runc")
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 1 when the sources cannot be had."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these tests of CRIU's alone")
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="these stages alone")
+    parser.add_argument("--page", action="store_true", help="write docs/conformance.md alone")
+    asked = parser.parse_args(arguments)
+    table = Table()
+    try:
+        if not asked.page:
+            _run(table, asked.only, asked.stage)
+    except SourceMissing as problem:
+        tell(str(problem))
+        return 1
+    finally:
+        write_page(table)
+    return 0
+
+
+def _run(table: Table, only: list[str] | None, stages: list[str]) -> None:
+    tests = zdtm.suite(only)
+    tell(f"{len(tests)} of CRIU's tests are built")
+    table.stamp()
+    if set(stages) & {"scope", "power loss", "notice"}:
+        with _stack() as client:
+            _through_the_product(table, client, tests, stages)
+    if "bare" in stages:
+        wanted = [test for test in tests if _asks_for_bare(table, test.name)]
+        tell(f"{len(wanted)} of them with CRIU and runc alone")
+        table.enter(run_bare(wanted, privileged=lambda name: _privileged(table, name)), BARE)
+    if "runc" in stages and only is None:
+        table.content["runc"] = run_runc_tests()
+        table.write()
+
+
+def _through_the_product(table: Table, client: StackClient, tests: list[zdtm.Zdtm], stages: list[str]) -> None:
+    ordinary = Courses(client, EXCHANGES)
+    privileged = Courses(client, EXCHANGES, privileged=True)
+    if "scope" in stages:
+        _find_scope(table, ordinary, privileged, table.scope(tests))
+    for way in (Way.POWER_LOSS, Way.NOTICE):
+        if way.value not in stages:
+            continue
+        for courses, kind in ((ordinary, False), (privileged, True)):
+            wanted = [test for test in tests if test.name in set(table.in_scope()) and _privileged(table, test.name) is kind]
+            if way is Way.NOTICE:  # what is refused without one is refused with one
+                wanted = [test for test in wanted if _saved(table, test.name)]
+            alone = [test.name for test in wanted if (known := table.result(test.name, way)) and known.outcome is not Outcome.PASS]
+            tell(f"{way}: {len(wanted)} {'privileged' if kind else 'ordinary'} tests")
+            courses.run(wanted, way, alone=alone, done=lambda found, way=way: _came(table, found, way.value))
+
+
+def _find_scope(table: Table, ordinary: Courses, privileged: Courses, tests: list[zdtm.Zdtm]) -> None:
+    """A test is in scope if it passes in a container to which nothing happens: an ordinary one, else a privileged."""
+    tell(f"{len(tests)} tests in containers to which nothing happens")
+    first = ordinary.run(tests, Way.NOTHING, size=40)
+    rest = [test for test in tests if first[test.name].outcome is not Outcome.PASS]
+    tell(f"{len(rest)} of them do not pass in an ordinary container")
+    second = privileged.run([test for test in rest if not test.changes_the_machine], Way.NOTHING, size=40)
+    for test in tests:
+        found = second.get(test.name, first[test.name])
+        if first[test.name].outcome is Outcome.PASS:
+            table.row(test.name).pop(CONTAINER, None)
+        elif found.outcome is Outcome.PASS:
+            table.row(test.name)[CONTAINER] = "privileged"
+        else:
+            table.leave_out(test.name, f"it does not pass in a container: {found.words}")
+    table.write()
+
+
+def _came(table: Table, found: Results, column: str) -> None:
+    table.enter(found, column)
+    for name, result in sorted(found.items()):
+        if result.outcome is not Outcome.PASS:
+            tell(f"  {result.outcome}: {name}: {' '.join(result.words.split())[-200:]}")
+
+
+def _privileged(table: Table, name: str) -> bool:
+    return table.row(name).get(CONTAINER) == "privileged"
+
+
+def _saved(table: Table, name: str) -> bool:
+    known = table.result(name, Way.POWER_LOSS)
+    return known is not None and known.outcome is not Outcome.REFUSED
+
+
+def _asks_for_bare(table: Table, name: str) -> bool:
+    return name in set(table.in_scope()) and table.verdict(name).outcome is not Outcome.PASS
+
+
+@contextmanager
+def _stack() -> Iterator[StackClient]:
+    """A stack of our own, gone afterwards."""
+    name = os.environ.get("PERDURE_CONFORMANCE_STACK", "")
+    if name:  # one that runs already
+        yield StackClient.of(StackPlace(name))
+        return
+    place = StackPlace(f"conformance-{os.getpid()}")
+    try:
+        subprocess.run([PERDURE, "local", "up", "--detach", "--stack", place.name], check=True, timeout=300)
+        client = StackClient.of(place)
+        yield client
+        client.close()
+    finally:
+        subprocess.run([PERDURE, "local", "down", "--stack", place.name], check=False, timeout=300)
+        remove_folder(place.folder)
+        place.lock_file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

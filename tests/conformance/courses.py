@@ -1,0 +1,271 @@
+"""Groups of CRIU's tests as Batch jobs of a local stack: started, saved, taken from their node, restored, asked.
+
+A group is one job: every test is a process tree of its own in one container, so that hundreds take minutes. What goes
+wrong for a group as a whole (it cannot be saved, it is not restored) is tried again with each half, down to the single
+test; a test that only comes back wrong is tried again alone, so that no neighbour is to blame. Each job has a node of
+its own: jobs of one node share its network, and CRIU's tests share their port numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from localcloud.stack.client import FINISHED, StackClient
+from localcloud.stack.job_request import JobRequest, container_properties, definition_name, retry_strategy
+from perdure.domain.errors import CheckpointFailed
+from perdure.image.mounts import delete_tree
+from tests.conformance.zdtm import Zdtm, as_json, programs
+
+GROUP = Path(__file__).parent / "group.py"
+EXCHANGE, PROGRAMS, SCRIPT = "/exchange", "/programs", "/opt/group"
+VCPUS, MEMORY_MIB = 4, 6144
+"""A whole node of the local stack's usual type."""
+ZONES = ("us-east-1a", "us-east-1b")
+NOTICE_SECONDS = 60.0
+OWN_NETWORK = {"PERDURE_CHECKPOINT_OWN_NETWORK": "true"}
+"""For privileged jobs, which would change the network of their node."""
+START_LIMIT, RESTORE_LIMIT, RESULT_LIMIT, LOOK = 240.0, 240.0, 150.0, 0.2
+
+
+class Way(StrEnum):
+    """What happens to a job."""
+
+    NOTHING = "nothing"
+    POWER_LOSS = "power loss"
+    """Two checkpoints, then the node is gone without a notice; it goes on in another zone."""
+    NOTICE = "notice"
+    """A final checkpoint on the notice; it goes on in another zone."""
+
+
+class Outcome(StrEnum):
+    """What became of a test."""
+
+    PASS = "pass"
+    REFUSED = "refused"
+    """It was not saved, and somebody said why; the job went on."""
+    LOST = "lost"
+    """A checkpoint was committed and could not be restored."""
+    FAIL = "fail"
+    """It came back, and not as it was."""
+    NOT_STARTED = "not started"
+    """It cannot be run in such a container at all."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a test, and who said what of it."""
+
+    outcome: Outcome
+    words: str = ""
+
+
+Results = dict[str, Result]
+
+
+@dataclass
+class Course:
+    """One group on its way."""
+
+    tests: list[Zdtm]
+    exchange: Path
+    job_id: str = ""
+    node: str = ""
+    whole: Result | None = None
+    """What became of all of them together; None while each has its own result to give."""
+    results: Results = field(default_factory=dict)
+
+    def read(self, name: str) -> Any:
+        """A file of the exchange; None before it is there."""
+        with suppress(FileNotFoundError):
+            return json.loads((self.exchange / name).read_text())
+        return None
+
+    @property
+    def started_again(self) -> bool:
+        """The job was started anew instead of being restored."""
+        with suppress(FileNotFoundError):
+            return (self.exchange / "starts").read_text().count("start") > 1
+        return False
+
+
+class Courses:
+    """Takes groups through one stack, `width` at a time. `folder` is for the exchange."""
+
+    def __init__(self, client: StackClient, folder: Path, *, width: int = 3, privileged: bool = False) -> None:
+        self._client, self._folder, self._width, self._privileged = client, folder, width, privileged
+        self._zone = 0
+
+    def run(
+        self,
+        tests: Iterable[Zdtm],
+        way: Way,
+        *,
+        size: int = 25,
+        alone: Iterable[str] = (),
+        done: Callable[[Results], None] = lambda results: None,
+    ) -> Results:
+        """Take all of them that way. `alone`: names that get a job of their own at once. `done` hears of results as
+        they come."""
+        single = set(alone)
+        together = [test for test in tests if test.name not in single]
+        groups = [together[at : at + size] for at in range(0, len(together), size)]
+        groups += [[test] for test in tests if test.name in single]
+        results: Results = {}
+        while groups:
+            wave, groups = groups[: self._width], groups[self._width :]
+            for course in self._wave(wave, way):
+                settled, again = _settle(course)
+                results |= settled
+                groups += again
+                done(settled)
+        return results
+
+    def _wave(self, groups: Sequence[list[Zdtm]], way: Way) -> list[Course]:
+        """These groups at the same time: jobs of one wave change zones together, as a zone's capacity is one."""
+        courses = [Course(tests, self._folder / secrets.token_hex(6)) for tests in groups]
+        with ThreadPoolExecutor(len(courses)) as pool:
+            for stage in (self._start, self._save, self._take_away, self._ask):
+                waiting = [course for course in courses if course.whole is None]
+                if stage is self._take_away:
+                    self._zone = 1 - self._zone
+                list(pool.map(lambda course, stage=stage: stage(course, way), waiting))
+            list(pool.map(self._end, courses))
+        return courses
+
+    def _start(self, course: Course, way: Way) -> None:
+        course.exchange.mkdir(parents=True)
+        (course.exchange / "tests.json").write_text(as_json(course.tests))
+        mounts = [(str(course.exchange), EXCHANGE), (str(programs()), PROGRAMS), (str(GROUP.parent), SCRIPT)]
+        command = ["/usr/bin/python3", "-I", "-S", f"{SCRIPT}/{GROUP.name}", EXCHANGE, PROGRAMS]
+        request = JobRequest(
+            command=command,
+            name="zdtm",
+            vcpus=VCPUS,
+            memory_mib=MEMORY_MIB,
+            environment={"PERDURE_CHECKPOINT_INTERVAL": "1h", **(OWN_NETWORK if self._privileged else {})},
+            mounts=mounts,
+        )
+        course.job_id = self._submit(request)
+        if not _until(lambda: course.read("ready.json") is not None or self._finished(course), START_LIMIT):
+            course.whole = Result(Outcome.NOT_STARTED, "the job did not start in time")
+        elif (ready := course.read("ready.json")) is None:
+            course.whole = Result(Outcome.NOT_STARTED, self._told(course))
+        elif len(ready) == len(course.tests):
+            course.results = {name: Result(Outcome(what), words) for name, (what, words) in ready.items()}
+            course.whole = next(iter(course.results.values()))
+        course.node = self._client.placed(course.job_id).get("node") or ""
+
+    def _submit(self, request: JobRequest) -> str:
+        if not self._privileged:
+            return self._client.submit(request)
+        with self._client.aws_errors():
+            definition = self._client.batch.register_job_definition(
+                jobDefinitionName=definition_name(request.name),
+                type="container",
+                containerProperties={**container_properties(request), "privileged": True},
+                retryStrategy=retry_strategy(request.attempts),
+            )
+            return self._client.batch.submit_job(
+                jobName=request.name,
+                jobQueue=self._client.state.queues[0],
+                jobDefinition=definition["jobDefinitionArn"],
+            )["jobId"]
+
+    def _save(self, course: Course, way: Way) -> None:
+        if way is not Way.POWER_LOSS:
+            return
+        for _ in range(2):
+            try:
+                self._client.checkpoint(course.job_id)
+            except CheckpointFailed as problem:
+                course.whole = Result(Outcome.REFUSED, str(problem))
+                return
+
+    def _take_away(self, course: Course, way: Way) -> None:
+        if way is Way.NOTHING:
+            return
+        request = {
+            "job_id": course.job_id,
+            "notice_seconds": NOTICE_SECONDS,
+            "no_notice": way is Way.POWER_LOSS,
+            "to_zone": ZONES[self._zone],
+        }
+        self._client.reclaim(request, lambda step: None)
+        if not _until(lambda: course.started_again or self._finished(course) or self._runs_elsewhere(course), RESTORE_LIMIT):
+            course.whole = Result(Outcome.LOST, f"it was not restored in time: {self._told(course)}")
+        elif course.started_again or self._finished(course):
+            page = self._client.job_page(course.job_id) or {}
+            outcome = Outcome.LOST if page.get("checkpoints_committed") else Outcome.REFUSED
+            course.whole = Result(outcome, self._told(course))
+
+    def _runs_elsewhere(self, course: Course) -> bool:
+        job = self._client.described(course.job_id) or {}
+        return job.get("status") == "RUNNING" and self._client.placed(course.job_id).get("node") not in (None, course.node)
+
+    def _ask(self, course: Course, way: Way) -> None:
+        (course.exchange / "verify").touch()
+        if _until(lambda: course.read("results.json") is not None or self._finished(course), RESULT_LIMIT):
+            found = course.read("results.json") or {}
+            course.results = {name: Result(Outcome(what), words) for name, (what, words) in found.items()}
+        if not course.results:
+            course.whole = Result(Outcome.FAIL, f"it did not answer: {self._told(course)}")
+
+    def _end(self, course: Course) -> None:
+        """The job goes, whatever became of it."""
+        (course.exchange / "verify").touch()
+        if not self._finished(course):
+            _until(lambda: self._finished(course), 3.0)
+        if not self._finished(course):
+            with self._client.aws_errors():
+                self._client.batch.terminate_job(jobId=course.job_id, reason="the test is over")
+            _until(lambda: self._finished(course), 60.0)
+        delete_tree(course.exchange)
+
+    def _finished(self, course: Course) -> bool:
+        return (self._client.described(course.job_id) or {}).get("status") in FINISHED
+
+    def _told(self, course: Course) -> str:
+        """What the product says of the job's troubles."""
+        page = self._client.job_page(course.job_id) or {}
+        told = [event["message"] for event in page.get("events", []) if event.get("level") in ("warning", "error")]
+        return " / ".join(dict.fromkeys(told))[-900:] or "the product says nothing"
+
+
+def _settle(course: Course) -> tuple[Results, list[list[Zdtm]]]:
+    """Results that stand, and groups to try again."""
+    if course.whole is not None and not course.results:
+        if len(course.tests) == 1:
+            return {course.tests[0].name: course.whole}, []
+        middle = len(course.tests) // 2
+        return {}, [course.tests[:middle], course.tests[middle:]]
+    missing = Result(Outcome.FAIL, "it gave no result")
+    found = {test.name: course.results.get(test.name, missing) for test in course.tests}
+    if len(course.tests) == 1:
+        return found, []
+    again = [test for test in course.tests if found[test.name].outcome is not Outcome.PASS]
+    return {name: result for name, result in found.items() if result.outcome is Outcome.PASS}, [[one] for one in again]
+
+
+def _until(condition: Callable[[], object], limit: float) -> bool:
+    """Whether it came true within the limit."""
+    end = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(LOOK)
+    return True
+
+
+def tell(line: str) -> None:
+    """Progress, for whoever waits."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,140 @@
+"""runc's own integration tests, with runc and with our runtime in its place: what passes with one passes with both.
+
+They are shell scripts for `bats`, from Debian's source package of the runc that is installed. Two of their needs are
+not in it: container images (here Debian's static busybox, and a root made by debootstrap), and the program that takes
+terminals (recvtty.py). What needs runc's other small programs, systemd or another user skips or fails with both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from perdure.image.mounts import delete_tree
+from perdure.settings import CRIU_PREFIX
+from tests.conformance.courses import tell
+from tests.conformance.sources import CACHE, SourceMissing, unpacked
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIMES = {"runc": "runc", "perdure-runtime": str(ROOT / "worker_agent/runtime/perdure-runtime")}
+FILE_LIMIT, TEST_LIMIT = 900, 120
+PROGRAMS = {"bats": "bats", "busybox": "busybox-static", "jq": "jq", "gawk": "gawk", "debootstrap": "debootstrap"}
+_LINE = re.compile(r"^(not )?ok \d+ (.*)$")
+Found = dict[str, dict[str, str]]
+"""{"file: test": {"runc": outcome, "perdure-runtime": outcome}}"""
+
+
+def run_runc_tests() -> Found:
+    """Every test with both runtimes. Raises SourceMissing."""
+    if missing := [package for program, package in PROGRAMS.items() if not shutil.which(program)]:
+        raise SourceMissing(f"runc's tests need programs that are missing: apt-get install {' '.join(missing)}")
+    folder = _prepared()
+    found: Found = {}
+    for file in sorted(folder.glob("*.bats")):
+        for name, runtime in RUNTIMES.items():
+            outcomes = _run(file, shutil.which(runtime) or runtime)
+            tell(f"{file.stem} with {name}: {sum(word == 'pass' for word in outcomes.values())} of {len(outcomes)} pass")
+            for test, outcome in outcomes.items():
+                found.setdefault(f"{file.stem}: {test}", {})[name] = outcome
+    return found
+
+
+def _version() -> str:
+    """Of the installed runc's source, such as 1.1.5+ds1."""
+    asked = ["dpkg-query", "--show", "--showformat", "${source:Upstream-Version}", "runc"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise SourceMissing("the installed runc is not Debian's")
+    return done.stdout
+
+
+def _prepared() -> Path:
+    """The folder of the tests, with images and the program for terminals."""
+    codename = next(
+        line.partition("=")[2]
+        for line in Path("/etc/os-release").read_text().splitlines()
+        if line.startswith("VERSION_CODENAME=")
+    )
+    source = unpacked("runc", _version(), codename)
+    folder = source / "tests/integration"
+    busybox, debian = CACHE / "busybox.tar", CACHE / f"debian-{codename}.tar"
+    if not busybox.exists():
+        _make_busybox(busybox)
+    if not debian.exists():
+        _make_debian(debian, codename)
+    images = folder / "get-images.sh"
+    images.write_text(f"#!/bin/sh\necho BUSYBOX_IMAGE={busybox}\necho DEBIAN_IMAGE={debian}\n")
+    images.chmod(0o755)
+    place = source / "contrib/cmd/recvtty/recvtty"
+    place.unlink(missing_ok=True)
+    place.symlink_to(Path(__file__).with_name("recvtty.py"))
+    return folder
+
+
+def _make_busybox(archive: Path) -> None:
+    place = CACHE / "busybox.part"
+    delete_tree(place)
+    for name in ("bin", "etc", "dev", "proc", "sys", "tmp", "root", "home", "usr/bin", "usr/sbin", "var/spool/mail"):
+        (place / name).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", place / "bin/busybox")
+    listed = subprocess.run([place / "bin/busybox", "--list"], capture_output=True, text=True, timeout=60, check=True)
+    for applet in listed.stdout.split():
+        if applet != "busybox":
+            (place / "bin" / applet).symlink_to("busybox")
+    (place / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\n")
+    (place / "etc/group").write_text("root:x:0:\ndaemon:x:1:\n")
+    (place / "tmp").chmod(0o1777)
+    _pack(place, archive)
+
+
+def _make_debian(archive: Path, codename: str) -> None:
+    place = CACHE / "debian.part"
+    delete_tree(place)
+    done = subprocess.run(
+        ["debootstrap", "--variant=minbase", "--include=gcc,libc6-dev", codename, str(place)],
+        capture_output=True,
+        text=True,
+        timeout=FILE_LIMIT,
+        check=False,
+    )
+    if done.returncode:
+        raise SourceMissing(f"debootstrap cannot make an image: {done.stdout[-300:]}")
+    _pack(place, archive)
+
+
+def _pack(place: Path, archive: Path) -> None:
+    new = archive.with_suffix(".new")
+    with tarfile.open(new, "w") as tar:
+        tar.add(place, ".")
+    new.rename(archive)
+    delete_tree(place)
+
+
+def _run(file: Path, runtime: str) -> dict[str, str]:
+    """pass, fail or skip (why) for each test of the file. In a mount namespace of its own, which takes along whatever a
+    test leaves mounted."""
+    path = f"{CRIU_PREFIX / 'bin'}:{CRIU_PREFIX / 'libexec'}:{os.environ['PATH']}"
+    environment = {**os.environ, "RUNC": runtime, "PATH": path, "BATS_TEST_TIMEOUT": str(TEST_LIMIT)}
+    isolated = ["unshare", "--mount", "--net", "--propagation", "private", "--kill-child", "--fork"]
+    said = CACHE / f"{file.stem}.{Path(runtime).name}.tap"
+    with said.open("w") as out, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [*isolated, "bats", "--tap", str(file)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            timeout=FILE_LIMIT,
+            check=False,
+        )
+    outcomes = {}
+    for line in said.read_text(errors="replace").splitlines():
+        if match := _LINE.match(line):
+            name, _, skipped = match[2].partition(" # skip")
+            outcomes[name] = f"skip: {skipped.strip(' ()')}" if "# skip" in line else "fail" if match[1] else "pass"
+    return outcomes

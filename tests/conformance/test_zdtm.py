@@ -1,0 +1,66 @@
+"""A part of CRIU's own tests as jobs: what they make up comes back after a power loss and after a notice.
+
+All of them go through the stack at once, when the first result is asked for. Skipped where their source cannot be had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from localcloud.stack.client import StackClient
+from localcloud.stack.stack import StackPlace
+from perdure.image.mounts import delete_tree
+from tests.conformance import zdtm
+from tests.conformance.courses import Courses, Outcome, Results, Way
+from tests.conformance.sources import SourceMissing
+from tests.conformance.subset import KNOWN, PASSING
+
+pytestmark = [pytest.mark.stack, pytest.mark.conformance, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="session")
+def suite() -> list[zdtm.Zdtm]:
+    """The tests, built."""
+    try:
+        return zdtm.suite([*PASSING, *KNOWN])
+    except SourceMissing as problem:
+        pytest.skip(str(problem))
+
+
+@pytest.fixture(scope="session")
+def results(suite: list[zdtm.Zdtm], stack: str) -> Iterator[dict[Way, Results]]:
+    """What became of all of them. Those that are known to fail go through a power loss alone: each is a job."""
+    folder = Path(mkdtemp(prefix="perdure-conformance-", dir="/var/tmp"))
+    client = StackClient.of(StackPlace(stack))
+    courses = Courses(client, folder)
+    good = [test for test in suite if test.name not in KNOWN]
+    try:
+        yield {
+            Way.POWER_LOSS: courses.run(suite, Way.POWER_LOSS, alone=KNOWN),
+            Way.NOTICE: courses.run(good, Way.NOTICE),
+        }
+    finally:
+        client.close()
+        delete_tree(folder)
+
+
+@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("way", [Way.POWER_LOSS, Way.NOTICE])
+def test_comes_back(results: dict[Way, Results], way: Way, name: str) -> None:
+    found = results[way].get(name)
+    assert found is not None, "it was not built"
+    assert found.outcome is Outcome.PASS, f"{found.outcome}: {found.words}"
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_falls_short_as_known(results: dict[Way, Results], name: str) -> None:
+    """Strict: one that passes now, or fails in another way, fails this list."""
+    known, found = KNOWN[name], results[Way.POWER_LOSS].get(name)
+    assert found is not None, "it was not built"
+    assert found.outcome is known.outcome, f"{found.outcome} ({found.words}); the list says {known}"
+    assert re.search(known.words, found.words), f"it says {found.words!r}; the list says {known}"
