@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from localcloud.linux import loop_devices_below
-from localcloud.nodes.inside.bundle import container_config, make_mask_layer
 from localcloud.node_link import Mount, Task
+from localcloud.nodes.inside.bundle import container_config, make_mask_layer
 from perdure.image.mounts import delete_tree
 from perdure.settings import CRIU_PREFIX
 from tests.conformance.courses import EXCHANGE, GROUP, PROGRAMS, SCRIPT, Outcome, Result, Results
 from tests.conformance.zdtm import Zdtm, as_json, programs
+from tests.integration.engine_places import Node
 
 MEBIBYTES = 2000
 LIMIT, RESULT_LIMIT = 60.0, 120.0
@@ -34,14 +35,24 @@ def run_bare(tests: Sequence[Zdtm], privileged: Callable[[str], bool]) -> Result
     results = {}
     with _disk() as folder:
         for test in tests:
-            with _Container(folder, test, privileged(test.name)) as container:
+            with _network() as network, _Container(folder, test, privileged(test.name), network) as container:
                 results[test.name] = container.through()
     return results
 
 
 @contextlib.contextmanager
+def _network() -> Iterator[str]:
+    """A network namespace to run in, as a node has one: nothing reaches the machine's own."""
+    node = Node()
+    try:
+        yield f"/run/netns/{node.name}"
+    finally:
+        node.remove()
+
+
+@contextlib.contextmanager
 def _disk() -> Iterator[Path]:
-    """A file system as a job volume has it, for the containers' layers; the mask needs one that is not the machine's."""
+    """A file system as a job volume has it, for the containers' layers: the mask must not lie on the machine's own."""
     place = Path(tempfile.mkdtemp(prefix="perdure-conformance-", dir="/var/tmp"))
     image, folder = place / "disk.img", place / "disk"
     folder.mkdir()
@@ -64,15 +75,21 @@ def _disk() -> Iterator[Path]:
 class _Container:
     """One container with one test in it; gone when the block ends."""
 
-    def __init__(self, disk: Path, test: Zdtm, privileged: bool) -> None:
-        self._test, self._privileged = test, privileged
+    def __init__(self, disk: Path, test: Zdtm, privileged: bool, network: str) -> None:
+        self._test, self._privileged, self._network = test, privileged, network
         self._name = f"bare-{secrets.token_hex(6)}"
         self._place = disk / self._name
         self._exchange, self._images = self._place / "exchange", self._place / "images"
         self._log = self._place / "log"
 
     def __enter__(self) -> _Container:
-        for folder in (self._exchange, self._images, self._place / "rootfs", self._place / "upper", self._place / "work"):
+        for folder in (
+            self._exchange,
+            self._images,
+            self._place / "rootfs",
+            self._place / "upper",
+            self._place / "work",
+        ):
             folder.mkdir(parents=True)
         mask = self._place.parent / "mask"
         layers = f"lowerdir={mask}:/,upperdir={self._place}/upper,workdir={self._place}/work"
@@ -100,7 +117,11 @@ class _Container:
         )
         config = container_config(task, cgroup=f"/{self._name}", host_name=self._name)
         options = self._place / "criu.conf"
-        options.write_text("\n".join(["ghost-limit 1073741824", "link-remap", "force-irmap", "network-lock nftables", ""]))
+        options.write_text(
+            "\n".join(["ghost-limit 1073741824", "link-remap", "force-irmap", "network-lock nftables", ""])
+        )
+        if self._privileged:
+            config["linux"]["namespaces"].append({"type": "network"})
         config["annotations"] = {"org.criu.config": str(options)}
         return config
 
@@ -136,13 +157,15 @@ class _Container:
     def _errors(self, log: str) -> str:
         path = self._place / log
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return " / ".join(line.partition("Error ")[2] for line in lines if "Error " in line and "cgroupd" not in line)[:600]
+        return " / ".join(line.partition("Error ")[2] for line in lines if "Error " in line and "cgroupd" not in line)[
+            :600
+        ]
 
     def _runc(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Output to a file: a container that runs on would hold a pipe open."""
         path = f"{CRIU_PREFIX / 'libexec'}:{os.environ['PATH']}"
         with self._log.open("ab") as out, (self._place / "said").open("w+") as said:
-            argv = ["runc", "--criu", str(CRIU), *words]
+            argv = ["nsenter", f"--net={self._network}", "runc", "--criu", str(CRIU), *words]
             try:
                 status = subprocess.run(
                     argv,

@@ -28,6 +28,8 @@ from tests.conformance.zdtm import Zdtm, as_json, programs
 
 GROUP = Path(__file__).parent / "group.py"
 EXCHANGE, PROGRAMS, SCRIPT = "/exchange", "/programs", "/opt/group"
+SMALL = 8
+"""Tests of a group that is small enough where nothing happens to the job."""
 VCPUS, MEMORY_MIB = 4, 6144
 """A whole node of the local stack's usual type."""
 ZONES = ("us-east-1a", "us-east-1b")
@@ -101,8 +103,9 @@ class Course:
 class Courses:
     """Takes groups through one stack, `width` at a time. `folder` is for the exchange."""
 
-    def __init__(self, client: StackClient, folder: Path, *, width: int = 3, privileged: bool = False) -> None:
-        self._client, self._folder, self._width, self._privileged = client, folder, width, privileged
+    def __init__(self, client: StackClient, folder: Path, *, width: int = 4, privileged: bool = False) -> None:
+        self._client, self._folder, self._width = client, folder, width
+        self.privileged = privileged
         self._zone = 0
 
     def run(
@@ -124,7 +127,7 @@ class Courses:
         while groups:
             wave, groups = groups[: self._width], groups[self._width :]
             for course in self._wave(wave, way):
-                settled, again = _settle(course)
+                settled, again = _settle(course, SMALL if way is Way.NOTHING else 1)
                 results |= settled
                 groups += again
                 done(settled)
@@ -152,7 +155,7 @@ class Courses:
             name="zdtm",
             vcpus=VCPUS,
             memory_mib=MEMORY_MIB,
-            environment={"PERDURE_CHECKPOINT_INTERVAL": "1h", **(OWN_NETWORK if self._privileged else {})},
+            environment={"PERDURE_CHECKPOINT_INTERVAL": "1h", **(OWN_NETWORK if self.privileged else {})},
             mounts=mounts,
         )
         course.job_id = self._submit(request)
@@ -166,7 +169,7 @@ class Courses:
         course.node = self._client.placed(course.job_id).get("node") or ""
 
     def _submit(self, request: JobRequest) -> str:
-        if not self._privileged:
+        if not self.privileged:
             return self._client.submit(request)
         with self._client.aws_errors():
             definition = self._client.batch.register_job_definition(
@@ -201,7 +204,9 @@ class Courses:
             "to_zone": ZONES[self._zone],
         }
         self._client.reclaim(request, lambda step: None)
-        if not _until(lambda: course.started_again or self._finished(course) or self._runs_elsewhere(course), RESTORE_LIMIT):
+        if not _until(
+            lambda: course.started_again or self._finished(course) or self._runs_elsewhere(course), RESTORE_LIMIT
+        ):
             course.whole = Result(Outcome.LOST, f"it was not restored in time: {self._told(course)}")
         elif course.started_again or self._finished(course):
             page = self._client.job_page(course.job_id) or {}
@@ -210,7 +215,10 @@ class Courses:
 
     def _runs_elsewhere(self, course: Course) -> bool:
         job = self._client.described(course.job_id) or {}
-        return job.get("status") == "RUNNING" and self._client.placed(course.job_id).get("node") not in (None, course.node)
+        return job.get("status") == "RUNNING" and self._client.placed(course.job_id).get("node") not in (
+            None,
+            course.node,
+        )
 
     def _ask(self, course: Course, way: Way) -> None:
         (course.exchange / "verify").touch()
@@ -241,8 +249,8 @@ class Courses:
         return " / ".join(dict.fromkeys(told))[-900:] or "the product says nothing"
 
 
-def _settle(course: Course) -> tuple[Results, list[list[Zdtm]]]:
-    """Results that stand, and groups to try again."""
+def _settle(course: Course, small: int) -> tuple[Results, list[list[Zdtm]]]:
+    """Results that stand, and groups to try again. In a group of `small` tests nobody blames a neighbour."""
     if course.whole is not None and not course.results:
         if len(course.tests) == 1:
             return {course.tests[0].name: course.whole}, []
@@ -250,10 +258,11 @@ def _settle(course: Course) -> tuple[Results, list[list[Zdtm]]]:
         return {}, [course.tests[:middle], course.tests[middle:]]
     missing = Result(Outcome.FAIL, "it gave no result")
     found = {test.name: course.results.get(test.name, missing) for test in course.tests}
-    if len(course.tests) == 1:
+    if len(course.tests) <= small:
         return found, []
     again = [test for test in course.tests if found[test.name].outcome is not Outcome.PASS]
-    return {name: result for name, result in found.items() if result.outcome is Outcome.PASS}, [[one] for one in again]
+    passed = {name: result for name, result in found.items() if result.outcome is Outcome.PASS}
+    return passed, [again[at : at + small] for at in range(0, len(again), small)]
 
 
 def _until(condition: Callable[[], object], limit: float) -> bool:

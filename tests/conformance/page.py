@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from tests.conformance.courses import Outcome, Result, Way
@@ -20,7 +21,14 @@ _SAID = {
 def write_page(table: Table) -> None:
     """The whole page."""
     parts = ["# Conformance: the tests of CRIU and of runc", _words("introduction"), _environment(table)]
-    parts += ["## CRIU's tests", _words("zdtm"), _counts(table), *_shortcomings(table), _passed(table), _left_out(table)]
+    parts += [
+        "## CRIU's tests",
+        _words("zdtm"),
+        _counts(table),
+        *_shortcomings(table),
+        _passed(table),
+        _left_out(table),
+    ]
     parts += ["## runc's tests", _words("runc"), _runc(table.content["runc"])]
     PAGE.write_text("\n\n".join(part for part in parts if part) + "\n")
 
@@ -34,7 +42,7 @@ def _line(*cells: object) -> str:
     return "| " + " | ".join(" ".join(str(cell).replace("|", "\\|").split()) for cell in cells) + " |"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
     return "\n".join([_line(*head), _line(*["---"] * len(head)), *(_line(*row) for row in rows)])
 
 
@@ -121,7 +129,8 @@ def _left_out(table: Table) -> str:
             reason, _, said = row[SCOPE].partition(": ")
             by_reason[reason].append(f"{name} ({said[-110:]})" if said else name)
     rows: list[tuple[object, ...]] = [
-        (reason, len(names), ", ".join(names)) for reason, names in sorted(by_reason.items(), key=lambda one: -len(one[1]))
+        (reason, len(names), ", ".join(names))
+        for reason, names in sorted(by_reason.items(), key=lambda one: -len(one[1]))
     ]
     return "### Out of scope\n\n" + _table(("why", "number", "tests"), rows)
 

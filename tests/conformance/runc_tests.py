@@ -38,7 +38,9 @@ def run_runc_tests() -> Found:
     for file in sorted(folder.glob("*.bats")):
         for name, runtime in RUNTIMES.items():
             outcomes = _run(file, shutil.which(runtime) or runtime)
-            tell(f"{file.stem} with {name}: {sum(word == 'pass' for word in outcomes.values())} of {len(outcomes)} pass")
+            tell(
+                f"{file.stem} with {name}: {sum(word == 'pass' for word in outcomes.values())} of {len(outcomes)} pass"
+            )
             for test, outcome in outcomes.items():
                 found.setdefault(f"{file.stem}: {test}", {})[name] = outcome
     return found

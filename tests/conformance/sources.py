@@ -55,7 +55,7 @@ def _archive(package: str, upstream: str, suite: str) -> Path:
 
 
 def _fetch(package: str, suite: str) -> str:
-    site = _run(_SITE + [f"Codename: {_codename()}"]).stdout.split()
+    site = _run([*_SITE, f"Codename: {_codename()}"]).stdout.split()
     if not site:
         return "no Debian archive in this machine's apt configuration"
     apt = CACHE / "apt"

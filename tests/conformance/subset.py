@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tests.conformance.courses import Outcome
 
 KINDS = {
-    "files": "write_read00 write_read10 unlink_fstat00 file_append file_shared fdt_shared link10 file_attr cwd00 rmdir_open",
+    "files": "write_read00 write_read10 unlink_fstat00 file_append file_shared fdt_shared link10 file_attr cwd00",
     "locks and leases": "file_locks00 file_locks06 file_lease00",
     "mappings": "maps00 maps01 maps04 mprotect00 mtime_mmap unlink_mmap00 cow00 grow_map",
     "shared memory": "shm-mp shmemfd memfd00 memfd02",
@@ -20,7 +20,7 @@ KINDS = {
     "network": "socket-tcp-local socket-tcp6-local socket_listen socket_udp sk-netlink packet_sock",
     "timers": "timers posix_timers pthread_timers_h",
     "signals": "sigpending sigaltstack",
-    "processes": "wait00 zombie00 pstree session00 pidfd_child proc-self child_subreaper caps00 rlimits00 sched_prio00 umask00",
+    "processes": "wait00 zombie00 pstree session00 pidfd_child proc-self child_subreaper caps00 rlimits00 umask00",
     "threads": "pthread00 pthread01 futex rseq00 membarrier",
     "processor state": "fpu00 sse00 vdso00",
     "cgroup": "oom_score_adj",

@@ -65,7 +65,10 @@ class Table:
     def enter(self, results: Results, column: str) -> None:
         """What became of tests that way."""
         for name, result in results.items():
-            self.row(name)[column] = {"outcome": result.outcome.value, **({"words": w} if (w := _plain(result.words)) else {})}
+            self.row(name)[column] = {
+                "outcome": result.outcome.value,
+                **({"words": w} if (w := _plain(result.words)) else {}),
+            }
         self.write()
 
     def result(self, name: str, column: str) -> Result | None:
@@ -81,7 +84,9 @@ class Table:
         """The worse of the two ways."""
         found = [result for way in (Way.POWER_LOSS, Way.NOTICE) if (result := self.result(name, way))]
         worst = [Outcome.LOST, Outcome.FAIL, Outcome.REFUSED, Outcome.NOT_STARTED, Outcome.PASS]
-        return min(found, key=lambda result: worst.index(result.outcome), default=Result(Outcome.NOT_STARTED, "not run"))
+        return min(
+            found, key=lambda result: worst.index(result.outcome), default=Result(Outcome.NOT_STARTED, "not run")
+        )
 
 
 def _plain(words: str) -> str:

@@ -205,6 +205,7 @@ TEN_CYCLES = [
     )
 ]
 
+
 def reported(section: str, function: str, name: str, **more: object) -> Row:
     """A small job after a public report about CRIU or somebody who uses it."""
     return python(section, "reported", function, name, **more)

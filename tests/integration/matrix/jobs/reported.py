@@ -30,8 +30,11 @@ def start_times() -> Check:
     child = subprocess.Popen(["sleep", "100000"])
 
     def started() -> list[str]:
-        texts = [open(f"/proc/{pid}/stat").read() for pid in (os.getpid(), child.pid)]
-        return [text.rpartition(")")[2].split()[19] for text in texts]
+        found = []
+        for pid in (os.getpid(), child.pid):
+            with open(f"/proc/{pid}/stat") as file:
+                found.append(file.read().rpartition(")")[2].split()[19])
+        return found
 
     first = started()
 
