@@ -263,9 +263,10 @@ async def test_on_a_full_volume_old_checkpoints_go_and_then_the_dump_is_refused(
     assert (await checkpoint(running)).number == 4
 
 
-def at_work(running: Running, agent: int) -> set[str]:
-    """The programs of a checkpoint, and the job's own (python3) as long as CRIU works inside it."""
-    return {tasks.command(pid) for pid in tasks.users_of(running.container.work_dir) if pid != agent}
+def is_at_work(running: Running, agent: int, program: str) -> bool:
+    """Is this one of the programs of a checkpoint, or the job's own (python3) while CRIU works inside it?"""
+    users = tasks.users_of(running.container.work_dir)
+    return any(tasks.command(pid) == program for pid in users if pid != agent)
 
 
 async def test_an_agent_killed_in_a_dump_leaves_a_running_job_and_no_checkpoint(bed: Bed) -> None:
@@ -282,7 +283,7 @@ async def test_an_agent_killed_in_a_dump_leaves_a_running_job_and_no_checkpoint(
             while agent.stdout.readline().decode().strip() != step:
                 assert agent.poll() is None
             if worker:
-                wait_for(lambda worker=worker: worker in at_work(running, agent.pid), f"{worker} at work", pause=0.001)
+                wait_for(functools.partial(is_at_work, running, agent.pid, worker), f"{worker} at work", pause=0.001)
             agent.kill()
             agent.wait()
         assert committed(bed.volume.root) == []
