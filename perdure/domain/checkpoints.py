@@ -126,6 +126,8 @@ class ManifestHead(Frozen):
     addresses: list[str] = Field(default_factory=list)
     """Addresses other than loopback that sockets of the job had as their own."""
     surroundings: Surroundings = Surroundings()
+    devices: dict[str, int] = Field(default_factory=dict)
+    """The device number (0:N) of each tree as the job sees it (`layer`, `data`, `volumes`): a restore keeps it."""
     lent_names: list[str] = Field(default_factory=list)
     """Names that open files had lost and were given back for the dump; they go again once it is restored."""
     gpus: list[GpuDevice] = Field(default_factory=list)

@@ -158,6 +158,14 @@ class RestoreFailed(PerdureError):
         super().__init__(message)
 
 
+class DeviceNumberTaken(RestoreFailed):
+    """Another file system of this node has the device number by which the job knows its files."""
+
+    def __init__(self, number: int) -> None:
+        said = f"the device number 0:{number}, by which the job knows its files, is taken on this node"
+        super().__init__(said, "overlay", node_fault=True)
+
+
 class ImageInvalid(RestoreFailed):
     """The checkpoint is damaged: no manifest, a wrong checksum, a missing or extra file. The fault is in the image."""
 

@@ -22,6 +22,7 @@ from perdure.settings import CRIU_PREFIX
 from tests.integration.engine_places import WAIT, Node, Volume, echo_server, set_network, tool, wait_for
 from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay
 from worker_agent.engine.leavings import clean
+from worker_agent.engine.overlay import seen
 
 JOBS = Path(__file__).parent / "jobs"
 KEEPER = Path(__file__).parents[2] / "worker_agent/runtime/stdio_keeper.py"
@@ -199,7 +200,7 @@ class Bed:
         return container
 
     def _config(self, container: Container) -> dict[str, object]:
-        binds = {"/data": (self.volume.root / "data", "rw"), "/jobs": (self.jobs, "ro")}
+        binds = {"/data": (seen(self.volume.root, "data"), "rw"), "/jobs": (self.jobs, "ro")}
         fixed = [
             ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
             ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),

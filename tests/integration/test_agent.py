@@ -267,7 +267,7 @@ async def test_an_agent_killed_in_the_middle_of_a_dump(home: Bed) -> None:
     assert set(checkpoints.glob("[0-9]*")) == whole(), "the torn checkpoint is gone"
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None, outcome.failure
-    (home.job_root(node) / "data/hurry").touch()
+    (home.job_root(node) / "seen/data/hurry").touch()
     assert await launched.exit_code() == 0
     await home.report(ReportKind.EXITED)
     assert launched.lines() == lines(4000)

@@ -19,7 +19,7 @@ from perdure.domain.errors import CheckpointFailed, Fenced, ImageInvalid, JobRoo
 from tests.integration import engine_agent
 from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive, freezer_of
 from tests.integration.engine_faults import end_criu, traced
-from tests.integration.engine_places import tool, wait_for
+from tests.integration.engine_places import wait_for
 from worker_agent.engine import (
     Identity,
     claim_lease,
@@ -37,6 +37,7 @@ from worker_agent.engine import (
     tasks,
     thaw_and_clean,
 )
+from worker_agent.engine.writable_layer import unmount_layer
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
 
@@ -111,7 +112,7 @@ async def die(bed: Bed, running: Running) -> None:
     """No notice: the disk loses what was not synced, the processes die; the volume is attached elsewhere."""
     bed.volume.lose_power()
     bed.kill(running)
-    tool("umount", running.container.rootfs)
+    unmount_layer(running.container.job_root)
     bed.change_node()
 
 
@@ -317,7 +318,7 @@ async def test_a_job_that_closed_its_output_is_as_safe_as_any_other(bed: Bed) ->
     """Its keeper has ended: there is nothing to drain."""
     bed.command = ["/bin/sh", "-c", f"echo first; exec >/data/out 2>&1; {' '.join(chain(mebibytes=4))}"]
     running = await fresh(bed)
-    out = bed.volume.root / "data/out"
+    out = bed.volume.root / "seen/data/out"
     running.keeper.wait(30)
     wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") > 5, "output in the job's own file")
     manifest = await checkpoint(running)

@@ -118,7 +118,7 @@ async def bed(outside: Outside) -> AsyncIterator[Bed]:
 def ask(running: Running, word: str) -> str:
     """The job's answer to a request."""
     lines = running.lines()
-    with open(running.container.job_root / "data/requests", "w") as requests:
+    with open(running.container.job_root / "seen/data/requests", "w") as requests:
         requests.write(word + "\n")
     wait_for(lambda: running.lines() > lines, f"an answer to {word}")
     return running.log().decode().splitlines()[-1]

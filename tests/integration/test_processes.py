@@ -99,7 +99,7 @@ def state(pid: int) -> str:
 @pytest.mark.row("Processes", "a stopped process (SIGSTOP)")
 async def test_a_stopped_process_stays_stopped_and_runs_no_instruction(bed: Bed) -> None:
     running = await start(bed, STOPPED)
-    count = bed.volume.root / "data/count"
+    count = bed.volume.root / "seen/data/count"
     stood_at = count.read_text()
     for epoch in (1, 2):
         for _ in range(2):  # the second of them: it was stopped by CRIU, not by its parent
@@ -112,11 +112,11 @@ async def test_a_stopped_process_stays_stopped_and_runs_no_instruction(bed: Bed)
         running.more_lines(3)
         assert state(child_of(running)) == "T"
         assert count.read_text() == stood_at
-        assert not (bed.volume.root / "data/continued").exists()
-    (bed.volume.root / "data/go").touch()
+        assert not (bed.volume.root / "seen/data/continued").exists()
+    (bed.volume.root / "seen/data/go").touch()
     assert running.exit_code() == 0, running.log("stderr").decode()
     assert running.log().splitlines()[-1] == b"ended by -9"
-    assert (bed.volume.root / "data/continued").read_text() == "x"
+    assert (bed.volume.root / "seen/data/continued").read_text() == "x"
 
 
 def await_stop(pid: int) -> None:
@@ -173,7 +173,7 @@ async def test_a_traced_process_is_refused_by_name(bed: Bed) -> None:
 
 @pytest.mark.row("Processes", "a vfork in flight: tried again, then refused for this time")
 async def test_a_vfork_in_flight_is_waited_for(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = bed.volume.root / "data/gate"
+    gate = bed.volume.root / "seen/data/gate"
     running = await start(bed, VFORK)
     wait_for(lambda: any(map(tasks.waits_for_vfork, freezer_of(running).pids())), "a vfork in flight")
     monkeypatch.setattr(checkpoint_steps, "_VFORK_PATIENCE", 0.5)
@@ -193,7 +193,7 @@ async def test_a_vfork_in_flight_is_waited_for(bed: Bed, monkeypatch: pytest.Mon
     keeper = os.open(gate, os.O_RDWR)
     try:
         running.more_lines(2)
-        (bed.volume.root / "data/go").touch()
+        (bed.volume.root / "seen/data/go").touch()
         assert running.exit_code() == 0, running.log("stderr").decode()
     finally:
         os.close(keeper)

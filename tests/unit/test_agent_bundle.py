@@ -18,6 +18,7 @@ from perdure.image.mounts import Mount
 from worker_agent.container.bundle import JOB_ID, Bundle, edit_config, read_bundle, restore_config
 from worker_agent.container.mounts import BundleMount, check_same, find_rules, make_volumes, shared_destinations
 from worker_agent.container.restored_network import add_network_hook
+from worker_agent.engine.overlay import seen
 
 BIND = ["rbind", "rw"]
 NAMESPACES = [{"type": kind} for kind in ("pid", "ipc", "mount", "uts")]
@@ -146,7 +147,7 @@ def test_a_volume_of_the_image_and_scratch_come_from_the_job_root(tmp_path: Path
     rules = read.rules(settings)
     assert [rule.rule for rule in rules] == ["captured"] * 3
     root, kept = tmp_path / "root", tmp_path / "kept"
-    (root / "volumes").mkdir(parents=True)
+    seen(root, "volumes").mkdir(parents=True)
     kept.mkdir()
     for _ in range(2):
         make_volumes(rules, root, fresh=True)

@@ -24,6 +24,7 @@ from worker_agent.container.mounts import BundleMount, find_rules, redirect, ref
 from worker_agent.container.restored_network import add_network_hook
 from worker_agent.container.seccomp import refuse_io_uring
 from worker_agent.container.surroundings import paths_in, same_network
+from worker_agent.engine.overlay import seen
 
 SHARED_ANNOTATION = "perdure.shared-mounts"
 """JSON list of mount destinations that are declared shared: outside promise 1."""
@@ -211,7 +212,7 @@ def edit_config(
             {
                 "destination": mount_path,
                 "type": "bind",
-                "source": str(job_root / TREES["data"]),
+                "source": str(seen(job_root, TREES["data"])),
                 "options": ["rbind", "rw"],
             }
         )

@@ -28,6 +28,7 @@ from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import CommandFailed, CommandTimeout, NotCheckpointable, RestoreFailed
 from perdure.image.files import TREES, clone_command
 from perdure.image.mounts import Mount, delete_tree, read_mounts
+from worker_agent.engine.overlay import seen
 
 CAPTURED, READONLY, SHARED, FRESH = "captured", "readonly", "shared", "fresh"
 
@@ -137,17 +138,17 @@ def redirect(config: dict[str, Any], rules: Iterable[MountRule], job_root: Path)
     for mount in config.get("mounts") or []:
         rule = own.get(mount.get("destination"))
         if rule is not None and mount.get("source") == rule.replaces:
-            mount["source"] = str(job_root / rule.source)
+            mount["source"] = str(seen(job_root, rule.source))
 
 
 def make_volumes(rules: Iterable[MountRule], job_root: Path, *, fresh: bool) -> None:
-    """Make the folders of captured mounts on the job root where they are missing. Blocks.
+    """Make the folders of captured mounts where they are missing, as the job sees them. Blocks.
 
     `fresh`: with what the container engine put into its volume (an image's files). Host scratch starts empty: what
     lies there belongs to others. Each has the owner and mode of the folder that it replaces. OSError, CommandFailed.
     """
     for rule in rules:
-        folder = job_root / rule.source
+        folder = seen(job_root, rule.source)
         if rule.rule != CAPTURED or not rule.replaces or folder.is_dir():
             continue
         status = os.stat(rule.replaces)

@@ -36,6 +36,7 @@ from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.looking import look as look_at
 from worker_agent.engine.memory import Base
+from worker_agent.engine.overlay import device_numbers_of
 from worker_agent.engine.refusals import refused
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.waiting_clients import Listening, listening
@@ -98,6 +99,7 @@ class Work:
     gpu_users: list[int] = field(default_factory=list)
     """Processes whose GPU was taken and not given back yet."""
     inodes: dict[str, int] = field(default_factory=dict)
+    devices: dict[str, int] = field(default_factory=dict)
     images: list[ImageFile] = field(default_factory=list)
     files_digest: str = ""
     phases: dict[str, float] = field(default_factory=dict)
@@ -272,6 +274,7 @@ async def clone(work: Work) -> None:
     for tree, live in files.TREES.items():
         await run(files.clone_command(root / live, work.path / files.FILES / tree), limit_seconds=NO_LIMIT)
     work.inodes = await urgently(files.note_inodes, root)
+    work.devices = await urgently(device_numbers_of, root)
     await take_names(work)
     if not await urgently(work.freezer.frozen):
         raise CheckpointFailed("somebody let the job run on while it was saved", "clone")
@@ -368,5 +371,6 @@ async def _manifest(work: Work) -> Manifest:
         phases=work.phases,
         addresses=work.addresses,
         surroundings=container.surroundings,
+        devices=work.devices,
         lent_names=[encode_name(name) for name in work.names],
     )

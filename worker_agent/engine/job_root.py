@@ -3,6 +3,7 @@
     layer/{upper,work}   the container's writable layer, as an overlay wants it
     data                 bind-mounted into the container
     volumes/             the same for each volume and scratch folder of the container
+    seen/                where overlays of data and volumes are mounted while the job runs (overlay.py)
     log/                 stdout and stderr as the job wrote them
     checkpoints/<n>/     images/, files/, manifest.json
     lease.json  lock     whose it is; who works on it now
@@ -72,7 +73,7 @@ def empty(job_root: Path) -> None:
     if checkpoints.root.is_dir():
         for number in [*checkpoints.sweep(), *checkpoints.numbers()]:
             checkpoints.delete(number)
-    for name in ("layer", "data", "volumes", "log", ASIDE):
+    for name in ("layer", "data", "volumes", "work", "log", ASIDE):
         delete_tree(job_root / name)
     ensure_layout(job_root)
 

@@ -1,8 +1,13 @@
 """The overlay of a container's root file system: found in the mount table, replaced by a flat one of ours.
 
 A nested overlay (ours on top of the merged one) runs but cannot be dumped; so ours has the very same lower layers,
-with its upper layer and work folder on the job root. `xino=on` keeps inode and device numbers stable over mounts and
-makes watched folders (inotify) restorable. How it takes the place of the container engine's is in writable_layer.py.
+with its upper layer and work folder on the job root. `xino=on` keeps inode numbers stable over mounts and makes watched
+folders (inotify) restorable. How it takes the place of the container engine's is in writable_layer.py.
+
+The job sees its data and volumes through overlays too, with nothing below them, mounted at `<job root>/seen/`. So all
+that it writes to has a device number of our choice (device_numbers.py), and not that of the disk, which changes with
+the node. Who writes to a running job's files from outside writes there: an overlay does not notice what changes beneath
+it.
 """
 
 from __future__ import annotations
@@ -11,16 +16,22 @@ import ctypes
 import os
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perdure.domain.errors import JobRootBusy, RestoreFailed
+from perdure.domain.errors import DeviceNumberTaken, JobRootBusy, RestoreFailed
+from perdure.image.files import TREES
 from perdure.image.mounts import Mount, delete_tree, read_mounts
+from worker_agent.engine import device_numbers
 
 _OPTIONS_LIMIT = os.sysconf("SC_PAGESIZE") - 1
 """mount(2) takes one page of options. The newer mount API is no way out: it takes 256 characters a string, which is
 why util-linux fails on long layer lists."""
 _OPTIONS = ("xino=on", "index=off", "metacopy=off")
+_SEEN, _NOTHING = "seen", "nothing"
+"""Folders of the job root: where the overlays of data and volumes are mounted, and the empty folder below them."""
+_WORK = {"layer": "layer/work"}
 _CLONE_FS = 0x200
 _UMOUNT_NOFOLLOW = 8
 _NOT_OPTIONS = {"lowerdir", "lowerdir+", "upperdir", "workdir", "rw", "ro", "seclabel"}
@@ -83,19 +94,70 @@ def _split(text: str) -> list[str]:
     return [re.sub(r"\\(.)", r"\1", layer) for layer in re.split(r"(?<!\\):", plain)]
 
 
-def mount_overlay(lower: tuple[str, ...], job_root: Path, point: Path) -> None:
-    """Mount the flat overlay of these lower layers and the job root's layer at `point`, with a fresh work folder.
+def seen(job_root: Path, source: str) -> Path:
+    """Where a job sees this folder of its job root (`data`, `volumes/…`), and where others may write to it."""
+    return job_root / _SEEN / source
 
-    RestoreFailed (the node's fault) if the kernel refuses, JobRootBusy if the layer is mounted somewhere already.
+
+def mount_overlays(
+    lower: tuple[str, ...], job_root: Path, point: Path, numbers: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Mount the flat overlay of these lower layers and the job root's layer at `point`, and those through which the job
+    sees its other trees, with fresh work folders. `numbers`: the device number of each tree; None lets us choose.
+
+    Returns the numbers. RestoreFailed (the node's fault) if the kernel refuses or, as DeviceNumberTaken, a number is
+    not free; JobRootBusy if one of the trees is mounted somewhere already. Then none is mounted.
     """
     others = overlays_on(job_root)
     if others:
-        raise JobRootBusy(f"the layer of {job_root} is still mounted at {others[0].point}")
-    work = job_root / "layer" / "work"
-    delete_tree(work)
-    work.mkdir(mode=0o755)
-    ours = OverlayMount(str(point), lower, str(job_root / "layer/upper"), str(work), _OPTIONS)
-    mount_again(ours)
+        raise JobRootBusy(f"a tree of {job_root} is still mounted at {others[0].point}")
+    got: dict[str, int] = {}
+    try:
+        for tree, live in TREES.items():
+            layers = lower if tree == "layer" else (str(_made(job_root / _NOTHING)),)
+            at = point if tree == "layer" else _made(seen(job_root, tree))
+            work = job_root / _WORK.get(tree, f"work/{tree}")
+            delete_tree(work)
+            work.mkdir(mode=0o755, parents=True)
+            ours = OverlayMount(str(at), layers, str(job_root / live), str(work), _OPTIONS)
+            got[tree] = _mount_numbered(ours, None if numbers is None else numbers.get(tree, 0))
+    except BaseException:
+        for overlay in overlays_on(job_root):
+            unmount(overlay.point)
+        raise
+    return got
+
+
+def device_numbers_of(job_root: Path) -> dict[str, int]:
+    """The device number of each tree that is mounted for the job now."""
+    trees = {os.path.realpath(job_root / live): tree for tree, live in TREES.items()}
+    found = ((trees.get(parse_overlay(mount).upper), mount) for mount in read_mounts() if mount.kind == "overlay")
+    return {tree: int(mount.device.partition(":")[2]) for tree, mount in found if tree is not None}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    return folder
+
+
+def _mount_numbered(overlay: OverlayMount, number: int | None) -> int:
+    """Mount with that device number; None chooses one that is free, 0 takes any."""
+
+    def number_of() -> int:
+        return os.minor(os.stat(overlay.point).st_dev)
+
+    if number == 0:
+        mount_again(overlay)
+        return number_of()
+    while True:
+        wanted = device_numbers.choose() if number is None else number
+        try:
+            return device_numbers.mount_with(
+                wanted, lambda: mount_again(overlay), number_of, lambda: unmount(overlay.point)
+            )
+        except DeviceNumberTaken:
+            if number is not None:
+                raise
 
 
 def mount_again(overlay: OverlayMount) -> None:

@@ -68,6 +68,7 @@ class _Restore:
     claim: Claim = addresses.check_ports
     network: Adapted = field(default_factory=Adapted)
     predecessors: Sequence[str] = ()
+    any_device: bool = False
 
     @property
     def images(self) -> Path:
@@ -118,8 +119,8 @@ async def _sync(work: _Restore) -> None:
 
 
 async def _overlay(work: _Restore) -> None:
-    container = work.container
-    await asyncio.to_thread(put_in_place, container)
+    numbers = {} if work.any_device else work.read.devices
+    await asyncio.to_thread(put_in_place, work.container, numbers=numbers)
 
 
 async def _addresses(work: _Restore) -> None:
@@ -177,14 +178,17 @@ async def prepare_restore(
     on_step: StepCallback | None = None,
     claim: Claim = addresses.check_ports,
     predecessors: Sequence[str] = (),
+    any_device: bool = False,
 ) -> Prepared:
     """Make the node and the job root ready to restore checkpoint `number`; for the next rung, call it again.
     `predecessors`: jobs that this one was resumed from; their checkpoints are its own.
+    `any_device`: restore even where the job's device numbers are taken on this node, with others.
 
     Claims the lease for `epoch` (Fenced). ImageInvalid: the checkpoint is damaged. RestoreFailed: with `node_fault`,
-    another node may do better. JobRootBusy: something of an earlier try cannot be removed.
+    another node may do better; as DeviceNumberTaken, `any_device` helps too. JobRootBusy: something of an earlier try
+    cannot be removed.
     """
-    work = _Restore(container, number, epoch, job_id, claim=claim, predecessors=predecessors)
+    work = _Restore(container, number, epoch, job_id, claim=claim, predecessors=predecessors, any_device=any_device)
     async with roots.held(container.job_root):
         for step, function in STEPS:
             if on_step is not None:

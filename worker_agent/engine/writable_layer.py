@@ -18,13 +18,14 @@ import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from perdure.domain.errors import CommandFailed, CommandTimeout, JobRootBusy, RestoreFailed
 from perdure.image.files import TREES, clone_command, walk
 from perdure.image.mounts import Mount, delete_tree, read_mounts
 from worker_agent.engine.container import Container
-from worker_agent.engine.overlay import find_overlay, mount_again, mount_overlay, overlays_on, unmount
+from worker_agent.engine.overlay import find_overlay, mount_again, mount_overlays, overlays_on, seen, unmount
 
 COPY_LIMIT = 1 << 30
 """Bytes of a layer that are copied to the container engine's folder after the container's end. A larger one is left
@@ -37,32 +38,36 @@ _MS_RDONLY, _MS_REMOUNT, _MS_BIND = 0x1, 0x20, 0x1000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def put_in_place(container: Container, *, fresh: bool = False) -> None:
-    """Mount the flat overlay at the container's root, in place of the container engine's own, and show our upper folder
-    where the engine's is. Where that is not known, ours is mounted over what is there.
+def put_in_place(
+    container: Container, *, fresh: bool = False, numbers: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Mount the overlays of data and volumes, and the flat overlay at the container's root, in place of the container
+    engine's own; show our upper folder where the engine's is. Where that is not known, ours is mounted over what is
+    there. `numbers` are the device numbers that they must have, by tree; returns those that they have.
 
     `fresh`: files that somebody put into the new container before its start (`docker cp`) are taken along.
-    RestoreFailed (the node's fault) if the kernel refuses, JobRootBusy if something is still mounted.
+    RestoreFailed (the node's fault) if the kernel refuses or a number is taken (DeviceNumberTaken), JobRootBusy if
+    something is still mounted.
     """
     engines, job_root, rootfs = container.engines_overlay, container.job_root, container.rootfs
     if engines is None:
-        mount_overlay(container.lower_layers, job_root, rootfs)
-        return
+        return mount_overlays(container.lower_layers, job_root, rootfs, numbers)
     upper = job_root / TREES["layer"]
     if fresh:
         _copy(Path(engines.upper), upper)
     found = find_overlay(rootfs)
     if found is not None and found.upper == engines.upper:
         unmount(found.point)
-    mount_overlay(container.lower_layers, job_root, rootfs)
+    got = mount_overlays(container.lower_layers, job_root, rootfs, numbers)
     show(upper, Path(engines.upper), read_only=True)
+    return got
 
 
 def show_volumes(container: Container) -> None:
     """Show each captured volume where the container engine keeps it. RestoreFailed (the node's fault) if refused."""
     for rule in container.mounts:
         if rule.engines and os.path.isdir(rule.replaces):
-            show(container.job_root / rule.source, Path(rule.replaces))
+            show(seen(container.job_root, rule.source), Path(rule.replaces))
 
 
 def show(folder: Path, at: Path, *, read_only: bool = False) -> None:

@@ -23,7 +23,14 @@ import structlog
 from perdure.contracts.protection import AttachReply, RestoreRung, Verdict
 from perdure.contracts.runtime import RuntimeAction, RuntimeReply
 from perdure.domain.configuration import JobVolumeConfiguration
-from perdure.domain.errors import CommandFailed, ImageInvalid, JobRootBusy, RestoreFailed, VolumeFailed
+from perdure.domain.errors import (
+    CommandFailed,
+    DeviceNumberTaken,
+    ImageInvalid,
+    JobRootBusy,
+    RestoreFailed,
+    VolumeFailed,
+)
 from worker_agent import engine
 from worker_agent.container.bundle import Bundle, edit_config
 from worker_agent.container.image import layers_for, read_image
@@ -116,12 +123,12 @@ class Preparer:
                     claim=partial(self.ports.claim, job.record.container_id),
                     predecessors=_plan(job).predecessors,
                 )
-                prepared = await self._patiently(prepare)
+                prepared, device_remark = await self._with_devices(job, prepare)
             except RestoreFailed as problem:
                 self._fell(job, number, problem)
                 continue
             job.manifest = prepared.manifest
-            job.note(network_remark=prepared.network.remark())
+            job.note(network_remark=" ".join(filter(None, [prepared.network.remark(), device_remark])))
             job.knows(prepared.manifest.surroundings)
             await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=False)
             job.mark_stopped(prepared.manifest.stopped)
@@ -215,6 +222,20 @@ class Preparer:
             return None
         await make_network(job.network_file, address)
         return job.network_file
+
+    async def _with_devices(
+        self, job: ProtectedJob, prepare: Callable[..., Awaitable[engine.Prepared]]
+    ) -> tuple[engine.Prepared, str]:
+        """With the job's own device numbers. Where one is taken on this node and Batch would not try another node, with
+        other ones: the second value says so, for people."""
+        try:
+            return await self._patiently(prepare), ""
+        except DeviceNumberTaken as problem:
+            if retries_failed_start(_plan(job)):
+                raise
+            said = f"Now {problem}, and the files have another one: a program that compares device numbers, such as "
+            said += "SQLite when one process opens a database twice, may take one file for two."
+            return await self._patiently(partial(prepare, any_device=True)), said
 
     @staticmethod
     async def _patiently(work: Callable[[], Awaitable[T]]) -> T:

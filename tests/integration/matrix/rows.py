@@ -81,6 +81,13 @@ FILES = [
     ),
     python("Files", "files", "fifos", "fifos with bytes on their way"),
     python("Files", "files", "watches", "inotify on data, root layer and tmpfs"),
+    python(
+        "Files",
+        "files",
+        "databases",
+        "SQLite: an open transaction, and a second connection of the same process",
+        quick=True,
+    ),
     python("Files", "files", "epolls", "epoll: edges, one-shot, nested"),
     python("Files", "files", "events", "eventfd and timerfd (repeating, one-shot, run out)"),
     python("Files", "files", "semaphore", "an eventfd that counts one by one (EFD_SEMAPHORE)", refused="EFD_SEMAPHORE"),

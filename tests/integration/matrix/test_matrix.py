@@ -12,7 +12,7 @@ import pytest
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, NotCheckpointable
 from tests.integration.engine_bed import Bed, Running, alive
-from tests.integration.engine_places import tool, wait_for
+from tests.integration.engine_places import wait_for
 from tests.integration.matrix.image import image
 from tests.integration.matrix.rows import ROWS, Row
 from worker_agent.engine import (
@@ -26,6 +26,7 @@ from worker_agent.engine import (
     release,
     take_checkpoint,
 )
+from worker_agent.engine.writable_layer import unmount_layer
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
 
@@ -124,7 +125,7 @@ async def _start(bed: Bed) -> Running:
     container = bed.container()
     await prepare_fresh(container, epoch=1)
     if bed.process:  # a user that is not root
-        (bed.volume.root / "data").chmod(0o1777)
+        (bed.volume.root / "seen/data").chmod(0o1777)
     running = bed.start(bed.launch(container, ["create"]))
     wait_for(lambda: b"ready\n" in running.log() or not alive(running.container.init_pid), "ready", READY)
     assert alive(running.container.init_pid), (running.log(), running.log("stderr"))
@@ -133,7 +134,7 @@ async def _start(bed: Bed) -> Running:
 
 def _end(bed: Bed, running: Running) -> tuple[int, bytes, bytes]:
     """Tell the job to end: its exit code and all of its output."""
-    (bed.volume.root / "data/finish").touch()
+    (bed.volume.root / "seen/data/finish").touch()
     code = running.exit_code(READY)
     assert code == 0, (code, running.log(), running.log("stderr"))
     return code, running.log(), running.log("stderr")
@@ -141,7 +142,7 @@ def _end(bed: Bed, running: Running) -> tuple[int, bytes, bytes]:
 
 def _goes_on(bed: Bed, running: Running) -> None:
     """The job works on, so that it is past the checkpoint (jobs that cannot show it are not waited for)."""
-    beat = bed.volume.root / "data/beat"
+    beat = bed.volume.root / "seen/data/beat"
     if beat.exists():
         count = int(beat.read_text() or 0)
         wait_for(lambda: int(beat.read_text() or 0) > count + 2 or not alive(running.container.init_pid), "work")
@@ -155,7 +156,7 @@ async def _through_a_death(bed: Bed, row: Row, running: Running, epoch: int) -> 
     _goes_on(bed, running)
     bed.volume.lose_power()
     bed.kill(running)
-    tool("umount", running.container.rootfs)
+    unmount_layer(running.container.job_root)
     bed.change_node()
     return await _restore(bed, epoch + 1, manifest)
 

@@ -24,6 +24,7 @@ from worker_agent.engine import (
     prepare_restore,
     take_checkpoint,
 )
+from worker_agent.engine.writable_layer import unmount_layer
 
 PATIENCE = 240.0
 """Seconds after which something that should happen has failed: this kernel is emulated, on a busy machine perhaps."""
@@ -127,16 +128,16 @@ class Scene:
 
     def go_on(self, running: Running, rounds: int) -> None:
         """Let a job of pages.py work up to that round, and wait for it."""
-        fresh = self.bed.volume.root / "data" / "gate.new"
+        fresh = self.bed.volume.root / "seen/data" / "gate.new"
         fresh.write_text(str(rounds))
-        fresh.rename(self.bed.volume.root / "data" / "gate")
+        fresh.rename(self.bed.volume.root / "seen/data" / "gate")
         wait_for(lambda: running.lines() > rounds or not alive(running.container.init_pid), f"round {rounds}")
         assert running.lines() > rounds, running.log("stderr").decode()
 
     def die(self, running: Running) -> None:
         """The container dies at once; the volume goes to another node."""
         self.bed.kill(running)
-        tool("umount", running.container.rootfs)
+        unmount_layer(running.container.job_root)
         tool("umount", "-l", running.container.rootfs)
         self.bed.change_node()
 

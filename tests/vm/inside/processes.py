@@ -37,7 +37,7 @@ async def _stopped() -> list[str]:
     scene = Scene(["/usr/bin/python3", "-c", _PARENT])
     running = await scene.fresh()
     wait_for(lambda: running.lines() > 0, "a stopped child", seconds=120)
-    count = scene.bed.volume.root / "data/count"
+    count = scene.bed.volume.root / "seen/data/count"
     stood_at = count.read_text()
     states = [_state(running)]
     for _ in range(2):

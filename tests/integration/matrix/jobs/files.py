@@ -10,6 +10,7 @@ import mmap
 import os
 import select
 import signal
+import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -431,6 +432,37 @@ def signal_descriptors() -> Check:
         same(struct.unpack_from("I", told)[0], signal.SIGCHLD, "signal of a child's end")
         os.waitpid(child, 0)
         os.kill(os.getpid(), signal.SIGUSR1)
+
+    return check
+
+
+def databases() -> Check:
+    """SQLite with an open transaction, and a second connection of the same process: it must find the lock of the first.
+    SQLite knows a file that it has open twice by its device and inode number, and takes POSIX locks for the process."""
+    held, numbers = [], []
+    for folder in places():
+        path = f"{folder}/rows.db"
+        first = sqlite3.connect(path, isolation_level=None)
+        first.execute("CREATE TABLE rows (name TEXT)")
+        first.execute("BEGIN IMMEDIATE")
+        first.execute("INSERT INTO rows VALUES ('first')")
+        held.append((path, first))
+        numbers.append((os.stat(path).st_dev, os.stat(path).st_ino))
+
+    def check() -> object:
+        for (path, first), number in zip(held, numbers, strict=True):
+            same((os.stat(path).st_dev, os.stat(path).st_ino), number, f"device and inode number of {path}")
+            second = sqlite3.connect(path, isolation_level=None, timeout=0)
+            with contextlib.suppress(sqlite3.OperationalError):
+                second.execute("INSERT INTO rows VALUES ('second')")
+                expect(False, f"{path} could be written while a transaction of this process held its lock")
+            if last():
+                first.execute("COMMIT")
+                second.execute("INSERT INTO rows VALUES ('third')")
+                found = [name for (name,) in second.execute("SELECT name FROM rows")]
+                same(found, ["first", "third"], f"rows of {path}")
+            second.close()
+        return "committed" if last() else None
 
     return check
 

@@ -1,0 +1,129 @@
+"""Device numbers of the file systems that a job writes to: chosen once per job, and the same on every node.
+
+Programs know a file by its device and inode number; SQLite takes one file for two when the device number has changed.
+An overlay gets an *anonymous* device number, 0:N, and the kernel always gives the lowest N that is free on the node
+(`get_anon_bdev`, fs/super.c). So an overlay gets a wanted N by holding every free number below it for a moment, with
+empty ramfs file systems that are mounted nowhere. Holding one takes about 10 microseconds, letting it go the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import random
+import resource
+import threading
+import time
+from collections.abc import Callable
+
+from perdure.domain.errors import DeviceNumberTaken, RestoreFailed
+
+FIRST, LAST = 1024, 9215
+"""Numbers for jobs: above what a node's own mounts take (about 8 for each container), and many, because two jobs that
+meet on a node must not have the same one."""
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+"""System calls of Linux 5.2 and later; the same numbers on x86_64 and aarch64."""
+_CMD_CREATE, _CLOEXEC = 6, 1
+_PATIENCE = 5.0
+"""Seconds in which a number must come free: somebody else on this kernel may be holding numbers too."""
+_PAUSE = 0.05
+_SPARE = 256
+"""File descriptors for everything else."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_one_at_a_time = threading.Lock()
+
+
+def choose() -> int:
+    """A number for a new job's file system. It may turn out to be taken (DeviceNumberTaken)."""
+    return random.randint(FIRST, LAST)
+
+
+def mount_with(
+    number: int, mount: Callable[[], None], number_of: Callable[[], int], unmount: Callable[[], None]
+) -> int:
+    """Call `mount` so that the file system it mounts gets the device number 0:`number`; the number that it got.
+
+    `number_of` tells what the mount got, `unmount` takes it away again. Where the kernel cannot be asked (before 5.2),
+    the file system is mounted all the same and the number that it happened to get is the answer. DeviceNumberTaken,
+    with nothing mounted: another file system of this node has that number. Errors of `mount` pass through. Blocks, for
+    up to some seconds.
+    """
+    end = time.monotonic() + _PATIENCE
+    with _one_at_a_time:
+        _allow(LAST + _SPARE)
+        while True:
+            try:
+                with contextlib.ExitStack() as held:
+                    if _reach(number, held):
+                        mount()
+                        if number_of() == number:
+                            return number
+                        unmount()  # somebody else's mount came between
+            except OSError as problem:
+                if problem.errno not in (errno.ENOSYS, errno.EMFILE):
+                    said = f"no device number could be held: {problem}"
+                    raise RestoreFailed(said, "overlay", node_fault=True) from problem
+                mount()
+                return number_of()
+            if time.monotonic() > end:
+                raise DeviceNumberTaken(number)
+            time.sleep(_PAUSE)
+
+
+def _allow(descriptors: int) -> None:
+    """This process may have so many open, if the machine allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(descriptors, hard), hard))
+
+
+def _reach(number: int, held: contextlib.ExitStack) -> bool:
+    """Hold every free number below this one; True once it is the next that the kernel gives, False if it is taken.
+
+    Only the last of each batch is asked for its number, which costs a hundred times as much. A batch that went past the
+    number is let go, and half of it is tried. OSError.
+    """
+    size = 1
+    while True:
+        with contextlib.ExitStack() as batch:
+            for _ in range(size):
+                last = _file_system()
+                batch.callback(os.close, last)
+            got = _number_of(last)
+            if got < number:
+                held.enter_context(batch.pop_all())
+                size = number - got
+            elif size == 1:
+                return got == number
+            else:
+                size //= 2
+
+
+def _file_system() -> int:
+    """A new, empty file system that is mounted nowhere: it lives as long as this descriptor. OSError."""
+    context = _call(_FSOPEN, b"ramfs", _CLOEXEC)
+    try:
+        _call(_FSCONFIG, context, _CMD_CREATE, None, None, 0)
+    except OSError:
+        os.close(context)
+        raise
+    return context
+
+
+def _number_of(file_system: int) -> int:
+    mount = _call(_FSMOUNT, file_system, _CLOEXEC, 0)
+    try:
+        return os.minor(os.fstat(mount).st_dev)
+    finally:
+        os.close(mount)
+
+
+def _call(number: int, *arguments: int | bytes | None) -> int:
+    done = int(_libc.syscall(ctypes.c_long(number), *arguments))
+    if done < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return done
