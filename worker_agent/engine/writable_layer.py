@@ -31,8 +31,8 @@ COPY_LIMIT = 1 << 30
 """Bytes of a layer that are copied to the container engine's folder after the container's end. A larger one is left
 out: nobody on the node may need it, and it could fill the disk of the containers that still run."""
 _COPY_SECONDS = 300.0
-_KEEP_FREE = 0.25
-"""Part of the engine's file system that such a copy leaves free."""
+_OF_FREE = 0.25
+"""Part of the free space on the engine's file system that such a copy may take."""
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND = 0x1, 0x20, 0x1000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -141,7 +141,7 @@ def leave_files(container: Container) -> bool:
         raise JobRootBusy(f"{shown_from(job_root)[0].point} still shows a folder of {job_root}")
     size = sum(entry.status.st_blocks * 512 for ours, _ in pairs for entry in walk(ours, changing=True))
     disks = [shutil.disk_usage(engines) for _, engines in pairs]
-    if size > COPY_LIMIT or any(disk.free - size < disk.total * _KEEP_FREE for disk in disks):
+    if size > COPY_LIMIT or any(size > disk.free * _OF_FREE for disk in disks):
         return False
     for ours, engines in pairs:
         for name in os.listdir(engines):
