@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.linux import mount_table
+from perdure.waiting import until
 
 _ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 71; shift; done; shift; exec "$@"'
 
@@ -88,18 +89,16 @@ class Cgroup:
 
     def freeze(self, limit_seconds: float) -> bool:
         """Stop everything in it; whether all of it stood still within the limit."""
-        folder, deadline = self.folders[0], time.monotonic() + limit_seconds
+        folder = self.folders[0]
         name, value, seen = (
             ("freezer.state", "FROZEN", "FROZEN") if _is_v1(folder) else ("cgroup.freeze", "1", "frozen 1")
         )
         if not _write(folder / name, value):
             return False
         status = folder / (name if _is_v1(folder) else "cgroup.events")
-        while seen not in status.read_text():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-        return True
+        with contextlib.suppress(TimeoutError):
+            return until(lambda: seen in status.read_text(), limit_seconds, 0.005)
+        return False
 
     def thaw(self) -> None:
         """Let everything in it and below run on, whoever froze it. The killed die only then (cgroup v1)."""
@@ -112,15 +111,23 @@ class Cgroup:
 
         Frozen beforehand, nothing in it runs another instruction (tried, 100 times on cgroup v1).
         """
-        deadline = time.monotonic() + limit_seconds
-        while left := [pid for pid in self.pids() if pid != spare]:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        try:
+            until(lambda: not self._kill_once(spare), limit_seconds, 0.01)
+        except TimeoutError:
+            left = [pid for pid in self.pids() if pid != spare]
+            raise TimeoutError(
+                f"processes {left[:10]} of cgroup {self.path} did not die in {limit_seconds:g} s"
+            ) from None
+
+    def _kill_once(self, spare: int) -> list[int]:
+        """Who was left when it was done."""
+        left = [pid for pid in self.pids() if pid != spare]
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if left:
             self.thaw()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"processes {left[:10]} of cgroup {self.path} did not die in {limit_seconds:g} s")
-            time.sleep(0.01)
+        return left
 
     def remove(self, limit_seconds: float = 5.0) -> None:
         """Remove it and everything below, in each hierarchy. Idempotent. Raises OSError when something is in use.

@@ -17,11 +17,11 @@ import errno
 import fcntl
 import os
 import struct
-import time
 from pathlib import Path
 
 from localcloud.linux import MountEntry, loop_devices_below, mount_table, run
 from perdure.domain.errors import CommandFailed, VolumeFailed
+from perdure.waiting import until
 
 GIB = 1024**3
 FICLONE = 0x40049409  # linux/fs.h
@@ -155,11 +155,12 @@ class Disks:
         return loop_devices_below(self._volumes).get(Path(device)) == self._volumes / f"{volume_id}.img"
 
     def _wait_released(self, device: str, volume_id: str) -> None:
-        deadline = time.monotonic() + RELEASE_SECONDS
-        while self._holds(device, volume_id):
-            if time.monotonic() > deadline:
-                raise VolumeFailed(f"{volume_id}: {device} is still in use {RELEASE_SECONDS:g} s after the detach")
-            time.sleep(0.02)
+        try:
+            until(lambda: not self._holds(device, volume_id), RELEASE_SECONDS, 0.02)
+        except TimeoutError:
+            raise VolumeFailed(
+                f"{volume_id}: {device} is still in use {RELEASE_SECONDS:g} s after the detach"
+            ) from None
 
 
 def clone(source: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ from localcloud.stack.stack import (
 )
 from localcloud.stack.sweep import sweep
 from perdure.domain.errors import StackError
+from perdure.waiting import until
 
 POLL_SECONDS = 0.1
 STOP_LIMIT_SECONDS = 90.0
@@ -75,7 +76,6 @@ def stop_stack(place: StackPlace) -> None:
     """
     require_root()
     state = read_state(place)
-    deadline = time.monotonic() + STOP_LIMIT_SECONDS
     if is_claimed(place):
         pid = state.processes.get("supervisor") if state else None
         if pid is None or not _is_supervisor(pid, place):
@@ -83,10 +83,17 @@ def stop_stack(place: StackPlace) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         # The process outlives its lock for a moment.
-        while is_claimed(place) or _is_supervisor(pid, place):
-            if time.monotonic() > deadline:
-                raise StackError(f"stack {place.name!r} did not stop in {STOP_LIMIT_SECONDS:g} s; see {place.logs}")
-            time.sleep(POLL_SECONDS)
+        supervisor = pid
+        try:
+            until(
+                lambda: not is_claimed(place) and not _is_supervisor(supervisor, place),
+                STOP_LIMIT_SECONDS,
+                POLL_SECONDS,
+            )
+        except TimeoutError:
+            raise StackError(
+                f"stack {place.name!r} did not stop in {STOP_LIMIT_SECONDS:g} s; see {place.logs}"
+            ) from None
     if place.base.is_dir():
         with claimed(place):
             sweep(place)

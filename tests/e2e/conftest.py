@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from localcloud.stack.client import StackClient
 from localcloud.stack.job_files import copy_output
 from localcloud.stack.stack import StackPlace
+from perdure import waiting
 
 JOBS = Path(__file__).parent / "jobs"
 PERDURE = Path(sys.executable).parent / "perdure"
@@ -114,13 +114,7 @@ class User:
 
 def until(condition: Callable[[], Any], what: str, limit: float = 90, pause: float = 0.2) -> Any:
     """The first true value of `condition`, looked at every `pause` seconds; fails naming `what` after `limit`."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(pause)
-    pytest.fail(f"not within {limit:g} s: {what}")
+    return waiting.until(condition, limit, pause, what)
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:

@@ -33,6 +33,7 @@ from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from localcloud.aws.imds import Identity, MetadataService
+from perdure import waiting
 from perdure.contracts import names
 from perdure.contracts.inventory import NodeChanged, NodeWatchInput
 from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCheckpointRequest, NodeActivities
@@ -61,11 +62,7 @@ def tool(*argv: str | Path) -> str:
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT) -> Any:
     """Wait for something true, and return it."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.02)
-    return value
+    return await waiting.until_async(condition, seconds, 0.02, what)
 
 
 # -------------------------------------------------------------------------------------------------- the other end

@@ -45,6 +45,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perdure import waiting
 from perdure.contracts.protection import NodeReport, ReportKind
 from perdure.domain.jobs import folder_name
 from perdure.image.mounts import delete_tree, parse_mountinfo
@@ -86,11 +87,7 @@ def tool(*argv: str | Path, **options: Any) -> str:
 
 def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT, pause: float = 0.05) -> Any:
     """Wait for something true, and return it."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(pause)
-    return value
+    return waiting.until(condition, seconds, pause, what)
 
 
 class Node:

@@ -9,10 +9,11 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from perdure import waiting
 
 WAIT = 60.0
 """Seconds after which something that should happen has failed."""
@@ -34,11 +35,7 @@ def tool(*argv: str | Path) -> str:
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = None, pause: float = 0.02) -> None:
     """Until the condition holds; looked at every `pause` seconds."""
-    seconds = seconds or WAIT
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(pause)
+    waiting.until(condition, seconds or WAIT, pause, what)
 
 
 class Volume:

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -49,6 +48,7 @@ from perdure.records.schema.database import migrate, open_engine, reading, writi
 from perdure.records.schema.tables import ConfigurationRow
 from perdure.records.settings.configuration import current_configuration, save_configuration
 from perdure.settings import ApiSettings
+from perdure.waiting import until
 from tests.integration.agent_bed import Node as RealNode
 from tests.integration.postgres_bed import running_postgres
 
@@ -172,13 +172,6 @@ def assert_refused(response: httpx.Response, status: int, code: str, *words: str
     assert error["code"] == code and set(error) == {"code", "message", "details"}
     for word in words:
         assert word in response.text, response.text
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, f"not within {LIMIT:g} s: {what}"
-        time.sleep(0.1)
 
 
 # Reading and changing
@@ -704,11 +697,11 @@ async def test_the_control_worker_and_an_agent_follow_the_log_section(temporal: 
             node.boot()
             agent_log = node.path(node.folder / "own.log")
             await node.start_agent(PERDURE_LOG_FILE=str(node.folder / "own.log"))
-            until(lambda: logs_by(agent_log, level="warning"), "a new agent is told how to log")
+            until(lambda: logs_by(agent_log, level="warning"), LIMIT, what="a new agent is told how to log")
             change(api, "log", {"level": "debug", "node_max_size_mb": 3, "node_total_mb": 9})
-            until(lambda: logs_by(control_log, level="debug"), "the control worker follows")
-            until(lambda: logs_by(agent_log, level="debug", node_total_mb=9), "the agent follows")
-            until(lambda: logging.getLogger().level == logging.DEBUG, "so does this server")
+            until(lambda: logs_by(control_log, level="debug"), LIMIT, what="the control worker follows")
+            until(lambda: logs_by(agent_log, level="debug", node_total_mb=9), LIMIT, what="the agent follows")
+            until(lambda: logging.getLogger().level == logging.DEBUG, LIMIT, what="so does this server")
     finally:
         node.close()
         if control is not None:

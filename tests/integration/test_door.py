@@ -13,8 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -51,6 +50,7 @@ from perdure.records.schema.access_tables import AuditRow
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.records.settings.configuration import save_configuration
 from perdure.settings import ApiSettings
+from perdure.waiting import until
 from tests.integration.asking import ADDRESS, Asker, asking
 
 NOW = datetime.now(UTC)
@@ -235,7 +235,7 @@ def test_loopback_needs_no_sign_in_until_there_is_one(tmp_path: Path, monkeypatc
         section = CognitoConfiguration(enabled=True, region="eu-west-1", user_pool_id="eu-west-1_x", client_id="c")
         with writing(app.state.engine) as session:
             save_configuration(session, SystemConfiguration(cognito=section), at=NOW, by="test")
-        until(lambda: local.get("/api/v1/tokens").status_code == 401)
+        until(lambda: local.get("/api/v1/tokens").status_code == 401, LIMIT)
 
 
 def test_behind_a_proxy_on_the_same_machine(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_who_asked_by_way_of_a_proxy(trusted: str, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
     try:
-        until(lambda: serves() or program.poll() is not None)
+        until(lambda: serves() or program.poll() is not None, LIMIT)
         assert program.poll() is None, (tmp_path / "log").read_text()
         assert ("Strict-Transport-Security" in ask().headers) is bool(trusted)
     finally:
@@ -694,7 +694,7 @@ def test_the_real_program_with_tls_and_a_certificate_that_changes(tmp_path: Path
     with (tmp_path / "log").open("wb") as log:
         program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
     try:
-        until(lambda: answers(port, folder) or program.poll() is not None)
+        until(lambda: answers(port, folder) or program.poll() is not None, LIMIT)
         assert program.poll() is None, (tmp_path / "log").read_text()
         secret = (folder / "admin-token").read_text().strip()
         with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting(folder), timeout=LIMIT) as client:
@@ -705,7 +705,7 @@ def test_the_real_program_with_tls_and_a_certificate_that_changes(tmp_path: Path
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://localhost:{port}/api/v1/health", timeout=LIMIT)
         make_self_signed(["localhost"], folder, datetime.now(UTC), replace=True)
-        until(lambda: answers(port, folder))  # the new one is trusted now, and no other
+        until(lambda: answers(port, folder), LIMIT)  # the new one is trusted now, and no other
     finally:
         program.send_signal(signal.SIGTERM)
         status = program.wait(LIMIT)
@@ -728,13 +728,6 @@ def answers(port: int, folder: Path) -> bool:
     return True
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it did not become so"
-        time.sleep(0.05)
-
-
 # Limits
 
 
@@ -754,7 +747,7 @@ def serving_connections(app: Any) -> Iterator[int]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        until(lambda: server.started)
+        until(lambda: server.started, LIMIT)
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
@@ -807,7 +800,7 @@ def test_slow_clients_are_not_waited_for(monkeypatch: pytest.MonkeyPatch, app: F
 def test_no_more_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
     with serving_connections(echo) as port, socket.create_connection(("127.0.0.1", port), timeout=LIMIT):
-        until(lambda: said_to(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == b"")
+        until(lambda: said_to(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == b"", LIMIT)
 
 
 def test_limits_of_a_request(stranger: Asker, refusals: Refusals, monkeypatch: pytest.MonkeyPatch) -> None:

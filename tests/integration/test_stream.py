@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -30,6 +29,7 @@ from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.records.schema.tables import OutageRow
 from perdure.settings import ApiSettings
+from perdure.waiting import until
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMIT = 60.0
@@ -284,11 +284,8 @@ def test_issue_15_10_a_writer_does_not_wait_for_what_another_does_before_its_end
 
 def _until_one_waits(engine: Engine) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    deadline = time.monotonic() + LIMIT
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        while connection.execute(waiting).scalar_one() == 0:
-            assert time.monotonic() < deadline, "nobody waits"
-            time.sleep(0.01)
+        until(lambda: connection.execute(waiting).scalar_one() > 0, LIMIT, what="somebody waits for a lock")
 
 
 def test_two_that_record_a_job_for_the_first_time_at_once(records: Engine) -> None:

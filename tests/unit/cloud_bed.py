@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from localcloud.node_link import (
     StartFailed,
     Task,
 )
+from perdure import waiting
 
 ZONES = ["us-east-1a", "us-east-1b"]
 PATIENCE = 20.0
@@ -53,10 +53,8 @@ Found = TypeVar("Found")
 
 def wait_for(what: Callable[[], Found | None]) -> Found:
     """Look until it is true; what it was then."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
+    found = waiting.until(what, PATIENCE, 0.01)
+    assert found is not None
     return found
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from perdure.domain.errors import FreezerFailed
 from perdure.image.mounts import read_mounts
+from perdure.waiting import until
 from worker_agent.engine.freezer import Freezer
 
 pytestmark = pytest.mark.criu
@@ -27,13 +27,6 @@ def hierarchies() -> dict[str, Path]:
         elif mount.kind == "cgroup" and "freezer" in mount.options.split(","):
             found["v1"] = Path(mount.point)
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture(params=["v1", "v2"])
@@ -56,7 +49,7 @@ def counter(freezer: Freezer, tmp_path: Path) -> Iterator[Path]:
     processes = [subprocess.Popen(["/bin/sh", "-c", text]) for _ in range(2)]
     (freezer.path / "cgroup.procs").write_text(str(processes[0].pid))
     (freezer.path / "below" / "cgroup.procs").write_text(str(processes[1].pid))
-    until(line.exists)
+    until(line.exists, 30)
     yield line
     freezer.kill()
     for process in processes:
@@ -67,10 +60,10 @@ def counter(freezer: Freezer, tmp_path: Path) -> Iterator[Path]:
 def freeze(freezer: Freezer) -> None:
     if freezer.unified:
         (freezer.path / "cgroup.freeze").write_text("1")
-        until(lambda: "frozen 1" in (freezer.path / "cgroup.events").read_text())
+        until(lambda: "frozen 1" in (freezer.path / "cgroup.events").read_text(), 30)
     else:
         (freezer.path / "freezer.state").write_text("FROZEN")
-        until(lambda: (freezer.path / "freezer.state").read_text() == "FROZEN\n")
+        until(lambda: (freezer.path / "freezer.state").read_text() == "FROZEN\n", 30)
 
 
 def test_thawing_lets_everything_run_again(freezer: Freezer, counter: Path) -> None:
@@ -81,7 +74,7 @@ def test_thawing_lets_everything_run_again(freezer: Freezer, counter: Path) -> N
     freezer.thaw()
     freezer.thaw()
     size = counter.stat().st_size
-    until(lambda: counter.stat().st_size > size)
+    until(lambda: counter.stat().st_size > size, 30)
 
 
 async def test_what_is_killed_while_frozen_writes_nothing_more(freezer: Freezer, counter: Path) -> None:

@@ -10,13 +10,14 @@ import select
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from perdure import waiting
 
 KEEPER = Path(__file__).parents[2] / "worker_agent" / "runtime" / "stdio_keeper.py"
 
@@ -215,12 +216,7 @@ def _fill_and_free(volume: Path) -> None:
 
 
 def _until(condition: Any, limit: float = 20.0) -> Any:
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it never came true")
+    return waiting.until(condition, limit, 0.02)
 
 
 def test_a_log_folder_that_is_not_there_is_said_and_not_waited_for(tmp_path: Path) -> None:

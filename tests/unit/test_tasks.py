@@ -9,11 +9,12 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from perdure.waiting import until
 from worker_agent.engine import timers
 from worker_agent.engine.stopped import inner_pids, stopped_tasks
 from worker_agent.engine.tasks import command, dump_bytes, goes_away, names, obstacle, users_of, waits_for_vfork
@@ -21,17 +22,10 @@ from worker_agent.engine.tasks import command, dump_bytes, goes_away, names, obs
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "3600"]) as process:
-        until(lambda: command(process.pid) == "sleep")
+        until(lambda: command(process.pid) == "sleep", 30)
         yield process
         process.kill()
 
@@ -43,11 +37,11 @@ def test_nothing_stands_in_the_way_of_a_plain_process(child: subprocess.Popen[by
 def test_a_stopped_process_is_seen_and_stands_in_nobody_s_way(child: subprocess.Popen[bytes]) -> None:
     assert stopped_tasks([child.pid]) == {}
     os.kill(child.pid, signal.SIGSTOP)
-    until(lambda: stopped_tasks([child.pid, 2**22 - 1]) == {child.pid: [child.pid]})
+    until(lambda: stopped_tasks([child.pid, 2**22 - 1]) == {child.pid: [child.pid]}, 30)
     assert obstacle([child.pid]) == ""
     assert inner_pids([child.pid], os.getpid()) == [child.pid]
     os.kill(child.pid, signal.SIGCONT)
-    until(lambda: stopped_tasks([child.pid]) == {})
+    until(lambda: stopped_tasks([child.pid]) == {}, 30)
 
 
 def test_a_traced_process_and_its_tracer_are_named() -> None:
@@ -66,11 +60,12 @@ def test_the_parent_of_a_running_vfork_is_named(tmp_path: Path) -> None:
     # posix_spawn opens the fifo in the child, which shares the parent's memory until then; the parent waits in clone.
     code = """
 import os, sys
+
 actions = [(os.POSIX_SPAWN_OPEN, 5, sys.argv[1], os.O_RDONLY, 0)]
 os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions)
 """
     with subprocess.Popen([sys.executable, "-c", code, tmp_path / "gate"]) as parent:
-        until(lambda: obstacle([parent.pid]) != "" or parent.poll() is not None)
+        until(lambda: obstacle([parent.pid]) != "" or parent.poll() is not None, 30)
         assert waits_for_vfork(parent.pid) and goes_away(obstacle([parent.pid]))
         os.close(os.open(tmp_path / "gate", os.O_WRONLY))
         assert parent.wait(30) == 0
@@ -146,7 +141,7 @@ def _with_children(pid: int) -> list[int]:
 def test_users_of_a_folder(tmp_path: Path) -> None:
     assert users_of(tmp_path) == []
     with subprocess.Popen(["sleep", "3600"], cwd=tmp_path) as inside:
-        until(lambda: users_of(tmp_path) == [inside.pid])
+        until(lambda: users_of(tmp_path) == [inside.pid], 30)
         assert users_of(tmp_path / "deeper") == []
         inside.kill()
 
@@ -157,9 +152,9 @@ def test_a_repeating_timer_that_stands_still_runs_again() -> None:
     try:
         assert timers.restart([os.getpid()]) == 0
         _libc.timerfd_settime(timer, 0, struct.pack("4q", 0, 20_000_000, 0, 1), None)
-        until(lambda: "it_value: (0, 0)" in Path(f"/proc/self/fdinfo/{timer}").read_text())
+        until(lambda: "it_value: (0, 0)" in Path(f"/proc/self/fdinfo/{timer}").read_text(), 30)
         assert timers.restart([os.getpid()]) == 1
         assert struct.unpack("Q", os.read(timer, 8))[0] >= 1
-        until(lambda: "ticks: 0" not in Path(f"/proc/self/fdinfo/{timer}").read_text())
+        until(lambda: "ticks: 0" not in Path(f"/proc/self/fdinfo/{timer}").read_text(), 30)
     finally:
         os.close(timer)

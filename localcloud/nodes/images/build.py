@@ -26,6 +26,7 @@ from perdure.domain.errors import CommandFailed, ConfigurationInvalid, StackErro
 BUILD_LIMIT_SECONDS = 1800.0
 DIGEST_LIMIT_SECONDS = 600.0
 SYNC_LIMIT_SECONDS = 300.0
+SCRIPTS = Path("/usr/share/debootstrap/scripts")
 RESOLVE_LIMIT_SECONDS = 300.0
 LEAST_FREE_BYTES = 3 << 30
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -119,7 +120,7 @@ def archive_address() -> str:
 
 
 def with_dependencies(packages: list[str]) -> list[str]:
-    """These packages, a base system, and all that they depend on: every package that the image consists of.
+    """These packages, the required ones, and all that they depend on: on a machine without any package.
 
     debootstrap cannot find this out: it knows no virtual packages (python3-boto3 needs one, deep down). apt can, when
     it is told that nothing is installed. Raises ConfigurationInvalid for a package that apt does not know, or that
@@ -128,7 +129,7 @@ def with_dependencies(packages: list[str]) -> list[str]:
     argv = [
         *("apt-get", "--simulate", "--quiet", "--no-install-recommends"),
         *("-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=1"),
-        *("install", "?priority(required)", "apt", *packages),
+        *("install", "?priority(required)", *packages),
     ]
     try:
         said = run(argv, RESOLVE_LIMIT_SECONDS)
@@ -157,10 +158,11 @@ def _build(
     try:
         argv = [
             *("debootstrap", "--variant=minbase", f"--arch={architecture}", f"--cache-dir={fetched}"),
-            *("--no-resolve-deps", f"--include={','.join(with_dependencies(packages))}"),
-            *(suite, str(draft / "rootfs"), archive_address()),
+            "--no-resolve-deps",
+            *(suite, str(draft / "rootfs"), archive_address(), str(_script(draft, suite, packages))),
         ]
         _debootstrap(argv, tell)
+        (draft / "debootstrap-script").unlink()
         _clear_caches(draft / "rootfs")
         tell("taking its digest")
         digest, size = _digest(draft / "rootfs")
@@ -174,6 +176,17 @@ def _build(
         _remove(draft)
         raise
     return image
+
+
+def _script(folder: Path, suite: str, packages: list[str]) -> Path:
+    """debootstrap's script of the suite with our lists: what is unpacked first, and what is installed on it."""
+    first, everything = with_dependencies([]), with_dependencies(["apt", *packages])
+    rest = sorted(set(everything) - set(first))
+    script = folder / "debootstrap-script"
+    script.write_text(
+        f". {SCRIPTS}/{suite}\nwork_out_debs () {{\n  required='{' '.join(first)}'\n  base='{' '.join(rest)}'\n}}\n"
+    )
+    return script
 
 
 def _debootstrap(argv: list[str], tell: Callable[[str], None]) -> None:

@@ -25,7 +25,8 @@ from localcloud.nodes.inside.machine import OWN, furnish
 from localcloud.nodes.inside.runc_engine import RuncEngine
 from localcloud.nodes.inside.task_endpoint import lead_to
 
-AGENT_LIMIT_SECONDS = 30.0
+AGENT_LIMIT_SECONDS = 90.0
+"""systemd's usual time-out of a unit's start (TimeoutStartSec): so long ECS's unit waits for the agent's."""
 
 
 def main() -> None:
@@ -55,9 +56,9 @@ def main() -> None:
     engine = make_engine(configuration, children, containers)
     ecs = EcsAgent(engine, link.send)
     if configuration.with_agent:
-        keep_running("agent", children, agent_program(), configuration.environment, configuration.agent_log)
+        failures = keep_running("agent", children, agent_program(), configuration.environment, configuration.agent_log)
         # As the agent's unit is ordered before ECS's; and as there, a broken agent does not keep ECS from starting.
-        if not wait_until_it_listens(AGENT_LIMIT_SECONDS):
+        if not wait_until_it_listens(AGENT_LIMIT_SECONDS, failures):
             logging.warning("the agent does not listen; jobs will run unprotected")
     engine.wait_until_ready()
     ecs.tell(Ready())

@@ -1,0 +1,41 @@
+"""Waiting for a condition: its value comes back; the limit is a TimeoutError that says for what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from perdure.waiting import until, until_async
+
+
+def _blocking(look: Callable[[], Any], limit: float, what: str = "") -> Any:
+    return until(look, limit, 0.001, what)
+
+
+def _async(look: Callable[[], Any], limit: float, what: str = "") -> Any:
+    work: Coroutine[Any, Any, Any] = until_async(look, limit, 0.001, what)
+    return asyncio.run(work)
+
+
+@pytest.mark.parametrize("wait", [_blocking, _async])
+def test_the_first_true_answer_comes_back(wait: Callable[..., Any]) -> None:
+    answers = iter([0, "", [], "here"])
+    assert wait(lambda: next(answers), 60) == "here"
+    assert wait(lambda: "at once", 0) == "at once", "asked at least once"
+
+
+@pytest.mark.parametrize("wait", [_blocking, _async])
+def test_the_limit_says_what_did_not_come(wait: Callable[..., Any]) -> None:
+    looks: list[int] = []
+    with pytest.raises(TimeoutError, match=r"not within 0\.01 s: a train"):
+        wait(lambda: looks.append(1), 0.01, "a train")
+    assert len(looks) >= 2, "and once more at the end"
+
+
+@pytest.mark.parametrize("wait", [_blocking, _async])
+def test_what_the_look_raises_is_raised(wait: Callable[..., Any]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        wait(lambda: 1 // 0, 60)
