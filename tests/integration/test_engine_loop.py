@@ -27,6 +27,9 @@ from worker_agent.engine import (
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
 
 
+_EVENTS = {"open", *(f"os.{name}" for name in ("listdir", "mkdir", "remove", "rename", "rmdir", "scandir", "truncate"))}
+
+
 class _Loop:
     """What the thread of the event loop opens or lists."""
 
@@ -36,7 +39,7 @@ class _Loop:
         self.found: list[str] = []
 
     def hear(self, event: str, said: tuple[object, ...]) -> None:
-        if self.thread != threading.get_ident() or event not in ("open", "os.listdir", "os.scandir"):
+        if self.thread != threading.get_ident() or event not in _EVENTS:
             return
         path = os.fsdecode(said[0]) if isinstance(said[0], (str, bytes)) else ""
         if (path.startswith("/proc/") and not path.startswith("/proc/self/")) or path.startswith(self.root):

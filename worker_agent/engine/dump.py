@@ -64,7 +64,7 @@ async def predump(work: Work) -> None:
         return
     if not await work.in_thread(_may_predump, work):
         return
-    (work.path / PREDUMP).mkdir(mode=0o700)
+    await work.in_thread((work.path / PREDUMP).mkdir, mode=0o700)
     parent = link_to(work.base.link.number) if work.base else ""
     work.predumping = asyncio.ensure_future(_criu(work, PREDUMP, parent, _PREDUMP_LIMIT))
     try:
@@ -98,7 +98,7 @@ async def dump(work: Work) -> None:
     except (NotCheckpointable, JobRootFull):
         raise
     except CheckpointFailed as error:
-        if _parent(work) == "":
+        if await urgently(_parent, work) == "":
             raise
         await _begin_anew(work, error)
         await _dump(work)
@@ -106,7 +106,7 @@ async def dump(work: Work) -> None:
 
 async def _dump(work: Work) -> None:
     async with stopped.let_through(work.freezer, work.stopped):
-        await _criu(work, IMAGES, _parent(work), NO_LIMIT)
+        await _criu(work, IMAGES, await urgently(_parent, work), NO_LIMIT)
 
 
 def _parent(work: Work) -> str:
@@ -122,7 +122,7 @@ async def _begin_anew(work: Work, error: CheckpointFailed) -> None:
     work.base = None
     for name in (PREDUMP, IMAGES, _BALLAST):
         await urgently(delete_tree, work.path / name)
-    (work.path / IMAGES).mkdir(mode=0o700)
+    await urgently((work.path / IMAGES).mkdir, mode=0o700)
 
 
 async def _criu(work: Work, folder: str, parent: str, limit_seconds: float) -> None:
