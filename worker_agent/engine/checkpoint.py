@@ -44,7 +44,7 @@ FROZEN: tuple[_Step, ...] = (
 )
 AFTER: tuple[_Step, ...] = (
     ("resume GPU", steps.resume_gpu),
-    ("addresses", steps.note_addresses),
+    ("images", steps.examine_images),
     ("sync", steps.sync),
     ("checksums", steps.digest),
     ("commit", steps.commit),

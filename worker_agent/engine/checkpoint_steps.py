@@ -34,6 +34,7 @@ from worker_agent.engine.commands import complete, run
 from worker_agent.engine.connections import outside_addresses
 from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.looking import Descriptor, Look
 from worker_agent.engine.looking import look as look_at
 from worker_agent.engine.memory import Base
 from worker_agent.engine.overlay import device_numbers_of
@@ -91,6 +92,8 @@ class Work:
     stopped: dict[int, list[int]] = field(default_factory=dict)
     listening: Listening = field(default_factory=dict)
     """Sockets at which a client may wait, as the look before the freeze saw them."""
+    nameless: list[Descriptor] = field(default_factory=list)
+    """Those whose files had lost their names then."""
     addresses: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
@@ -122,18 +125,20 @@ async def look(work: Work) -> None:
     await machine.describe(work.container.tools)
     container = work.container
     pids = await work.in_thread(work.freezer.pids)
-    work.listening = await work.in_thread(_judge, container, pids)
-    gpu.refuse_unless_enabled(container.tools.gpu, await work.in_thread(gpu.users, pids))
-    work.watched = await work.in_thread(watched_paths, pids, container.init_pid, container.job_root)
+    seen = await work.in_thread(_judge, container, pids)
+    gpu.refuse_unless_enabled(container.tools.gpu, await work.in_thread(gpu.seen_users, seen))
+    work.watched = await work.in_thread(watched_paths, seen, container.job_root)
+    work.listening = await work.in_thread(listening, seen)
+    work.nameless = [one for one in seen.descriptors if lost_names.may_be_lost(one)]
 
 
-def _judge(container: Container, pids: list[int]) -> Listening:
+def _judge(container: Container, pids: list[int]) -> Look:
     """NotCheckpointable for what the table names. Blocks, longer for hundreds of thousands of descriptors."""
     seen = look_at(pids, container.init_pid)
     found = refused(seen)
     if found:
         raise NotCheckpointable(f"the job cannot be saved now: {found[0].sentence}", "look")
-    return listening(seen)
+    return seen
 
 
 def _obstacle(work: Work) -> str:
@@ -262,7 +267,7 @@ async def lend_names(work: Work) -> None:
 
 
 async def _lend(work: Work) -> None:
-    work.names = await urgently(lambda: lost_names.lend(work.freezer.pids()))
+    work.names = await urgently(lambda: lost_names.lend(work.freezer.pids(), work.nameless))
 
 
 async def drain(work: Work) -> None:
@@ -301,9 +306,13 @@ async def let_go_on(work: Work) -> None:
         await runc.pause(work.container)
 
 
-async def note_addresses(work: Work) -> None:
-    """Whose the job's sockets were: from the images, for that may take long for a job with many."""
-    work.addresses = await work.in_thread(outside_addresses, work.path / chain.IMAGES)
+async def examine_images(work: Work) -> None:
+    """What the freeze has no time for: whose the job's sockets were, and whether a file lost its name since the look
+    (CheckpointFailed; the next try sees it)."""
+    images = work.path / chain.IMAGES
+    work.addresses = await work.in_thread(outside_addresses, images)
+    if await work.in_thread(lost_names.missed, images):
+        raise CheckpointFailed("a file that the job has open lost its name in the moment of the checkpoint", "images")
 
 
 async def digest(work: Work) -> None:

@@ -25,6 +25,7 @@ from perdure.domain.checkpoints import GpuDevice
 from perdure.domain.errors import CheckpointFailed, CommandFailed, NotCheckpointable, RestoreFailed
 from worker_agent.engine.commands import run
 from worker_agent.engine.descriptors import links
+from worker_agent.engine.looking import Look
 from worker_agent.engine.tasks import command
 
 log = structlog.get_logger()
@@ -65,10 +66,23 @@ def users(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if _holds_gpu(pid)]
 
 
+def seen_users(look: Look) -> list[int]:
+    """The same, of a look that was taken: at least the first process that holds each descriptor."""
+    holders = {one.pid for one in look.descriptors if _DEVICE.fullmatch(one.link)}
+    return [pid for pid in look.processes if pid in holders or _has_mapped_gpu(pid)]
+
+
 def _holds_gpu(pid: int) -> bool:
     try:
         if any(_DEVICE.fullmatch(link) for link in links(pid).values()):
             return True
+    except OSError:  # it ended while we looked
+        return False
+    return _has_mapped_gpu(pid)
+
+
+def _has_mapped_gpu(pid: int) -> bool:
+    try:
         return bool(_DEVICE.search(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
     except OSError:  # it ended while we looked
         return False

@@ -199,6 +199,12 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         "Let each process have a set of its own.",
         _JOB,
     ),
+    (
+        r"File name too long",
+        "it has files whose names or paths are longer than Linux lets programs say (255 and 4,096 bytes)",
+        "Use fewer or shorter folders.",
+        _JOB,
+    ),
     (r"doesn't live in IPC ns", "it shares the machine's System V memory", "Do not use `ipcMode: host`.", _JOB),
     (
         r"session leader of (\S+) is outside of its pid namespace",

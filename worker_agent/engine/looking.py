@@ -1,9 +1,8 @@
 """One look at a container's processes and at what they have open, for all who judge it.
 
-A descriptor that hundreds of forked processes inherited is the same in each of them (its number and what it shows), and
-is looked at once: a job may have hundreds of thousands. What has no name of its own (anon_inode, memfd) is looked at in
-each. Blocks: some microseconds for each descriptor, so it belongs
-into a thread, and never into the freeze.
+A descriptor that hundreds of forked processes inherited is the same in each of them (its number and what it shows),
+and is looked at once: a job may have hundreds of thousands. What has no name of its own (anon_inode, memfd, deleted) is
+looked at in each. Blocks: some microseconds for each descriptor, so it belongs into a thread, never into the freeze.
 """
 
 from __future__ import annotations
@@ -80,7 +79,8 @@ def look(pids: Iterable[int], init_pid: int) -> Look:
             continue
         processes[pid] = found
         for number, link in _links(pid):
-            key = (pid if link.startswith(_NAMELESS) else 0, number, link)
+            nameless = link.startswith(_NAMELESS) or link.endswith(" (deleted)")
+            key = (pid if nameless else 0, number, link)
             if key not in seen:
                 seen.add(key)
                 descriptors.append(Descriptor(pid, number, link))

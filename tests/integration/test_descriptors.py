@@ -1,0 +1,151 @@
+"""What jobs have open, where that once got in the way: files without their names, kernel objects that look like such,
+and descriptors in great numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from perdure.domain.checkpoints import CheckpointKind, Manifest
+from perdure.domain.errors import NotCheckpointable
+from tests.integration.engine_bed import Bed, Running
+from tests.integration.test_engine import RESERVE, checkpoint, die, fresh, identity, restored
+from worker_agent.engine import take_checkpoint
+
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+
+TICK = "\nimport time\nwhile True:\n    print(say(), flush=True)\n    time.sleep(.05)\n"
+LOST = """
+import os
+os.makedirs('/work/final'); os.makedirs('/work/stage/deeper')
+old = '/work/stage/deeper/' + 'part'
+file = open(old, 'w+b', buffering=0); file.write(bytes(100))
+os.link(old, '/work/final/kept'); os.unlink(old); os.rmdir('/work/stage/deeper'); os.rmdir('/work/stage')
+def say():
+    file.write(b'x')
+    same = os.stat('/work/final/kept').st_ino == os.fstat(file.fileno()).st_ino
+    return 'same' if same and not os.path.exists('/work/stage') else 'OTHER'
+"""
+LONG = """
+import os
+file = open('/' + 'n' * 255, 'w+b', buffering=0)
+os.link('/' + 'n' * 255, '/kept'); os.unlink('/' + 'n' * 255)
+say = lambda: 'tick'
+"""
+LIBAIO = """
+import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+context = ctypes.c_ulong()
+assert libc.syscall(206, 64, ctypes.byref(context)) == 0
+file = os.open('/data/aio', os.O_RDWR | os.O_CREAT)
+buffer = ctypes.create_string_buffer(b'x' * 512, 512)
+number = 0
+def say():
+    global number
+    block = struct.pack('QIIHhIQQqQII', number, 0, 0, 1, 0, file, ctypes.addressof(buffer), 512, number * 512, 0, 0, 0)
+    asked = ctypes.create_string_buffer(block)
+    pointer = (ctypes.c_void_p * 1)(ctypes.addressof(asked))
+    assert libc.syscall(209, context, 1, pointer) == 1
+    event = ctypes.create_string_buffer(32)
+    assert libc.syscall(208, context, 1, 1, event, 0) == 1
+    told, _, written, _ = struct.unpack('QQqq', event.raw)
+    number += 1
+    return 'same' if (told, written) == (number - 1, 512) else 'OTHER'
+"""
+ENDED_PROCESS = """
+import os, subprocess
+child = subprocess.Popen(['sleep', '1000'])
+kept = os.open(f'/proc/{child.pid}', os.O_RDONLY), os.open(f'/proc/{child.pid}/stat', os.O_RDONLY)
+child.kill(); child.wait()
+say = lambda: 'same'
+"""
+MANY = """
+import os, resource
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+each = min(hard - 50, 9000)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+null = os.open('/dev/null', os.O_RDONLY)
+for _ in range(each):
+    os.dup(null)
+for _ in range({count} // each):
+    if os.fork() == 0:
+        break
+say = lambda: 'tick'
+"""
+
+
+@pytest.fixture
+async def bed() -> AsyncIterator[Bed]:
+    made = Bed.make(600)
+    try:
+        made.new_node()
+        yield made
+    finally:
+        await made.close()
+
+
+async def started(bed: Bed, code: str) -> Running:
+    bed.command = ["/usr/bin/python3", "-c", code + TICK]
+    running = await fresh(bed)
+    running.first_line()
+    return running
+
+
+@pytest.mark.parametrize("code", [LOST, LIBAIO, ENDED_PROCESS], ids=["folder gone", "libaio", "ended process"])
+@pytest.mark.row("Files", "an open file whose name and folder are gone; libaio; /proc of a process that ended")
+async def test_it_is_saved_twice_and_nothing_of_ours_stays(bed: Bed, code: str) -> None:
+    running = await started(bed, code)
+    for epoch in (1, 2):
+        manifest = await checkpoint(running, epoch)
+        running.more_lines(2)
+        await die(bed, running)
+        running = await restored(bed, epoch + 1, manifest.number)
+        running.more_lines(3)
+    assert set(running.log().split()) == {b"same"}
+
+
+async def test_a_name_that_is_too_long_to_be_lent_is_said(bed: Bed) -> None:
+    running = await started(bed, LONG)
+    with pytest.raises(NotCheckpointable, match=r"cannot be named again: File name too long\. Keep the name"):
+        await checkpoint(running)
+    running.more_lines(2)
+
+
+@pytest.mark.parametrize("count", [36_000, pytest.param(180_000, marks=pytest.mark.matrix)])
+@pytest.mark.row("Processes", "a job with 180,000 descriptors delays no neighbour")
+async def test_a_job_with_many_descriptors_delays_no_neighbour(bed: Bed, count: int) -> None:
+    """The event loop is free while they are looked at, and the small job is safe long before."""
+    neighbour = Bed.make(600)
+    try:
+        many, small = await started(bed, MANY.format(count=count)), await started(neighbour, "say = lambda: 'tick'")
+        order: list[str] = []
+        turns = 0
+
+        async def watch() -> None:
+            nonlocal turns
+            while "look of many" not in order or "room of many" not in order:
+                turns += 1
+                await asyncio.sleep(0.01)
+
+        async def last(name: str, running: Running) -> Manifest:
+            manifest = await take_checkpoint(
+                running.container,
+                identity(1),
+                kind=CheckpointKind.FINAL,
+                limit_seconds=200,
+                keep=2,
+                reserve_bytes=RESERVE,
+                on_step=lambda step: order.append(f"{step} of {name}"),
+            )
+            order.append(f"{name} is safe")
+            return manifest
+
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(last("many", many), last("small", small))
+        await watching
+        assert order.index("small is safe") < order.index("drain of many")
+        assert turns > 10, "the loop went round while the descriptors were looked at"
+    finally:
+        await neighbour.close()
