@@ -122,7 +122,7 @@ def archive_address() -> str:
 def with_dependencies(packages: list[str]) -> list[str]:
     """These packages, the required ones, and all that they depend on: on a machine without any package.
 
-    debootstrap cannot find this out: it knows no virtual packages (python3-boto3 needs one, deep down). apt can, when
+    debootstrap cannot find this out: it knows no virtual packages (python3-cryptography needs one). apt can, when
     it is told that nothing is installed. Raises ConfigurationInvalid for a package that apt does not know, or that
     stands for several.
     """
