@@ -1,9 +1,9 @@
 """`make conformance`: CRIU's and runc's own tests through the product, and the table of docs/conformance.md.
 
-    python -m tests.conformance [--only NAME ...] [--stage STAGE ...] [--page]
+    python -m tests.conformance [--only NAME ...] [--stage STAGE ...] [--missing] [--page]
 
-Root, a machine of its own kind of quiet, half an hour. --only runs these tests and leaves the other rows as they are;
---page writes the page alone.
+It needs root. --only runs these tests, --missing what has no result yet: other rows stay as they are. --page writes the
+page alone.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these tests of CRIU's alone")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="these stages alone")
+    parser.add_argument("--missing", action="store_true", help="only what has no result yet")
     parser.add_argument("--page", action="store_true", help="write docs/conformance.md alone")
     asked = parser.parse_args(arguments)
     table = Table()
     try:
         if not asked.page:
-            _run(table, asked.only, asked.stage)
+            _run(table, asked)
     except SourceMissing as problem:
         tell(str(problem))
         return 1
@@ -51,23 +52,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(table: Table, only: list[str] | None, stages: list[str]) -> None:
-    tests = zdtm.suite(only)
+def _run(table: Table, asked: argparse.Namespace) -> None:
+    stages = asked.stage
+    tests = zdtm.suite(asked.only)
     tell(f"{len(tests)} of CRIU's tests are built")
     table.stamp()
     if set(stages) & {"scope", "power loss", "notice"}:
         with _stack() as client:
-            _through_the_product(table, client, tests, stages)
+            _through_the_product(table, client, tests, stages, missing=asked.missing)
     if "bare" in stages:
         wanted = [test for test in tests if _asks_for_bare(table, test.name)]
         tell(f"{len(wanted)} of them with CRIU and runc alone")
         table.enter(run_bare(wanted, privileged=lambda name: _privileged(table, name)), BARE)
-    if "runc" in stages and only is None:
+    if "runc" in stages and asked.only is None:
         table.content["runc"] = run_runc_tests()
         table.write()
 
 
-def _through_the_product(table: Table, client: StackClient, tests: list[zdtm.Zdtm], stages: list[str]) -> None:
+def _through_the_product(
+    table: Table, client: StackClient, tests: list[zdtm.Zdtm], stages: list[str], *, missing: bool
+) -> None:
     ordinary = Courses(client, EXCHANGES)
     privileged = Courses(client, EXCHANGES, privileged=True)
     if "scope" in stages:
@@ -75,7 +79,8 @@ def _through_the_product(table: Table, client: StackClient, tests: list[zdtm.Zdt
     for way in (Way.POWER_LOSS, Way.NOTICE):
         for courses, kind in ((ordinary, False), (privileged, True)):
             if way.value in stages:
-                _go(table, courses, [test for test in tests if _wanted(table, test.name, way, kind)], way)
+                wanted = [test for test in tests if _wanted(table, test.name, way, kind)]
+                _go(table, courses, [test for test in wanted if not (missing and table.result(test.name, way))], way)
 
 
 def _go(table: Table, courses: Courses, tests: list[zdtm.Zdtm], way: Way) -> None:
@@ -85,7 +90,7 @@ def _go(table: Table, courses: Courses, tests: list[zdtm.Zdtm], way: Way) -> Non
     last = {test.name: table.result(test.name, way) for test in tests}
     failed = {name for name, known in last.items() if known and known.outcome is not Outcome.PASS}
     alone = failed | {test.name for test in tests if "crfail" in test.flags}
-    size = 10 if courses.privileged else 25
+    size = 5 if courses.privileged else 12
     courses.run(tests, way, size=size, alone=alone, done=lambda found: _came(table, found, way.value))
 
 

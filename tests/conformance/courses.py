@@ -1,9 +1,9 @@
 """Groups of CRIU's tests as Batch jobs of a local stack: started, saved, taken from their node, restored, asked.
 
 A group is one job: every test is a process tree of its own in one container, so that hundreds take minutes. What goes
-wrong for a group as a whole (it cannot be saved, it is not restored) is tried again with each half, down to the single
-test; a test that only comes back wrong is tried again alone, so that no neighbour is to blame. Each job has a node of
-its own: jobs of one node share its network, and CRIU's tests share their port numbers.
+wrong for a group as a whole (it cannot be saved, it is not restored) is tried again in parts, down to the single test.
+A test that only comes back wrong is tried again alone, so that no neighbour is to blame. The jobs of one wave share a
+node, which is taken away from all of them at once. They share its network, and so find ports that are free elsewhere.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ GROUP = Path(__file__).parent / "group.py"
 EXCHANGE, PROGRAMS, SCRIPT = "/exchange", "/programs", "/opt/group"
 SMALL = 8
 """Tests of a group that is small enough where nothing happens to the job."""
-VCPUS, MEMORY_MIB = 4, 6144
-"""A whole node of the local stack's usual type."""
+WIDTH = 8
+"""Jobs of one wave; together they fill a node of the local stack's usual type."""
+VCPUS, MEMORY_MIB = 4 / WIDTH, 8192 // WIDTH
 ZONES = ("us-east-1a", "us-east-1b")
 NOTICE_SECONDS = 60.0
 OWN_NETWORK = {"PERDURE_CHECKPOINT_OWN_NETWORK": "true"}
@@ -103,7 +104,7 @@ class Course:
 class Courses:
     """Takes groups through one stack, `width` at a time. `folder` is for the exchange."""
 
-    def __init__(self, client: StackClient, folder: Path, *, width: int = 4, privileged: bool = False) -> None:
+    def __init__(self, client: StackClient, folder: Path, *, width: int = WIDTH, privileged: bool = False) -> None:
         self._client, self._folder, self._width = client, folder, width
         self.privileged = privileged
         self._zone = 0
@@ -113,7 +114,7 @@ class Courses:
         tests: Iterable[Zdtm],
         way: Way,
         *,
-        size: int = 25,
+        size: int = 12,
         alone: Iterable[str] = (),
         done: Callable[[Results], None] = lambda results: None,
     ) -> Results:
@@ -127,6 +128,8 @@ class Courses:
         while groups:
             wave, groups = groups[: self._width], groups[self._width :]
             for course in self._wave(wave, way):
+                if course.whole is not None and len(course.tests) > 1:
+                    tell(f"  {len(course.tests)} together: {course.whole.outcome}: {course.whole.words[-300:]}")
                 settled, again = _settle(course, SMALL if way is Way.NOTHING else 1)
                 results |= settled
                 groups += again
@@ -134,31 +137,38 @@ class Courses:
         return results
 
     def _wave(self, groups: Sequence[list[Zdtm]], way: Way) -> list[Course]:
-        """These groups at the same time: jobs of one wave change zones together, as a zone's capacity is one."""
+        """These groups at the same time, on one node, and then on one in the other zone."""
         courses = [Course(tests, self._folder / secrets.token_hex(6)) for tests in groups]
+        self._client.cloud("POST", "/_local/capacity", json={"zones": [ZONES[self._zone]]})
         with ThreadPoolExecutor(len(courses)) as pool:
-            for stage in (self._start, self._save, self._take_away, self._ask):
-                waiting = [course for course in courses if course.whole is None]
-                if stage is self._take_away:
-                    self._zone = 1 - self._zone
-                list(pool.map(lambda course, stage=stage: stage(course, way), waiting))
+
+            def each(stage: Callable[[Course], None]) -> list[Course]:
+                list(pool.map(stage, [course for course in courses if course.whole is None]))
+                return [course for course in courses if course.whole is None]
+
+            alive = each(self._start)
+            if way is Way.POWER_LOSS:
+                alive = each(self._save)
+            if way is not Way.NOTHING and alive:
+                self._take_away({course.node for course in alive}, way)
+                each(self._see_restored)
+            each(self._ask)
             list(pool.map(self._end, courses))
         return courses
 
-    def _start(self, course: Course, way: Way) -> None:
+    def _start(self, course: Course) -> None:
         course.exchange.mkdir(parents=True)
         (course.exchange / "tests.json").write_text(as_json(course.tests))
         mounts = [(str(course.exchange), EXCHANGE), (str(programs()), PROGRAMS), (str(GROUP.parent), SCRIPT)]
         command = ["/usr/bin/python3", "-I", "-S", f"{SCRIPT}/{GROUP.name}", EXCHANGE, PROGRAMS]
-        request = JobRequest(
-            command=command,
-            name="zdtm",
-            vcpus=VCPUS,
-            memory_mib=MEMORY_MIB,
-            environment={"PERDURE_CHECKPOINT_INTERVAL": "1h", **(OWN_NETWORK if self.privileged else {})},
-            mounts=mounts,
+        course.job_id = self._submit(
+            JobRequest(
+                command=command,
+                name="zdtm",
+                environment={"PERDURE_CHECKPOINT_INTERVAL": "1h", **(OWN_NETWORK if self.privileged else {})},
+                mounts=mounts,
+            )
         )
-        course.job_id = self._submit(request)
         if not _until(lambda: course.read("ready.json") is not None or self._finished(course), START_LIMIT):
             course.whole = Result(Outcome.NOT_STARTED, "the job did not start in time")
         elif (ready := course.read("ready.json")) is None:
@@ -169,13 +179,16 @@ class Courses:
         course.node = self._client.placed(course.job_id).get("node") or ""
 
     def _submit(self, request: JobRequest) -> str:
-        if not self.privileged:
-            return self._client.submit(request)
+        """Several to a node, some of them privileged: the command line offers neither."""
+        size = {"VCPU": f"{VCPUS:g}", "MEMORY": str(MEMORY_MIB)}
+        properties = container_properties(request)
+        properties["privileged"] = self.privileged
+        properties["resourceRequirements"] = [{"type": kind, "value": value} for kind, value in size.items()]  # type: ignore[typeddict-item]
         with self._client.aws_errors():
             definition = self._client.batch.register_job_definition(
                 jobDefinitionName=definition_name(request.name),
                 type="container",
-                containerProperties={**container_properties(request), "privileged": True},
+                containerProperties=properties,
                 retryStrategy=retry_strategy(request.attempts),
             )
             return self._client.batch.submit_job(
@@ -184,9 +197,7 @@ class Courses:
                 jobDefinition=definition["jobDefinitionArn"],
             )["jobId"]
 
-    def _save(self, course: Course, way: Way) -> None:
-        if way is not Way.POWER_LOSS:
-            return
+    def _save(self, course: Course) -> None:
         for _ in range(2):
             try:
                 self._client.checkpoint(course.job_id)
@@ -194,19 +205,22 @@ class Courses:
                 course.whole = Result(Outcome.REFUSED, str(problem))
                 return
 
-    def _take_away(self, course: Course, way: Way) -> None:
-        if way is Way.NOTHING:
-            return
-        request = {
-            "job_id": course.job_id,
-            "notice_seconds": NOTICE_SECONDS,
-            "no_notice": way is Way.POWER_LOSS,
-            "to_zone": ZONES[self._zone],
-        }
-        self._client.reclaim(request, lambda step: None)
-        if not _until(
-            lambda: course.started_again or self._finished(course) or self._runs_elsewhere(course), RESTORE_LIMIT
-        ):
+    def _take_away(self, nodes: set[str], way: Way) -> None:
+        self._zone = 1 - self._zone
+        for node in nodes:
+            request = {
+                "node_id": node,
+                "notice_seconds": NOTICE_SECONDS,
+                "no_notice": way is Way.POWER_LOSS,
+                "to_zone": ZONES[self._zone],
+            }
+            self._client.reclaim(request, lambda step: None)
+
+    def _see_restored(self, course: Course) -> None:
+        def settled() -> bool:
+            return course.started_again or self._finished(course) or self._runs_elsewhere(course)
+
+        if not _until(settled, RESTORE_LIMIT):
             course.whole = Result(Outcome.LOST, f"it was not restored in time: {self._told(course)}")
         elif course.started_again or self._finished(course):
             page = self._client.job_page(course.job_id) or {}
@@ -220,7 +234,7 @@ class Courses:
             course.node,
         )
 
-    def _ask(self, course: Course, way: Way) -> None:
+    def _ask(self, course: Course) -> None:
         (course.exchange / "verify").touch()
         if _until(lambda: course.read("results.json") is not None or self._finished(course), RESULT_LIMIT):
             found = course.read("results.json") or {}
@@ -254,8 +268,7 @@ def _settle(course: Course, small: int) -> tuple[Results, list[list[Zdtm]]]:
     if course.whole is not None and not course.results:
         if len(course.tests) == 1:
             return {course.tests[0].name: course.whole}, []
-        middle = len(course.tests) // 2
-        return {}, [course.tests[:middle], course.tests[middle:]]
+        return {}, _parted(course.tests, course.whole.words)
     missing = Result(Outcome.FAIL, "it gave no result")
     found = {test.name: course.results.get(test.name, missing) for test in course.tests}
     if len(course.tests) <= small:
@@ -263,6 +276,16 @@ def _settle(course: Course, small: int) -> tuple[Results, list[list[Zdtm]]]:
     again = [test for test in course.tests if found[test.name].outcome is not Outcome.PASS]
     passed = {name: result for name, result in found.items() if result.outcome is Outcome.PASS}
     return passed, [again[at : at + small] for at in range(0, len(again), small)]
+
+
+def _parted(tests: list[Zdtm], words: str) -> list[list[Zdtm]]:
+    """Those whose program is named in the words, each alone, and the others together; the halves if nobody is named."""
+    named = [test for test in tests if f"({test.name[:15]})" in words]
+    others = [test for test in tests if test not in named]
+    if named and others:
+        return [*([one] for one in named), others]
+    middle = len(tests) // 2
+    return [tests[:middle], tests[middle:]]
 
 
 def _until(condition: Callable[[], object], limit: float) -> bool:

@@ -118,8 +118,8 @@ def _pack(place: Path, archive: Path) -> None:
 
 
 def _run(file: Path, runtime: str) -> dict[str, str]:
-    """pass, fail, skip (why) or no result for each test of the file. In namespaces of its own: what a test leaves
-    mounted or running goes with them."""
+    """pass, fail, skip (why) or no result for each test of the file. What a test leaves behind goes with the namespaces
+    that they run in."""
     path = f"{CRIU_PREFIX / 'bin'}:{CRIU_PREFIX / 'libexec'}:{os.environ['PATH']}"
     environment = {**os.environ, "RUNC": runtime, "PATH": path, "BATS_TEST_TIMEOUT": str(TEST_LIMIT)}
     isolated = ["unshare", "--mount", "--net", "--pid", "--mount-proc", "--propagation", "private"]
