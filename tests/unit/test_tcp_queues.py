@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ import pytest
 from perdure.domain.errors import ImageInvalid
 from worker_agent.engine import criu_image
 from worker_agent.engine.criu_image import Field
-from worker_agent.engine.tcp_queues import all_sent
+from worker_agent.engine.tcp_queues import all_sent, hurry
 
 MAGIC = 0x51465506
+RTO_MAX = 44
+KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
 
 
 def stream(unsent: int) -> bytes:
@@ -36,3 +40,20 @@ def test_another_kind_of_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tcp-stream-1a.img").write_bytes(criu_image.image(0x1234, []))
     with pytest.raises(ImageInvalid):
         all_sent(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")
+@pytest.mark.skipif(KERNEL < (6, 15), reason="the kernel cannot bound it")
+def test_what_waits_to_be_sent_is_tried_each_second_and_gives_up_no_sooner_for_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as writer:
+        reader, _ = listener.accept()
+        with reader:
+            assert hurry([os.getpid()]) == 0 and writer.getsockopt(socket.IPPROTO_TCP, RTO_MAX) > 1000
+            writer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    writer.send(bytes(65536))
+            assert hurry([os.getpid()]) == 1
+            assert writer.getsockopt(socket.IPPROTO_TCP, RTO_MAX) == 1000
+            assert writer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 900_000
+            assert reader.getsockopt(socket.IPPROTO_TCP, RTO_MAX) > 1000

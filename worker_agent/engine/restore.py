@@ -237,7 +237,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     """After the restore, before the processes go on (`container` knows its first process).
 
     Connections that came back closed say so, so that the job connects anew. Names that were lent to open files are
-    taken away, and repeating timers that CRIU left switched off run again.
+    taken away, repeating timers that CRIU left switched off run again, and what waits to be sent does not wait long.
     RestoreFailed if that fails.
     """
     await asyncio.to_thread(_check_cgroup, container, manifest.number)
@@ -246,6 +246,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
         await in_network_of(container.init_pid, reset, await runc.pids(container))
         await asyncio.to_thread(delete_tree, _view(container, manifest.number))
         await asyncio.to_thread(timers.restart, await runc.pids(container))
+        await asyncio.to_thread(tcp_queues.hurry, await runc.pids(container))
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
     except (OSError, CommandFailed) as error:
         said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"
