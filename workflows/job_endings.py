@@ -10,6 +10,7 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.endings import HOST_LOST, Ending, ended_by_itself
 from perdure.domain.jobs import Attempt, JobState, Outage
 from perdure.domain.outages import Milestones, outage_phases, work_lost_seconds
+from perdure.domain.retries import HandOver
 from workflows.batch_times import batch_attempt
 from workflows.job_state import JobProgress, Stage
 
@@ -159,7 +160,10 @@ def finish(progress: JobProgress, batch: BatchJob, now: datetime) -> None:
     reason = f": {batch.status_reason}" if batch.status_reason and state is not JobState.SUCCEEDED else ""
     code = "" if batch.exit_code is None else f" with exit code {batch.exit_code}"
     progress.tell(now, "finished", f"The job is over ({batch.status}{code}){reason}.")
-    lost = (batch.status_reason or "").startswith(HOST_LOST) or (current is not None and current.end == "handed over")
+    host_lost = (batch.status_reason or "").startswith(HOST_LOST)
+    # Without an attempt left, the node lets the job run on after its last checkpoint: it may still end by itself.
+    by_itself = progress.way is HandOver.KEEP_ONLY and batch.exit_code is not None and not host_lost
+    lost = host_lost or (current is not None and current.end == "handed over" and not by_itself)
     if state is JobState.FAILED and lost and job.checkpoints:
         progress.keep_volume = "a reclaim ended the job, and no attempt was left"
         newest = job.checkpoints[-1].number

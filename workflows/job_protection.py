@@ -173,7 +173,7 @@ class JobProtection:
             return
         await self._ask_batch()
         if progress.stage is stage and mark == self._heard:
-            first, most = (1, 15) if stage is Stage.EXITED else (300, 300) if progress.unprotected else (15, 30)
+            first, most = (1, 15) if stage is Stage.EXITED else (30, 120) if progress.unprotected else (15, 30)
             seconds = min(first * 2 ** min(self._looks, 8), most)
             self._looks += 1
             await self._listen(mark, timedelta(seconds=seconds), f"{stage}: ask Batch again")

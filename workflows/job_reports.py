@@ -24,7 +24,10 @@ BAD_AFTER = 2
 _HANDED_OVER = {
     HandOver.END_CONTAINER: "The job is safe. Perdure ended its container, and Batch starts the next attempt.",
     HandOver.STAY_FROZEN: "The job is safe. It stays frozen until its instance is gone; Batch then starts anew.",
-    HandOver.KEEP_ONLY: "The job is saved, but no attempt is left: Batch will not start it again. `resume` can.",
+    HandOver.KEEP_ONLY: (
+        "The job is saved and runs on until its instance goes. No attempt is left: if it does not finish before, Batch "
+        "will not start it again, but `resume` can go on from here."
+    ),
 }
 
 
@@ -63,8 +66,10 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
 def _hear_of_unprotected(progress: JobProgress, report: NodeReport) -> bool:
     """A container that runs without us, and why. It never asked for a plan, so it has no epoch."""
     progress.unprotected = progress.unprotected or progress.job.epoch == 0
-    if progress.stage not in HOLDS_CONTAINER:
-        progress.show(unprotected=report.reason)
+    held = progress.current
+    elsewhere = held is not None and held.instance_id != report.instance_id and report.at > held.accepted_at
+    if progress.stage not in HOLDS_CONTAINER or elsewhere:  # a job has one container: the one we knew is gone
+        progress.show(unprotected=report.reason, state=JobState.RUNNING)
     progress.tell(report.at, "unprotected", report.reason, report.level)
     return True
 

@@ -246,7 +246,8 @@ class JobProgress(BaseModel):
         elif interval != self.job.interval_seconds:
             words = f"every {format_duration(interval)}" if interval else "off"
             self.tell(now, "configuration", f"Periodic checkpoints are now {words}.")
-        self.note(unprotected=_unprotected_by(self.configuration))
+        if self.job.unprotected in ("", CHECKPOINTS_OFF):  # any other reason is as true as before
+            self.note(unprotected=_unprotected_by(self.configuration))
         self.show(
             interval_seconds=interval,
             interval_source=self.configuration.interval_source,
@@ -299,8 +300,11 @@ class JobProgress(BaseModel):
         self.tell(now, "unprotected", f"The job runs unprotected: {reason}.", "warning")
 
 
+CHECKPOINTS_OFF = "checkpoints are turned off"
+
+
 def _unprotected_by(configuration: EffectiveConfiguration) -> str:
-    return "" if configuration.checkpoint.enabled else "checkpoints are turned off"
+    return "" if configuration.checkpoint.enabled else CHECKPOINTS_OFF
 
 
 class JobStart(JobProtectionInput):

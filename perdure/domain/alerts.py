@@ -126,7 +126,10 @@ def _chances(job: Job, now: datetime) -> Iterator[Alert]:
     since = job.attempts[-1].accepted_at
     reclaim = verdicts(job)[0]
     if job.attempts[-1].end == "handed over" and job.hand_over == HandOver.KEEP_ONLY:
-        said = "The job is saved, but no attempt is left: Batch will not start it again. `resume` can go on from it."
+        said = (
+            "The job is saved and runs on until its instance goes. No attempt is left: if it does not finish before, "
+        )
+        said += "Batch will not start it again, but `resume` can go on from it."
         yield Alert(code="kept-only", level=ERROR, message=said, since=job.attempts[-1].ended_at)
     elif not reclaim.retried and (job.retry.attempts == 1 or _attempts_left(job) > 0):
         yield Alert(code="no-retry-on-reclaim", level=ERROR, message=reclaim.message, since=since)

@@ -120,6 +120,33 @@ async def test_the_last_attempt_is_kept_for_a_resume(story: Story) -> None:
     assert "resume" in " ".join(event.message for event in story.cloud.timeline(story.job_id)[-2:])
 
 
+async def test_a_last_attempt_that_fails_by_itself_after_its_notice_was_not_ended_by_the_reclaim(story: Story) -> None:
+    """Without an attempt left it runs on after its last checkpoint, and may come to its own end."""
+    story.cloud.job(story.job_id, retry=RetryStrategy(attempts=1))
+    await story.run_on("i-1", "zone-a")
+    await story.notice("i-1")
+    await story.happens("handed over")
+    story.cloud.job(story.job_id, status="FAILED", status_reason="Essential container in task exited", exit_code=3)
+    job = await story.result()
+    assert job.state is JobState.FAILED
+    assert "kept" not in story.cloud.kinds(story.job_id) and story.cloud.volumes == {}
+
+
+async def test_an_unprotected_container_elsewhere_is_on_the_page_at_once_and_stays_there(story: Story) -> None:
+    """The node of the container that we knew died unseen, and on the next one the agent did not answer."""
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(5)
+    await story.report(ReportKind.REMARK, "i-9", 0, reason="The container on i-9 runs unprotected: x", level="error")
+
+    async def said() -> bool:
+        return (await story.job()).unprotected == "The container on i-9 runs unprotected: x"
+
+    await story.until(said)
+    await story.handle.signal("configuration_changed")
+    await story.sleep(5)
+    assert await said() and (await story.job()).state is JobState.RUNNING
+
+
 async def test_a_last_attempt_that_finishes_after_all_leaves_nothing(story: Story) -> None:
     story.cloud.job(story.job_id, retry=RetryStrategy(attempts=1))
     await story.run_on("i-1", "zone-a")
