@@ -89,7 +89,7 @@ def _go(table: Table, courses: Courses, tests: list[zdtm.Zdtm], way: Way) -> Non
     tell(f"{way}: {len(tests)} {'privileged' if courses.privileged else 'ordinary'} tests")
     last = {test.name: table.result(test.name, way) for test in tests}
     failed = {name for name, known in last.items() if known and known.outcome is not Outcome.PASS}
-    alone = failed | {test.name for test in tests if "crfail" in test.flags}
+    alone = failed | {test.name for test in tests if {"crfail", "noauto"} & set(test.flags)}
     size = 5 if courses.privileged else 12
     courses.run(tests, way, size=size, alone=alone, done=lambda found: _came(table, found, way.value))
 
