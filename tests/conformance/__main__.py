@@ -9,25 +9,19 @@ page alone.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from localcloud.nodes.launcher import remove_folder
 from localcloud.stack.client import StackClient
-from localcloud.stack.stack import StackPlace
 from tests.conformance import zdtm
 from tests.conformance.bare import run_bare
 from tests.conformance.courses import Courses, Outcome, Results, Way, tell
+from tests.conformance.own_stack import own_stack
 from tests.conformance.page import write_page
 from tests.conformance.runc_tests import run_runc_tests
 from tests.conformance.sources import SourceMissing
 from tests.conformance.table import BARE, CONTAINER, Table
 
-PERDURE = Path(sys.executable).parent / "perdure"
 EXCHANGES = Path("/var/tmp/perdure-conformance")
 STAGES = ("scope", "power loss", "notice", "bare", "runc")
 
@@ -58,7 +52,7 @@ def _run(table: Table, asked: argparse.Namespace) -> None:
     tell(f"{len(tests)} of CRIU's tests are built")
     table.stamp()
     if set(stages) & {"scope", "power loss", "notice"}:
-        with _stack() as client:
+        with own_stack() as client:
             _through_the_product(table, client, tests, stages, missing=asked.missing)
     if "bare" in stages:
         wanted = [test for test in tests if _asks_for_bare(table, test.name)]
@@ -137,25 +131,6 @@ def _saved(table: Table, name: str) -> bool:
 
 def _asks_for_bare(table: Table, name: str) -> bool:
     return name in set(table.in_scope()) and table.verdict(name).outcome is not Outcome.PASS
-
-
-@contextmanager
-def _stack() -> Iterator[StackClient]:
-    """A stack of our own, gone afterwards."""
-    name = os.environ.get("PERDURE_CONFORMANCE_STACK", "")
-    if name:  # one that runs already
-        yield StackClient.of(StackPlace(name))
-        return
-    place = StackPlace(f"conformance-{os.getpid()}")
-    try:
-        subprocess.run([PERDURE, "local", "up", "--detach", "--stack", place.name], check=True, timeout=300)
-        client = StackClient.of(place)
-        yield client
-        client.close()
-    finally:
-        subprocess.run([PERDURE, "local", "down", "--stack", place.name], check=False, timeout=300)
-        remove_folder(place.folder)
-        place.lock_file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

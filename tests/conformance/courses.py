@@ -150,7 +150,8 @@ class Courses:
             if way is Way.POWER_LOSS:
                 alive = each(self._save)
             if way is not Way.NOTHING and alive:
-                self._take_away({course.node for course in alive}, way)
+                self._zone = 1 - self._zone
+                list(pool.map(lambda node: self._take_away(node, way), {course.node for course in alive}))
                 each(self._see_restored)
             each(self._ask)
             list(pool.map(self._end, courses))
@@ -205,16 +206,14 @@ class Courses:
                 course.whole = Result(Outcome.REFUSED, str(problem))
                 return
 
-    def _take_away(self, nodes: set[str], way: Way) -> None:
-        self._zone = 1 - self._zone
-        for node in nodes:
-            request = {
-                "node_id": node,
-                "notice_seconds": NOTICE_SECONDS,
-                "no_notice": way is Way.POWER_LOSS,
-                "to_zone": ZONES[self._zone],
-            }
-            self._client.reclaim(request, lambda step: None)
+    def _take_away(self, node: str, way: Way) -> None:
+        request = {
+            "node_id": node,
+            "notice_seconds": NOTICE_SECONDS,
+            "no_notice": way is Way.POWER_LOSS,
+            "to_zone": ZONES[self._zone],
+        }
+        self._client.reclaim(request, lambda step: None)
 
     def _see_restored(self, course: Course) -> None:
         def settled() -> bool:

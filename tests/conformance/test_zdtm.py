@@ -12,15 +12,17 @@ from tempfile import mkdtemp
 
 import pytest
 
-from localcloud.stack.client import StackClient
-from localcloud.stack.stack import StackPlace
 from perdure.image.mounts import delete_tree
 from tests.conformance import zdtm
 from tests.conformance.courses import Courses, Outcome, Results, Way
+from tests.conformance.own_stack import own_stack
 from tests.conformance.sources import SourceMissing
 from tests.conformance.subset import KNOWN, PASSING
 
-pytestmark = [pytest.mark.stack, pytest.mark.conformance, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(900)]
+
+SIZE = 25
+"""Tests to a job: with those that are known to fail in jobs of their own, one wave each way."""
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +35,19 @@ def suite() -> list[zdtm.Zdtm]:
 
 
 @pytest.fixture(scope="session")
-def results(suite: list[zdtm.Zdtm], stack: str) -> Iterator[dict[Way, Results]]:
+def results(suite: list[zdtm.Zdtm]) -> Iterator[dict[Way, Results]]:
     """What became of all of them. Those that are known to fail go through a power loss alone: each is a job."""
     folder = Path(mkdtemp(prefix="perdure-conformance-", dir="/var/tmp"))
-    client = StackClient.of(StackPlace(stack))
-    courses = Courses(client, folder)
     good = [test for test in suite if test.name not in KNOWN]
     try:
-        yield {
-            Way.POWER_LOSS: courses.run(suite, Way.POWER_LOSS, alone=KNOWN),
-            Way.NOTICE: courses.run(good, Way.NOTICE),
-        }
+        with own_stack() as client:
+            courses = Courses(client, folder)
+            found = {
+                Way.POWER_LOSS: courses.run(suite, Way.POWER_LOSS, size=SIZE, alone=KNOWN),
+                Way.NOTICE: courses.run(good, Way.NOTICE, size=SIZE),
+            }
+        yield found
     finally:
-        client.close()
         delete_tree(folder)
 
 
