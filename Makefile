@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit some lint style types format requirements rows matrix docker-matrix conformance some-rows up down clean
+.PHONY: help setup demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix conformance some-rows up down clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -24,6 +24,7 @@ demo: setup ## Run two real jobs through reclaims, in one zone and across zones,
 
 test: setup ## Lint and run every test, on one worker more than there are processors (tests/lanes.py)
 	@$(MAKE) --no-print-directory style
+	@$(MAKE) --no-print-directory console-check
 	@echo "== mypy and import direction run beside the tests"
 	@echo "== all tests, $(WORKERS) at a time"
 	@$(MAKE) --no-print-directory types >$(TYPES) 2>&1 & types=$$!; failed=0; \
@@ -47,6 +48,17 @@ types:
 
 format: ## Sort imports and format the code
 	@$(BIN)/ruff check --select I --fix . && $(BIN)/ruff format .
+
+console: ## Build the console (console/) into api/static, if its sources changed
+	@nice scripts/console.sh
+
+console-check: ## Check the console's types and run its own tests
+	@echo "== console"
+	@scripts/console.sh npm run --silent check
+	@scripts/console.sh npm test --silent
+
+openapi: ## Write console/openapi.json, of which the console's types are generated, from the API as it is
+	@$(BIN)/python -m scripts.openapi
 
 requirements: ## Compile requirements*.txt from pyproject.toml: pins and hashes, no index addresses
 	@$(BIN)/pip install --quiet $(UV)
@@ -80,5 +92,9 @@ down: ## Stop the local stack
 	@$(BIN)/perdure local down
 
 clean: ## Remove .venv, caches and build results; a running stack is stopped with `make down` first
+<<<<<<< HEAD
 	@rm -rf --one-file-system .venv .setup.log $(TYPES) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+=======
+	@rm -rf --one-file-system .venv .setup.log build api/static console/node_modules dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+>>>>>>> 3286f61 (The console's foundation: React and Cloudscape in console/, served from api/static)
 	@find . -xdev -name __pycache__ -type d -prune -exec rm -rf --one-file-system {} +

@@ -21,11 +21,11 @@ from api.routes import (
     alerts,
     audit,
     configuration,
+    console,
     docs,
     events,
     exports,
     health,
-    home,
     jobs,
     logs,
     nodes,
@@ -83,7 +83,7 @@ RESOURCES = (
     mmbatch_security.router,
 )
 """Below /api/v1, in the order of the API's pages."""
-PAGES = (mmbatch_logs.root, home.router, sign_in_routes.pages)
+PAGES = (mmbatch_logs.root, sign_in_routes.pages)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -134,6 +134,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for router in PAGES:
         app.include_router(router)
     docs.add_to(app)
+    console.add_to(app)  # the last of all: it answers what nobody else does
     errors.add_to(app)
     # The last one added stands outermost.
     app.add_middleware(Door, settings=settings, authenticators=(by_api_token, sign_in.by_bearer, sign_in.by_cookie))

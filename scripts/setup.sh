@@ -1,5 +1,6 @@
 #!/bin/bash
-# Prepares this machine and this clone: Debian packages, CRIU in its own prefix, .venv with the pinned dependencies.
+# Prepares this machine and this clone: Debian packages, CRIU in its own prefix, .venv with the pinned dependencies, the
+# console built for browsers.
 #
 # For root on Debian 12. Every step looks first and does only what is missing, so that a second run takes seconds.
 # Details go to .setup.log; a failure is one sentence that says what to do.
@@ -15,7 +16,7 @@ export PATH=$PATH:/usr/sbin:/sbin # `su` without a login shell leaves them out
 
 fail() { echo "set-up failed: $1" >&2; exit 1; }
 
-step() { printf '[%s/5] %s\n' "$1" "$2"; }
+step() { printf '[%s/6] %s\n' "$1" "$2"; }
 
 # Runs a command with its output in the log; on failure shows the log's last lines, then the sentence $1.
 logged() {
@@ -138,6 +139,12 @@ install_venv() {
     echo "$stamp" >"$venv/.stamp"
 }
 
+build_console() {
+    scripts/console.sh stale || return 0
+    echo "      from console/, about a minute"
+    logged "the console could not be built: check the network and npm's registry" nice scripts/console.sh
+}
+
 [ "$(id -u)" = 0 ] || fail "run it as root: containers, mounts and CRIU need it"
 exec 8>>"$log"
 flock 8 # Two commands of one clone may both begin with set-up.
@@ -152,4 +159,6 @@ check_kernel
 install_criu
 step 4 "Python environment in .venv"
 install_venv
-step 5 "Ready: $("$venv/bin/python" -V), $(runc --version | head -n1)"
+step 5 "Console in api/static"
+build_console
+step 6 "Ready: $("$venv/bin/python" -V), $(runc --version | head -n1)"

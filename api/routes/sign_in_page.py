@@ -1,6 +1,6 @@
 """The page at /sign-in: user name and password, what the user pool asks besides, and the way to its hosted page.
 
-Self-contained like the home page. Its policy allows its own script and style by their hashes, and nothing else.
+Self-contained. Its policy allows its own script and style by their hashes, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,11 +12,25 @@ from importlib.resources import files
 
 from fastapi.responses import HTMLResponse
 
-from api.routes.home import STYLE as HOME_STYLE
-
-STYLE = (
-    HOME_STYLE
-    + """
+STYLE = """
+:root { color-scheme: light dark; --ink: #16202b; --soft: #5b6b7b; --line: #dfe5ea; --paper: #fff; --mark: #0b7a75 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8edf2; --soft: #9fb0c0; --line: #2b3743; --paper: #131a21; --mark: #4fd1c5 }
+}
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif }
+main { max-width: 44rem; margin: 12vh auto 4rem; padding: 0 1.5rem }
+h1 { font-size: 2.6rem; letter-spacing: -.02em; margin: 0 }
+h1 span { color: var(--mark) }
+p { color: var(--soft); margin: .4rem 0 2.2rem; font-size: 1.1rem }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .8rem; margin: 0 0 2.2rem }
+dl div { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem }
+dt { color: var(--soft); font-size: .85rem }
+dd { margin: 0; font-size: 1.9rem; font-variant-numeric: tabular-nums }
+ul { list-style: none; padding: 0; border-top: 1px solid var(--line) }
+li a { display: flex; justify-content: space-between; padding: .8rem .2rem; border-bottom: 1px solid var(--line) }
+a { color: inherit; text-decoration: none }
+a:hover, a:focus { color: var(--mark) }
+li span { color: var(--soft) }
 main { max-width: 24rem }
 form, .ways { display: grid; gap: 1rem }
 label { display: grid; gap: .3rem; color: var(--soft); font-size: .9rem }
@@ -37,7 +51,6 @@ button:disabled { opacity: .55; cursor: progress }
 .link { background: none; border: 0; color: var(--soft); font-weight: 400; padding: 0; text-decoration: underline }
 [hidden] { display: none !important }
 """
-)
 SCRIPT = (files("api.routes") / "sign_in_page.js").read_text()
 
 

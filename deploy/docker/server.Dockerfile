@@ -6,6 +6,7 @@
 # BASE_IMAGE: any image with Python 3.11 or newer and its venv module (Debian: python3, python3-venv).
 # Without an index: put the wheels of requirements-server.txt and of hatchling into ./wheels, and add
 # --build-arg PIP_NO_INDEX=1.
+# The console comes as it was built here: run `make console` before. Without it the server says so in a browser.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE}
 ARG PIP_NO_INDEX=
@@ -17,6 +18,7 @@ RUN python3 -m venv /opt/perdure \
  && /opt/perdure/bin/pip install --require-hashes --find-links /build/wheels -r /build/wheels/requirements-server.txt
 
 COPY pyproject.toml README.md LICENSE /build/perdure/
+COPY scripts/hatch_build.py /build/perdure/scripts/
 COPY perdure /build/perdure/perdure
 COPY workflows /build/perdure/workflows
 COPY activities /build/perdure/activities

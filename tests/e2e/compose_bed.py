@@ -124,6 +124,8 @@ def project(folder: Path) -> Path:
     for name in ("docker-compose.yml", "requirements-server.txt", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     shutil.copy(ROOT / ".dockerignore", folder)
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/hatch_build.py", folder / "scripts")
     for name in ("deploy", "perdure", "workflows", "activities", "worker_agent", "api", "localcloud"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder / "wheels"), "--no-deps"]

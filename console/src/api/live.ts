@@ -1,0 +1,109 @@
+/**
+ * The stream of changes (GET /api/v1/stream), one connection per tab that can be seen.
+ *
+ * Browsers open six connections to a server at most: tabs in the background must let go of theirs, or the seventh tab
+ * would never load. A tab that comes back asks anew for what it shows.
+ */
+import { useEffect, useRef, useSyncExternalStore } from "react";
+import { useQueryClient } from "@tanstack/react-query";
+
+import type { Schema } from "./client";
+import { meQuery } from "./me";
+
+export type LiveEvent = Schema<"EventView"> & { job_id: string; queue: string };
+export type LiveChange =
+  | { kind: "job"; job: Schema<"JobSummary"> }
+  | { kind: "node"; node: Schema<"NodeView"> }
+  | { kind: "event"; event: LiveEvent };
+
+export type Connection = "quiet" | "live" | "lost";
+
+const GRACE_MS = 4000;
+const AGAIN_MS = 2000;
+
+let connection: Connection = "quiet";
+const watchers = new Set<() => void>();
+
+function setConnection(now: Connection) {
+  if (now === connection) return;
+  connection = now;
+  watchers.forEach((tell) => tell());
+}
+
+/** `lost`: the server has not answered for some seconds. `quiet`: nothing on this page follows it. */
+export function useConnection(): Connection {
+  return useSyncExternalStore(
+    (tell) => {
+      watchers.add(tell);
+      return () => watchers.delete(tell);
+    },
+    () => connection,
+  );
+}
+
+/** Follows the stream while the component is shown. `onReset`: something may have been missed; ask anew. */
+export function useLive(
+  onChange: (change: LiveChange) => void,
+  { job, onReset }: { job?: string; onReset?: () => void } = {},
+) {
+  const client = useQueryClient();
+  const latest = useRef({ onChange, onReset });
+  useEffect(() => {
+    latest.current = { onChange, onReset };
+  });
+
+  useEffect(() => {
+    const address = `/api/v1/stream${job ? `?job=${encodeURIComponent(job)}` : ""}`;
+    let source: EventSource | null = null;
+    let seen = false;
+    let grace: ReturnType<typeof setTimeout> | undefined;
+    let again: ReturnType<typeof setTimeout> | undefined;
+
+    const reset = () => (latest.current.onReset ? latest.current.onReset() : void client.invalidateQueries());
+    const open = () => {
+      clearTimeout(again);
+      source = new EventSource(address);
+      source.addEventListener("ready", () => {
+        clearTimeout(grace);
+        grace = undefined;
+        setConnection("live");
+        if (seen) reset();
+        seen = true;
+      });
+      source.addEventListener("reset", reset);
+      source.addEventListener("job", (message) => latest.current.onChange({ kind: "job", job: JSON.parse(message.data) }));
+      source.addEventListener("node", (message) =>
+        latest.current.onChange({ kind: "node", node: JSON.parse(message.data) }),
+      );
+      source.addEventListener("event", (message) =>
+        latest.current.onChange({ kind: "event", event: JSON.parse(message.data) }),
+      );
+      source.onerror = () => {
+        grace ??= setTimeout(() => setConnection("lost"), GRACE_MS);
+        if (source?.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+        again = setTimeout(() => {
+          void client.invalidateQueries({ queryKey: meQuery.queryKey }); // signed out meanwhile?
+          open();
+        }, AGAIN_MS);
+      };
+    };
+    const close = () => {
+      clearTimeout(grace);
+      clearTimeout(again);
+      grace = undefined;
+      source?.close();
+      source = null;
+    };
+    const look = () => {
+      if (document.visibilityState === "hidden") close();
+      else if (source === null) open();
+    };
+    look();
+    document.addEventListener("visibilitychange", look);
+    return () => {
+      document.removeEventListener("visibilitychange", look);
+      close();
+      setConnection("quiet");
+    };
+  }, [job, client]);
+}

@@ -1,0 +1,50 @@
+/** The frame of every page: top bar, navigation, messages, and the word that the server is away. */
+import AppLayout from "@cloudscape-design/components/app-layout";
+import Flashbar, { type FlashbarProps } from "@cloudscape-design/components/flashbar";
+import { Outlet } from "@tanstack/react-router";
+import { useState } from "react";
+
+import { useConnection } from "../api/live";
+import { MeProvider } from "../api/me";
+import { Navigation } from "./Navigation";
+import { NoticesProvider, useNoticeItems } from "./notices";
+import { PageWaiting } from "./PageWaiting";
+import { TopBar } from "./TopBar";
+
+const AWAY: FlashbarProps.MessageDefinition = {
+  id: "away",
+  type: "warning",
+  loading: true,
+  content: "The server does not answer. What you see may be old; this page goes on by itself when the server is back.",
+};
+
+export function Shell() {
+  return (
+    <MeProvider waiting={<PageWaiting />}>
+      <NoticesProvider>
+        <Frame />
+      </NoticesProvider>
+    </MeProvider>
+  );
+}
+
+function Frame() {
+  const [open, setOpen] = useState(() => matchMedia("(min-width: 1000px)").matches);
+  const notices = useNoticeItems();
+  const away = useConnection() === "lost";
+  return (
+    <>
+      <TopBar />
+      <AppLayout
+        headerSelector="#top-bar"
+        toolsHide
+        navigationOpen={open}
+        onNavigationChange={({ detail }) => setOpen(detail.open)}
+        navigation={<Navigation onFollowed={() => matchMedia("(max-width: 700px)").matches && setOpen(false)} />}
+        notifications={<Flashbar items={away ? [AWAY, ...notices] : notices} stackItems={notices.length > 2} />}
+        content={<Outlet />}
+        maxContentWidth={1800}
+      />
+    </>
+  );
+}

@@ -1,0 +1,32 @@
+/** Begins the console: theme, then the cache, the routes and the messages of the components. */
+import "@cloudscape-design/global-styles/index.css";
+import "./console.css";
+
+import { I18nProvider } from "@cloudscape-design/components/i18n";
+import messages from "@cloudscape-design/components/i18n/messages/all.en";
+import { QueryClientProvider } from "@tanstack/react-query";
+import { RouterProvider } from "@tanstack/react-router";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+
+import { makeQueryClient } from "./api/queryClient";
+import { makeRouter } from "./router";
+import { followTheme } from "./theme";
+
+followTheme();
+
+const queryClient = makeQueryClient(() => {
+  const { pathname, href } = router.state.location;
+  if (pathname !== "/sign-in") void router.navigate({ to: "/sign-in", search: { next: href } });
+});
+const router = makeRouter(queryClient);
+
+createRoot(document.getElementById("console")!).render(
+  <StrictMode>
+    <I18nProvider locale="en" messages={[messages]}>
+      <QueryClientProvider client={queryClient}>
+        <RouterProvider router={router} />
+      </QueryClientProvider>
+    </I18nProvider>
+  </StrictMode>,
+);

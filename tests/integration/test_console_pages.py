@@ -1,0 +1,84 @@
+"""The console as it is served: one page for every address, files for ever, and nothing that hides the API's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.app import create_app
+from api.routes import console
+from perdure.settings import ApiSettings
+from tests.integration.test_api import assert_error, served
+
+PAGE = '<!doctype html><script type="module" src="/assets/index-1.js"></script>'
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a built console would be; it is not there yet."""
+    folder = tmp_path / "static"
+    monkeypatch.setattr(console, "BUILT", folder)
+    return folder
+
+
+@pytest.fixture
+def client(built: Path, tmp_path: Path) -> Iterator[httpx.Client]:
+    (built / "assets").mkdir(parents=True)
+    (built / "index.html").write_text(PAGE)
+    (built / "assets/index-1.js").write_text("let plain")
+    (built / "assets/index-1.js.gz").write_bytes(b"\x1f\x8bpacked")
+    (built / "assets/icon-1.svg").write_text("<svg/>")
+    with (
+        served(create_app(ApiSettings(database_url=f"sqlite:///{tmp_path}/perdure.db"))) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("address", ["/", "/jobs", "/jobs/5b3f:1.2", "/nodes/i-1", "/configuration", "/no-such-page"])
+def test_every_address_gives_the_page(client: httpx.Client, address: str) -> None:
+    for answer in (client.get(address), client.head(address)):
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-store"
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe" not in policy
+    assert client.get(address).text == PAGE and client.head(address).content == b""
+
+
+@pytest.mark.parametrize("address", ["/api", "/api/", "/api/v1/nothing", "/docs/nothing", "/favicon.ico"])
+def test_what_is_no_page_stays_json(client: httpx.Client, address: str) -> None:
+    assert_error(client.get(address), 404, "not_found")
+
+
+def test_files_are_kept_for_ever_and_sent_compressed(client: httpx.Client) -> None:
+    plain = client.get("/assets/index-1.js", headers={"Accept-Encoding": "identity"})
+    assert plain.text == "let plain" and "content-encoding" not in plain.headers
+    with client.stream("GET", "/assets/index-1.js", headers={"Accept-Encoding": "gzip"}) as packed:
+        assert b"".join(packed.iter_raw()) == b"\x1f\x8bpacked"
+    assert packed.headers["content-encoding"] == "gzip"
+    for answer in (plain, packed, client.head("/assets/index-1.js")):
+        assert answer.headers["content-type"].startswith("text/javascript")
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["vary"] == "Accept-Encoding"
+    assert client.get("/assets/icon-1.svg").headers["content-type"].startswith("image/svg+xml")
+
+
+def test_a_file_of_another_version_is_not_there(client: httpx.Client) -> None:
+    for address in ("/assets/index-2.js", "/assets/../index.html/", "/assets/%2e%2e/%2e%2e/pyproject.toml", "/assets/"):
+        answer = client.get(address)
+        assert answer.status_code == 404 and "immutable" not in answer.headers["cache-control"], address
+
+
+def test_nothing_but_reading(client: httpx.Client) -> None:
+    assert client.post("/jobs").status_code == 405
+
+
+def test_a_server_without_it_says_so(built: Path, tmp_path: Path) -> None:
+    with served(create_app(ApiSettings(database_url=f"sqlite:///{tmp_path}/perdure.db"))) as url:
+        answer = httpx.get(f"{url}/jobs")
+        assert answer.status_code == 503 and "make console" in answer.text
+        assert httpx.get(f"{url}/assets/index-1.js").status_code == 404
