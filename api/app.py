@@ -27,6 +27,7 @@ from api.routes import (
     exports,
     health,
     jobs,
+    life_line,
     logs,
     nodes,
     reports,
@@ -63,6 +64,7 @@ Times are UTC (ISO 8601), durations are seconds, sizes are bytes unless a name s
 
 RESOURCES = (
     jobs.router,
+    life_line.router,
     reports.router,
     nodes.router,
     configuration.router,

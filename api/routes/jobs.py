@@ -30,6 +30,7 @@ from api.wire.responses import (
     JobWithTimeline,
     PageOf,
     PastCheckpointView,
+    ReclaimNowView,
     VerdictView,
 )
 from perdure.domain.alerts import alerts, timeout_left_seconds, verdicts
@@ -38,6 +39,7 @@ from perdure.domain.figures import Figures
 from perdure.domain.instance_types import TABLE_DATE, judge_types
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.domain.run_time import batch_run_seconds, real_run_seconds
+from perdure.domain.standing import reclaim_now, standing
 from perdure.records.costs.job_costs import figures_of_jobs
 from perdure.records.jobs.events import list_events
 from perdure.records.jobs.job_lists import JobFilter, JobOrder, list_jobs
@@ -103,6 +105,8 @@ def job(session: Session, job_id: JobId) -> JobWithTimeline:
     figures = figures_of_jobs(session, [job_id]).get(job_id, Figures())
     return JobWithTimeline(
         **dict(JobDetail.model_validate(known)),
+        standing=standing(known, now),
+        reclaim_now=(left := reclaim_now(known, now)) and ReclaimNowView.model_validate(left),
         costs=_costs(figures),
         alerts=[AlertView.model_validate(alert) for alert in alerts(known, now)],
         verdicts=[VerdictView.model_validate(verdict) for verdict in verdicts(known)],

@@ -238,9 +238,28 @@ class JobCosts(Wire):
     estimated_usd: float = Field(description="How much of all costs rests on an estimated price.", examples=[0.0])
 
 
+class ReclaimNowView(Wire):
+    """What would be left of a job if AWS took its instance at this moment."""
+
+    checkpoint: int | None = Field(description="The newest that can be restored; null: it would start anew.")
+    frozen_at: datetime | None = Field(description="The instant that it brings back.")
+    at_risk_seconds: float | None = Field(
+        description="Run time since then, lost if AWS gives no notice; null: it does not run now."
+    )
+    final_seconds: float | None = Field(
+        description="How long a final checkpoint would take, as the newest one did; null: there is none yet."
+    )
+    notice_seconds: float = Field(description="How long AWS's notice leaves for it.", examples=[120.0])
+
+
 class JobWithTimeline(JobDetail):
     """A job, what is to be said of it now, what it cost, and its timeline."""
 
+    standing: str = Field(
+        description="How it stands, in a sentence or two.",
+        examples=["It has run 2h3m on i-0123456789abcdef0 in us-east-1a. Its newest checkpoint, 7, is 4m old."],
+    )
+    reclaim_now: ReclaimNowView | None = Field(description="Null: it is finished, or has not begun.")
     costs: JobCosts
     alerts: list[AlertView] = Field(description="The worst first; none once the job is finished.")
     verdicts: list[VerdictView] = Field(description="How AWS Batch would take each of its ends, attempts permitting.")

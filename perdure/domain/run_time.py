@@ -29,11 +29,11 @@ def batch_run_seconds(job: Job, now: datetime | None = None) -> float | None:
 
 def real_run_seconds(job: Job, now: datetime) -> float:
     """Seconds in which the job's processes ran; up to `now` if they still do. 0.0 while none has started."""
-    seconds = sum(_between(one.started_at, _stood_still_at(job, place, now)) for place, one in enumerate(job.attempts))
+    seconds = sum(_between(one.started_at, stood_still_at(job, place, now)) for place, one in enumerate(job.attempts))
     return round(max(0.0, seconds - job.frozen_seconds), 3)
 
 
-def _stood_still_at(job: Job, place: int, now: datetime) -> datetime:
+def stood_still_at(job: Job, place: int, now: datetime) -> datetime:
     """When the processes of that attempt were frozen for good, died or ended; `now` if they run."""
     attempt = job.attempts[place]
     outage = next((one for one in job.outages if one.epoch == attempt.epoch), None)

@@ -1,0 +1,216 @@
+/** A job's life over nodes and zones, to look at from two weeks down to a second. Mouse, touch and keyboard. */
+import Box from "@cloudscape-design/components/box";
+import Button from "@cloudscape-design/components/button";
+import Container from "@cloudscape-design/components/container";
+import ExpandableSection from "@cloudscape-design/components/expandable-section";
+import Header from "@cloudscape-design/components/header";
+import Select from "@cloudscape-design/components/select";
+import SpaceBetween from "@cloudscape-design/components/space-between";
+import { useMemo, useRef, useState, type KeyboardEvent, type PointerEvent } from "react";
+
+import { duration, localTime } from "../../../format";
+import { useWidth } from "../../../hooks";
+import { LifeLineTable } from "./LifeLineTable";
+import { Picture } from "./Picture";
+import {
+  around,
+  begin,
+  end,
+  moved,
+  outages,
+  rows,
+  totals,
+  wholeLife,
+  WORDS,
+  zoomed,
+  type LifeLine as Line,
+  type Span,
+  type Stretch,
+} from "./view";
+
+const KEYS = "Keys: plus and minus zoom, arrows left and right move, N and P go from bar to bar, 0 shows the whole life.";
+
+export function LifeLine({ line, now }: { line: Line; now: number }) {
+  const [place, width] = useWidth<HTMLDivElement>();
+  const [zoom, setZoom] = useState<Span | null>(null);
+  const [chosen, setChosen] = useState<Stretch | null>(null);
+  const whole = wholeLife(line, now);
+  const span = zoom ?? whole;
+  const stops = outages(line, now);
+  const table = useMemo(() => rows(line), [line]);
+  const labelWidth = width < 600 ? 84 : 176;
+  const middle = (span.from + span.until) / 2;
+
+  const show = (next: Span) => setZoom(next.until - next.from >= whole.until - whole.from ? null : next);
+  const near = (factor: number, at = middle) => show(zoomed(span, factor, at, whole));
+  const step = (by: number) => {
+    const at = chosen ? line.stretches.findIndex((one) => one.started_at === chosen.started_at && one.kind === chosen.kind) : -1;
+    const next = line.stretches[Math.min(Math.max(at + by, 0), line.stretches.length - 1)];
+    if (!next) return;
+    setChosen(next);
+    if (zoom && (begin(next) < span.from || end(next, now) > span.until)) {
+      const half = (span.until - span.from) / 2;
+      show({ from: begin(next) - half, until: begin(next) + half });
+    }
+  };
+
+  function onKey(event: KeyboardEvent) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const deeds: Record<string, () => void> = {
+      "+": () => near(0.5),
+      "=": () => near(0.5),
+      "-": () => near(2),
+      "0": () => setZoom(null),
+      ArrowLeft: () => zoom && show(moved(span, -0.25, whole)),
+      ArrowRight: () => zoom && show(moved(span, 0.25, whole)),
+      n: () => step(1),
+      p: () => step(-1),
+    };
+    const deed = deeds[event.key];
+    if (!deed) return;
+    event.preventDefault();
+    deed();
+  }
+
+  const dragged = useDrag((pixels) => zoom && show(moved(span, -pixels / Math.max(1, width - labelWidth), whole)));
+
+  return (
+    <Container
+      header={
+        <Header
+          variant="h2"
+          description="Each row is an instance, each bar what the job did there."
+          actions={
+            <SpaceBetween direction="horizontal" size="xs">
+              {stops.length > 0 && (
+                <Reclaims stops={stops} zoom={zoom} onShow={(one) => setZoom(one && around(one, whole))} />
+              )}
+              <Button iconName="zoom-out" ariaLabel="Zoom out" disabled={!zoom} onClick={() => near(2)} />
+              <Button iconName="zoom-in" ariaLabel="Zoom in" onClick={() => near(0.5)} />
+              <Button iconName="zoom-to-fit" ariaLabel="Show the whole life" disabled={!zoom} onClick={() => setZoom(null)} />
+            </SpaceBetween>
+          }
+        >
+          Life-line
+        </Header>
+      }
+    >
+      <SpaceBetween size="s">
+        <Legend line={line} now={now} />
+        <div
+          ref={place}
+          className={zoom ? "life-line life-line-zoomed" : "life-line"}
+          tabIndex={0}
+          role="group"
+          aria-label={`Picture of the job's life: ${line.lanes.length} containers, ${stops.length} interruptions. ${KEYS} The table below says the same.`}
+          onKeyDown={onKey}
+          onDoubleClick={() => near(0.4)}
+          {...dragged}
+        >
+          {width > 0 && (
+            <Picture
+              line={line}
+              rows={table}
+              span={span}
+              now={now}
+              width={width}
+              labelWidth={labelWidth}
+              chosen={chosen}
+              onChoose={setChosen}
+            />
+          )}
+        </div>
+        <Box variant="small" color="text-body-secondary">
+          <span aria-live="polite">{chosen ? said(chosen, line, now) : `Point at a bar to read it. ${KEYS}`}</span>
+        </Box>
+        <ExpandableSection headerText="The same as a table" variant="footer">
+          <LifeLineTable line={line} now={now} />
+        </ExpandableSection>
+      </SpaceBetween>
+    </Container>
+  );
+}
+
+function said(one: Stretch, line: Line, now: number): string {
+  const lane = line.lanes.find((other) => other.epoch === one.epoch);
+  const until = one.ended_at ? `until ${localTime(new Date(one.ended_at))}` : "and goes on";
+  const where = lane ? ` on ${lane.instance_id} in ${lane.zone} (attempt ${lane.attempt})` : "";
+  return `${WORDS[one.kind]}: ${duration((end(one, now) - begin(one)) / 1000)}${where}, from ${localTime(new Date(one.started_at))} ${until}.`;
+}
+
+function Legend({ line, now }: { line: Line; now: number }) {
+  return (
+    <ul className="ll-legend">
+      {totals(line, now).map(([kind, seconds]) => (
+        <li key={kind}>
+          <svg width="18" height="12" aria-hidden="true">
+            {kind === "wait" ? (
+              <line x1="0" x2="18" y1="6" y2="6" className="ll-wait" />
+            ) : (
+              <rect width="18" height="12" className={`ll-${kind}`} />
+            )}
+          </svg>
+          {WORDS[kind]} <span className="figure">{duration(seconds)}</span>
+        </li>
+      ))}
+      {line.marks.some((one) => one.kind !== "notice") && (
+        <li>
+          <svg width="12" height="12" aria-hidden="true">
+            <path d="M6 1l5 5-5 5-5-5z" className="ll-mark" />
+          </svg>
+          Checkpoint <span className="figure">{line.marks.filter((one) => one.kind !== "notice").length}</span>
+        </li>
+      )}
+      {line.marks.some((one) => one.kind === "notice") && (
+        <li>
+          <svg width="12" height="14" aria-hidden="true">
+            <path d="M1 14v-13h10l-3 3.5 3 3.5h-10" className="ll-notice" />
+          </svg>
+          AWS's notice
+        </li>
+      )}
+    </ul>
+  );
+}
+
+type ReclaimsProps = { stops: ReturnType<typeof outages>; zoom: Span | null; onShow: (one: Span | null) => void };
+
+function Reclaims({ stops, zoom, onShow }: ReclaimsProps) {
+  const options = [
+    { value: "all", label: "Whole life" },
+    ...stops.map((one, place) => ({
+      value: String(place),
+      label: `Interruption ${place + 1}`,
+      description: `${duration(one.seconds)}, ${localTime(new Date(one.from))}`,
+    })),
+  ];
+  const inside = zoom ? stops.findIndex((one) => one.from >= zoom.from && one.until <= zoom.until) : -1;
+  return (
+    <Select
+      ariaLabel="Show"
+      selectedOption={inside >= 0 ? (options[inside + 1] ?? null) : zoom ? null : options[0]!}
+      placeholder="A part of it"
+      options={options}
+      onChange={({ detail }) =>
+        onShow(detail.selectedOption.value === "all" ? null : (stops[Number(detail.selectedOption.value)] ?? null))
+      }
+    />
+  );
+}
+
+/** Pointer handlers that tell by how many pixels the picture was dragged since the last word. */
+function useDrag(onDrag: (pixels: number) => void) {
+  const last = useRef<number | null>(null);
+  return {
+    onPointerDown: (event: PointerEvent) => {
+      if (event.pointerType === "mouse" && event.button === 0) last.current = event.clientX;
+    },
+    onPointerMove: (event: PointerEvent) => {
+      if (last.current === null) return;
+      onDrag(event.clientX - last.current);
+      last.current = event.clientX;
+    },
+    onPointerUp: () => (last.current = null),
+    onPointerLeave: () => (last.current = null),
+  };
+}

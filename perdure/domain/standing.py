@@ -1,0 +1,137 @@
+"""How a job stands, in one sentence, and what a reclaim would do to it now. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
+from perdure.domain.retries import HandOver
+from perdure.domain.values import Frozen, format_duration
+
+NOTICE_SECONDS = 120.0
+"""Between AWS's notice and the end of the instance."""
+
+
+class ReclaimNow(Frozen):
+    """What would be left of the job if AWS took its instance at this moment.
+
+    `checkpoint`: the newest that can be restored, and `frozen_at` the instant that it brings back. `at_risk_seconds`:
+    run time since, lost if AWS gives no notice. `final_seconds`: how long a final checkpoint would take, as the newest
+    one did; None: there is none yet. With a notice it has NOTICE_SECONDS.
+    """
+
+    checkpoint: int | None
+    frozen_at: datetime | None
+    at_risk_seconds: float | None
+    final_seconds: float | None
+    notice_seconds: float = NOTICE_SECONDS
+
+
+def reclaim_now(job: Job, now: datetime) -> ReclaimNow | None:
+    """None: the job is finished, or has not begun."""
+    if job.state in FINISHED_STATES or not job.attempts:
+        return None
+    newest = _restorable(job)
+    current = job.attempts[-1]
+    kept = newest.frozen_at if newest else None
+    began = max([at for at in (kept, current.started_at) if at is not None], default=None)
+    runs = current.started_at is not None and current.ended_at is None
+    risk = max(0.0, (now - began).total_seconds()) if runs and began else None
+    took = (newest.committed_at - newest.frozen_at).total_seconds() if newest else None
+    return ReclaimNow(
+        checkpoint=newest.number if newest else None,
+        frozen_at=kept,
+        at_risk_seconds=None if risk is None else round(risk, 3),
+        final_seconds=None if took is None else round(max(0.0, took), 3),
+    )
+
+
+def standing(job: Job, now: datetime) -> str:
+    """One sentence about the job as it is now, for people."""
+    if job.state in FINISHED_STATES:
+        return _over(job)
+    if not job.attempts:
+        return "It waits for AWS Batch to start its first container."
+    current = job.attempts[-1]
+    if current.ended_at is not None:
+        return _between_containers(job, current, now)
+    if current.started_at is None:
+        return _starting(job, current, now)
+    return _running(job, current, now)
+
+
+def _over(job: Job) -> str:
+    last = job.attempts[-1] if job.attempts else None
+    took = _duration(last.ended_at or job.finished_at, job.attempts[0].accepted_at) if last else ""
+    after = f" after {took}" if took else ""
+    survived = f" It survived {_times(job.protections, 'reclaim')}{_lost_work(job)}." if job.protections else ""
+    if job.state is JobState.SUCCEEDED:
+        return f"It succeeded{after}.{survived}"
+    if job.state is JobState.STOPPED:
+        return f"It was stopped by somebody{after}.{survived}"
+    if job.hand_over == HandOver.KEEP_ONLY and last is not None and last.end == "handed over":
+        return "A reclaim took its last attempt. Its last checkpoint is kept: `Resume` goes on from there in a new job."
+    code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
+    in_attempt = f" in attempt {last.attempt} of {job.retry.attempts}" if last else ""
+    return f"It failed{code}{in_attempt}.{survived}"
+
+
+def _lost_work(job: Job) -> str:
+    lost = sum(one.work_lost_seconds or 0.0 for one in job.outages)
+    still = sum(one.seconds or 0.0 for one in job.outages)
+    work = f"lost {format_duration(round(lost))} of work" if lost >= 1 else "lost no work"
+    return f", stood still {format_duration(round(still))} for that and {work}"
+
+
+def _between_containers(job: Job, last: Attempt, now: datetime) -> str:
+    since = _duration(now, last.ended_at)
+    if job.hand_over == HandOver.KEEP_ONLY and last.end == "handed over":
+        return "It is saved, but no attempt is left: AWS Batch will not start it again."
+    newest = _restorable(job)
+    then = f"it goes on from checkpoint {newest.number}" if newest else "it starts anew"
+    if last.end == "exited":
+        return f"Its container ended {since} ago; AWS Batch is asked what follows."
+    return f"It has waited {since} for another instance; {then} there."
+
+
+def _starting(job: Job, current: Attempt, now: datetime) -> str:
+    where, since = f"{current.instance_id} in {current.zone}", _duration(now, current.accepted_at)
+    if job.state in {JobState.VOLUME_UNREADY, JobState.RESTORE_VOLUME_UNREADY}:
+        return f"It has waited {since} for its volume on {where}."
+    if job.state is JobState.RESTORING:
+        newest = _restorable(job)
+        what = f" from checkpoint {newest.number}" if newest else ""
+        return f"It is being restored{what} on {where}, since {since}."
+    return f"It starts on {where}, since {since}."
+
+
+def _running(job: Job, current: Attempt, now: datetime) -> str:
+    where = f"{current.instance_id} in {current.zone}"
+    if current.noticed_at is not None:
+        left = f" in {_duration(current.notice_deadline, now)}" if current.notice_deadline else ""
+        deed = "it is being saved" if job.state is JobState.CHECKPOINTING else "it is saved before that"
+        return f"AWS takes {where} back{left or ' soon'}: {deed}."
+    begun = f"It has run {_duration(now, current.started_at)} on {where}"
+    if current.restored_from is not None:
+        begun += f", where it went on from checkpoint {current.restored_from}"
+    if job.unprotected:
+        return f"{begun}. It is not protected: {job.unprotected.removesuffix('.')}."
+    newest = _restorable(job)
+    if newest is None:
+        return f"{begun}. It has no checkpoint yet."
+    return f"{begun}. Its newest checkpoint, {newest.number}, is {_duration(now, newest.frozen_at)} old."
+
+
+def _restorable(job: Job) -> Checkpoint | None:
+    return next((one for one in reversed(job.checkpoints) if one.number not in job.quarantined), None)
+
+
+def _duration(later: datetime | None, earlier: datetime | None) -> str:
+    if later is None or earlier is None:
+        return ""
+    return format_duration(max(1, round((later - earlier).total_seconds())))
+
+
+def _times(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
