@@ -74,16 +74,16 @@ class JobWorkflows:
             raise CheckpointFailed(f"Job {job_id} took no checkpoint: {taken.failure or 'no reason was given'}.")
         return taken.checkpoint
 
-    async def run_of(self, job_id: str) -> tuple[str, str, str]:
-        """Where Temporal shows the job's workflow: its namespace, workflow id and run id. NotRunning: Temporal knows
-        of none (any more). TemporalUnavailable."""
+    async def run_of(self, job_id: str) -> tuple[str, str, str | None]:
+        """Where Temporal shows the job's workflow: its namespace, workflow id and run id. No run id: Temporal knows of
+        no such workflow (any more). TemporalUnavailable."""
         workflow_id = names.job_workflow_id(job_id)
         try:
             async with self._errors(REACH_SECONDS):
                 found = await self._client.get_workflow_handle(workflow_id).describe()
         except TemporalUnavailable as problem:
             if isinstance(problem.__cause__, RPCError) and problem.__cause__.status == RPCStatusCode.NOT_FOUND:
-                raise NotRunning(f"Temporal has no workflow of job {job_id} (any more).") from problem
+                return self._client.namespace, workflow_id, None
             raise
         return self._client.namespace, workflow_id, found.run_id
 

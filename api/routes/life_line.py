@@ -75,8 +75,8 @@ class WorkflowView(Wire):
     """The job's workflow in Temporal."""
 
     workflow_id: str
-    run_id: str
-    url: str | None = Field(description="Temporal's page of it; null: this server knows of no Temporal UI.")
+    run_id: str | None = Field(description="Null: Temporal does not know it (any more).")
+    url: str | None = Field(description="Temporal's page of it; null: there is none that this server knows of.")
 
 
 @router.get(
@@ -99,14 +99,15 @@ def job_life_line(session: Session, job_id: JobId) -> LifeLineView:
 @router.get(
     "/{job_id}/workflow",
     summary="Where Temporal shows a job's workflow",
-    responses=described(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    responses=described(HTTPStatus.NOT_FOUND),
 )
 async def job_workflow(database: Database, workflows: Workflows, settings: Settings, job_id: JobId) -> WorkflowView:
-    """409 when Temporal has forgotten it: finished workflows are kept for as long as its namespace says."""
+    """Finished workflows are kept for as long as their namespace says. Temporal's page needs the run id: without it, it
+    answers 500 for some workflows."""
     await run_in_threadpool(_must_be_known, database, job_id)
     namespace, workflow_id, run_id = await workflows.run_of(job_id)
     url = None
-    if settings.temporal_ui_url:
+    if settings.temporal_ui_url and run_id:
         path = "/".join(quote(part, safe="") for part in (workflow_id, run_id))
         url = f"{settings.temporal_ui_url.rstrip('/')}/namespaces/{quote(namespace, safe='')}/workflows/{path}/history"
     return WorkflowView(workflow_id=workflow_id, run_id=run_id, url=url)

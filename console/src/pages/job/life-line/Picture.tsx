@@ -56,7 +56,12 @@ export const Picture = memo(function Picture(props: Props) {
       {ticks(span, plot).map((tick) => (
         <g key={tick.at}>
           <line x1={x(tick.at)} x2={x(tick.at)} y1={0} y2={height + 4} className="ll-grid" />
-          <text x={x(tick.at)} y={height + 18} textAnchor="middle" className="ll-tick">
+          <text
+            x={Math.min(x(tick.at), width - 2)}
+            y={height + 18}
+            textAnchor={x(tick.at) > width - 34 ? "end" : "middle"}
+            className="ll-tick"
+          >
             {tick.text}
           </text>
         </g>
@@ -82,7 +87,7 @@ export const Picture = memo(function Picture(props: Props) {
           const [at, y] = [x(Date.parse(mark.at)), (rowOf.get(mark.epoch)?.y ?? 0) + 3];
           const still = ((mark.stood_seconds ?? 0) * 1000 * plot) / (span.until - span.from);
           return mark.kind === "notice" ? (
-            <path key={`n${mark.at}`} d={`M${at} ${y + 22}v-22h11l-3 4 3 4h-11`} className="ll-notice">
+            <path key={`n${mark.at}`} d={`M${at} ${y + 20}v-23h-10l3 3.5-3 3.5h10`} className="ll-notice">
               <title>AWS's notice</title>
             </path>
           ) : (
@@ -96,6 +101,16 @@ export const Picture = memo(function Picture(props: Props) {
             </g>
           );
         })}
+        {seen.map((one) => (
+          <Words
+            key={`${one.epoch}-${one.kind}-${one.started_at}`}
+            one={one}
+            from={Math.max(x(begin(one)), labelWidth)}
+            until={Math.min(x(end(one, now)), labelWidth + plot)}
+            y={rowOf.get(one.epoch)?.y ?? 0}
+            now={now}
+          />
+        ))}
         {goesOn && <line x1={x(now)} x2={x(now)} y1={0} y2={height + 4} className="ll-now" />}
       </g>
     </svg>
@@ -138,8 +153,6 @@ function Bar({ one, from, until, y, before, now, chosen, onChoose }: BarProps) {
   const width = Math.max(until - from, 2);
   const top = y + (ROW - BAR) / 2;
   const seconds = duration((end(one, now) - begin(one)) / 1000);
-  const named = `${WORDS[one.kind].split(" ")[0]} ${seconds}`;
-  const text = width > named.length * 7 + 8 ? named : width > seconds.length * 7 + 6 ? seconds : "";
   return (
     <g onClick={() => onChoose(one)} onPointerEnter={() => onChoose(one)} className="ll-bar">
       <title>{`${WORDS[one.kind]}: ${seconds}`}</title>
@@ -157,21 +170,29 @@ function Bar({ one, from, until, y, before, now, chosen, onChoose }: BarProps) {
           y={top}
           width={width}
           height={BAR}
-          className={`ll-${one.kind}`}
-          fill={one.kind === "lost" ? "url(#life-line-hatch)" : undefined}
+          className={one.kind === "lost" ? "ll-lost-bar" : `ll-${one.kind}`}
         />
-      )}
-      {text && (
-        <text
-          x={Math.max(from, 0) + width / 2}
-          y={thin ? top + 2 : top + BAR / 2 + 4}
-          textAnchor="middle"
-          className={thin || one.kind === "lost" ? "ll-text-plain" : "ll-text"}
-        >
-          {text}
-        </text>
       )}
       {chosen && <rect x={from - 1.5} y={top - 1.5} width={width + 3} height={BAR + 3} className="ll-chosen" />}
     </g>
   );
+}
+
+/** What a bar is and how long it lasts, as far as there is room. Drawn last, over the freezes. */
+function Words({ one, from, until, y, now }: { one: Stretch; from: number; until: number; y: number; now: number }) {
+  const seconds = duration((end(one, now) - begin(one)) / 1000);
+  const named = `${WORDS[one.kind].split(/[ ,]/)[0]} ${seconds}`;
+  const room = until - from;
+  const text = room > named.length * 7 + 10 ? named : room > seconds.length * 7 + 8 ? seconds : "";
+  const above = one.kind === "wait";
+  return text ? (
+    <text
+      x={above ? (from + until) / 2 : from + 5}
+      y={y + ROW / 2 + (above ? -4 : 4)}
+      textAnchor={above ? "middle" : "start"}
+      className={above || one.kind === "lost" ? "ll-text-plain" : "ll-text"}
+    >
+      {text}
+    </text>
+  ) : null;
 }

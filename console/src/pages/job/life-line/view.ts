@@ -14,7 +14,7 @@ export const SHORTEST_MS = 1000;
 export const WORDS: Record<Kind, string> = {
   start: "Start",
   run: "Run",
-  lost: "Work done again",
+  lost: "Lost work, done again",
   freeze: "Freeze",
   dump: "Dump",
   "hand-over": "Hand-over",

@@ -1,0 +1,63 @@
+import { useCollection } from "@cloudscape-design/collection-hooks";
+import Box from "@cloudscape-design/components/box";
+import Header from "@cloudscape-design/components/header";
+import Pagination from "@cloudscape-design/components/pagination";
+import StatusIndicator from "@cloudscape-design/components/status-indicator";
+import Table from "@cloudscape-design/components/table";
+import { useQuery } from "@tanstack/react-query";
+
+import { Failure } from "../../components/Failure";
+import { Time } from "../../components/Time";
+import { bytes, count, duration } from "../../format";
+import { checkpointsQuery } from "./queries";
+
+export function Checkpoints({ jobId, quarantined }: { jobId: string; quarantined: number[] }) {
+  const { data, error, isPending, refetch } = useQuery(checkpointsQuery(jobId));
+  const { items, collectionProps, paginationProps } = useCollection(data ?? [], {
+    filtering: { empty: <Box textAlign="center">No checkpoint has been committed yet.</Box> },
+    pagination: { pageSize: 50 },
+    sorting: { defaultState: { sortingColumn: { sortingField: "number" }, isDescending: true } },
+  });
+  if (error && !data) return <Failure problem={error} onRetry={() => void refetch()} />;
+  return (
+    <Table
+      {...collectionProps}
+      items={items}
+      trackBy="number"
+      loading={isPending}
+      loadingText="Loading checkpoints"
+      contentDensity="compact"
+      ariaLabels={{ tableLabel: "Checkpoints of the job" }}
+      header={
+        <Header
+          counter={data && `(${count(data.length)})`}
+          description="Older ones make room for newer ones; what can be restored now is marked."
+        >
+          Checkpoints
+        </Header>
+      }
+      pagination={<Pagination {...paginationProps} />}
+      columnDefinitions={[
+        { id: "number", header: "Number", cell: (one) => one.number, sortingField: "number", isRowHeader: true },
+        {
+          id: "offered",
+          header: "Restorable",
+          cell: (one) =>
+            quarantined.includes(one.number) ? (
+              <StatusIndicator type="error">Quarantined</StatusIndicator>
+            ) : one.offered ? (
+              <StatusIndicator>Yes</StatusIndicator>
+            ) : (
+              <StatusIndicator type="stopped">Dropped</StatusIndicator>
+            ),
+        },
+        { id: "kind", header: "Kind", cell: (one) => one.kind, sortingField: "kind" },
+        { id: "frozen", header: "Brings back", cell: (one) => <Time at={one.frozen_at} />, sortingField: "frozen_at" },
+        { id: "freeze", header: "Job stood still", cell: (one) => duration(one.freeze_seconds), sortingField: "freeze_seconds" },
+        { id: "dump", header: "Memory written in", cell: (one) => duration(one.dump_seconds), sortingField: "dump_seconds" },
+        { id: "safe", header: "Then made safe in", cell: (one) => duration(one.upload_seconds), sortingField: "upload_seconds" },
+        { id: "size", header: "Memory image", cell: (one) => bytes(one.image_bytes), sortingField: "image_bytes" },
+      ]}
+    />
+  );
+}

@@ -1,0 +1,21 @@
+import Box from "@cloudscape-design/components/box";
+import Header from "@cloudscape-design/components/header";
+import SpaceBetween from "@cloudscape-design/components/space-between";
+
+import { JobStatus } from "../../components/JobStatus";
+import type { Job } from ".";
+import { JobActions } from "./JobActions";
+
+/** Its name, its state, how it stands in a sentence, and what can be done. */
+export function JobHeader({ job }: { job: Job }) {
+  return (
+    <SpaceBetween size="xs">
+      <Header variant="h1" actions={<JobActions job={job} />} info={<JobStatus state={job.state} />}>
+        {job.name || job.job_id}
+      </Header>
+      <Box variant="p" fontSize="heading-s">
+        <span data-testid="standing">{job.standing}</span>
+      </Box>
+    </SpaceBetween>
+  );
+}

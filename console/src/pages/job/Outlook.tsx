@@ -1,0 +1,78 @@
+/** What a reclaim would do to the job at this moment. */
+import Container from "@cloudscape-design/components/container";
+import Header from "@cloudscape-design/components/header";
+import KeyValuePairs from "@cloudscape-design/components/key-value-pairs";
+import SpaceBetween from "@cloudscape-design/components/space-between";
+import StatusIndicator from "@cloudscape-design/components/status-indicator";
+
+import type { Schema } from "../../api/client";
+import { Time } from "../../components/Time";
+import { duration } from "../../format";
+import type { Job } from ".";
+
+type Reclaim = Schema<"ReclaimNowView">;
+
+/** How well a final checkpoint fits into AWS's notice: `success` with a good reserve, `warning` barely, `error` not. */
+export function fits(reclaim: Pick<Reclaim, "final_seconds" | "notice_seconds">): "success" | "warning" | "error" | null {
+  if (reclaim.final_seconds == null) return null;
+  if (reclaim.final_seconds > reclaim.notice_seconds) return "error";
+  return reclaim.final_seconds > reclaim.notice_seconds * 0.6 ? "warning" : "success";
+}
+
+export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
+  const fit = fits(reclaim);
+  const verdict = job.verdicts.find((one) => one.ending === "reclaim");
+  return (
+    <Container
+      header={
+        <Header variant="h2" description="What would be left of the job if AWS took its instance at this moment.">
+          A reclaim now
+        </Header>
+      }
+    >
+      <SpaceBetween size="m">
+        <KeyValuePairs
+          columns={4}
+          items={[
+            {
+              label: "It goes on from",
+              value: reclaim.checkpoint ? (
+                <>
+                  Checkpoint {reclaim.checkpoint}, <Time at={reclaim.frozen_at} />
+                </>
+              ) : (
+                <StatusIndicator type="warning">The beginning: no checkpoint yet</StatusIndicator>
+              ),
+            },
+            {
+              label: `Saving it takes (AWS gives ${duration(reclaim.notice_seconds)})`,
+              value: fit ? (
+                <StatusIndicator type={fit}>
+                  {duration(reclaim.final_seconds)}, as checkpoint {reclaim.checkpoint} did
+                </StatusIndicator>
+              ) : (
+                "Not known yet"
+              ),
+            },
+            { label: "Lost without a notice", value: `${duration(reclaim.at_risk_seconds)} of work` },
+            {
+              label: "AWS Batch starts it again",
+              value: (
+                <StatusIndicator type={verdict?.retried ? "success" : "error"}>
+                  {verdict?.retried ? `Yes, ${job.attempts_left ?? "some"} attempts are left` : "No"}
+                </StatusIndicator>
+              ),
+            },
+          ]}
+        />
+        <ul className="plain-list">
+          {job.verdicts.map((one) => (
+            <li key={one.ending}>
+              <StatusIndicator type={one.retried ? "success" : "stopped"}>{one.message}</StatusIndicator>
+            </li>
+          ))}
+        </ul>
+      </SpaceBetween>
+    </Container>
+  );
+}
