@@ -26,7 +26,7 @@ from api.wire.responses import (
     InstanceTypeFitView,
     JobCosts,
     JobDetail,
-    JobSummary,
+    JobListed,
     JobWithTimeline,
     PageOf,
     PastCheckpointView,
@@ -43,7 +43,7 @@ from perdure.domain.standing import reclaim_now, standing
 from perdure.records.costs.job_costs import figures_of_jobs
 from perdure.records.jobs.events import list_events
 from perdure.records.jobs.job_lists import JobFilter, JobOrder, list_jobs
-from perdure.records.jobs.jobs import get_job, list_checkpoints
+from perdure.records.jobs.jobs import get_job, get_jobs, list_checkpoints
 from perdure.records.nodes.nodes import cpu_features_seen, get_node
 from perdure.records.schema.database import reading
 
@@ -89,12 +89,34 @@ Sorted = Annotated[
 @router.get("", summary="List jobs, newest first")
 @reads
 def jobs(
-    session: Session, where: Filtered, limit: Limit = 50, cursor: Cursor = None, sort: Sorted = JobOrder.NEWEST
-) -> PageOf[JobSummary]:
+    session: Session,
+    where: Filtered,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    sort: Sorted = JobOrder.NEWEST,
+    detail: Annotated[bool, Query(description="Also where each job is, its attempts and its run time.")] = False,
+) -> PageOf[JobListed]:
     """A list is equally fast at any depth. With `q`, a page may be short, even empty, while `next` is not null: texts
     of 1 or 2 characters, and those that very many jobs have, are looked for in 10,000 jobs per page."""
     page = list_jobs(session, limit=limit, after=cursor, where=where, order=sort)
-    return PageOf(items=[JobSummary.model_validate(job) for job in page.items], next=page.next)
+    items = [JobListed.model_validate(job) for job in page.items]
+    if detail:
+        now = datetime.now(UTC)
+        known = {job.job_id: job for job in get_jobs(session, [item.job_id for item in items])}
+        items = [_with_place(item, known[item.job_id], now) if item.job_id in known else item for item in items]
+    return PageOf(items=items, next=page.next)
+
+
+def _with_place(item: JobListed, job: Job, now: datetime) -> JobListed:
+    newest = job.attempts[-1] if job.attempts else None
+    more = {
+        "instance_id": newest and newest.instance_id,
+        "zone": newest and newest.zone,
+        "attempts": newest and newest.attempt,
+        "last_checkpoint_at": job.checkpoints[-1].frozen_at if job.checkpoints else None,
+        "run_seconds": real_run_seconds(job, now),
+    }
+    return item.model_copy(update=more)
 
 
 @router.get("/{job_id}", summary="One job with its timeline", responses=described(HTTPStatus.NOT_FOUND))

@@ -196,3 +196,28 @@ class SeriesView(Wire):
     end: datetime = Field(description="The end of the last bucket.")
     kept: list[KeptView] = Field(description="How long each level is kept; what is older is known by the next one.")
     points: list[PointView]
+
+
+class TrendView(Wire):
+    """One metric of several over time."""
+
+    metric: str
+    title: str
+    unit: Unit
+    formula: str
+    values: list[int | float | None] = Field(
+        description="In the metric's unit, one per bucket; null: a share of nothing."
+    )
+    naive_values: list[int | float] | None = Field(
+        description="As the reference product counts it; null: alike, or not at all."
+    )
+
+
+class TrendsView(Wire):
+    """Several metrics over time, in the same buckets."""
+
+    level: Level
+    queue: str | None
+    at: list[AwareDatetime] = Field(description="When each bucket begins.")
+    end: datetime = Field(description="The end of the last bucket.")
+    trends: list[TrendView] = Field(description="As asked for.")

@@ -179,6 +179,16 @@ class JobSummary(Wire):
     unprotected: str = Field(description="Why a reclaim would cost the job its work; empty: it is protected.")
 
 
+class JobListed(JobSummary):
+    """A job in a list, with what takes a look into its attempts. Only with `detail`; else all of it is null."""
+
+    instance_id: str | None = Field(None, description="Where its newest container is, or was.")
+    zone: str | None = Field(None, description="Of that instance.")
+    attempts: int | None = Field(None, description="Batch's number of the newest attempt.")
+    last_checkpoint_at: datetime | None = Field(None, description="The instant that its newest checkpoint brings back.")
+    run_seconds: float | None = Field(None, description="Run time of its processes.")
+
+
 class JobDetail(JobSummary):
     """Everything known of one job."""
 

@@ -11,8 +11,13 @@ import type { Schema } from "./client";
 import { meQuery } from "./me";
 
 export type LiveEvent = Schema<"EventView"> & { job_id: string; queue: string };
+/** A job as a list has it, without what takes a look into its attempts. */
+export type LiveJob = Omit<
+  Schema<"JobListed">,
+  "instance_id" | "zone" | "attempts" | "last_checkpoint_at" | "run_seconds"
+>;
 export type LiveChange =
-  | { kind: "job"; job: Schema<"JobSummary"> }
+  | { kind: "job"; job: LiveJob }
   | { kind: "node"; node: Schema<"NodeView"> }
   | { kind: "event"; event: LiveEvent };
 

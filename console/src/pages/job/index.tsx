@@ -11,6 +11,7 @@ import { useLive } from "../../api/live";
 import { Failure } from "../../components/Failure";
 import { FINISHED } from "../../components/JobStatus";
 import { PageWaiting } from "../../components/PageWaiting";
+import { lastJobs } from "../jobs/last";
 import { useGathered, useNow, useTitle } from "../../hooks";
 import { JobAlerts } from "./JobAlerts";
 import { JobFacts } from "./JobFacts";
@@ -76,7 +77,7 @@ function Trail({ name }: { name: string }) {
       ]}
       onFollow={(event) => {
         event.preventDefault();
-        if (event.detail.href) void router.navigate({ to: event.detail.href });
+        if (event.detail.href) void router.navigate({ to: "/jobs", search: lastJobs() });
       }}
     />
   );

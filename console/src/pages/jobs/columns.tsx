@@ -1,0 +1,107 @@
+import StatusIndicator from "@cloudscape-design/components/status-indicator";
+import type { TableProps } from "@cloudscape-design/components/table";
+
+import type { Schema } from "../../api/client";
+import { JobStatus } from "../../components/JobStatus";
+import { RouterLink } from "../../components/RouterLink";
+import { Time } from "../../components/Time";
+import { bytes, count, duration } from "../../format";
+
+export type JobRow = Schema<"JobListed">;
+
+/** Of these the server can sort: see SORTS. */
+export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
+  {
+    id: "name",
+    header: "Job",
+    isRowHeader: true,
+    sortingField: "name",
+    minWidth: 160,
+    cell: (job) => (
+      <RouterLink to="/jobs/$jobId" params={{ jobId: job.job_id }}>
+        {job.name || job.job_id}
+      </RouterLink>
+    ),
+  },
+  { id: "job_id", header: "Job id", cell: (job) => <code>{job.job_id}</code>, minWidth: 200 },
+  { id: "state", header: "Status", minWidth: 190, cell: (job) => <JobStatus state={job.state} /> },
+  {
+    id: "protected",
+    header: "Protected",
+    cell: (job) =>
+      job.unprotected ? (
+        <span title={job.unprotected}>
+          <StatusIndicator type="warning">No</StatusIndicator>
+        </span>
+      ) : (
+        <StatusIndicator>Yes</StatusIndicator>
+      ),
+  },
+  {
+    id: "queue",
+    header: "Job queue",
+    cell: (job) =>
+      job.queue ? (
+        <RouterLink to="/jobs" search={{ queue: [job.queue] }}>
+          {job.queue}
+        </RouterLink>
+      ) : (
+        "–"
+      ),
+  },
+  {
+    id: "node",
+    header: "Node",
+    minWidth: 190,
+    cell: (job) =>
+      job.instance_id ? (
+        <RouterLink to="/nodes/$instanceId" params={{ instanceId: job.instance_id }}>
+          {job.instance_id}
+        </RouterLink>
+      ) : (
+        "–"
+      ),
+  },
+  { id: "zone", header: "Zone", cell: (job) => job.zone ?? "–" },
+  { id: "attempts", header: "Attempts", cell: (job) => <span className="figure">{count(job.attempts)}</span> },
+  {
+    id: "protections",
+    header: "Protections",
+    sortingField: "protections",
+    cell: (job) => <span className="figure">{count(job.protections)}</span>,
+  },
+  { id: "last_checkpoint", header: "Last checkpoint", cell: (job) => <Time at={job.last_checkpoint_at} /> },
+  { id: "rootfs", header: "Largest root file system", cell: (job) => <span className="figure">{bytes(job.max_rootfs_bytes)}</span> },
+  { id: "run_time", header: "Run time", cell: (job) => <span className="figure">{duration(job.run_seconds)}</span> },
+  { id: "created", header: "Created", sortingField: "created_at", cell: (job) => <Time at={job.created_at} /> },
+  { id: "finished", header: "Finished", sortingField: "finished_at", cell: (job) => <Time at={job.finished_at} /> },
+  {
+    id: "checkpoints",
+    header: "Checkpoints",
+    cell: (job) => (
+      <span className="figure">
+        {count(job.checkpoints_committed)}
+        {job.checkpoint_failures > 0 && `, ${count(job.checkpoint_failures)} failed`}
+      </span>
+    ),
+  },
+  { id: "exit_code", header: "Exit code", cell: (job) => job.exit_code ?? "–" },
+  { id: "resources", header: "Asked for", cell: (job) => `${job.vcpus ?? "–"} vCPU, ${job.memory_mib ? bytes(job.memory_mib * 2 ** 20) : "–"}` },
+];
+
+const FIRST = ["name", "state", "queue", "node", "zone", "attempts", "protections", "last_checkpoint", "rootfs", "run_time", "created"];
+
+export type JobsPreferences = {
+  pageSize: number;
+  wrapLines: boolean;
+  contentDisplay: readonly { id: string; visible: boolean }[];
+};
+
+export const USUAL: JobsPreferences = {
+  pageSize: 25,
+  wrapLines: false,
+  contentDisplay: [...FIRST, ...COLUMNS.map((one) => one.id!).filter((id) => !FIRST.includes(id))].map((id) => ({
+    id,
+    visible: FIRST.includes(id),
+  })),
+};

@@ -1,0 +1,42 @@
+/** The property filter's tokens and the address say the same: each is made of the other. */
+import type { PropertyFilterProps } from "@cloudscape-design/components/property-filter";
+
+import { TIMES, validateJobsSearch, type JobsSearch, type Status } from "./search";
+
+export type Query = PropertyFilterProps.Query;
+type Token = PropertyFilterProps.Token;
+
+const OPERATORS: Record<(typeof TIMES)[number], [key: string, operator: PropertyFilterProps.ComparisonOperator]> = {
+  created_after: ["created", ">="],
+  created_before: ["created", "<"],
+  finished_after: ["finished", ">="],
+  finished_before: ["finished", "<"],
+};
+
+export function tokensOf(search: JobsSearch): Query {
+  const tokens: Token[] = [];
+  if (search.status) tokens.push({ propertyKey: "status", operator: "=", value: search.status });
+  if (search.queue) tokens.push({ propertyKey: "queue", operator: "=", value: search.queue });
+  for (const time of TIMES) {
+    const value = search[time];
+    if (value) tokens.push({ propertyKey: OPERATORS[time][0], operator: OPERATORS[time][1], value });
+  }
+  if (search.q) tokens.push({ operator: ":", value: search.q });
+  return { tokens, operation: "and" };
+}
+
+/** Each property once: of two tokens of the same, the later one wins; statuses and queues are put together. */
+export function searchOf(query: Query, before: JobsSearch): JobsSearch {
+  const found: JobsSearch = { sort: before.sort };
+  for (const { propertyKey, operator, value } of query.tokens) {
+    const values = (Array.isArray(value) ? value : [value]) as string[];
+    if (propertyKey === "status") found.status = [...new Set([...(found.status ?? []), ...(values as Status[])])];
+    else if (propertyKey === "queue") found.queue = [...new Set([...(found.queue ?? []), ...values])];
+    else if (propertyKey === undefined) found.q = values[0];
+    else {
+      const time = TIMES.find((one) => OPERATORS[one][0] === propertyKey && OPERATORS[one][1] === operator);
+      if (time) found[time] = values[0];
+    }
+  }
+  return validateJobsSearch(found as Record<string, unknown>);
+}
