@@ -80,8 +80,8 @@ def _over(job: Job) -> str:
 def _lost_work(job: Job) -> str:
     lost = sum(one.work_lost_seconds or 0.0 for one in job.outages)
     still = sum(one.seconds or 0.0 for one in job.outages)
-    work = f"lost {format_duration(round(lost))} of work" if lost >= 1 else "lost no work"
-    return f", stood still {format_duration(round(still))} for that and {work}"
+    work = f"lost {_spoken(lost)} of work" if lost >= 1 else "lost no work"
+    return f", stood still {_spoken(still)} for that and {work}"
 
 
 def _between_containers(job: Job, last: Attempt, now: datetime) -> str:
@@ -130,7 +130,16 @@ def _restorable(job: Job) -> Checkpoint | None:
 def _duration(later: datetime | None, earlier: datetime | None) -> str:
     if later is None or earlier is None:
         return ""
-    return format_duration(max(1, round((later - earlier).total_seconds())))
+    return _spoken((later - earlier).total_seconds())
+
+
+def _spoken(seconds: float) -> str:
+    """A duration to the minute from an hour on, to the hour from two days on: a sentence is no stopwatch."""
+    whole = max(1, round(seconds))
+    if whole >= 2 * 86_400:
+        days, hours = divmod(whole // 3600, 24)
+        return f"{days}d{hours}h" if hours else f"{days}d"
+    return format_duration(whole - whole % 60 if whole >= 3600 else whole)
 
 
 def _times(number: int, what: str) -> str:

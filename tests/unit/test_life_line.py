@@ -214,6 +214,8 @@ def test_standing_says_what_goes_on() -> None:
     assert "has run 1m57s on i-1 in us-east-1a. It has no checkpoint yet." in standing(job(runs), at(120))
     saved = job(runs, checkpoints=[checkpoint(4, 60)])
     assert standing(saved, at(120)).endswith("Its newest checkpoint, 4, is 1m old.")
+    assert "has run 2h3m on" in standing(job(runs), at(3 + 2 * 3600 + 185))
+    assert "has run 2d18h on" in standing(job(runs), at(3 + 66 * 3600 + 1521))
     assert "It is not protected: no retry." in standing(job(runs, unprotected="no retry."), at(120))
     noticed = attempt(1, 0, started_at=at(3), noticed_at=at(60), notice_deadline=at(180))
     assert standing(job(noticed, state=JobState.CHECKPOINTING), at(120)) == (

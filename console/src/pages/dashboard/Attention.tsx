@@ -8,6 +8,7 @@ import { useState } from "react";
 import Button from "@cloudscape-design/components/button";
 
 import { Failure } from "../../components/Failure";
+import { Prose } from "../../components/Prose";
 import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
 import { count } from "../../format";
@@ -42,7 +43,9 @@ export function Attention() {
                 {one.name || one.job_id}
               </RouterLink>
             </StatusIndicator>
-            <span>{one.message}</span>
+            <span>
+              <Prose text={one.message} />
+            </span>
             <Box color="text-body-secondary">
               <Time at={one.since} relative={new Date(now)} missing="" />
             </Box>

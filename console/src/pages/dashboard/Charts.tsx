@@ -40,6 +40,19 @@ const CHARTS: { title: string; lines: Line[] }[] = [
   },
 ];
 
+/** More would be narrower than the gaps between them. */
+const MOST_BARS = 42;
+
+/** Sums of so many values each. */
+export function summed(values: readonly (number | null)[], together: number): number[] {
+  const sums: number[] = [];
+  values.forEach((value, place) => {
+    const sum = Math.floor(place / together);
+    sums[sum] = (sums[sum] ?? 0) + (value ?? 0);
+  });
+  return sums;
+}
+
 export function Charts({ search }: { search: DashboardSearch }) {
   const { data, error, refetch } = useQuery(trendsQuery(search));
   if (error && !data) return <Failure problem={error} onRetry={() => void refetch()} />;
@@ -64,19 +77,20 @@ export function Charts({ search }: { search: DashboardSearch }) {
 
 function Chart({ title, lines, trends }: { title: string; lines: Line[]; trends: Trends | undefined }) {
   const named = new Map(trends?.trends.map((one) => [one.metric, one]));
-  const at = trends?.at.map((one) => new Date(one)) ?? [];
+  const times = trends?.at.map((one) => new Date(one)) ?? [];
   const unit = named.get(lines[0]!.metric)?.unit ?? "count";
   const format = (value: number) => amount(value, unit);
-  // Bars stand on categories, which their axis shows all of: the instants as words.
   const asBars = lines.some((one) => one.type === "bar");
+  const together = asBars ? Math.ceil(times.length / MOST_BARS) : 1;
+  const at = times.filter((_, place) => place % together === 0);
   const series = lines.map(({ metric, title: name, color, type }) => ({
     title: name,
     type,
     color,
     valueFormatter: format,
-    data: (named.get(metric)?.values ?? []).map((value, place) => ({ x: at[place]!, y: value ?? 0 })),
+    data: summed(named.get(metric)?.values ?? [], together).map((y, place) => ({ x: at[place]!, y })),
   })) as MixedLineBarChartProps<Date>["series"];
-  const all = lines.flatMap(({ metric }) => named.get(metric)?.values ?? []).map((one) => one ?? 0);
+  const all = lines.flatMap(({ metric }) => summed(named.get(metric)?.values ?? [], together));
   const [least, most] = [Math.min(0, ...all), Math.max(...all, 0)];
   const empty = least === 0 && most === 0;
   const step = trends?.level ?? "hour";

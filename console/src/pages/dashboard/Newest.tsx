@@ -4,6 +4,7 @@ import Header from "@cloudscape-design/components/header";
 import StatusIndicator, { type StatusIndicatorProps } from "@cloudscape-design/components/status-indicator";
 import { useQuery } from "@tanstack/react-query";
 
+import { Prose } from "../../components/Prose";
 import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
 import { useNow } from "../../hooks";
@@ -25,7 +26,9 @@ export function Newest() {
                 {one.name || one.job_id}
               </RouterLink>
             </StatusIndicator>
-            <span>{one.message}</span>
+            <span>
+              <Prose text={one.message} />
+            </span>
             <Box color="text-body-secondary" variant="small">
               <Time at={one.at} relative={now} />
             </Box>

@@ -8,6 +8,7 @@ import TextFilter from "@cloudscape-design/components/text-filter";
 import { useInfiniteQuery } from "@tanstack/react-query";
 
 import { api, wanted, type Schema } from "../../api/client";
+import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import { count } from "../../format";
 import type { Job } from ".";
@@ -76,7 +77,7 @@ export function Events({ job }: { job: Job }) {
           sortingField: "kind",
           width: 180,
         },
-        { id: "message", header: "In words", cell: (one) => one.message, isRowHeader: true },
+        { id: "message", header: "In words", cell: (one) => <Prose text={one.message} />, isRowHeader: true },
       ]}
     />
   );

@@ -1,6 +1,7 @@
 import Alert from "@cloudscape-design/components/alert";
 import SpaceBetween from "@cloudscape-design/components/space-between";
 
+import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import type { Job } from ".";
 
@@ -14,15 +15,17 @@ export function JobAlerts({ job }: { job: Job }) {
         <Alert type="error" header="Why it failed">
           {why.map((line) => (
             <div key={line.sequence}>
-              <Time at={line.at} /> {line.message}
+              <Time at={line.at} /> <Prose text={line.message} />
             </div>
           ))}
-          <div>{hint(job)}</div>
+          <div>
+            <Prose text={hint(job)} />
+          </div>
         </Alert>
       )}
       {job.alerts.map((one) => (
         <Alert key={one.code} type={one.level === "error" ? "error" : "warning"}>
-          {one.message}{" "}
+          <Prose text={one.message} />{" "}
           {one.since && (
             <>
               (since <Time at={one.since} />)

@@ -3,6 +3,7 @@ import Header from "@cloudscape-design/components/header";
 import SpaceBetween from "@cloudscape-design/components/space-between";
 
 import { JobStatus } from "../../components/JobStatus";
+import { Prose } from "../../components/Prose";
 import type { Job } from ".";
 import { JobActions } from "./JobActions";
 
@@ -14,7 +15,7 @@ export function JobHeader({ job }: { job: Job }) {
         {job.name || job.job_id}
       </Header>
       <Box variant="p" fontSize="heading-s">
-        <span data-testid="standing">{job.standing}</span>
+        <span data-testid="standing"><Prose text={job.standing} /></span>
       </Box>
     </SpaceBetween>
   );

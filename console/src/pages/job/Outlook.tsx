@@ -6,6 +6,7 @@ import SpaceBetween from "@cloudscape-design/components/space-between";
 import StatusIndicator from "@cloudscape-design/components/status-indicator";
 
 import type { Schema } from "../../api/client";
+import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import { duration } from "../../format";
 import type { Job } from ".";
@@ -68,7 +69,9 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
         <ul className="plain-list">
           {job.verdicts.map((one) => (
             <li key={one.ending}>
-              <StatusIndicator type={one.retried ? "success" : "stopped"}>{one.message}</StatusIndicator>
+              <StatusIndicator type={one.retried ? "success" : "stopped"}>
+                <Prose text={one.message} />
+              </StatusIndicator>
             </li>
           ))}
         </ul>

@@ -83,7 +83,7 @@ export const Picture = memo(function Picture(props: Props) {
             onChoose={onChoose}
           />
         ))}
-        {thinned(marks, x, 9).map((mark) => {
+        {thinned(marks, x, 12).map((mark) => {
           const [at, y] = [x(Date.parse(mark.at)), (rowOf.get(mark.epoch)?.y ?? 0) + 3];
           const still = ((mark.stood_seconds ?? 0) * 1000 * plot) / (span.until - span.from);
           return mark.kind === "notice" ? (

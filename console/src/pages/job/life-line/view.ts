@@ -95,7 +95,7 @@ export function totals(line: LifeLine, now: number): [Kind, number][] {
   return (Object.keys(WORDS) as Kind[]).filter((kind) => (sums.get(kind) ?? 0) > 0).map((kind) => [kind, sums.get(kind)!]);
 }
 
-const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
+const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 259200, 345600, 604800];
 
 export type Tick = { at: number; text: string };
 
