@@ -92,9 +92,5 @@ down: ## Stop the local stack
 	@$(BIN)/perdure local down
 
 clean: ## Remove .venv, caches and build results; a running stack is stopped with `make down` first
-<<<<<<< HEAD
-	@rm -rf --one-file-system .venv .setup.log $(TYPES) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-=======
-	@rm -rf --one-file-system .venv .setup.log build api/static console/node_modules dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
->>>>>>> 3286f61 (The console's foundation: React and Cloudscape in console/, served from api/static)
+	@rm -rf --one-file-system .venv .setup.log $(TYPES) build api/static console/node_modules dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -xdev -name __pycache__ -type d -prune -exec rm -rf --one-file-system {} +

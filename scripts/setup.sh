@@ -68,6 +68,8 @@ bats bats
 busybox busybox-static
 jq jq
 gawk gawk
+/usr/bin/chromium chromium
+/usr/share/fonts/truetype/dejavu fonts-dejavu-core
 END
     find_python >/dev/null || echo python3-venv
 }

@@ -1,5 +1,5 @@
 /** Every address of the console. A page's code is loaded when somebody goes there. */
-import type { QueryClient } from "@tanstack/react-query";
+import type { FetchQueryOptions, QueryClient } from "@tanstack/react-query";
 import {
   createRootRouteWithContext,
   createRoute,
@@ -8,22 +8,37 @@ import {
   Outlet,
 } from "@tanstack/react-router";
 
+import { meQuery } from "./api/me";
 import { PageFailed } from "./components/PageFailed";
 import { PageMissing } from "./components/PageMissing";
 import { PageWaiting } from "./components/PageWaiting";
 import { Shell } from "./components/Shell";
+import { alertsQuery, newestQuery, queuesQuery, reportQuery, trendsQuery } from "./pages/dashboard/queries";
 import { validateDashboardSearch } from "./pages/dashboard/search";
+import { jobQuery, lifeLineQuery } from "./pages/job/queries";
 import { validateJobsSearch } from "./pages/jobs/search";
 
 const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ component: Outlet });
 
 /** Pages for those who are signed in, inside the frame with navigation. */
-const shell = createRoute({ getParentRoute: () => root, id: "shell", component: Shell });
+const shell = createRoute({
+  getParentRoute: () => root,
+  id: "shell",
+  component: Shell,
+  loader: ({ context }) => void context.queryClient.prefetchQuery(meQuery),
+});
+
+// Loaders begin what a page asks for while its code is on its way. They do not wait: pages show what is there.
 
 const dashboard = createRoute({
   getParentRoute: () => shell,
   path: "/",
   validateSearch: validateDashboardSearch,
+  loaderDeps: ({ search }) => search,
+  loader: ({ context: { queryClient }, deps }) => {
+    for (const query of [reportQuery(deps), trendsQuery(deps), queuesQuery(deps), newestQuery, alertsQuery])
+      void queryClient.prefetchQuery(query as FetchQueryOptions);
+  },
   component: lazyRouteComponent(() => import("./pages/dashboard")),
 });
 const jobs = createRoute({
@@ -35,6 +50,10 @@ const jobs = createRoute({
 const job = createRoute({
   getParentRoute: () => shell,
   path: "/jobs/$jobId",
+  loader: ({ context: { queryClient }, params }) => {
+    void queryClient.prefetchQuery(jobQuery(params.jobId));
+    void queryClient.prefetchQuery(lifeLineQuery(params.jobId));
+  },
   component: lazyRouteComponent(() => import("./pages/job")),
 });
 const nodes = createRoute({
@@ -67,6 +86,8 @@ const audit = createRoute({
   path: "/audit",
   component: lazyRouteComponent(() => import("./pages/audit")),
 });
+/** Any other address: a child of the frame, so that the way on is there. */
+const missing = createRoute({ getParentRoute: () => shell, path: "$", component: PageMissing });
 const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
@@ -77,7 +98,7 @@ const signIn = createRoute({
 });
 
 const routeTree = root.addChildren([
-  shell.addChildren([dashboard, jobs, job, nodes, node, volumes, configuration, tokens, audit]),
+  shell.addChildren([dashboard, jobs, job, nodes, node, volumes, configuration, tokens, audit, missing]),
   signIn,
 ]);
 

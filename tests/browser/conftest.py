@@ -1,0 +1,164 @@
+"""The console as a person sees it: Debian's Chromium, the real server, a real Temporal, records of made-up jobs.
+
+Every page of a test is watched: what the browser's console says at level error, an exception of the page and a request
+that fails are failures of the test, unless it is marked with `expects`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect, sync_playwright
+from sqlalchemy import Engine
+
+from api.app import create_app
+from api.routes import console
+from perdure.records.schema.database import migrate, open_engine
+from perdure.settings import ApiSettings
+from tests.browser import stories
+from tests.integration.test_api import address, portal, served, temporal
+
+__all__ = ["address", "portal", "temporal"]
+
+CHROMIUM = Path("/usr/bin/chromium")
+AXE = Path(__file__).parents[2] / "console/node_modules/axe-core/axe.min.js"
+WAIT_MS = 20_000
+"""How long a page may take on a machine that does other things, too."""
+
+
+@dataclass
+class Records:
+    """A platform at work: its database, its jobs' ids by what they are, and where it is served."""
+
+    engine: Engine
+    jobs: dict[str, str]
+    url: str = ""
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built() -> None:
+    """What a person gets is tested: a console that is out of date would prove nothing."""
+    if not (console.BUILT / "index.html").exists():
+        pytest.fail("the console is not built: run `make console`")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory, address: None) -> Iterator[Records]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('console')}/perdure.db"
+    engine = open_engine(url)
+    migrate(engine)
+    found = Records(engine, stories.fill(engine, datetime.now(UTC)))
+    with served(create_app(ApiSettings(database_url=url))) as found.url:
+        yield found
+    engine.dispose()
+
+
+expect.set_options(timeout=WAIT_MS)
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    # As root, Chromium has no sandbox; it sees nothing but our own pages.
+    browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+    yield browser
+    browser.close()
+
+
+class Watched:
+    """What went wrong on pages."""
+
+    def __init__(self, expected: tuple[str, ...]) -> None:
+        self.expected = expected
+        self.problems: list[str] = []
+
+    def watch(self, page: Page) -> Page:
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", self._said)
+        page.on("pageerror", lambda problem: self._note(f"exception: {problem}"))
+        page.on("requestfailed", self._failed)
+        return page
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self._note(f"{message.type}: {message.text} ({message.location.get('url', '')})")
+
+    def _failed(self, request: Request) -> None:
+        # A page that is left lets go of what it asked for, and of the stream.
+        if request.failure != "net::ERR_ABORTED":
+            self._note(f"request failed: {request.method} {request.url}: {request.failure}")
+
+    def _note(self, problem: str) -> None:
+        if not any(re.search(word, problem) for word in self.expected):
+            self.problems.append(problem)
+
+
+@pytest.fixture
+def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
+    marker = request.node.get_closest_marker("expects")
+    found = Watched(tuple(marker.args) if marker else ())
+    yield found
+    assert not found.problems, "\n".join(found.problems)
+
+
+NewPage = Callable[..., Page]
+Theme = Literal["light", "dark"]
+
+
+@pytest.fixture
+def new_page(browser: Browser, watched: Watched, request: pytest.FixtureRequest) -> Iterator[NewPage]:
+    """Makes pages, each with cookies and storage of its own. A failed test leaves a picture of the last one."""
+    pages: list[Page] = []
+
+    def make(width: int = 1280, height: int = 900, theme: Theme = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
+        )
+        pages.append(watched.watch(context.new_page()))
+        return pages[-1]
+
+    failed = request.session.testsfailed
+    yield make
+    if pages and (request.session.testsfailed > failed or watched.problems):
+        folder = Path(os.environ.get("PERDURE_BROWSER_PICTURES", "/tmp"))
+        name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+        pages[-1].screenshot(path=str(folder / f"perdure-{name}.png"))
+        print(f"a picture of the page: {folder}/perdure-{name}.png", file=sys.stderr)
+    for page in pages:
+        page.context.close()
+
+
+@pytest.fixture
+def page(new_page: NewPage) -> Page:
+    """A page of a usual screen."""
+    return new_page()
+
+
+def violations(page: Page, *rules: str) -> list[str]:
+    """What axe-core has against the page as it is (`rules`: these alone): rule, what to do, and where."""
+    page.evaluate(AXE.read_text())
+    # Rules of WCAG 2.1 A and AA, and best practices but one: headings of the components' own dialogs skip levels.
+    usual: dict[str, Any] = {"values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "type": "tag"}
+    options: dict[str, Any] = {
+        "runOnly": {"type": "rule", "values": list(rules)} if rules else usual,
+        "rules": {} if rules else {"heading-order": {"enabled": False}},
+    }
+    found = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        f"{one['id']}: {one['help']}\n" + "\n".join(f"    {node['html'][:300]}" for node in one["nodes"][:4])
+        for one in found["violations"]
+    ]

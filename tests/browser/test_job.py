@@ -1,0 +1,98 @@
+"""The page of a job: its life-line by mouse and keyboard, and what happens while somebody looks."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from perdure.domain.jobs import JobState
+from tests.browser.conftest import NewPage, Records
+from tests.browser.stories import Story, record
+
+
+def test_the_life_line_by_keyboard(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs/{records.jobs['long']}")
+    picture = page.get_by_role("group", name=re.compile("Picture of the job's life: 6 containers, 5 interruptions"))
+    picture.focus()
+    fit = page.get_by_role("button", name="Show the whole life")
+    expect(fit).to_be_disabled()
+    for _ in range(6):
+        page.keyboard.press("+")
+    expect(fit).to_be_enabled()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("n")
+    expect(page.get_by_text(re.compile(r"^Start: 12 s on i-\w+ in us-east-1a \(attempt 1\)"))).to_be_visible()
+    page.keyboard.press("n")
+    expect(page.get_by_text(re.compile(r"^Run: 1 d 7 h on "))).to_be_visible()
+    page.keyboard.press("0")
+    expect(fit).to_be_disabled()
+
+
+def test_from_two_weeks_down_to_one_interruption(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs/{records.jobs['long']}")
+    page.get_by_role("button", name=re.compile("^Show")).first.click()
+    page.get_by_role("option", name=re.compile("Interruption 1")).click()
+    for word in ("Dump 8.3 s", "Hand-over 6.4 s", "Wait 1 min 35 s", "Volume 13 s", "Restore 8.8 s"):
+        expect(page.locator("svg text", has_text=word)).to_be_visible()
+    page.get_by_role("button", name="The same as a table").click()
+    table = page.get_by_role("table", name="What the job did, in order")
+    expect(table.get_by_role("row").filter(has_text="Lost work, done again")).to_have_count(1)
+
+
+def test_it_is_reclaimed_while_somebody_looks(page: Page, records: Records) -> None:
+    story = Story("watched", datetime.now(UTC) - timedelta(hours=1)).arrive().run(3500)
+    job_id = record(records.engine, story)
+    page.goto(f"{records.url}/jobs/{job_id}")
+    standing = page.get_by_test_id("standing")
+    expect(standing).to_contain_text("It has run 58m8s on i-")
+    record(records.engine, story.reclaim(), 2, state=JobState.CHECKPOINT_SUCCEEDED)
+    expect(standing).to_contain_text("for another instance; it goes on from checkpoint 4 there.")
+    expect(page.get_by_role("row").filter(has_text="The job is safe.")).to_be_visible()
+    record(records.engine, story.wait(40).arrive(9).run(5), 3)
+    expect(standing).to_contain_text("where it went on from checkpoint 4")
+    picture = page.get_by_role("group", name=re.compile("2 containers, 1 interruptions"))
+    expect(picture.get_by_text("us-east-1b")).to_be_visible()
+
+
+def test_what_a_viewer_asks_and_what_failed(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs/{records.jobs['failed']}")
+    expect(page.get_by_text("most often because its memory limit was too low")).to_be_visible()
+    expect(page.get_by_role("button", name="Checkpoint now")).to_have_count(0)
+    page.goto(f"{records.url}/jobs/{records.jobs['kept']}")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("Workflow managers such as Nextflow")).to_be_visible()
+
+
+@pytest.mark.expects("404")
+def test_a_job_that_nobody_knows(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs/nobody")
+    expect(page.get_by_text("There is no job nobody.")).to_be_visible()
+
+
+@pytest.mark.expects("409")
+def test_a_refusal_is_said(page: Page, records: Records) -> None:
+    """Its workflow is not there: the server says so, and the dialog stays."""
+    page.goto(f"{records.url}/jobs/{records.jobs['running']}")
+    page.get_by_role("button", name="Checkpoint now").click()
+    page.get_by_role("dialog").get_by_role("button", name="Checkpoint now").click()
+    expect(page.get_by_role("dialog").get_by_text("is not running under Perdure's protection")).to_be_visible()
+
+
+def test_two_tabs_in_the_background_hold_no_stream(new_page: NewPage, records: Records) -> None:
+    """Browsers open six connections to a server: a stream per open tab would stop the seventh."""
+    page = new_page()
+    page.goto(f"{records.url}/jobs/{records.jobs['long']}")
+    expect(page.get_by_text("Life-line").first).to_be_visible()
+    with page.expect_event("requestfailed", lambda request: "/api/v1/stream" in request.url):
+        page.evaluate(
+            "Object.defineProperty(document, 'visibilityState', {value: 'hidden', configurable: true});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    with page.expect_request(re.compile("/api/v1/stream")):
+        page.evaluate(
+            "Object.defineProperty(document, 'visibilityState', {value: 'visible', configurable: true});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )

@@ -1,0 +1,92 @@
+"""The list of jobs: found, sorted and paged by the server, all of it in the address, and live."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from playwright.sync_api import Page, expect
+
+from perdure.domain.jobs import JobState
+from tests.browser.conftest import Records
+from tests.browser.stories import Story, record
+
+
+def rows(page: Page) -> list[str]:
+    """Names of the jobs that are shown."""
+    return page.get_by_role("table", name="Jobs").locator("tbody tr th").all_inner_texts()
+
+
+def test_found_by_status_and_text_and_all_of_it_is_in_the_address(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs")
+    expect(page.get_by_role("link", name="assemble-wheat")).to_be_visible()
+    page.get_by_label("Find jobs").fill("Status = Fai")
+    page.get_by_role("option", name="Failed", exact=False).first.click()
+    page.keyboard.press("Escape")
+    apply = page.get_by_role("button", name="Apply")
+    if apply.is_visible():
+        apply.click()
+    expect(page.get_by_role("link", name="sort-bam-17")).to_be_visible()
+    expect(page.get_by_role("link", name="assemble-wheat")).to_have_count(0)
+    assert "Failed" in page.url
+    page.get_by_label("Find jobs").fill("bam")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="bwa-mem-000")).to_have_count(0)
+    assert rows(page) == ["sort-bam-17"]
+    address = page.url
+    assert "q=bam" in address
+    page.get_by_role("link", name="sort-bam-17").click()
+    expect(page.get_by_text("Why it failed")).to_be_visible()
+    page.get_by_label("Breadcrumbs").get_by_role("link", name="Jobs").click()
+    expect(page).to_have_url(address)
+    assert rows(page) == ["sort-bam-17"]
+    page.go_back()
+    page.go_back()
+    expect(page).to_have_url(address)
+
+
+def test_sorted_and_paged(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs")
+    page.get_by_role("button", name=re.compile("^Job\\b")).first.click()
+    expect(page).to_have_url(re.compile("sort=name"))
+    expect(page.get_by_role("link", name="align-NA12878")).to_be_visible()
+    first = rows(page)
+    assert first == sorted(first) and len(first) == 25
+    page.get_by_role("button", name="Next page").click()
+    expect(page).to_have_url(re.compile("page=2"))
+    expect(page.get_by_role("link", name=first[0], exact=True)).to_have_count(0)
+    second = rows(page)
+    assert second == sorted(second) and not set(first) & set(second)
+    page.reload()
+    expect(page.get_by_role("link", name=second[0], exact=True)).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("link", name=first[0], exact=True)).to_be_visible()
+
+
+def test_a_row_changes_while_somebody_looks(page: Page, records: Records) -> None:
+    story = Story("watched-in-list", datetime.now(UTC) - timedelta(minutes=40)).arrive().run(1200)
+    record(records.engine, story)
+    page.goto(f"{records.url}/jobs")
+    row = page.get_by_role("row").filter(has_text="watched-in-list")
+    expect(row.get_by_text("Running")).to_be_visible()
+    expect(row).to_contain_text("us-east-1a")
+    record(records.engine, story.reclaim().wait(60).arrive().run(60), 2, state=JobState.CHECKPOINTING)
+    expect(row.get_by_text("Checkpointing")).to_be_visible()
+    expect(row).to_contain_text("us-east-1b")
+    record(records.engine, Story("came-later", datetime.now(UTC)).arrive())
+    expect(page.get_by_role("link", name="came-later")).to_be_visible()
+
+
+def test_columns_are_remembered(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs")
+    expect(page.get_by_role("columnheader", name="Exit code")).to_have_count(0)
+    page.get_by_role("button", name="Preferences").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("10 jobs", exact=True).check()
+    dialog.get_by_role("checkbox", name="Exit code").check()
+    dialog.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_role("columnheader", name="Exit code")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("columnheader", name="Exit code")).to_be_visible()
+    expect(page.get_by_role("link", name="assemble-wheat")).to_have_count(0)
+    assert len(rows(page)) == 10
