@@ -24,6 +24,7 @@ from api.routes import console
 from perdure.records.schema.database import migrate, open_engine
 from perdure.settings import ApiSettings
 from tests.browser import stories
+from tests.browser.network import Network, own_network
 from tests.integration.test_api import address, portal, served, temporal
 
 __all__ = ["address", "portal", "temporal"]
@@ -52,12 +53,12 @@ def built() -> None:
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory, address: None) -> Iterator[Records]:
+def records(tmp_path_factory: pytest.TempPathFactory, network: Network, address: None) -> Iterator[Records]:
     url = f"sqlite:///{tmp_path_factory.mktemp('console')}/perdure.db"
     engine = open_engine(url)
     migrate(engine)
     found = Records(engine, stories.fill(engine, datetime.now(UTC)))
-    with served(create_app(ApiSettings(database_url=url))) as found.url:
+    with served(create_app(ApiSettings(database_url=url)), network.listen()) as found.url:
         yield found
     engine.dispose()
 
@@ -72,9 +73,16 @@ def playwright() -> Iterator[Playwright]:
 
 
 @pytest.fixture(scope="session")
-def browser(playwright: Playwright) -> Iterator[Browser]:
+def network() -> Iterator[Network]:
+    with own_network() as network:
+        yield network
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright, network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = network.program(CHROMIUM, tmp_path_factory.mktemp("chromium"))
     # As root, Chromium has no sandbox; it sees nothing but our own pages.
-    browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+    browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox", "--disable-gpu"])
     yield browser
     browser.close()
 

@@ -41,7 +41,12 @@ class Story:
         self.now = begins
         self._seed = sum(map(ord, name)) * 7919
         self._zone = zone
-        self._fields = {"retry": RECLAIMS, "vcpus": 4.0, "memory_mib": 16384, "interval_seconds": 900.0} | fields
+        self._fields: dict[str, Any] = {
+            "retry": RECLAIMS,
+            "vcpus": 4.0,
+            "memory_mib": 16384,
+            "interval_seconds": 900.0,
+        } | fields
         self._job = Job(job_id=self._id(name), name=name, queue=queue, created_at=begins, state=JobState.CREATED)
         self.nodes: list[Node] = []
         self.events: list[JobEvent] = []
@@ -283,7 +288,7 @@ def fill(engine: Engine, now: datetime) -> dict[str, str]:
     last = Story("dock-ligands-4", now - 4 * hour, retry=RECLAIMS.model_copy(update={"attempts": 2})).arrive()
     last.run(2 * 3600).reclaim().wait(60).arrive(15).run(3600).reclaim()
     last.tell("kept", "No attempt is left. The last checkpoint is kept: resume can go on from it.", "error")
-    kept = {
+    kept: dict[str, Any] = {
         "state": JobState.FAILED,
         "finished_at": last.now,
         "hand_over": HandOver.KEEP_ONLY,

@@ -71,6 +71,7 @@ function Trail({ name }: { name: string }) {
   const router = useRouter();
   return (
     <BreadcrumbGroup
+      ariaLabel="Breadcrumbs"
       items={[
         { text: "Jobs", href: "/jobs" },
         { text: name, href: "" },
