@@ -23,7 +23,7 @@ TOGETHER = {
 """Lanes of several files or folders. The virtual machine is one, because its first use on a machine builds it, and the
 others would only wait for that."""
 
-FIRST = ("stack", "tests/conformance", "tests/e2e", "vm", "tests/integration", "tests/workflows")
+FIRST = ("stack", "tests/conformance", "tests/browser", "tests/e2e", "vm", "tests/integration", "tests/workflows")
 """Lanes, files and folders in the order in which they begin; what is not here comes last, in pytest's own order."""
 
 

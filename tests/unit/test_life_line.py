@@ -62,7 +62,7 @@ def told(line: LifeLine) -> list[tuple[str, int, float, float | None]]:
             one.kind,
             one.epoch,
             (one.started_at - TEN).total_seconds(),
-            one.ended_at and (one.ended_at - TEN).total_seconds(),
+            (one.ended_at - TEN).total_seconds() if one.ended_at else None,
         )
         for one in line.stretches
     ]

@@ -1,0 +1,46 @@
+"""A real job on a real local stack is reclaimed while its page is open, and the person watches it happen."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.network import Network
+from tests.e2e.conftest import User, until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+PATIENCE_MS = 180_000
+
+
+def test_a_reclaim_is_watched(page: Page, network: Network, stack: str) -> None:
+    user = User(stack)
+    job_id = user.chain(600, options=("--name", "watched", "--interval", "5s"))
+    until(lambda: user.committed(job_id), "the first checkpoint")
+    server = urlsplit(user.status["api_url"])
+    with network.forwarded(server.hostname or "", server.port or 0) as place:
+        page.goto(f"{place}/jobs")
+        row = page.get_by_role("row").filter(has_text="watched")
+        expect(row.get_by_text(re.compile("Running|Checkpointing"))).to_be_visible()
+        row.get_by_role("link", name="watched").click()
+        standing = page.get_by_test_id("standing")
+        expect(standing).to_contain_text("It has run")
+        zone = user.placed(job_id)["zone"]
+        other = next(str(node["zone"]) for node in user.status["nodes"] if node["zone"] != zone)
+        user.reclaim("--job", job_id, "--to-zone", other)
+        expect(standing).to_contain_text("where it went on from checkpoint", timeout=PATIENCE_MS)
+        picture = page.get_by_role("group", name=re.compile("2 containers, 1 interruptions"))
+        for shown in (zone, other):
+            expect(picture.get_by_text(shown, exact=True)).to_be_visible()
+        page.get_by_role("button", name="The same as a table").click()
+        table = page.get_by_role("table", name="What the job did, in order")
+        for word in ("Dump", "Hand-over", "Volume", "Restore"):
+            expect(table.get_by_role("row").filter(has_text=word)).to_have_count(1)
+        user.wait(job_id)
+        expect(standing).to_contain_text("It succeeded", timeout=PATIENCE_MS)
+        expect(standing).to_contain_text("lost no work")
+        page.get_by_role("tab", name="Logs").click()
+        expect(page.get_by_label("File")).to_be_visible(timeout=30_000)
