@@ -57,6 +57,9 @@ console-check: ## Check the console's types and run its own tests
 	@scripts/console.sh npm run --silent check
 	@scripts/console.sh npm test --silent
 
+screenshots: setup ## Write a picture of every page of the console, light and dark, to docs/console
+	@$(BIN)/python -m scripts.screenshots
+
 openapi: ## Write console/openapi.json, of which the console's types are generated, from the API as it is
 	@$(BIN)/python -m scripts.openapi
 

@@ -76,7 +76,7 @@ def up(
     if supervisor is None:
         progress.print(f"stack {stack} is running already")
     progress.print(
-        f"API {state.api_url}\nTemporal {state.temporal_ui_url or '(your own)'}\nAWS {state.aws_endpoint_url}"
+        f"Console {state.api_url}\nAPI {state.api_url}/docs\nTemporal {state.temporal_ui_url or '(your own)'}\nAWS {state.aws_endpoint_url}"
     )
     if supervisor is None or detach:
         return

@@ -49,7 +49,8 @@ def run_demo(
     try:
         status = user.up(lambda line: display.tell("stack", line))
         temporal = status["temporal_ui_url"] or "(at your own server)"
-        display.tell("demo", f"Temporal UI {temporal}   API {status['api_url']}")
+        display.tell("demo", f"Console {status['api_url']}   watch both jobs move there")
+        display.tell("demo", f"Temporal UI {temporal}   API {status['api_url']}/docs")
         told = _jobs(user, status, stop, display, reclaims)
     except BaseException:
         display.still()
