@@ -127,7 +127,7 @@ class StubJob:
 def served(app: FastAPI, listener: socket.socket | None = None) -> Iterator[str]:
     """Base URL of the app on a real server, in a thread of its own. `listener`: on a socket that listens already."""
     listener = listener or socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -14,7 +14,7 @@ ROWS = [
     for line in (ROOT / "docs/mmbatch-compatibility.md").read_text().splitlines()
     if line.startswith("| ") and "---" not in line and not line.startswith("| MMBatch")
 ]
-_NAMED = re.compile(r"((?:unit|integration|workflows|e2e)/\w+\.py)?(?:::(\w+))?")
+_NAMED = re.compile(r"((?:unit|integration|workflows|e2e|browser)/\w+\.py)?(?:::(\w+))?")
 
 
 def functions(file: str) -> set[str]:

@@ -42,15 +42,16 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
                   Checkpoint {reclaim.checkpoint}, <Time at={reclaim.frozen_at} />
                 </>
               ) : (
-                <StatusIndicator type="warning">The beginning: no checkpoint yet</StatusIndicator>
+                <StatusIndicator type="warning">No checkpoint yet</StatusIndicator>
               ),
             },
             {
               label: `Saving it takes (AWS gives ${duration(reclaim.notice_seconds)})`,
               value: fit ? (
-                <StatusIndicator type={fit}>
-                  {duration(reclaim.final_seconds)}, as checkpoint {reclaim.checkpoint} did
-                </StatusIndicator>
+                <>
+                  <StatusIndicator type={fit}>{duration(reclaim.final_seconds)}</StatusIndicator>, as checkpoint{" "}
+                  {reclaim.checkpoint} did
+                </>
               ) : (
                 "Not known yet"
               ),
@@ -59,9 +60,12 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
             {
               label: "AWS Batch starts it again",
               value: (
-                <StatusIndicator type={verdict?.retried ? "success" : "error"}>
-                  {verdict?.retried ? `Yes, ${job.attempts_left ?? "some"} attempts are left` : "No"}
-                </StatusIndicator>
+                <>
+                  <StatusIndicator type={verdict?.retried ? "success" : "error"}>
+                    {verdict?.retried ? "Yes" : "No"}
+                  </StatusIndicator>
+                  {verdict?.retried && job.attempts_left != null && `, attempts left: ${job.attempts_left}`}
+                </>
               ),
             },
           ]}

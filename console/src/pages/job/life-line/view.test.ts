@@ -59,8 +59,8 @@ describe("the life-line's arithmetic", () => {
     expect(others).toEqual([]);
     expect(only).toMatchObject({ from: T0 + 100_000, until: T0 + 150_000, seconds: 50, epoch: 1 });
     const near = around(only!, wholeLife(LINE, NOW));
-    expect(near.from).toBe(T0 + 70_000);
-    expect(near.until).toBe(T0 + 180_000);
+    expect(near.from).toBe(T0 + 92_500);
+    expect(near.until).toBe(T0 + 157_500);
   });
 
   it("adds up by kind: time frozen for a checkpoint is no run time", () => {

@@ -78,7 +78,7 @@ export function outages(line: LifeLine, now: number): Outage[] {
 
 /** An outage with as much again around it. */
 export function around(outage: Span, whole: Span): Span {
-  const room = Math.max((outage.until - outage.from) * 0.6, SHORTEST_MS);
+  const room = Math.max((outage.until - outage.from) * 0.15, SHORTEST_MS);
   return { from: Math.max(whole.from, outage.from - room), until: Math.min(whole.until, outage.until + room) };
 }
 
