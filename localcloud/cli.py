@@ -75,9 +75,8 @@ def up(
         )
     if supervisor is None:
         progress.print(f"stack {stack} is running already")
-    progress.print(
-        f"Console {state.api_url}\nAPI {state.api_url}/docs\nTemporal {state.temporal_ui_url or '(your own)'}\nAWS {state.aws_endpoint_url}"
-    )
+    progress.print(f"Console {state.api_url}\nAPI {state.api_url}/docs")
+    progress.print(f"Temporal {state.temporal_ui_url or '(your own)'}\nAWS {state.aws_endpoint_url}")
     if supervisor is None or detach:
         return
     progress.print("Ctrl-C stops it.")
