@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 from functools import partial
+from typing import TypedDict
 
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
@@ -16,18 +17,20 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
 from activities.logs import LogRecords
 from activities.pricing import Pricing
+from activities.reconciling import Reconciler
 from activities.records import Records
 from activities.resumption import Resumptions
 from activities.retention import OldRecords
 from activities.volumes import Volumes
 from perdure.contracts import names
 from perdure.contracts.prices import PriceKeepingInput
+from perdure.contracts.reconciling import ReconciliationState
 from perdure.logs import apply_log_settings, configure_logs
 from perdure.records.schema.database import migrate, open_engine
 from perdure.records.settings.log_settings import follow_log_settings
@@ -37,11 +40,29 @@ from workflows.log_collection import LogCollection
 from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
 from workflows.price_keeping import PriceKeeping
+from workflows.reconciliation import Reconciliation
 from workflows.resumption import Resumption
 from workflows.retention import Retention
 from workflows.volume_migration import VolumeMigration
 
 log = structlog.get_logger("control")
+
+
+class WorkerOptions(TypedDict):
+    """Keyword arguments of the control worker, however it is set up."""
+
+    max_cached_workflows: int
+    workflow_runner: WorkflowRunner
+
+
+WORKER = WorkerOptions(
+    # All open jobs stay in memory: one that does not is read from its history at each of its checkpoints.
+    max_cached_workflows=20_000,
+    # Outside Temporal's sandbox, which makes a copy of the workflow's module for each job that is open. What it guards
+    # against is guarded otherwise: workflows import nothing that reaches out (import-linter), recorded histories are
+    # replayed, and the tests of the workflows run inside it.
+    workflow_runner=UnsandboxedWorkflowRunner(),
+)
 
 
 async def serve(settings: ControlSettings) -> None:
@@ -55,7 +76,8 @@ async def serve(settings: ControlSettings) -> None:
     if client is None:
         return
     await register_search_attributes(client)
-    batch, instances = BatchLookups(), InstanceLookups()
+    batch = BatchLookups()
+    reconciler = Reconciler(engine, client, InstanceLookups(), batch)
     volumes, records, pricing = Volumes(settings.volume_poll), Records(engine), Pricing(engine)
     resuming = Resumptions(engine)
     worker = Worker(
@@ -70,10 +92,12 @@ async def serve(settings: ControlSettings) -> None:
             Retention,
             Resumption,
             PriceKeeping,
+            Reconciliation,
         ],
         activities=[
             batch.describe_job,
-            instances.instance_state,
+            reconciler.reconcile_instances,
+            reconciler.reconcile_jobs,
             volumes.create_volume,
             volumes.attach_volume,
             volumes.detach_volume,
@@ -91,6 +115,7 @@ async def serve(settings: ControlSettings) -> None:
             pricing.refresh_prices,
             pricing.work_out_ledgers,
         ],
+        **WORKER,
     )
     apply = partial(apply_log_settings, level_fixed=settings.log_level_fixed)
     following = asyncio.create_task(follow_log_settings(engine, apply))
@@ -134,6 +159,14 @@ async def start_standing_workflows(client: Client) -> None:
         task_queue=names.CONTROL_QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary="keeps prices and ledgers",
+    )
+    await client.start_workflow(
+        Reconciliation.run,
+        ReconciliationState(),
+        id=names.RECONCILIATION_ID,
+        task_queue=names.CONTROL_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="holds nodes and jobs against what AWS says",
     )
 
 

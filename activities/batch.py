@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,9 @@ from activities import aws
 from perdure.contracts.control import BatchActivities, BatchAttempt, BatchJob, JobRef
 from perdure.domain.errors import UnknownJob
 from perdure.domain.retries import RetryRule, RetryStrategy
+
+ASKED_AT_ONCE = 100
+"""Job ids that DescribeJobs takes in one call."""
 
 
 class BatchLookups(BatchActivities):
@@ -28,6 +32,15 @@ class BatchLookups(BatchActivities):
         if found is None:
             raise UnknownJob(f"AWS Batch knows no job {job.job_id[:80]!r} in this account and region")
         return read_job(found)
+
+    async def statuses(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Batch's status of each of these jobs that it knows. Raises CloudUnavailable when it is away."""
+        found: dict[str, str] = {}
+        for start in range(0, len(job_ids), ASKED_AT_ONCE):
+            some = list(job_ids[start : start + ASKED_AT_ONCE])
+            answer = await aws.call(f"describe {len(some)} jobs", self._batch.describe_jobs, jobs=some)
+            found |= {one["jobId"]: one["status"] for one in answer.get("jobs", [])}
+        return found
 
 
 def read_job(found: dict[str, Any]) -> BatchJob:

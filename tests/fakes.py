@@ -21,9 +21,6 @@ from perdure.contracts.control import (
     CreateSnapshot,
     CreateVolume,
     DetachVolume,
-    InstanceActivities,
-    InstanceRef,
-    InstanceState,
     JobRecord,
     JobRef,
     RecordActivities,
@@ -34,12 +31,13 @@ from perdure.contracts.control import (
 from perdure.contracts.node import (
     CheckpointOutcome,
     CheckpointRequest,
+    CheckpointSettings,
     FinalCheckpointRequest,
     LogSettings,
     NodeActivities,
 )
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.configuration import SystemConfiguration
+from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.errors import Fenced, UnknownJob, VolumeFailed, VolumeGone
 from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node
@@ -60,8 +58,8 @@ HOST_LOST = "Host EC2 (instance i-gone) terminated."
 Now = Callable[[], Awaitable[datetime]]
 
 
-class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordActivities):
-    """Batch, EBS, EC2 and the database. `calls` holds the names of all activities that ran, in order."""
+class FakeCloud(BatchActivities, VolumeActivities, RecordActivities):
+    """Batch, EBS and the database. `calls` holds the names of all activities that ran, in order."""
 
     def __init__(self) -> None:
         self.batch: dict[str, BatchJob] = {}
@@ -69,9 +67,6 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
         self.deleted: list[str] = []
         self.snapshots: dict[str, JobVolume] = {}
         self.by_token: dict[str, str] = {}
-        self.gone: set[str] = set()
-        self.instances: dict[str, InstanceState] = {}
-        """What EC2 says of an instance, where more than its state matters."""
         self.configuration = SystemConfiguration()
         self.configuration_number = 0
         self.records: dict[str, JobRecord] = {}
@@ -171,14 +166,6 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
         self._called()
         self.snapshots.pop(request.snapshot_id, None)
 
-    @activity.defn(name="instance_state")
-    async def instance_state(self, instance: InstanceRef) -> InstanceState:
-        self._called()
-        if instance.instance_id in self.instances:
-            return self.instances[instance.instance_id]
-        state = "terminated" if instance.instance_id in self.gone else "running"
-        return InstanceState(instance_id=instance.instance_id, state=state)
-
     @activity.defn(name="record_job")
     async def record_job(self, record: JobRecord) -> None:
         self._called()
@@ -224,12 +211,16 @@ class FakeCloud(BatchActivities, VolumeActivities, InstanceActivities, RecordAct
 
 
 class FakeNode(NodeActivities):
-    """The agent's activities on one instance."""
+    """The agent of one instance: its activities, and the rhythm that it keeps by itself (Story.sleep lets it)."""
 
     def __init__(self, now: Now) -> None:
         self._now = now
         self.epoch = 0
         """Of the container that this node runs."""
+        self.interval = 0.0
+        self.beat_at: datetime | None = None
+        """When its last checkpoint was begun, or its container started."""
+        self.settings: list[CheckpointSettings] = []
         self.taken: list[Checkpoint] = []
         self.requests: list[CheckpointRequest] = []
         self.finals: list[FinalCheckpointRequest] = []
@@ -242,6 +233,21 @@ class FakeNode(NodeActivities):
         """While closed, a periodic checkpoint does not end."""
         self.gate.set()
 
+    def follow(self, checkpoint: CheckpointConfiguration) -> None:
+        """Keep this rhythm from now on."""
+        self.interval = checkpoint.interval_seconds if checkpoint.enabled else 0.0
+
+    def due_at(self) -> datetime | None:
+        """When it takes a checkpoint by itself."""
+        if not self.interval or self.beat_at is None or any(one.kind is CheckpointKind.FINAL for one in self.taken):
+            return None
+        return self.beat_at + timedelta(seconds=self.interval)
+
+    @activity.defn(name="apply_checkpoint_settings")
+    async def apply_checkpoint_settings(self, settings: CheckpointSettings) -> None:
+        self.settings.append(settings)
+        self.follow(settings.checkpoint)
+
     @activity.defn(name="checkpoint")
     async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
         self.requests.append(request)
@@ -252,7 +258,7 @@ class FakeNode(NodeActivities):
             await asyncio.sleep(0.05)
         if self.failure:
             return CheckpointOutcome(failure=self.failure)
-        return CheckpointOutcome(checkpoint=await self.commit(request.kind))
+        return CheckpointOutcome(checkpoint=await self.commit(CheckpointKind.REQUESTED))
 
     @activity.defn(name="apply_log_settings")
     async def apply_log_settings(self, settings: LogSettings) -> None:
@@ -269,7 +275,8 @@ class FakeNode(NodeActivities):
 
     async def commit(self, kind: CheckpointKind) -> Checkpoint:
         """Take a checkpoint now, whoever wants it."""
-        frozen = await self._now() + self.clock_error
+        self.beat_at = await self._now()
+        frozen = self.beat_at + self.clock_error
         checkpoint = Checkpoint(
             number=self.first_number + len(self.taken),
             kind=kind,

@@ -74,7 +74,7 @@ class Agent:
         self._checkpoints = Checkpoints(self._reporter)
         self._endings = Endings(foundation, self._logs.exited)
         self._hand_overs = HandOvers(foundation, self._checkpoints, self._endings)
-        self._rhythm = Rhythm(foundation, self._checkpoints, self._endings, self._hand_overs, client)
+        self._rhythm = Rhythm(foundation, self._checkpoints, self._endings, self._hand_overs)
         self._identity = IdentityProxy(self._jobs)
         planner = Planner(self._node, Attacher(client))
         self._starter = Starter(foundation, planner, self._identity, self._endings, self._hand_overs)
@@ -156,8 +156,9 @@ class Agent:
             self._hand_overs.begin(notice)
             self._logs.noticed(notice)
         else:
-            # Only told: the job's workflow asks for a checkpoint at once, and containers go on as before.
+            # A checkpoint of each job at once; containers go on as before.
             log.warning("rebalance recommendation")
+            self._rhythm.hurry()
             self._hand_overs.tell(notice)
 
     async def _deliver(self) -> None:
@@ -177,6 +178,7 @@ class Agent:
             activities=[
                 self._activities.checkpoint,
                 self._activities.final_checkpoint,
+                self._activities.apply_checkpoint_settings,
                 self._activities.apply_log_settings,
                 LogCollector(self._bundles).collect_logs,
             ],

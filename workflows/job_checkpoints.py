@@ -1,7 +1,8 @@
-"""What the job's workflow asks of the node: a checkpoint, and the final one on a notice.
+"""What the job's workflow asks of the node: a checkpoint that a person wants, and the final one on a notice.
 
-Both are join-or-start on the node and keyed, so asking again is safe. A time-out means unknown: the node's own reports,
-its next answer or Batch tell what is true.
+The rhythm is no business of the workflow: the agent keeps it, and reports each checkpoint once it is committed. Both
+questions are join-or-start on the node and keyed, so asking again is safe. A time-out means unknown: the node's own
+reports, its next answer or Batch tell what is true.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
     from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCheckpointRequest, NodeActivities
-    from perdure.domain.checkpoints import CheckpointKind
+    from perdure.contracts.protection import CheckpointTaken
     from perdure.domain.jobs import JobState
     from perdure.domain.retries import HandOver, choose_hand_over
     from workflows import options
@@ -27,43 +28,37 @@ ASSUMED_NOTICE = timedelta(seconds=120)
 """AWS announces an interruption two minutes ahead."""
 
 
-async def take_checkpoint(progress: JobProgress, kind: CheckpointKind) -> CheckpointOutcome | None:
-    """A checkpoint begun now, and the job runs on. None: something else came first, or nobody knows.
+async def grant_wishes(progress: JobProgress) -> None:
+    """A checkpoint for the people who wish for one now: all of them get the same, or hear why there is none.
 
     Never awaited alone: a notice, an exit or a newer container ends the waiting at once.
     """
-    epoch, asked_at = progress.job.epoch, workflow.now()
-    node = progress.job.attempts[-1].instance_id
-    progress.checkpoint_now = False
+    wishes = [key for key, answer in progress.wishes.items() if answer is None]
+    epoch, node = progress.job.epoch, progress.job.attempts[-1].instance_id
     progress.show(state=JobState.CHECKPOINTING)
     work = workflow.start_activity_method(
         NodeActivities.checkpoint,
-        CheckpointRequest(
-            job_id=progress.job.job_id,
-            epoch=epoch,
-            kind=kind,
-            request_id=str(workflow.uuid4()),
-            interval_seconds=progress.job.interval_seconds,
-        ),
+        CheckpointRequest(job_id=progress.job.job_id, epoch=epoch, request_id=wishes[0]),
         task_queue=names.node_queue(node),
-        summary=f"{kind} checkpoint on {node}",
-        **options.periodic_checkpoint(_dump_limit(progress) + timedelta(minutes=5)),
+        summary=f"a checkpoint that a person wants, on {node}",
+        **options.requested_checkpoint(_dump_limit(progress) + timedelta(minutes=5)),
     )
     outcome = await _outcome(
         progress,
         work,
         lambda: progress.stage is Stage.RUNNING and progress.job.epoch == epoch and not final_wanted(progress),
     )
+    if outcome is None:
+        answer = CheckpointTaken(failure="the job's node did not answer, or the job left it; see the job's events")
+    else:
+        answer = CheckpointTaken(checkpoint=outcome.checkpoint, failure=outcome.failure)
+    for key in wishes:
+        progress.wishes[key] = answer
     if progress.stage is Stage.RUNNING and progress.job.state is JobState.CHECKPOINTING:
         failed = outcome is not None and outcome.checkpoint is None
         progress.show(state=JobState.CHECKPOINT_FAILED if failed else JobState.RUNNING)
-    if outcome is not None:
-        if outcome.checkpoint is not None:
-            committed(progress, outcome.checkpoint, workflow.now())
-        # Success or failure (which the node reports), the next one is due an interval from here: a node whose clock is
-        # behind must not be asked again and again.
-        progress.due_from = max(progress.due_from or asked_at, asked_at)
-    return outcome
+    if answer.checkpoint is not None:
+        committed(progress, answer.checkpoint)
 
 
 def _dump_limit(progress: JobProgress) -> timedelta:
@@ -137,7 +132,7 @@ async def _outcome(
         if not progress.out_of_touch:
             message = "The node does not answer: whether there is a checkpoint is not known yet."
             progress.tell(workflow.now(), "no answer", message, "warning")
-        progress.out_of_touch = True
+        progress.out_of_touch, progress.look_at = True, workflow.now()
         return None
     progress.out_of_touch = False
     return outcome

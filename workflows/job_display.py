@@ -24,10 +24,9 @@ _KEYS: dict[str, SearchAttributeKey[Any]] = {
 LONGEST_KEYWORD = 255
 
 
-def search_attributes(progress: JobProgress, shown: dict[str, object]) -> list[SearchAttributeUpdate[Any]]:
-    """The changes since `shown`, which is brought up to date. Each upsert is an event in the history, so a periodic
-    checkpoint changes none: its state counts as Running, and its time goes along with the next real change. Nor does a
-    state that passes by itself."""
+def search_attributes(progress: JobProgress) -> list[SearchAttributeUpdate[Any]]:
+    """The changes since the last call. Each upsert is an event in the history, so a periodic checkpoint changes none:
+    its time goes along with the next real change. Nor does a state that passes by itself."""
     job, current = progress.job, progress.current
     state = job.state
     if state is JobState.RESTORE_FAILED:
@@ -38,20 +37,21 @@ def search_attributes(progress: JobProgress, shown: dict[str, object]) -> list[S
         or progress.passing
     ):
         state = JobState.RUNNING
-    wanted: dict[str, object] = {_STATE.name: state.value, _PROTECTIONS.name: job.protections}
+    wanted: dict[str, str | int] = {_STATE.name: state.value, _PROTECTIONS.name: job.protections}
     if job.queue:
         wanted[_QUEUE.name] = job.queue[:LONGEST_KEYWORD]
     if current is not None:
         wanted[_ZONE.name] = current.zone[:LONGEST_KEYWORD]
         wanted[_NODE.name] = current.instance_id[:LONGEST_KEYWORD]
         wanted[_ATTEMPT.name] = current.attempt
-    changed = {name: value for name, value in wanted.items() if shown.get(name) != value}
+    changed = {name: value for name, value in wanted.items() if progress.attributes.get(name) != value}
     if not changed:
         return []
+    progress.attributes |= changed
+    updates = [_KEYS[name].value_set(value) for name, value in changed.items()]
     if job.checkpoints:
-        changed[_LAST_CHECKPOINT.name] = job.checkpoints[-1].frozen_at
-    shown.update(changed)
-    return [_KEYS[name].value_set(value) for name, value in changed.items()]
+        updates.append(_LAST_CHECKPOINT.value_set(job.checkpoints[-1].frozen_at))
+    return updates
 
 
 def details(progress: JobProgress) -> str:

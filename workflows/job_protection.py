@@ -1,20 +1,23 @@
 """START HERE. The life of one AWS Batch job under Perdure, from its first container to its last exit code.
 
 A container of the job appears on some instance; its agent asks `attach` and gets a plan: start clean, or go on from a
-checkpoint. While the job runs, this workflow sets the rhythm of checkpoints. When AWS takes the instance back, the
-agent freezes the job at once and this workflow joins in, frees the job's volume, and waits for Batch to start the next
-container somewhere else. When Batch says that the job is over, the volume goes.
+checkpoint. While the job runs, the agent takes its checkpoints in the plan's rhythm, and this workflow hears of each.
+When AWS takes the instance back, the agent freezes the job at once; this workflow joins in, frees the job's volume, and
+waits for Batch to start the next container somewhere else. When Batch says that the job is over, the volume goes.
+
+A job that runs well costs no timer and no question: this workflow sleeps until somebody signals. That a silent node is
+dead, the reconciler finds (workflows/reconciliation.py).
 
 `run` is the story. Around it: job_state (what is known), job_preparation (a container's plan), job_checkpoints (what is
-asked of the node), job_reports (what nodes say), job_endings (what an end means), job_volume (the volume's way to the
-next node), job_records and job_display (what people see).
+asked of the node), job_configuration (what the node is told), job_reports (what nodes say), job_endings (what an end
+means), job_volume (the volume's way to the next node), job_records and job_display (what people see).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
@@ -25,20 +28,21 @@ with workflow.unsafe.imports_passed_through():
         AttachReply,
         AttachRequest,
         CheckpointTaken,
+        Doubt,
         NodeReport,
         TakeCheckpoint,
         Verdict,
     )
-    from perdure.domain.checkpoints import CheckpointKind
     from perdure.domain.errors import UnknownJob
     from perdure.domain.jobs import Job
     from perdure.domain.nodes import Notice
-    from workflows.job_checkpoints import final_wanted, take_checkpoint, take_final_checkpoint
+    from workflows.job_checkpoints import final_wanted, grant_wishes, take_final_checkpoint
+    from workflows.job_configuration import ConfigurationCourier
     from workflows.job_endings import finish_unknown, hear_batch
     from workflows.job_preparation import prepare_container, refuse_if_ended
-    from workflows.job_questions import caused_by, describe_job, in_words, load_configuration
+    from workflows.job_questions import caused_by, describe_job, in_words
     from workflows.job_records import JobRecorder
-    from workflows.job_reports import hear_notice, hear_report
+    from workflows.job_reports import SELDOM, SOON, hear_doubt, hear_notice, hear_report
     from workflows.job_state import JobProgress, JobStart, Stage
     from workflows.job_volume import free_volume, put_away_volume
     from workflows.options import ATTACH_PATIENCE
@@ -46,12 +50,11 @@ with workflow.unsafe.imports_passed_through():
     from workflows.resumption import take_over, wants_to_take_over
 
 STILL_WANTED = timedelta(seconds=4)
-"""Between two looks at Batch while a container waits for its plan: a job that was ended must not wait 5 s longer."""
-SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
-"""Between two looks at Batch: while the container may be gone unseen, and while all is well."""
-
-FIRST_LOOK = "first look"
-"""Patch id."""
+"""Between two looks at Batch while a container waits for its plan. A job that its owner ended waits no longer than this
+for its refusal."""
+RENEW_AFTER = 2000
+"""Events after which the workflow continues as new, if Temporal does not suggest it earlier: a worker that starts reads
+the histories of all its jobs."""
 
 
 @workflow.defn(name=names.JOB_PROTECTION)
@@ -63,12 +66,9 @@ class JobProtection:
         self._progress = start.carried or JobProgress(job=Job(job_id=start.job_id, created_at=workflow.now()))
         self._heard = 0
         """Rises with everything heard that may change what to do next."""
-        self._looks = 0
         self._asking = 0
         """Containers that wait for an answer to `attach`."""
-        self._wishes: dict[str, CheckpointTaken | None] = {}
-        self._reload = self._closing = False
-        self._trouble = ""
+        self._closing = False
 
     @workflow.run
     async def run(self, start: JobStart) -> Job:
@@ -80,17 +80,17 @@ class JobProtection:
                 recorder.keep_shown(),
                 recorder.keep_recorded(),
                 recorder.keep_passing(),
+                ConfigurationCourier(progress).run(),
                 self._watch_waiting_container(),
             )
         ]
         while not progress.finished:
-            await self._renew_when_suggested()
-            await self._reload_configuration()
+            await self._renew_when_long()
             try:
                 match progress.stage:
                     case Stage.PREPARING:
                         await prepare_container(progress)
-                        self._trouble = ""
+                        progress.trouble = ""
                     case Stage.STARTING:
                         await self._await_start()
                     case Stage.RUNNING:
@@ -119,48 +119,25 @@ class JobProtection:
             await self._ask_batch()
 
     async def _guard_running_job(self) -> None:
-        """Checkpoints on an absolute deadline, on wish and on a notice; and a look at Batch when in doubt."""
-        progress, mark, now = self._progress, self._heard, workflow.now()
-        due, first_look = progress.next_due(), self._first_look()
+        """All is well until somebody signals: no timer runs, unless Batch is to be asked."""
+        progress, mark = self._progress, self._heard
+        left = None if progress.look_at is None else progress.look_at - workflow.now()
         if final_wanted(progress):
             await self._join_final_checkpoint()
-        elif None in self._wishes.values():
-            await self._grant_wishes()
-        elif progress.checkpoint_now or (due is not None and due <= now):
-            outcome = await take_checkpoint(progress, CheckpointKind.PERIODIC)
-            if outcome is None and progress.out_of_touch:
-                await self._ask_batch()
-                await self._listen(self._heard, SOON, "the node does not answer")
-        elif first_look is not None and first_look <= now:
-            await self._ask_batch()
-            progress.running_since = None
+        elif None in progress.wishes.values():
+            await grant_wishes(progress)
+        elif left is None or left > timedelta(0):
+            await self._listen(mark, left, "ask Batch")
         else:
-            look = SOON if progress.doubtful else SELDOM
-            pause = min([look, *(instant - now for instant in (due, first_look) if instant is not None)])
-            what = "ask Batch" if pause == look else f"checkpoint {progress.job.checkpoints_committed + 1} is due"
-            if not await self._listen(mark, pause, what) and pause == look:
-                await self._ask_batch()
-
-    def _first_look(self) -> datetime | None:
-        """Batch soon sees that a container runs, and tells since when: its time-out counts from there."""
-        since = self._progress.running_since
-        if since is None or not workflow.patched(FIRST_LOOK):
-            return None  # asked already; or a job from before, whose history does not ask
-        return since + SOON
+            await self._ask_batch()
+            progress.look_at = None
+            if progress.doubtful:
+                progress.look_at = workflow.now() + min(SOON * 2**progress.looks, SELDOM)
+                progress.looks = min(progress.looks + 1, 8)
 
     async def _join_final_checkpoint(self) -> None:
         if not await take_final_checkpoint(self._progress):
             await self._listen(self._heard, timedelta(seconds=2), "join the final checkpoint again")
-
-    async def _grant_wishes(self) -> None:
-        open_wishes = [wish for wish, answer in self._wishes.items() if answer is None]
-        outcome = await take_checkpoint(self._progress, CheckpointKind.REQUESTED)
-        for wish in open_wishes:
-            self._wishes[wish] = (
-                CheckpointTaken(failure="the job's node did not answer, or the job left it; see the job's events")
-                if outcome is None
-                else CheckpointTaken(checkpoint=outcome.checkpoint, failure=outcome.failure)
-            )
 
     async def _await_next_container(self) -> None:
         """Nothing runs: free the volume, then ask Batch whether the job is over until a container arrives."""
@@ -174,8 +151,8 @@ class JobProtection:
         await self._ask_batch()
         if progress.stage is stage and mark == self._heard:
             first, most = (1, 15) if stage is Stage.EXITED else (30, 120) if progress.unprotected else (15, 30)
-            seconds = min(first * 2 ** min(self._looks, 8), most)
-            self._looks += 1
+            seconds = min(first * 2**progress.looks, most)
+            progress.looks = min(progress.looks + 1, 8)
             await self._listen(mark, timedelta(seconds=seconds), f"{stage}: ask Batch again")
 
     # ---- what is heard --------------------------------------------------------------------------------------------
@@ -201,7 +178,7 @@ class JobProtection:
         self._asking -= 1
         return self._answer(epoch) or AttachReply(
             verdict=Verdict.WAIT,
-            reason=self._trouble or str(progress.job.state),
+            reason=progress.trouble or str(progress.job.state),
             epoch=epoch or 0,
             # A node that must stop waiting decides by these.
             retry=progress.retry,
@@ -236,16 +213,14 @@ class JobProtection:
     @workflow.update
     async def take_checkpoint(self, wish: TakeCheckpoint) -> CheckpointTaken:
         """A person wants a checkpoint now. Key: request_id."""
-        progress = self._progress
-        if progress.stage is not Stage.RUNNING or self._closing:
+        progress, key = self._progress, wish.request_id
+        if progress.wishes.get(key) is None and (progress.stage is not Stage.RUNNING or self._closing):
             return CheckpointTaken(failure=f"the job does not run on a node now ({progress.job.state})")
-        self._wishes.setdefault(wish.request_id, None)
+        progress.wish(key)
         self._hear()
-        await workflow.wait_condition(
-            lambda: self._wishes[wish.request_id] is not None or progress.stage is not Stage.RUNNING
-        )
-        answer = self._wishes[wish.request_id] or CheckpointTaken(failure="the job left its node before the checkpoint")
-        self._wishes[wish.request_id] = answer
+        await workflow.wait_condition(lambda: progress.wishes[key] is not None or progress.stage is not Stage.RUNNING)
+        answer = progress.wishes[key] or CheckpointTaken(failure="the job left its node before the checkpoint")
+        progress.wishes[key] = answer
         return answer
 
     @workflow.signal
@@ -263,8 +238,13 @@ class JobProtection:
     @workflow.signal
     def configuration_changed(self) -> None:
         """The system's configuration was changed; what the job's own environment says still wins."""
-        self._reload = True
-        self._hear()
+        self._progress.changes_heard += 1
+
+    @workflow.signal
+    def doubted(self, doubt: Doubt) -> None:
+        """The reconciler holds the running container for gone, or misses its checkpoints."""
+        if hear_doubt(self._progress, doubt, workflow.now()):
+            self._hear()
 
     @workflow.query
     def job(self) -> Job:
@@ -273,19 +253,19 @@ class JobProtection:
 
     def _hear(self) -> None:
         self._heard += 1
-        self._looks = 0
+        self._progress.looks = 0
 
-    async def _listen(self, mark: int, timeout: timedelta, summary: str) -> bool:
-        """Whether anything was heard since `mark` was noted, waiting at most `timeout` for it."""
+    async def _listen(self, mark: int, timeout: timedelta | None, summary: str) -> bool:
+        """Whether anything was heard since `mark` was noted, waiting at most `timeout` for it (None: no timer)."""
+        if timeout is not None:
+            timeout = max(timeout, timedelta(milliseconds=1))
         try:
-            await workflow.wait_condition(
-                lambda: self._heard != mark, timeout=max(timeout, timedelta(milliseconds=1)), timeout_summary=summary
-            )
+            await workflow.wait_condition(lambda: self._heard != mark, timeout=timeout, timeout_summary=summary)
         except TimeoutError:
             return False
         return True
 
-    # ---- Batch, configuration, renewal ----------------------------------------------------------------------------
+    # ---- Batch, trouble, renewal ----------------------------------------------------------------------------
 
     async def _ask_batch(self) -> None:
         """Let Batch's word move the story on. No answer, or something newer heard meanwhile, changes nothing."""
@@ -314,28 +294,18 @@ class JobProtection:
             except TimeoutError:
                 await refuse_if_ended(self._progress)
 
-    async def _reload_configuration(self) -> None:
-        if not self._reload or self._progress.configuration is None:
-            return
-        mark = self._heard
-        try:
-            system = await while_wanted(load_configuration(), lambda: self._heard == mark)
-        except (Overtaken, ActivityError):
-            return  # asked again at the next turn
-        self._reload = False
-        self._progress.configure(system, workflow.now())
-
     async def _live_with(self, problem: ActivityError | ChildWorkflowError) -> None:
         """Nothing that fails out there ends the guard: people are told once, and it is tried again."""
-        if in_words(problem) != self._trouble:
-            self._trouble = in_words(problem)
-            self._progress.tell(workflow.now(), "trouble", f"{self._trouble} It is tried again.", "error")
+        if in_words(problem) != self._progress.trouble:
+            self._progress.trouble = in_words(problem)
+            self._progress.tell(workflow.now(), "trouble", f"{self._progress.trouble} It is tried again.", "error")
         await self._listen(self._heard, timedelta(seconds=10), "try again")
 
-    async def _renew_when_suggested(self) -> None:
-        """Continue as new before the history gets long, with nothing in flight that would be lost."""
-        busy = None in self._wishes.values() or final_wanted(self._progress)
-        if busy or not workflow.info().is_continue_as_new_suggested():
+    async def _renew_when_long(self) -> None:
+        """Continue as new before the history gets long, with no question in flight whose answer would be lost."""
+        info = workflow.info()
+        long = info.is_continue_as_new_suggested() or info.get_current_history_length() > RENEW_AFTER
+        if not long or None in self._progress.wishes.values() or final_wanted(self._progress):
             return
         self._closing = True
         await workflow.wait_condition(workflow.all_handlers_finished)

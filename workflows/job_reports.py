@@ -6,9 +6,9 @@ Nodes spool their reports and may send one twice, late, or after a newer contain
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from perdure.contracts.protection import NodeReport, ReportKind, RestoreRung, Verdict
+from perdure.contracts.protection import Doubt, NodeReport, ReportKind, RestoreRung, Verdict
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, droppable
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Notice, NoticeKind
@@ -16,6 +16,8 @@ from perdure.domain.retries import HandOver
 from workflows.job_endings import close_outage, open_outage
 from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
 
+SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
+"""Until Batch is asked about a container that has just started or may be gone unseen; and at most between two looks."""
 FROZEN = "frozen"
 """The engine's name for the time from freeze to thaw (key of Checkpoint.phases)."""
 BAD_AFTER = 2
@@ -32,7 +34,7 @@ _HANDED_OVER = {
 
 
 def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> bool:
-    """Take a report in. False: it was known, or is of an older epoch, and changed nothing."""
+    """Take a report in. Whether what to do next may be another thing now: of most facts people hear, and no more."""
     if not progress.first_time(f"report {report.report_id}"):
         return False
     if report.max_rootfs_bytes is not None:
@@ -43,15 +45,16 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
     if report.epoch == 0 and report.kind is ReportKind.REMARK:
         return _hear_of_unprotected(progress, report)
     if report.epoch != progress.job.epoch:
-        return _hear_old_report(progress, report, now)
-    progress.out_of_touch = False
+        return _hear_old_report(progress, report)
+    matters = _back_in_touch(progress)
     match report.kind:
         case ReportKind.STARTED:
             _started(progress, report, now)
         case ReportKind.CHECKPOINT if report.checkpoint is not None:
-            committed(progress, report.checkpoint, now)
+            committed(progress, report.checkpoint)
+            return matters
         case ReportKind.CHECKPOINT_FAILED:
-            _checkpoint_failed(progress, report, now)
+            _checkpoint_failed(progress, report)
         case ReportKind.HANDED_OVER:
             handed_over(progress, report.hand_over or HandOver.STAY_FROZEN, report.checkpoint, now)
         case ReportKind.EXITED:
@@ -60,6 +63,28 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
             _given_up(progress, report)
             kind = "preflight" if report.kind is ReportKind.PREFLIGHT else "remark"
             progress.tell(report.at, kind, report.reason, report.level)
+            return matters or report.unprotected
+    return True
+
+
+def _back_in_touch(progress: JobProgress) -> bool:
+    """Whether the node had been silent; Batch need not be asked about it any more."""
+    if not progress.out_of_touch:
+        return False
+    progress.out_of_touch = False
+    progress.look_at = progress.look_at if progress.doubtful else None
+    return True
+
+
+def hear_doubt(progress: JobProgress, doubt: Doubt, now: datetime) -> bool:
+    """The container may be gone unseen. False: not the one that runs, or it is doubted already."""
+    current = progress.current
+    if progress.stage is not Stage.RUNNING or current is None or doubt.instance_id != current.instance_id:
+        return False
+    if progress.out_of_touch:
+        return False
+    progress.out_of_touch, progress.look_at = True, now
+    progress.tell(now, "no answer", doubt.reason, "warning")
     return True
 
 
@@ -74,12 +99,12 @@ def _hear_of_unprotected(progress: JobProgress, report: NodeReport) -> bool:
     return True
 
 
-def _hear_old_report(progress: JobProgress, report: NodeReport, now: datetime) -> bool:
+def _hear_old_report(progress: JobProgress, report: NodeReport) -> bool:
     """Of an older epoch only what is still true counts: a checkpoint that lies on the volume."""
     if report.checkpoint is None or not progress.clean_epoch <= report.epoch < progress.job.epoch:
         return False
-    committed(progress, report.checkpoint, now)
-    return True
+    committed(progress, report.checkpoint)
+    return False
 
 
 def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
@@ -88,13 +113,13 @@ def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
     )
     if progress.stage not in HOLDS_CONTAINER:
         return
-    progress.stage, progress.running_since = Stage.RUNNING, now
+    # Batch soon sees that a container runs, and tells since when: its time-out counts from there.
+    progress.stage, progress.look_at = Stage.RUNNING, now + SOON
     _hear_of_rungs(progress, report)
     for checkpoint in report.found:
-        committed(progress, checkpoint, now)
+        committed(progress, checkpoint)
     _offer(progress, report.found)
     where = progress.current.instance_id if progress.current else report.instance_id
-    progress.due_from = min(report.at, now)
     if report.restored_from is not None:
         close_outage(progress, report.restored_from, report.at)
         message = f"The job goes on from checkpoint {report.restored_from} on {where}."
@@ -155,7 +180,7 @@ def _given_up(progress: JobProgress, report: NodeReport) -> None:
         progress.show(unprotected=report.reason, state=JobState.RUNNING)
 
 
-def committed(progress: JobProgress, checkpoint: Checkpoint, now: datetime) -> None:
+def committed(progress: JobProgress, checkpoint: Checkpoint) -> None:
     """A checkpoint exists. Told as often as one likes, counted once."""
     if not progress.first_time(f"checkpoint {checkpoint.epoch}/{checkpoint.number}"):
         return
@@ -169,10 +194,6 @@ def committed(progress: JobProgress, checkpoint: Checkpoint, now: datetime) -> N
     size = checkpoint.image_bytes / 2**20
     message = f"Checkpoint {checkpoint.number} ({checkpoint.kind}) is committed: {size:.1f} MiB of memory."
     progress.tell(checkpoint.committed_at, "checkpoint", message, epoch=checkpoint.epoch)
-    if checkpoint.epoch == progress.job.epoch:
-        # The node's clock may be wrong: the rhythm never runs ahead of ours.
-        frozen = min(checkpoint.frozen_at, now)
-        progress.due_from = max(progress.due_from, frozen) if progress.due_from else frozen
 
 
 def _stood_still(checkpoint: Checkpoint) -> float:
@@ -188,7 +209,7 @@ def _offer(progress: JobProgress, checkpoints: Iterable[Checkpoint]) -> None:
     progress.show(checkpoints=[one for one in listed if one.number not in gone])
 
 
-def _checkpoint_failed(progress: JobProgress, report: NodeReport, now: datetime) -> None:
+def _checkpoint_failed(progress: JobProgress, report: NodeReport) -> None:
     progress.show(
         checkpoint_failures=progress.job.checkpoint_failures + 1,
         checkpoint_failures_in_a_row=progress.job.checkpoint_failures_in_a_row + 1,
@@ -197,8 +218,8 @@ def _checkpoint_failed(progress: JobProgress, report: NodeReport, now: datetime)
         checkpoint_error=report.error,
     )
     final = report.checkpoint_kind is CheckpointKind.FINAL
-    if final:
-        progress.final_settled = True
+    progress.final_settled = progress.final_settled or final
+    if final or progress.stage is Stage.RUNNING:
         progress.show(state=JobState.CHECKPOINT_FAILED)
     what = "The final checkpoint" if final else "A checkpoint"
     progress.tell(report.at, "checkpoint failed", f"{what} failed and the job runs on: {report.reason}", "warning")
@@ -207,7 +228,7 @@ def _checkpoint_failed(progress: JobProgress, report: NodeReport, now: datetime)
 def handed_over(progress: JobProgress, way: HandOver, final: Checkpoint | None, now: datetime) -> None:
     """The node has taken the final checkpoint and let go of the job. Told twice: by the activity and by a report."""
     if final is not None:
-        committed(progress, final, now)
+        committed(progress, final)
     if progress.current is None or progress.finished or progress.way in {way, HandOver.END_CONTAINER}:
         return
     progress.final_settled = True
@@ -241,11 +262,11 @@ def hear_notice(progress: JobProgress, notice: Notice, now: datetime) -> bool:
         return False
     if notice.kind is NoticeKind.REBALANCE:
         enabled = progress.configuration is not None and progress.configuration.checkpoint.enabled
-        progress.checkpoint_now = enabled and progress.stage is Stage.RUNNING
-        what = ": a checkpoint is taken at once" if progress.checkpoint_now else ""
+        # By the agent, as soon as it saw the recommendation: its report follows.
+        what = ": a checkpoint is taken at once" if enabled and progress.stage is Stage.RUNNING else ""
         progress.tell(now, "rebalance", f"AWS recommends leaving {notice.instance_id}{what}.")
         return True
-    progress.notice, progress.final_settled = notice, False
+    progress.notice, progress.final_settled, progress.look_at = notice, False, now + SOON
     progress.change_current(noticed_at=notice.seen_at, notice_deadline=notice.deadline)
     progress.interrupted_epochs = [*progress.interrupted_epochs, progress.job.epoch]
     when = f" at {notice.deadline:%H:%M:%S} UTC" if notice.deadline else ""

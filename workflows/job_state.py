@@ -1,19 +1,20 @@
 """What the workflow of a job knows. No Temporal in here: time is an argument.
 
-`JobProgress` survives continue-as-new whole. `Job` is the part that people are shown: every change of it goes through
-`show`, every line of its timeline through `tell`, so that the records know what is new. How reports change it stands in
-job_reports, what the end of a container means in job_endings.
+`JobProgress` is all of it, and continue-as-new carries it whole: what must not be lost stands here and nowhere else.
+`Job` is the part that people are shown. Every change of it goes through `show`, every line of its timeline through
+`tell`, so that the records know what is new. How reports change it stands in job_reports, what the end of a container
+means in job_endings.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
 from perdure.contracts.control import BatchJob, CreateVolume
-from perdure.contracts.protection import AttachReply, AttachRequest, JobProtectionInput, Verdict
+from perdure.contracts.protection import AttachReply, AttachRequest, CheckpointTaken, JobProtectionInput, Verdict
 from perdure.domain.configuration import EffectiveConfiguration, JobConfiguration, effective_configuration
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Notice
@@ -25,6 +26,8 @@ from workflows.batch_times import with_batch_times
 
 REMEMBERED = 256
 """Keys of reports, notices and checkpoints that are kept to recognise a repetition."""
+MOST_ANSWERS = 16
+"""Answers to people's wishes that are kept, for those who ask again."""
 MOST_EVENTS = 1000
 """Timeline lines kept for a database that is away; the oldest go first."""
 
@@ -53,11 +56,11 @@ class JobProgress(BaseModel):
     unrecorded: list[JobEvent] = Field(default_factory=list)
     unprotected: bool = False
     request: AttachRequest | None = None
-    """The newest accepted container's."""
-    reply: AttachReply | None = None
-    """Its plan, once made …"""
+    """Of the newest accepted container."""
     verdict: Verdict | None = None
-    """… and before that, what it will start from."""
+    """What that container will start from, once it is decided."""
+    reply: AttachReply | None = None
+    """That container's plan, once its volume is there."""
     environment: dict[str, str] = Field(default_factory=dict)
     configuration: EffectiveConfiguration | None = None
     retry: RetryStrategy = RetryStrategy()
@@ -78,20 +81,35 @@ class JobProgress(BaseModel):
     """The final checkpoint is taken, or never will be: nothing more is to be asked of that node."""
     out_of_touch: bool = False
     """The node did not answer; only Batch can tell."""
-    due_from: datetime | None = None
-    """The interval counts from here: the last freeze, or the start."""
-    running_since: datetime | None = None
-    """When the newest container was heard to run, until Batch has been asked for its word on that."""
-    checkpoint_now: bool = False
+    look_at: datetime | None = None
+    """When Batch is to be asked for its word on the running container; None while there is no reason to."""
+    looks: int = 0
+    """How often it was asked since anything was heard."""
+    trouble: str = ""
+    """What stood in the way last, as people were told."""
+    wishes: dict[str, CheckpointTaken | None] = Field(default_factory=dict)
+    """People's wishes for a checkpoint by their keys, with the answers of those that have one."""
+    changes_heard: int = 0
+    """How often the system's configuration was said to have changed …"""
+    changes_read: int = 0
+    """… and up to which of these it has been read."""
+    settings_number: int = 0
+    """Rises with each change of the job's checkpoint settings …"""
+    settings_told: int = 0
+    """… and which of these its node goes by."""
+    recorded_revision: int = 0
+    """What the records know …"""
+    attributes: dict[str, str | int] = Field(default_factory=dict)
+    """… and what the search attributes show."""
     clean_since: datetime | None = None
-    """When the job last started from nothing …"""
+    """When the job last started from nothing."""
     clean_epoch: int = 0
-    """… and since which epoch nothing older is used."""
+    """Checkpoints of epochs before this one are not used any more: the job has started clean since."""
     milestones: Milestones = Milestones()
     failed_rungs: dict[int, int] = Field(default_factory=dict)
+    """How often a checkpoint failed on sound nodes, by number."""
     failed_on: dict[int, list[str]] = Field(default_factory=dict)
     """The instances that `failed_rungs` counts."""
-    """How often a checkpoint failed on sound nodes, by number."""
     quarantined: list[int] = Field(default_factory=list)
     seen: list[str] = Field(default_factory=list)
     predecessor: str = ""
@@ -109,8 +127,7 @@ class JobProgress(BaseModel):
             self.revision += 1
 
     def note(self, **changes: object) -> None:
-        """Change the job without asking for a record: written along with the next change that does. Jobs in flight
-        when a field is new would else write records that their histories do not have."""
+        """Change the job without asking for a record: the change is written along with the next one that asks."""
         self.job = self.job.model_copy(update=changes)
 
     def tell(self, at: datetime, kind: str, message: str, level: str = "info", epoch: int | None = None) -> None:
@@ -194,8 +211,8 @@ class JobProgress(BaseModel):
             accepted_at=now,
         )
         self.request, self.reply, self.verdict, self.notice = request, None, None, None
-        self.way = self.running_since = None
-        self.final_settled = self.out_of_touch = self.checkpoint_now = self.release = False
+        self.way = self.look_at = None
+        self.final_settled = self.out_of_touch = self.release = False
         self.stage, self.unprotected = Stage.PREPARING, False
         self.show(
             unprotected="" if self.configuration is None else _unprotected_by(self.configuration),
@@ -236,8 +253,11 @@ class JobProgress(BaseModel):
 
     def configure(self, system: JobConfiguration, now: datetime) -> None:
         """Apply the system's configuration under the job's own; it holds from the next interval on."""
-        first = self.configuration is None
+        before = self.configuration
+        first = before is None
         self.configuration, warnings = effective_configuration(system, self.environment)
+        if before is not None and before.checkpoint != self.configuration.checkpoint:
+            self.settings_number += 1
         checkpoint = self.configuration.checkpoint
         interval = checkpoint.interval_seconds if checkpoint.enabled else 0.0
         if first:
@@ -254,12 +274,18 @@ class JobProgress(BaseModel):
             diagnosis=checkpoint.diagnosis,
         )
 
-    def next_due(self) -> datetime | None:
-        """When the next periodic checkpoint is due; None while they are off."""
-        if self.configuration is None or self.due_from is None or not self.configuration.checkpoint.enabled:
-            return None
-        interval = self.configuration.checkpoint.interval_seconds
-        return self.due_from + timedelta(seconds=interval) if interval > 0 else None
+    @property
+    def untold(self) -> bool:
+        """The node that runs the job goes by older checkpoint settings than these."""
+        return self.stage is Stage.RUNNING and self.settings_told != self.settings_number
+
+    def wish(self, key: str) -> None:
+        """A person wants a checkpoint. Only the newest answers are kept."""
+        if key not in self.wishes:
+            answered = [known for known, answer in self.wishes.items() if answer is not None]
+            for known in answered[: -MOST_ANSWERS + 1]:
+                del self.wishes[known]
+            self.wishes[key] = None
 
     def has_volume(self, volume: JobVolume) -> None:
         """The job volume is this one, in this place."""
@@ -275,6 +301,7 @@ class JobProgress(BaseModel):
             epoch=self.job.epoch,
             volume_id=self.volume.volume_id,
             configuration=self.configuration,
+            settings_number=self.settings_number,
             retry=self.retry,
             attempts_made=request.attempt,
             hand_over=choose_hand_over(self.retry, request.attempt),
@@ -282,7 +309,7 @@ class JobProgress(BaseModel):
             predecessors=self.predecessors,
         )
         self.milestones = self.milestones.model_copy(update={"accepted_at": self.current.accepted_at, "ready_at": now})
-        self.stage = Stage.STARTING
+        self.stage, self.settings_told = Stage.STARTING, self.settings_number
         self.show(state=JobState.CREATED if verdict is Verdict.FRESH else JobState.RESTORING)
 
     def refuse(self, reason: str, now: datetime) -> None:

@@ -1,7 +1,8 @@
-"""The job volume's way: made, brought to the node that needs it, freed by the one that goes, deleted in the end.
+"""The job volume's way: it is made, brought to the node that needs it, freed by the node that goes, deleted in the end.
 
-Called by the job's workflow only. A volume is taken to be attached where an attach was asked for, whether or not an
-answer came: the next node then detaches it first, and both calls are idempotent.
+Only the job's workflow calls this. An attach may succeed although its answer is lost, so a volume counts as attached
+from the moment at which the attach is asked for. The next node's way begins with a detach. Asking twice does no harm:
+attach and detach are idempotent.
 """
 
 from __future__ import annotations

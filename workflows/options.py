@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
 ATTACH_PATIENCE = timedelta(seconds=20)
 """How long `attach` waits before it answers WAIT: an update that waits longer blocks continue-as-new."""
 NODE_PATIENCE = timedelta(seconds=30)
-"""How long a node's queue may leave a periodic checkpoint lying; nobody serves it then."""
+"""How long a node's queue may leave a checkpoint that a person wants lying; nobody serves it then."""
 NODE_PATIENCE_ON_NOTICE = timedelta(seconds=10)
 """The same for a final checkpoint: two minutes are left, and asking again is cheap."""
 
@@ -36,6 +36,14 @@ class Options(TypedDict, total=False):
     retry_policy: RetryPolicy
 
 
+class LocalOptions(TypedDict, total=False):
+    """The same of a local activity, which has no heartbeat."""
+
+    schedule_to_close_timeout: timedelta
+    start_to_close_timeout: timedelta
+    retry_policy: RetryPolicy
+
+
 _ONCE = RetryPolicy(maximum_attempts=1)
 _PATIENT = RetryPolicy(
     initial_interval=timedelta(seconds=1),
@@ -43,7 +51,7 @@ _PATIENT = RetryPolicy(
     non_retryable_error_types=NOT_RETRYABLE,
 )
 
-# A look at Batch or EC2. Given up after a minute; whoever asks has a timer of its own and asks again.
+# A look at Batch. Given up after a minute; whoever asks has a timer of its own and asks again.
 LOOK = Options(
     start_to_close_timeout=timedelta(seconds=30), schedule_to_close_timeout=timedelta(seconds=60), retry_policy=_PATIENT
 )
@@ -51,6 +59,12 @@ LOOK = Options(
 # A container waits for this one: better the values known before than a late start.
 CONFIGURATION = Options(
     start_to_close_timeout=timedelta(seconds=5), schedule_to_close_timeout=timedelta(seconds=10), retry_policy=_PATIENT
+)
+
+# A record, written inside the workflow task that changed something: one event instead of six. The task waits for it, so
+# it is tried once and briefly; what fails or takes long is written by an ordinary activity.
+RECORD_AT_ONCE = LocalOptions(
+    start_to_close_timeout=timedelta(seconds=1), schedule_to_close_timeout=timedelta(seconds=2), retry_policy=_ONCE
 )
 
 # Records must be written in the end, however long the database is away.
@@ -88,6 +102,14 @@ NODE_SETTINGS = Options(
 )
 
 
+# All instances, or all quiet jobs, by pages. Given up in time for the next look.
+RECONCILE = Options(
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=timedelta(seconds=60),
+    retry_policy=_PATIENT,
+)
+
 # Some calls to AWS per instance type and zone. Given up after ten minutes: the next look asks again.
 PRICES = Options(
     start_to_close_timeout=timedelta(minutes=10),
@@ -102,8 +124,8 @@ LEDGERS = Options(
 )
 
 
-def periodic_checkpoint(limit: timedelta) -> Options:
-    """Tried once: the next tick is the retry."""
+def requested_checkpoint(limit: timedelta) -> Options:
+    """Tried once: whoever wished for it is told, and wishes again."""
     return Options(
         schedule_to_start_timeout=NODE_PATIENCE,
         start_to_close_timeout=limit,

@@ -1,4 +1,4 @@
-"""Control-plane activities, served on the queue `control`: Batch, volumes, instances, records. Stubs only."""
+"""Control-plane activities, served on the queue `control`: Batch, volumes, records. Stubs only."""
 
 from __future__ import annotations
 
@@ -113,36 +113,6 @@ class SnapshotRef(Frozen):
     snapshot_id: str
 
 
-class InstanceRef(Frozen):
-    """An EC2 instance id."""
-
-    instance_id: str
-
-
-class InstanceState(Frozen):
-    """`state` is EC2's word (running, shutting-down, terminated, …) or `unknown` when EC2 does not know the id.
-
-    The rest as in `Node`; `ended_at` only where EC2 tells the time.
-    """
-
-    instance_id: str
-    state: str
-    pay_type: str = ""
-    launched_at: datetime | None = None
-    ended_at: datetime | None = None
-    ended_by: str = ""
-
-    @property
-    def gone(self) -> bool:
-        """Nothing on that instance can write any more."""
-        return self.state in {"terminated", "unknown"}
-
-    @property
-    def ending(self) -> bool:
-        """It does no more work, and AWS bills it no longer."""
-        return self.gone or self.state in {"shutting-down", "stopping", "stopped"}
-
-
 class JobRecord(Frozen):
     """The job as it is now, and the timeline lines since the last record. Keys: (job_id, revision), event sequence."""
 
@@ -191,15 +161,6 @@ class VolumeActivities:
     @activity.defn(name="delete_snapshot")
     async def delete_snapshot(self, request: SnapshotRef) -> None:
         """Idempotent by snapshot_id: an unknown snapshot is a deleted one."""
-        raise NotImplementedError
-
-
-class InstanceActivities:
-    """What EC2 knows of instances."""
-
-    @activity.defn(name="instance_state")
-    async def instance_state(self, instance: InstanceRef) -> InstanceState:
-        """DescribeInstances for one id. Read-only."""
         raise NotImplementedError
 
 

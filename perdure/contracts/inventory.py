@@ -1,5 +1,6 @@
-"""What the `node/<instance>` workflow hears. Agents signal on changes, never on ticks; the API signals
-`log_settings_changed`, without arguments."""
+"""What the `node/<instance>` workflow hears. Agents signal on changes, never on ticks; the reconciler signals
+`instance_seen` (an InstanceState) where EC2 says something new; the API signals `log_settings_changed`, without
+arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from perdure.domain.values import Frozen
 
 
 class NodeWatchInput(Frozen):
-    """Start of the workflow (signal-with-start `node_changed` by the agent); `node` is carried over continue-as-new."""
+    """Start of the workflow (signal-with-start, by the agent or the reconciler); `node` is carried over
+    continue-as-new."""
 
     instance_id: str
     node: Node | None = None

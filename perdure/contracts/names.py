@@ -13,10 +13,13 @@ LOG_KEEPING = "LogKeeping"
 RESUMPTION = "Resumption"
 RETENTION = "Retention"
 PRICE_KEEPING = "PriceKeeping"
+RECONCILIATION = "Reconciliation"
 
 RETENTION_ID = "retention"
 """The only workflow of its kind."""
 PRICE_KEEPING_ID = "prices"
+"""The same."""
+RECONCILIATION_ID = "reconciler"
 """The same."""
 
 SEARCH_ATTRIBUTES: dict[str, str] = {

@@ -7,26 +7,32 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.configuration import LogConfiguration
+from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.configuration import CheckpointConfiguration, LogConfiguration
 from perdure.domain.nodes import Notice
 from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
 
 
 class CheckpointRequest(Frozen):
-    """Take a checkpoint of the job's container. Key: (job_id, epoch, request_id): asked again, the answer is the same
-    checkpoint. One that is running now is joined, whoever began it.
+    """Take a checkpoint of the job's container now, because a person wants one. Key: (job_id, epoch, request_id):
+    asked again, the answer is the same checkpoint. One that is running now is joined, whoever began it."""
 
-    `interval_seconds` is the rhythm as it holds now (0 = off, None = not said), so that the agent knows when one is
-    overdue although nobody asks.
+    job_id: str
+    epoch: int
+    request_id: str
+
+
+class CheckpointSettings(Frozen):
+    """How checkpoints are taken of the job's container from now on: the rhythm is the agent's to keep.
+
+    Key: (job_id, epoch, number). `number` rises with each change; the plan that `attach` answered has one too.
     """
 
     job_id: str
     epoch: int
-    kind: CheckpointKind
-    request_id: str
-    interval_seconds: float | None = None
+    number: int
+    checkpoint: CheckpointConfiguration
 
 
 class FinalCheckpointRequest(Frozen):
@@ -63,6 +69,12 @@ class NodeActivities:
     @activity.defn(name="checkpoint")
     async def checkpoint(self, request: CheckpointRequest) -> CheckpointOutcome:
         """Freeze, dump, clone, resume, commit. Idempotent by (job_id, epoch, request_id). Fenced for an older epoch."""
+        raise NotImplementedError
+
+    @activity.defn(name="apply_checkpoint_settings")
+    async def apply_checkpoint_settings(self, settings: CheckpointSettings) -> None:
+        """The agent's own loop goes by them from now on. Idempotent by number: an older one changes nothing. A
+        container that is not there (any more) needs none. Fenced for an older epoch."""
         raise NotImplementedError
 
     @activity.defn(name="apply_log_settings")

@@ -1,7 +1,8 @@
 """What the job's workflow hears and answers: attach, reports of the node, a person's requests.
 
 Agents call by name: update `attach` (with start), signal `report`, signal `notice`; people (through the API) call
-update `take_checkpoint` and signal `configuration_changed`; query `job` answers a `Job`.
+update `take_checkpoint` and signal `configuration_changed`; the reconciler signals `doubted`; query `job` answers a
+`Job`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class AttachReply(Frozen):
     epoch: int = 0
     volume_id: str | None = None
     configuration: EffectiveConfiguration | None = None
+    settings_number: int = 0
+    """Of the checkpoint settings therein; those of a higher number are newer."""
     retry: RetryStrategy = RetryStrategy()
     attempts_made: int = 1
     hand_over: HandOver = HandOver.STAY_FROZEN
@@ -128,6 +131,14 @@ class NodeReport(Frozen):
     phases: dict[str, float] = Field(default_factory=dict)
     hand_over: HandOver | None = None
     max_rootfs_bytes: int | None = None
+
+
+class Doubt(Frozen):
+    """Signal `doubted`: the container on that instance may be gone although nobody told. `reason` is a sentence for
+    people. Only AWS Batch can tell what became of it, so the workflow asks there."""
+
+    instance_id: str
+    reason: str
 
 
 class TakeCheckpoint(Frozen):

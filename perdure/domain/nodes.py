@@ -1,8 +1,8 @@
-"""EC2 worker instances with an agent on them, and what AWS announces about them."""
+"""EC2 worker instances with an agent on them, what AWS announces about them, and what EC2 says of them."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import Field
@@ -64,3 +64,54 @@ class Node(Frozen):
     memory_mib: int | None = None
     cpu_model: str = ""
     cpu_vendor: str = ""
+
+
+class InstanceState(Frozen):
+    """`state` is EC2's word (running, shutting-down, terminated, …) or `unknown` when EC2 does not know the id.
+
+    The rest as in `Node`; `ended_at` only where EC2 tells the time.
+    """
+
+    instance_id: str
+    state: str
+    pay_type: str = ""
+    launched_at: datetime | None = None
+    ended_at: datetime | None = None
+    ended_by: str = ""
+
+    @property
+    def gone(self) -> bool:
+        """Nothing on that instance can write any more."""
+        return self.state in {"terminated", "unknown"}
+
+    @property
+    def ending(self) -> bool:
+        """It does no more work, and AWS bills it no longer."""
+        return self.gone or self.state in {"shutting-down", "stopping", "stopped"}
+
+
+JUST_PASSED = timedelta(minutes=5)
+EC2_SAYS = ("pay_type", "launched_at", "ended_at", "ended_by")
+"""Fields of a node that its agent does not know."""
+
+
+def as_seen(node: Node, found: InstanceState, now: datetime) -> Node:
+    """The node with what EC2 says of its instance at `now`."""
+    changes: dict[str, object] = {}
+    if found.launched_at is not None:
+        changes |= {"launched_at": found.launched_at, "pay_type": found.pay_type}
+    if found.ending and node.ended_at is None:
+        changes["ended_at"] = found.ended_at or _ended_by_then(node, now)
+    if found.gone:
+        changes["state"] = NodeState.GONE
+    if found.ending and not node.ended_by:
+        # EC2 forgets an instance, and may not say why it went: one that was announced to go was taken back.
+        announced = node.notice is not None and node.notice.deadline is not None
+        changes["ended_by"] = found.ended_by or ("aws" if announced and found.gone else "")
+    return node.model_copy(update=changes)
+
+
+def _ended_by_then(node: Node, now: datetime) -> datetime:
+    """It was found ended: at the deadline of its notice if that has just passed, else at the latest now."""
+    deadline = node.notice.deadline if node.notice else None
+    return deadline if deadline and deadline <= now <= deadline + JUST_PASSED else now

@@ -36,9 +36,14 @@ from localcloud.aws.imds import Identity, MetadataService
 from perdure import waiting
 from perdure.contracts import names
 from perdure.contracts.inventory import NodeChanged, NodeWatchInput
-from perdure.contracts.node import CheckpointOutcome, CheckpointRequest, FinalCheckpointRequest, NodeActivities
+from perdure.contracts.node import (
+    CheckpointOutcome,
+    CheckpointRequest,
+    CheckpointSettings,
+    FinalCheckpointRequest,
+    NodeActivities,
+)
 from perdure.contracts.protection import AttachReply, AttachRequest, JobProtectionInput, NodeReport, ReportKind, Verdict
-from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, EffectiveConfiguration, JobVolumeConfiguration
 from perdure.domain.nodes import Notice
 from perdure.image.mounts import delete_tree
@@ -123,7 +128,11 @@ class Ask:
 
     @workflow.run
     async def run(
-        self, instance_id: str, request: CheckpointRequest | None, final: FinalCheckpointRequest | None
+        self,
+        instance_id: str,
+        request: CheckpointRequest | None,
+        final: FinalCheckpointRequest | None,
+        settings: CheckpointSettings | None = None,
     ) -> CheckpointOutcome:
         options: dict[str, Any] = {
             "task_queue": names.node_queue(instance_id),
@@ -131,6 +140,9 @@ class Ask:
             "heartbeat_timeout": timedelta(seconds=5),
             "retry_policy": RetryPolicy(maximum_attempts=1),
         }
+        if settings is not None:
+            await workflow.execute_activity_method(NodeActivities.apply_checkpoint_settings, settings, **options)
+            return CheckpointOutcome()
         if final is not None:
             return await workflow.execute_activity_method(NodeActivities.final_checkpoint, final, **options)
         assert request is not None
@@ -456,10 +468,17 @@ class Bed:
 
     async def checkpoint(self, node: Node) -> CheckpointOutcome:
         """As the workflow asks for one."""
-        request = CheckpointRequest(
-            job_id=self.job_id, epoch=self.epoch, kind=CheckpointKind.REQUESTED, request_id=secrets.token_hex(8)
-        )
+        request = CheckpointRequest(job_id=self.job_id, epoch=self.epoch, request_id=secrets.token_hex(8))
         return await self.ask(node, request, None)
+
+    async def tell(self, node: Node, settings: CheckpointSettings) -> None:
+        """New settings for the running container, as the workflow brings them."""
+        await self.client.execute_workflow(
+            Ask.run,
+            args=[node.instance_id, None, None, settings],
+            id=f"tell-{secrets.token_hex(4)}",
+            task_queue=names.CONTROL_QUEUE,
+        )
 
     async def ask(
         self, node: Node, request: CheckpointRequest | None, final: FinalCheckpointRequest | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from perdure.contracts.node import CheckpointOutcome, FinalCheckpointRequest
+from perdure.contracts.node import CheckpointOutcome, CheckpointSettings, FinalCheckpointRequest
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.checkpoints import CheckpointKind
+from perdure.domain.configuration import CheckpointConfiguration
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.image.checksums import digest_images
@@ -292,6 +294,38 @@ def notify(node: Node, seconds: float = 60) -> None:
     node.imds.give_notice(when)
 
 
+def containers(node: Node) -> str:
+    """What the agent keeps of its containers."""
+    return "".join(path.read_text() for path in node.path(node.folder / "run/containers").glob("*/container.json"))
+
+
+async def test_the_agent_keeps_the_rhythm_and_follows_new_settings(home: Bed) -> None:
+    node = await home.new_node()
+    await home.launch(node, COUNT.format(lines=1000), home.plan(interval=1.0))
+    taken = [await home.report(ReportKind.CHECKPOINT, count) for count in (1, 2, 3)]
+    assert [one.checkpoint and one.checkpoint.kind for one in taken] == [CheckpointKind.PERIODIC] * 3
+    frozen_at = [one.checkpoint.frozen_at for one in taken if one.checkpoint is not None]
+    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(frozen_at)]
+    assert all(gap > 0.9 for gap in gaps), "no sooner than the interval"
+    off = CheckpointConfiguration(interval_seconds=0.0, keep=3, reserve_mib=16)
+    await home.tell(node, CheckpointSettings(job_id=home.job_id, epoch=home.epoch, number=1, checkpoint=off))
+    await until(lambda: 'settings_number":1' in containers(node), "the settings on disk")
+    count = len(await home.reports(ReportKind.CHECKPOINT))
+    await asyncio.sleep(3)
+    assert len(await home.reports(ReportKind.CHECKPOINT)) <= count + 1, "one may have been under way"
+
+
+async def test_on_a_rebalance_recommendation_the_agent_takes_a_checkpoint_at_once(home: Bed) -> None:
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=1000), home.plan())
+    await launched.more_lines(5)
+    node.imds.recommend_rebalance(datetime.now(UTC))
+    taken = await home.report(ReportKind.CHECKPOINT)
+    assert taken.checkpoint is not None and taken.checkpoint.kind is CheckpointKind.PERIODIC
+    await launched.more_lines(5)
+    assert await home.reports(ReportKind.HANDED_OVER) == []
+
+
 async def test_on_a_notice_the_job_is_saved_and_its_container_ended(home: Bed) -> None:
     node = await home.new_node()
     launched = await home.launch(node, COUNT.format(lines=1000), home.plan(hand_over=HandOver.END_CONTAINER))
@@ -349,7 +383,12 @@ async def test_without_temporal_the_job_is_saved_and_stays_frozen(home: Bed) -> 
     await home.report(ReportKind.STARTED)
     home.temporal.kill()
     spool = node.path(node.folder / "state/spool")
-    await until(lambda: "checkpoint is overdue" in node.agent_log(), "an overdue checkpoint")
+
+    def spooled() -> int:
+        return sum('"checkpoint"' in path.read_text() for path in spool.glob("*.json"))
+
+    before = spooled()
+    await until(lambda: spooled() >= before + 2, "the rhythm goes on without Temporal")
     notify(node)
     await until(lambda: any("handed over" in path.read_text() for path in spool.glob("*.json")), "a spooled hand-over")
     assert frozen(f"{home.cgroup}/{launched.id}")

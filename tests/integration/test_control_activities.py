@@ -21,12 +21,12 @@ from perdure.contracts.control import (
     CreateSnapshot,
     CreateVolume,
     DetachVolume,
-    InstanceRef,
     JobRef,
     SnapshotRef,
     VolumeRef,
 )
 from perdure.domain.errors import CloudUnavailable, UnknownJob, VolumeFailed, VolumeGone
+from perdure.domain.nodes import InstanceState
 from perdure.domain.retries import RetryRule, RetryStrategy
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
@@ -118,31 +118,34 @@ async def test_an_attached_volume_is_not_deleted(bed: CloudBed, volumes: Volumes
 
 async def test_an_instance_is_known_by_its_state(bed: CloudBed) -> None:
     lookups = InstanceLookups(bed.aws.ec2)
+
+    async def state(instance_id: str) -> InstanceState:
+        return (await lookups.states([instance_id]))[instance_id]
+
     instance = bed.run_instance(ZONE_A)
-    assert not (await run(lookups.instance_state, InstanceRef(instance_id=instance))).gone
+    assert not (await state(instance)).gone
     bed.aws.ec2.terminate_instances(InstanceIds=[instance])
-    while not (await run(lookups.instance_state, InstanceRef(instance_id=instance))).gone:
+    while not (await state(instance)).gone:
         await asyncio.sleep(0.02)
-    ended = await run(lookups.instance_state, InstanceRef(instance_id=instance))
+    ended = await state(instance)
     assert (ended.pay_type, ended.ended_by) == ("on-demand", "user")
     assert ended.launched_at and ended.ended_at and ended.ended_at >= ended.launched_at.replace(microsecond=0)
-    found = await run(lookups.instance_state, InstanceRef(instance_id="i-0123456789abcdef0"))
+    found = await state("i-0123456789abcdef0")
     assert found.state == "unknown" and found.gone
 
 
-async def test_questions_about_instances_that_come_together_are_one_call(bed: CloudBed) -> None:
-    instances = [bed.run_instance(ZONE_A), bed.run_instance(ZONE_B), "i-0123456789abcdef0"]
+async def test_two_hundred_instances_are_one_call(bed: CloudBed) -> None:
+    instances = [bed.run_instance(ZONE_A), bed.run_instance(ZONE_B)]
+    unknown = [f"i-{number:017x}" for number in range(250)]
     calls: list[str] = []
     events = bed.aws.ec2.meta.events
     events.register("before-call.ec2.DescribeInstances", lambda **_: calls.append("asked"), "counted")
-    lookups = InstanceLookups(bed.aws.ec2)
     try:
-        asked = [lookups.instance_state(InstanceRef(instance_id=one)) for one in [*instances, instances[0]]]
-        found = await asyncio.gather(*asked)
+        found = await InstanceLookups(bed.aws.ec2).states([*instances, *unknown])
     finally:
         events.unregister("before-call.ec2.DescribeInstances", unique_id="counted")
-    assert [one.instance_id for one in found] == [*instances, instances[0]] and len(calls) == 1
-    assert [one.gone for one in found] == [False, False, True, False]
+    assert list(found) == [*instances, *unknown] and len(calls) == 2
+    assert [one.gone for one in found.values()] == [False, False, *[True] * 250]
 
 
 async def test_a_cloud_that_is_away_is_no_verdict() -> None:
@@ -155,9 +158,8 @@ async def test_a_cloud_that_is_away_is_no_verdict() -> None:
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=1),
     )
     lookups = InstanceLookups(nowhere)
-    asked = [lookups.instance_state(InstanceRef(instance_id=one)) for one in ("i-1", "i-2")]
-    for answer in await asyncio.gather(*asked, return_exceptions=True):
-        assert isinstance(answer, CloudUnavailable) and "did not answer" in str(answer)
+    with pytest.raises(CloudUnavailable, match="did not answer"):
+        await lookups.states(["i-1", "i-2"])
     with pytest.raises(CloudUnavailable):
         await run(Volumes(0.01, nowhere).detach_volume, DetachVolume(volume_id="vol-1"))
 

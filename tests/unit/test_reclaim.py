@@ -10,7 +10,7 @@ import pytest
 
 from activities.instances import read_instance
 from localcloud.node_link import Exited, SetEcsAgent
-from perdure.contracts.control import InstanceState
+from perdure.domain.nodes import InstanceState
 from tests.unit.cloud_bed import ZONES, CloudBed, PlayedNode, cloud_bed, reclaim, running_job, wait_for
 
 TTL = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}

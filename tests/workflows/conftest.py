@@ -9,6 +9,7 @@ import os
 import shutil
 import sysconfig
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from temporalio.testing import WorkflowEnvironment
 from activities.__main__ import register_search_attributes
 from perdure.contracts import names
 from tests.workflows.story import Story
-from workflows import options
+from workflows import job_records, options
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,22 +35,37 @@ def program(name: str) -> str:
     return found
 
 
+@asynccontextmanager
+async def skipping_time() -> AsyncIterator[WorkflowEnvironment]:
+    """A server that skips time, which knows our search attributes.
+
+    It strands a workflow that cancels a timer while that fires (sdk-java#3088; one story in 25 on a loaded machine), so
+    records are not gathered here. On a real server they are: test_what_it_costs.
+    """
+    gathered, job_records.GATHERED_FOR = job_records.GATHERED_FOR, timedelta(0)
+    try:
+        async with await WorkflowEnvironment.start_time_skipping(
+            test_server_existing_path=program("temporal-test-server"), data_converter=pydantic_data_converter
+        ) as environment:
+            kinds = {
+                name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{kind.upper()}")
+                for name, kind in names.SEARCH_ATTRIBUTES.items()
+            }
+            await environment.client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=environment.client.namespace, search_attributes=kinds)
+            )
+            yield environment
+    finally:
+        job_records.GATHERED_FOR = gathered
+
+
 @pytest.fixture
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
-    async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=program("temporal-test-server"), data_converter=pydantic_data_converter
-    ) as environment:
-        kinds = {
-            name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{kind.upper()}")
-            for name, kind in names.SEARCH_ATTRIBUTES.items()
-        }
-        await environment.client.operator_service.add_search_attributes(
-            AddSearchAttributesRequest(namespace=environment.client.namespace, search_attributes=kinds)
-        )
+    async with skipping_time() as environment:
         yield environment
 
 
-RENEW_AFTER_EVENTS = 150
+RENEW_AFTER_EVENTS = 300
 
 
 @pytest.fixture
@@ -71,9 +87,9 @@ async def real_story(request: pytest.FixtureRequest) -> AsyncIterator[Story]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for an activity that nobody takes is not skipped by the server: have the workflow wait for less."""
     for patience in ("ATTACH_PATIENCE", "NODE_PATIENCE", "NODE_PATIENCE_ON_NOTICE"):
-        monkeypatch.setattr(options, patience, timedelta(seconds=1))
+        monkeypatch.setattr(options, patience, timedelta(seconds=3))
     for limit in ("start_to_close_timeout", "schedule_to_close_timeout"):
-        monkeypatch.setitem(options.VOLUME, limit, timedelta(seconds=1))
+        monkeypatch.setitem(options.VOLUME, limit, timedelta(seconds=6))
 
 
 @pytest.fixture

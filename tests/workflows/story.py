@@ -22,6 +22,7 @@ from perdure.contracts.protection import (
     AttachReply,
     AttachRequest,
     CheckpointTaken,
+    Doubt,
     JobProtectionInput,
     NodeReport,
     ReportKind,
@@ -29,7 +30,7 @@ from perdure.contracts.protection import (
     TakeCheckpoint,
     Verdict,
 )
-from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.nodes import Notice, NoticeKind
 from tests.fakes import RETRY_ALL, FakeCloud, FakeNode
@@ -58,6 +59,7 @@ class Story:
         self._polls = itertools.count(1)
         self._reports = itertools.count(1)
         self._stack = contextlib.AsyncExitStack()
+        self._control: Worker
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -65,8 +67,18 @@ class Story:
         story = cls(client, environment)
         story.cloud.job(story.job_id, retry=RETRY_ALL)
         async with story._stack:
-            await story._stack.enter_async_context(story._control_worker())
+            await story._start_control_worker()
             yield story
+
+    async def _start_control_worker(self) -> None:
+        self._control = await self._stack.enter_async_context(self._control_worker())
+
+    @contextlib.asynccontextmanager
+    async def without_control_worker(self) -> AsyncIterator[None]:
+        """Nobody works on workflows meanwhile; what is signalled then comes to them all at once."""
+        await self._control.shutdown()
+        yield
+        await self._start_control_worker()
 
     def _control_worker(self) -> Worker:
         cloud = self.cloud
@@ -82,7 +94,6 @@ class Story:
                 cloud.create_snapshot,
                 cloud.delete_volume,
                 cloud.delete_snapshot,
-                cloud.instance_state,
                 cloud.record_job,
                 cloud.record_node,
                 cloud.load_configuration,
@@ -102,16 +113,51 @@ class Story:
         """Let that much of the server's time pass. Not to the very instant at which a timer is due (multiples of 15 or
         20): this server strands a workflow that cancels a timer just when it fires (sdk-java#3088)."""
         assert all(2 <= seconds % period <= period - 2 for period in (15, 20)), f"{seconds} s may meet a timer"
-        await self.environment.sleep(timedelta(seconds=seconds))
+        end = await self.now() + timedelta(seconds=seconds)
+        while (due := self._next_beat(end)) is not None:
+            instant, instance_id = due
+            await self._let_pass(instant)
+            await self._beat(instance_id)
+        await self._let_pass(end)
 
-    async def node(self, instance_id: str) -> FakeNode:
-        """The agent of an instance, serving its queue; made when first named."""
-        if instance_id not in self.nodes:
-            node = self.nodes[instance_id] = FakeNode(self.now)
+    async def _let_pass(self, until: datetime) -> None:
+        left = until - await self.now()
+        if left > timedelta(0):
+            await self.environment.sleep(left)
+
+    def _next_beat(self, before: datetime) -> tuple[datetime, str] | None:
+        """When the first agent takes its next checkpoint, and which that is."""
+        due = [(at, one) for one in self._node_workers if (at := self.nodes[one].due_at()) is not None and at < before]
+        return min(due, default=None)
+
+    async def _beat(self, instance_id: str) -> None:
+        """A periodic checkpoint, as the agent takes it: nobody asks for it, and it is reported once committed."""
+        node = self.nodes[instance_id]
+        if node.failure:
+            node.beat_at = await self.now()
+            await self.report(ReportKind.CHECKPOINT_FAILED, instance_id, node.epoch, reason=node.failure)
+        else:
+            taken = await node.commit(CheckpointKind.PERIODIC)
+            await self.report(ReportKind.CHECKPOINT, instance_id, node.epoch, checkpoint=taken)
+
+    async def doubt(self, instance_id: str) -> None:
+        """As the reconciler does when the instance is gone, or silent for too long."""
+        await self.handle.signal(JobProtection.doubted, Doubt(instance_id=instance_id, reason="Nothing was heard."))
+
+    async def node(self, instance_id: str, *, again: bool = False) -> FakeNode:
+        """The agent of an instance, serving its queue; made when first named. `again`: it was lost and is back."""
+        if instance_id not in self.nodes or again:
+            node = self.nodes.setdefault(instance_id, FakeNode(self.now))
+            node.beat_at = await self.now()
             worker = Worker(
                 self.client,
                 task_queue=names.node_queue(instance_id),
-                activities=[node.checkpoint, node.final_checkpoint, node.apply_log_settings],
+                activities=[
+                    node.checkpoint,
+                    node.final_checkpoint,
+                    node.apply_checkpoint_settings,
+                    node.apply_log_settings,
+                ],
                 max_heartbeat_throttle_interval=timedelta(seconds=1),
             )
             self._node_workers[instance_id] = await self._stack.enter_async_context(worker)
@@ -175,7 +221,9 @@ class Story:
         assert reply.verdict in {Verdict.FRESH, Verdict.RESTORE}, reply
         assert self.cloud.volumes[reply.volume_id or ""].attached_to == instance_id
         assert self.cloud.volumes[reply.volume_id or ""].zone == zone
-        node.epoch = reply.epoch
+        node.epoch, node.beat_at = reply.epoch, await self.now()
+        assert reply.configuration is not None
+        node.follow(reply.configuration.checkpoint)
         self.cloud.attempt_runs(self.job_id, await self.now())
         await self.report(
             ReportKind.STARTED,

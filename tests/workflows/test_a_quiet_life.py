@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -44,15 +45,12 @@ async def test_search_attributes_and_details_tell_the_state(story: Story) -> Non
     await story.ends()
 
 
-async def test_rhythm_is_an_absolute_deadline(story: Story) -> None:
+async def test_the_agent_keeps_the_rhythm_and_every_checkpoint_is_heard_of(story: Story) -> None:
     story.cloud.configuration = every(60)
     await story.run_on("i-1", "zone-a")
     await story.sleep(5 * 60 + 30 + 4.3)
     node = story.nodes["i-1"]
-    await story.until(lambda: len(node.taken) == 5)
-    gaps = [b.frozen_at - a.frozen_at for a, b in zip(node.taken, node.taken[1:], strict=False)]
-    assert all(timedelta(seconds=59) < gap < timedelta(seconds=63) for gap in gaps), gaps
-    assert {request.interval_seconds for request in node.requests} == {60}
+    assert len(node.taken) == 5 and node.requests == [], "nobody asks for a periodic checkpoint"
     job = await story.ends()
     assert job.checkpoints_committed == 5 and job.checkpoint_failures == 0
     assert story.cloud.kinds(story.job_id).count("checkpoint") == 5
@@ -68,42 +66,82 @@ async def test_only_the_newest_checkpoints_are_offered(story: Story) -> None:
     await story.ends()
 
 
-async def test_a_node_whose_clock_is_wrong_keeps_the_rhythm(story: Story) -> None:
+@pytest.mark.parametrize("error", [timedelta(hours=-3), timedelta(hours=3)])
+async def test_no_clocks_are_compared_with_a_nodes(story: Story, error: timedelta) -> None:
+    """A node whose clock is ahead once answered a wish with an old checkpoint."""
     story.cloud.configuration = every(60)
-    node = await story.node("i-1")
-    node.clock_error = timedelta(hours=-3)
+    (await story.node("i-1")).clock_error = error
     await story.run_on("i-1", "zone-a")
-    await story.sleep(5 * 60 + 30 + 4.3)
-    await story.until(lambda: len(node.taken) == 5)
-    node.clock_error = timedelta(hours=3)
-    await story.sleep(5 * 60 + 4.3)
-    await story.until(lambda: len(node.taken) == 10)
-    await story.ends()
+    await story.sleep(130)
+    answer = await story.wish("w-1")
+    assert answer.checkpoint is not None and answer.checkpoint.number == 3
+    job = await story.ends()
+    assert job.checkpoints_committed == 3
 
 
-async def test_no_interval_no_periodic_checkpoints(story: Story) -> None:
+async def test_while_all_is_well_nothing_happens(story: Story) -> None:
     await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_INTERVAL": "0"})
+    await story.sleep(64.3)
+    events = (await story.handle.describe()).history_length
     await story.sleep(24 * 3600 + 4.3)
-    assert story.nodes["i-1"].requests == []
+    assert (await story.handle.describe()).history_length == events, "no timer, no question"
     await story.ends()
 
 
 async def test_interval_changes_mid_flight(story: Story) -> None:
     story.cloud.configuration = every(3600)
     await story.run_on("i-1", "zone-a")
-    await story.sleep(94.3)
+    node = story.nodes["i-1"]
+    for number, seconds in enumerate((60.0, 0.0), start=1):
+        story.cloud.configuration = every(seconds)
+        before = await story.now()
+        await story.handle.signal(JobProtection.configuration_changed)
+        await story.until(lambda number=number: len(node.settings) == number)
+        assert await story.now() - before < timedelta(seconds=5)
+        told = node.settings[-1]
+        assert (told.epoch, told.number, told.checkpoint.interval_seconds) == (1, number, seconds)
+        assert (await story.job()).interval_seconds == seconds
+    await story.until(lambda: story.cloud.kinds(story.job_id).count("configuration") == 2)
+    await story.ends()
+
+
+async def test_every_checkpoint_setting_reaches_a_running_job(story: Story) -> None:
+    story.cloud.configuration = every(3600)
+    await story.run_on("i-1", "zone-a")
+    story.cloud.configuration = every(3600, enabled=False, keep=5)
+    await story.handle.signal(JobProtection.configuration_changed)
+    await story.until(lambda: len(story.nodes["i-1"].settings) == 1)
+    told = story.nodes["i-1"].settings[0].checkpoint
+    assert (told.enabled, told.keep) == (False, 5)
+    await story.ends()
+
+
+async def test_a_change_that_comes_while_a_dump_runs_does_not_wait_for_it(story: Story) -> None:
+    story.cloud.configuration = every(3600)
+    await story.run_on("i-1", "zone-a")
+    node = story.nodes["i-1"]
+    node.gate.clear()
+    wish = asyncio.create_task(story.wish("w-1"))
+    await story.reaches(JobState.CHECKPOINTING)
     story.cloud.configuration = every(60)
     await story.handle.signal(JobProtection.configuration_changed)
-    await story.happens("configuration")
-    node = story.nodes["i-1"]
-    await story.until(lambda: len(node.taken) == 1)  # 90 s are more than the new interval
-    await story.sleep(125)
-    await story.until(lambda: len(node.taken) == 3)
-    story.cloud.configuration = every(0)
-    await story.handle.signal(JobProtection.configuration_changed)
-    await story.until(lambda: story.cloud.kinds(story.job_id).count("configuration") == 2)
-    await story.sleep(3604.3)
-    assert len(node.taken) == 3
+    await story.until(lambda: len(node.settings) == 1)
+    node.gate.set()
+    assert (await wish).checkpoint is not None
+    await story.ends()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_node_that_is_silent_hears_of_a_change_when_it_is_back(story: Story) -> None:
+    story.cloud.configuration = every(3600)
+    await story.run_on("i-1", "zone-a")
+    await story.lose("i-1")
+    for seconds in (60, 90):
+        story.cloud.configuration = every(seconds)
+        await story.handle.signal(JobProtection.configuration_changed)
+        await story.until(lambda seconds=seconds: story.cloud.recorded(story.job_id).interval_seconds == seconds)
+    await story.node("i-1", again=True)
+    await story.until(lambda: 2 in [told.number for told in story.nodes["i-1"].settings])
     await story.ends()
 
 
@@ -142,27 +180,34 @@ async def test_no_checkpoint_of_a_job_that_does_not_run(story: Story) -> None:
     await story.ends()
 
 
+async def test_a_wish_is_answered_once_however_often_it_is_asked(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    first = await story.wish("w-1")
+    assert await story.wish("w-1") == first and len(story.nodes["i-1"].taken) == 1
+    await story.ends()
+
+
 async def test_a_failed_checkpoint_is_counted_once_and_the_job_runs_on(story: Story) -> None:
     story.cloud.configuration = every(60)
     node = await story.node("i-1")
-    node.failure = "the volume is full"
     await story.run_on("i-1", "zone-a")
-    await story.sleep(65)
-    await story.until(lambda: len(node.requests) == 1)
     for _ in range(2):  # the node's spool may send a report twice
         await story.report(ReportKind.CHECKPOINT_FAILED, "i-1", 1, reason="the volume is full", report_id="failed-once")
-    node.failure = ""
+    await story.reaches(JobState.CHECKPOINT_FAILED)
     await story.sleep(64.3)
-    await story.until(lambda: len(node.taken) == 1)
+    await story.reaches(JobState.RUNNING)
+    assert len(node.taken) == 1
     job = await story.ends()
     assert (job.checkpoint_failures, job.checkpoints_committed) == (1, 1)
 
 
-async def test_a_rebalance_recommendation_takes_a_checkpoint_at_once(story: Story) -> None:
+async def test_of_a_rebalance_recommendation_people_hear(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
     await story.notice("i-1", name="early", kind=NoticeKind.REBALANCE, deadline=None)
-    await story.until(lambda: len(story.nodes["i-1"].taken) == 1)
-    assert (await story.reaches(JobState.RUNNING)).attempts[-1].end is None
+    await story.happens("rebalance")
+    assert "a checkpoint is taken at once" in story.cloud.timeline(story.job_id)[-1].message
+    assert (await story.job()).attempts[-1].end is None
+    assert story.nodes["i-1"].requests == [], "the agent takes it without being asked"
     await story.ends()
 
 

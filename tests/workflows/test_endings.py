@@ -165,14 +165,13 @@ async def test_a_job_that_fails_while_nothing_runs_is_closed(story: Story) -> No
     assert job.state is JobState.STOPPED and story.cloud.volumes == {}
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_node_that_died_with_the_last_attempt_closes_the_job(story: Story) -> None:
     story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
     await story.run_on("i-1", "zone-a")
     await story.sleep(24.3)  # Batch is asked soon after the start, and is content
     await story.lose("i-1")
     story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), status_reason=HOST_LOST)
-    await story.sleep(65)  # the next checkpoint is not answered, so Batch is asked
+    await story.doubt("i-1")
     job = await story.result()
     assert job.state is JobState.FAILED and story.cloud.volumes == {}  # there is no checkpoint to keep
     assert "no answer" in story.cloud.kinds(story.job_id)
@@ -180,7 +179,9 @@ async def test_a_node_that_died_with_the_last_attempt_closes_the_job(story: Stor
 
 async def test_without_checkpoints_a_dead_node_is_found_too(story: Story) -> None:
     await story.run_on("i-1", "zone-a", environment={"PERDURE_CHECKPOINT_MODE": "off"})
+    await story.sleep(24.3)
     story.cloud.attempt_over(story.job_id, "FAILED", await story.now(), status_reason=HOST_LOST)
+    await story.doubt("i-1")
     assert (await story.result()).state is JobState.FAILED
 
 
@@ -193,20 +194,36 @@ async def test_checkpoints_off_means_no_final_one_either(story: Story) -> None:
     await story.ends()
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_no_answer_means_unknown_and_the_rhythm_goes_on(story: Story) -> None:
+async def test_silence_means_unknown_and_batch_is_asked_ever_more_seldom(story: Story) -> None:
     story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
     await story.run_on("i-1", "zone-a")
+    await story.sleep(24.3)
     await story.lose("i-1")
-    await story.sleep(205)
+    asked = story.cloud.calls.count("describe_job")
+    for _ in range(3):
+        await story.doubt("i-1")
+        await story.sleep(205)
     job = await story.job()
-    assert job.attempts[-1].end is None and job.checkpoint_failures == 0, "a time-out is not a failure"
+    assert job.attempts[-1].end is None and job.checkpoint_failures == 0, "silence is not a failure"
     assert story.cloud.kinds(story.job_id).count("no answer") == 1
-    agent = story.nodes.pop("i-1")
-    (await story.node("i-1")).epoch = agent.epoch  # the agent is back
+    looks = story.cloud.calls.count("describe_job") - asked
+    assert 4 <= looks <= 7, "at once, after 20 s, 40 s, 80 s, …"
+    await story.node("i-1", again=True)  # the agent is back
     await story.sleep(82.3)
-    await story.until(lambda: len(story.nodes["i-1"].taken) >= 1)
+    assert len(story.nodes["i-1"].taken) == 1
+    asked = story.cloud.calls.count("describe_job")
+    await story.sleep(3604.3)
+    assert story.cloud.calls.count("describe_job") == asked, "in touch again"
     await story.ends()
+
+
+async def test_a_doubt_about_another_node_or_a_container_that_does_not_run_changes_nothing(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(24.3)
+    await story.doubt("i-9")
+    await reclaimed(story, "i-1")
+    await story.doubt("i-1")
+    assert "no answer" not in story.cloud.kinds(story.job_id)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -215,8 +232,7 @@ async def test_a_final_checkpoint_is_joined_again_when_the_agent_comes_back(stor
     await story.lose("i-1")
     await story.notice("i-1")
     await story.happens("no answer")
-    agent = story.nodes.pop("i-1")
-    (await story.node("i-1")).epoch = agent.epoch
+    await story.node("i-1", again=True)
     await story.happens("handed over")
 
 

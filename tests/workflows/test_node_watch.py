@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 from temporalio.client import WorkflowHandle
 
 from perdure.contracts import names
-from perdure.contracts.control import InstanceState
 from perdure.contracts.inventory import NodeChanged, NodeWatchInput
 from perdure.domain.configuration import LogConfiguration, SystemConfiguration
-from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
+from perdure.domain.nodes import InstanceState, Node, NodeState, Notice, NoticeKind
 from tests.workflows.story import Story
 from workflows.node_watch import NodeWatch
 
@@ -32,13 +31,15 @@ async def says(
     )
 
 
+GONE = InstanceState(instance_id=NODE, state="terminated")
+
+
 async def test_a_node_is_recorded_and_found_gone(story: Story) -> None:
     at = await story.now()
     handle = await says(story, at)
     await story.until(lambda: NODE in story.cloud.nodes)
     assert story.cloud.nodes[NODE].state is NodeState.READY and story.cloud.nodes[NODE].first_seen_at == at
-    story.cloud.gone.add(NODE)
-    await story.sleep(65)
+    await handle.signal(NodeWatch.instance_seen, GONE)
     await handle.result()
     assert story.cloud.nodes[NODE].state is NodeState.GONE
     assert (story.cloud.nodes[NODE].changed_at or at) > at
@@ -54,7 +55,16 @@ async def test_an_older_message_changes_nothing(story: Story) -> None:
     assert node is not None and node.first_seen_at == at
 
 
-async def test_a_node_is_looked_at_right_after_its_deadline(story: Story) -> None:
+async def test_a_node_that_is_well_costs_nothing(story: Story) -> None:
+    handle = await says(story, await story.now())
+    await story.until(lambda: NODE in story.cloud.nodes)
+    await story.sleep(4.3)
+    events = (await handle.describe()).history_length
+    await story.sleep(24 * 3600 + 4.3)
+    assert (await handle.describe()).history_length == events, "no timer, no question"
+
+
+async def test_a_node_that_is_gone_after_its_deadline_was_taken_back_then(story: Story) -> None:
     at = await story.now()
     notice = Notice(
         notice_id="n",
@@ -64,8 +74,8 @@ async def test_a_node_is_looked_at_right_after_its_deadline(story: Story) -> Non
         deadline=at + timedelta(seconds=30),
     )
     handle = await says(story, at, state=NodeState.NOTICED, notice=notice)
-    story.cloud.gone.add(NODE)
     await story.sleep(33)
+    await handle.signal(NodeWatch.instance_seen, InstanceState(instance_id=NODE, state="unknown"))
     await handle.result()
     node = story.cloud.nodes[NODE]
     assert node.state is NodeState.GONE and node.notice == notice
@@ -73,11 +83,9 @@ async def test_a_node_is_looked_at_right_after_its_deadline(story: Story) -> Non
 
 
 async def test_a_node_that_speaks_again_is_watched_again(story: Story) -> None:
-    story.cloud.gone.add(NODE)
     first = await says(story, await story.now())
-    await story.sleep(65)
+    await first.signal(NodeWatch.instance_seen, GONE)
     await first.result()
-    story.cloud.gone.clear()
     await says(story, await story.now() + timedelta(seconds=1))
     await story.until(lambda: story.cloud.nodes[NODE].state is NodeState.READY)
 
@@ -86,21 +94,17 @@ async def test_what_ec2_says_of_an_instance_is_kept(story: Story) -> None:
     at = await story.now()
     launched = at - timedelta(minutes=3)
     alive = InstanceState(instance_id=NODE, state="running", pay_type="spot", launched_at=launched)
-    story.cloud.instances[NODE] = alive
     handle = await says(story, at, host_name="ip-10-0-0-1")
-    await story.sleep(62)
-    await story.until(lambda: story.cloud.nodes[NODE].pay_type == "spot")
+    await handle.signal(NodeWatch.instance_seen, alive)
+    await story.until(lambda: NODE in story.cloud.nodes and story.cloud.nodes[NODE].pay_type == "spot")
     await says(story, await story.now(), state=NodeState.NOTICED)
     await story.until(lambda: story.cloud.nodes[NODE].state is NodeState.NOTICED)
     assert story.cloud.nodes[NODE].launched_at == launched, "what its agent says later does not undo it"
     ended = {"state": "shutting-down", "ended_by": "user", "ended_at": at + timedelta(seconds=70)}
-    story.cloud.instances[NODE] = alive.model_copy(update=ended)
-    await story.sleep(62)
+    await handle.signal(NodeWatch.instance_seen, alive.model_copy(update=ended))
     await story.until(lambda: story.cloud.nodes[NODE].ended_by == "user")
     assert story.cloud.nodes[NODE].state is NodeState.NOTICED, "it may still write to its volumes"
-    del story.cloud.instances[NODE]
-    story.cloud.gone.add(NODE)
-    await story.sleep(62)
+    await handle.signal(NodeWatch.instance_seen, GONE)
     await handle.result()
     node = story.cloud.nodes[NODE]
     assert (node.state, node.ended_at, node.ended_by) == (NodeState.GONE, at + timedelta(seconds=70), "user")

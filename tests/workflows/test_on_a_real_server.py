@@ -13,6 +13,7 @@ from perdure.domain.jobs import JobState
 from tests.fakes import HOST_LOST, RETRY_ALL
 from tests.workflows.conftest import RENEW_AFTER_EVENTS
 from tests.workflows.story import Story
+from workflows.job_protection import JobProtection
 
 
 @pytest.mark.usefixtures("impatient")
@@ -90,3 +91,23 @@ async def test_continue_as_new_loses_nothing(real_story: Story) -> None:
     ]
     handle = real_story.client.get_workflow_handle(real_story.handle.id, run_id=first_run)
     assert len((await handle.fetch_history()).events) < 3 * RENEW_AFTER_EVENTS
+
+
+async def test_a_configuration_change_signalled_around_the_renewal_is_not_lost(real_story: Story) -> None:
+    real_story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=3600))
+    await real_story.run_on("i-1", "zone-a")
+    first_run = (await real_story.handle.describe()).run_id
+    async with real_story.without_control_worker():
+        for number in range(RENEW_AFTER_EVENTS):
+            await real_story.report(ReportKind.REMARK, "i-1", 1, reason=f"remark {number}")
+        real_story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
+        await real_story.handle.signal(JobProtection.configuration_changed)
+
+    async def renewed() -> bool:
+        return (await real_story.handle.describe()).run_id != first_run
+
+    async def changed() -> bool:
+        return (await real_story.job()).interval_seconds == 60
+
+    await real_story.until(renewed)
+    await real_story.until(changed)

@@ -101,6 +101,7 @@ async def test_a_variable_alone_gives_no_right_to_anothers_volume(resumed: Story
     assert (reply.verdict, reply.epoch, reply.predecessors) == (Verdict.FRESH, 1, [])
     assert reply.volume_id != "vol-old"
     assert resumed.cloud.volumes["vol-old"].attached_to is None
+    await resumed.happens("not resumed")
     said = [line.message for line in resumed.cloud.timeline(resumed.job_id) if line.kind == "not resumed"]
     assert said == [f"It does not go on from job {OLD}: job old-job was not resumed as this job."]
     await resumed.ends()

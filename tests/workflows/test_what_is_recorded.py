@@ -125,7 +125,8 @@ async def test_batch_is_asked_once_a_container_runs(story: Story) -> None:
     begun = story.cloud.batch[story.job_id].started_at
     asked = story.cloud.calls.count("describe_job")
     await story.sleep(42.3)
-    await story.until(lambda: len(story.nodes["i-1"].taken) >= 3)
+    assert len(story.nodes["i-1"].taken) >= 3
+    await story.until(lambda: story.cloud.calls.count("describe_job") > asked)
     job = await story.job()
     assert job.batch_status == "RUNNING" and job.attempts[0].batch_started_at == begun
     assert story.cloud.calls.count("describe_job") == asked + 1, "and not again while all is well"

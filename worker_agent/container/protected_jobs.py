@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 from pydantic import Field, ValidationError
 
+from perdure.contracts.node import CheckpointSettings
 from perdure.contracts.protection import AttachReply, RestoreRung
 from perdure.domain.checkpoints import Checkpoint, ContainerImage, Manifest, MountRule, Surroundings
 from perdure.domain.configuration import CheckpointConfiguration
@@ -78,8 +79,6 @@ class ContainerRecord(Frozen):
     newest: Checkpoint | None = None
     answered: str = ""
     """The newest request that `newest` was taken, or joined, for."""
-    interval_seconds: float | None = None
-    """As the workflow said last; the plan's value before that."""
     max_rootfs_bytes: int = 0
     preflight: str = ""
     """The verdict that was told last, and its reasons."""
@@ -134,7 +133,11 @@ class ProtectedJob:
         """What the engine does now, for heartbeats."""
         self.examined_at = float("-inf")
         """When preflight looked last (monotonic seconds)."""
-        self.tried_at: datetime | None = None
+        self.beat_at: float | None = None
+        """When the last checkpoint was begun, whatever became of it (monotonic seconds): the interval counts from
+        there. None: not in this agent's time."""
+        self.hurried = False
+        """A checkpoint is wanted at once: AWS recommends leaving this instance."""
         self.rules: tuple[MountRule, ...] = tuple(record.mounts)
         self.handed_out = 0.0
         """When the runtime got its last order (monotonic seconds)."""
@@ -166,15 +169,20 @@ class ProtectedJob:
     @property
     def interval_seconds(self) -> float:
         """Seconds between periodic checkpoints; 0 for none."""
-        if not self.settings.enabled:
-            return 0.0
-        told = self.record.interval_seconds
-        return self.settings.interval_seconds if told is None else told
+        return self.settings.interval_seconds if self.settings.enabled else 0.0
 
     @property
     def runs(self) -> bool:
         """Started, not ended, and not handed over."""
         return self.started.is_set() and not self.gone.is_set() and not self.record.ending
+
+    def follow(self, settings: CheckpointSettings) -> None:
+        """Checkpoints are taken by these settings from now on, if they are newer than those known."""
+        plan = self.record.plan
+        if plan is not None and plan.configuration is not None and settings.number > plan.settings_number:
+            configuration = plan.configuration.model_copy(update={"checkpoint": settings.checkpoint})
+            changes = {"configuration": configuration, "settings_number": settings.number}
+            self.note(plan=plan.model_copy(update=changes))
 
     def identity(self) -> Identity:
         """Whose checkpoints these are."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
-from datetime import UTC, datetime
 
 import structlog
 
@@ -53,7 +53,7 @@ class Checkpoints:
         return checkpoint
 
     async def _take(self, job: ProtectedJob, kind: CheckpointKind) -> Checkpoint:
-        job.tried_at = datetime.now(UTC)
+        job.beat_at, job.hurried = time.monotonic(), False
         try:
             return await self.commit(job, kind, job.settings.dump_limit_seconds)
         except asyncio.CancelledError:

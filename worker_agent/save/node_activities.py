@@ -11,10 +11,12 @@ from temporalio import activity
 from perdure.contracts.node import (
     CheckpointOutcome,
     CheckpointRequest,
+    CheckpointSettings,
     FinalCheckpointRequest,
     LogSettings,
     NodeActivities,
 )
+from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.errors import Fenced, PerdureError
 from perdure.logs import apply_log_settings
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
@@ -45,13 +47,19 @@ class AgentActivities(NodeActivities):
         job = self._find(request.job_id, request.epoch)
         if job is None:
             return CheckpointOutcome(failure=f"no container of epoch {request.epoch} is on this node")
-        if request.interval_seconds is not None and request.interval_seconds != job.record.interval_seconds:
-            job.note(interval_seconds=request.interval_seconds)
+        wanted = self._checkpoints.take(job, CheckpointKind.REQUESTED, request.request_id)
         try:
-            checkpoint = await _beating(job, self._checkpoints.take(job, request.kind, request.request_id))
+            checkpoint = await _beating(job, wanted)
         except PerdureError as problem:
             return CheckpointOutcome(failure=str(problem))
         return CheckpointOutcome(checkpoint=checkpoint)
+
+    @activity.defn(name="apply_checkpoint_settings")
+    async def apply_checkpoint_settings(self, settings: CheckpointSettings) -> None:
+        """Idempotent by (job_id, epoch, number): an older one changes nothing."""
+        job = self._find(settings.job_id, settings.epoch)
+        if job is not None:
+            job.follow(settings)
 
     @activity.defn(name="apply_log_settings")
     async def apply_log_settings(self, settings: LogSettings) -> None:

@@ -1,21 +1,21 @@
-"""What the agent does by itself, whoever is away: overdue checkpoints, the reserve, starts that nobody waits for."""
+"""What the agent does by itself, whoever is away: checkpoints in rhythm, the reserve, starts that nobody waits for.
+
+Nobody else keeps the rhythm. The plan says the interval, `apply_checkpoint_settings` changes it, and the job's workflow
+hears of each checkpoint once it is committed. Time is this machine's monotonic clock; no other clock counts.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
-from temporalio.service import RPCError
 
-from perdure.contracts import names
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.errors import JobRootBusy, PerdureError
-from perdure.domain.jobs import Job
 from worker_agent import engine
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.save.checkpointing import Checkpoints
@@ -27,9 +27,9 @@ from worker_agent.tell.foundation import Foundation
 log = structlog.get_logger()
 
 _TICK = 0.5
+_SHORTEST = 0.02
+"""Seconds between two looks at the clock, at most and at least."""
 _RESERVE_EVERY = 5.0
-_LONGEST_GRACE = 60.0
-_QUESTION = 3.0
 _ABANDONED = 60.0
 """Seconds without a runtime that waits, after which a container that was never created is given up."""
 
@@ -43,16 +43,13 @@ class Rhythm:
         checkpoints: Checkpoints,
         endings: Endings,
         hand_overs: HandOvers,
-        client: Client,
     ) -> None:
         self._node = foundation.node
         self._jobs = foundation.jobs
         self._reporter = foundation.reporter
-        self._spool = foundation.spool
         self._checkpoints = checkpoints
         self._endings = endings
         self._hand_overs = hand_overs
-        self._client = client
         self._examinations = Examinations(foundation.reporter)
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._room_at = 0.0
@@ -67,13 +64,23 @@ class Rhythm:
                 name = job.record.container_id
                 if name in self._busy:
                     continue
-                if job.runs and job.final is None and (_overdue(job) or room):
+                if job.runs and job.final is None and (left_until_due(job) <= 0 or room):
                     self._begin(name, self._look_after(job))
                 elif self._hand_overs.overstayed(job):
                     self._begin(name, self._hand_overs.let_run_again(job))
                 elif self._abandoned(job):
                     self._begin(name, self._give_up(job))
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(self._until_next_look())
+
+    def hurry(self) -> None:
+        """AWS recommends leaving this instance: every running job gets a checkpoint at once."""
+        for job in self._jobs:
+            job.hurried = job.runs and job.settings.enabled
+
+    def _until_next_look(self) -> float:
+        """Seconds; to the very instant at which a checkpoint is due, so that no interval grows."""
+        waiting = [job for job in self._jobs if job.record.container_id not in self._busy and job.runs]
+        return max(_SHORTEST, min([_TICK, *(left_until_due(job) for job in waiting)]))
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -86,15 +93,13 @@ class Rhythm:
             log.error("the rhythm of a job broke", container=name[:12], exc_info=problem)
 
     async def _look_after(self, job: ProtectedJob) -> None:
+        if left_until_due(job) <= 0:
+            try:
+                await self._checkpoints.take(job, CheckpointKind.PERIODIC)
+            except PerdureError as problem:
+                log.warning("a periodic checkpoint failed", job_id=job.record.job_id, reason=str(problem))
         await self._keep_reserve(job)
         await self._examinations.look(job)
-        if not _overdue(job) or await self._workflow_leads(job) or not _overdue(job):
-            return
-        log.warning("a checkpoint is overdue and nobody asks for it", job_id=job.record.job_id)
-        try:
-            await self._checkpoints.take(job, CheckpointKind.PERIODIC)
-        except PerdureError as problem:
-            log.warning("the overdue checkpoint failed", job_id=job.record.job_id, reason=str(problem))
 
     async def _keep_reserve(self, job: ProtectedJob) -> None:
         """The job writes on its own volume: the oldest checkpoints go before its space does."""
@@ -105,22 +110,6 @@ class Rhythm:
         if dropped:
             gone = ", ".join(map(str, dropped))
             await self._reporter.remark(job, f"The job volume is nearly full: checkpoints {gone} were dropped.")
-
-    async def _workflow_leads(self, job: ProtectedJob) -> bool:
-        """Whether the job's workflow answers: then the rhythm is its business, and its interval is the valid one."""
-        if self._spool.pending() and not self._spool.in_reach:
-            return False  # the server does not even take our reports
-        handle = self._client.get_workflow_handle(names.job_workflow_id(job.record.job_id))
-        try:
-            async with asyncio.timeout(_QUESTION):
-                known = await handle.query("job", result_type=Job)
-        except (RPCError, WorkflowQueryFailedError, WorkflowQueryRejectedError, TimeoutError, RuntimeError):
-            return False
-        if known.interval_seconds is not None and known.interval_seconds != job.record.interval_seconds:
-            job.note(interval_seconds=known.interval_seconds)
-        # It leads, and may still be late: it is asked again after another grace.
-        job.tried_at = datetime.now(UTC)
-        return True
 
     def _abandoned(self, job: ProtectedJob) -> bool:
         if job.record.pid or job.gone.is_set():
@@ -133,16 +122,21 @@ class Rhythm:
         await self._endings.undo(job)
 
 
-def _overdue(job: ProtectedJob) -> bool:
-    """Is the next periodic checkpoint late by more than the grace: half the interval, at least 1 s, at most 60 s?"""
-    interval = job.interval_seconds
-    if interval <= 0 or job.record.started_at is None:
-        return False
+def left_until_due(job: ProtectedJob) -> float:
+    """Seconds until the next periodic checkpoint is due: at or below 0 it is. Counted from when the last one was begun,
+    whatever became of it, or from the start; infinite while there is no rhythm."""
+    if job.hurried:
+        return 0.0
+    if job.interval_seconds <= 0 or job.record.started_at is None:
+        return float("inf")
+    if job.beat_at is None:
+        job.beat_at = _last_beat(job, job.record.started_at)
+    return job.beat_at + job.interval_seconds - time.monotonic()
+
+
+def _last_beat(job: ProtectedJob, started_at: datetime) -> float:
+    """When the rhythm began or a predecessor of this agent took the last checkpoint, on our monotonic clock. This
+    machine's own wall clock tells how long ago that is; one that was set back must not stop the rhythm."""
     newest = job.record.newest
-    since = max(
-        job.record.started_at,
-        newest.frozen_at if newest is not None and newest.epoch == job.epoch else job.record.started_at,
-        job.tried_at or job.record.started_at,
-    )
-    grace = min(max(1.0, interval / 2), _LONGEST_GRACE)
-    return datetime.now(UTC) - since > timedelta(seconds=interval + grace)
+    since = newest.frozen_at if newest is not None and newest.epoch == job.epoch else started_at
+    return time.monotonic() - max(0.0, (datetime.now(UTC) - since).total_seconds())

@@ -44,7 +44,6 @@ _RECORD_FIELDS = {
     "pid",
     "started_at",
     "newest",
-    "interval_seconds",
     "max_rootfs_bytes",
     "preflight",
     "final",

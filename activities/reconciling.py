@@ -1,0 +1,129 @@
+"""The reconciler's duties: the records beside AWS's word, and a signal where they differ.
+
+Whom to ask about stands in the records. A page is a page of them; AWS is asked about all of it in few calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.batch import BatchLookups
+from activities.instances import InstanceLookups
+from perdure.contracts import names
+from perdure.contracts.inventory import NodeWatchInput
+from perdure.contracts.protection import Doubt
+from perdure.contracts.reconciling import Reconcile, Reconciled, ReconcilingActivities
+from perdure.domain.nodes import InstanceState, Node, as_seen
+from perdure.domain.values import format_duration
+from perdure.records.jobs.watched_jobs import WatchedJob, jobs_on, quiet_jobs
+from perdure.records.nodes.open_nodes import open_nodes
+from perdure.records.schema.database import reading
+
+PAGE = 1000
+"""Rows of the records that are looked at together."""
+QUIET = timedelta(minutes=15)
+"""A job of which nothing was heard for so long is asked about."""
+GRACE = timedelta(minutes=5)
+"""A checkpoint is missed when nothing was heard for two intervals and this: its dump, and the report's way."""
+SIGNALS_AT_ONCE = 20
+PLACED = {"STARTING", "RUNNING"}
+"""What Batch calls a job that has a container."""
+
+
+class Reconciler(ReconcilingActivities):
+    """Reads the records and AWS, and signals. Changes nothing in either."""
+
+    def __init__(self, engine: Engine, client: Client, instances: InstanceLookups, batch: BatchLookups) -> None:
+        self._engine = engine
+        self._client = client
+        self._instances = instances
+        self._batch = batch
+
+    @activity.defn(name="reconcile_instances")
+    async def reconcile_instances(self, request: Reconcile) -> Reconciled:
+        """Jobs hear first: a node that is recorded as gone is not looked at again."""
+        looked_at, told, after = 0, 0, ""
+        while nodes := await asyncio.to_thread(self._open_nodes, after):
+            activity.heartbeat(after)
+            found = await self._instances.states([node.instance_id for node in nodes])
+            changed = [node for node in nodes if as_seen(node, found[node.instance_id], request.now) != node]
+            gone = [node.instance_id for node in changed if found[node.instance_id].gone]
+            jobs = await asyncio.to_thread(self._jobs_on, gone)
+            reason = "The instance is gone: whether there is a newer checkpoint is not known yet."
+            told += await self._together(self._doubt(job, reason) for job in jobs)
+            told += await self._together(self._seen(node, found[node.instance_id]) for node in changed)
+            looked_at, after = looked_at + len(nodes), nodes[-1].instance_id
+        return Reconciled(looked_at=looked_at, told=told)
+
+    @activity.defn(name="reconcile_jobs")
+    async def reconcile_jobs(self, request: Reconcile) -> Reconciled:
+        """A job that Batch does not know any more is over, too."""
+        looked_at, told, after = 0, 0, ""
+        while jobs := await asyncio.to_thread(self._quiet_jobs, request.now - QUIET, after):
+            activity.heartbeat(after)
+            statuses = await self._batch.statuses([job.job_id for job in jobs])
+            reasons = {job: _why_doubt(job, statuses.get(job.job_id), request.now) for job in jobs}
+            told += await self._together(self._doubt(job, reason) for job, reason in reasons.items() if reason)
+            looked_at, after = looked_at + len(jobs), jobs[-1].job_id
+        return Reconciled(looked_at=looked_at, told=told)
+
+    def _open_nodes(self, after: str) -> list[Node]:
+        with reading(self._engine) as session:
+            return open_nodes(session, after, PAGE)
+
+    def _jobs_on(self, instance_ids: Sequence[str]) -> list[WatchedJob]:
+        with reading(self._engine) as session:
+            return jobs_on(session, instance_ids)
+
+    def _quiet_jobs(self, before: datetime, after: str) -> list[WatchedJob]:
+        with reading(self._engine) as session:
+            return quiet_jobs(session, before, after, PAGE)
+
+    async def _together(self, signals: Iterable[Awaitable[None]]) -> int:
+        """Send them, some at once; how many there were. Raises RPCError when Temporal refuses."""
+        limit = asyncio.Semaphore(SIGNALS_AT_ONCE)
+
+        async def send(signal: Awaitable[None]) -> None:
+            async with limit:
+                await signal
+
+        return len(await asyncio.gather(*map(send, signals)))
+
+    async def _doubt(self, job: WatchedJob, reason: str) -> None:
+        handle = self._client.get_workflow_handle(names.job_workflow_id(job.job_id))
+        try:
+            await handle.signal("doubted", Doubt(instance_id=job.instance_id, reason=reason))
+        except RPCError as problem:
+            if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
+                raise
+
+    async def _seen(self, node: Node, found: InstanceState) -> None:
+        """With a start: a node whose workflow is lost is put right all the same."""
+        await self._client.start_workflow(
+            names.NODE_WATCH,
+            NodeWatchInput(instance_id=node.instance_id, node=node),
+            id=names.node_workflow_id(node.instance_id),
+            task_queue=names.CONTROL_QUEUE,
+            start_signal="instance_seen",
+            start_signal_args=[found],
+            static_summary=f"instance {node.instance_id} in {node.zone}",
+        )
+
+
+def _why_doubt(job: WatchedJob, status: str | None, now: datetime) -> str:
+    """Why its container may be gone, in words; empty: no reason."""
+    if status not in PLACED:
+        said = f"calls it {status}" if status else "does not know it"
+        return f"The job should be running on {job.instance_id}, but AWS Batch {said}."
+    silent = now - job.changed_at
+    if job.interval_seconds and silent > timedelta(seconds=2 * job.interval_seconds) + GRACE:
+        heard = format_duration(round(silent.total_seconds()))
+        return f"Nothing was heard of {job.instance_id} for {heard}: whether there are checkpoints is not known."
+    return ""
