@@ -218,8 +218,7 @@ def reported(section: str, function: str, name: str, **more: object) -> Row:
     return python(section, "reported", function, name, **more)
 
 
-_NOT_NAMED = "it is not refused by name before the dump"
-_LOST_NAME = "it is refused, though the file has another name"
+_NO_NAME = "cannot be named again"
 REPORTED = [
     reported(
         "Processes", "start_times", "start times of processes (psutil)", fails="a restored process gets a new one"
@@ -235,7 +234,6 @@ REPORTED = [
         "a process whose first thread has ended",
         ["/bin/sh", "-c", f"/usr/bin/python3 /jobs/reported.py first_thread_ends {DATA} {ROOT}; exit $?"],
         refused="ended its first thread",
-        fails=_NOT_NAMED,
     ),
     reported("Processes", "timer_of_thread", "a POSIX timer that signals another thread"),
     reported(
@@ -243,14 +241,12 @@ REPORTED = [
         "timer_of_first_thread",
         "a POSIX timer that signals the first thread",
         refused="signals its first thread",
-        fails=_NOT_NAMED,
     ),
     reported(
         "Processes",
         "timer_of_ended_thread",
         "a POSIX timer whose thread has ended",
         refused="thread which has ended",
-        fails=_NOT_NAMED,
     ),
     compiled(
         "Processes",
@@ -258,40 +254,33 @@ REPORTED = [
         "clone_vm",
         "",
         refused="what only threads may share",
-        fails=_NOT_NAMED,
     ),
     reported(
         "Processes",
         "program_in_memory",
         "a program that runs from a memfd",
         refused="in memory only",
-        fails=_NOT_NAMED,
     ),
     reported("Processes", "program_gone", "a program whose file was removed"),
     reported("Processes", "program_replaced", "a program whose file was replaced"),
     reported("Files", "proc_files", "open files of /proc: its own, a child's, the machine's"),
-    reported(
-        "Files", "proc_thread", "an open file of a thread in /proc", refused="belongs to a thread", fails=_NOT_NAMED
-    ),
+    reported("Files", "proc_thread", "an open file of a thread in /proc", refused="belongs to a thread"),
     reported("Files", "epoll_copy", "epoll: a number that was closed while a copy lives"),
     reported(
         "Files",
         "epoll_of_parent",
         "epoll: a child has the set without what is in it",
-        refused="only another process has",
-        fails=_NOT_NAMED,
     ),
     reported(
         "Files",
         "epoll_of_child",
         "epoll: a child's own socket in its parent's set",
         refused="only another process has",
-        fails=_NOT_NAMED,
     ),
     reported("Files", "name_gone", "an open file that has another name left"),
-    reported("Files", "name_folder_gone", "an open file with another name, its old folder gone too", fails=_LOST_NAME),
-    reported("Files", "name_long", "an open file with another name, the old one 255 bytes long", fails=_LOST_NAME),
-    reported("Files", "name_taken", "an open file with another name, the old one taken", fails=_LOST_NAME),
+    reported("Files", "name_folder_gone", "an open file with another name, its old folder gone too"),
+    reported("Files", "name_long", "an open file with another name, the old one 255 bytes long", refused=_NO_NAME),
+    reported("Files", "name_taken", "an open file with another name, the old one taken", refused=_NO_NAME),
     reported("Files", "name_mapped", "a mapped file with another name"),
     reported("Files", "odd_tree", "odd names, links, holes, attributes, times on the root layer"),
     reported(
