@@ -59,8 +59,7 @@ def _run(table: Table, asked: argparse.Namespace) -> None:
         tell(f"{len(wanted)} of them with CRIU and runc alone")
         table.enter(run_bare(wanted, privileged=lambda name: _privileged(table, name)), BARE)
     if "runc" in stages and asked.only is None:
-        table.content["runc"] = run_runc_tests()
-        table.write()
+        run_runc_tests(table.enter_runc)
 
 
 def _through_the_product(

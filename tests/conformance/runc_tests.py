@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 from perdure.image.mounts import delete_tree
@@ -34,13 +35,13 @@ Found = dict[str, dict[str, str]]
 """{"file: test": {"runc": outcome, "perdure-runtime": outcome}}"""
 
 
-def run_runc_tests() -> Found:
-    """Every test with both runtimes. Raises SourceMissing."""
+def run_runc_tests(done: Callable[[Found], None]) -> None:
+    """Every test with both runtimes; `done` hears of each file's. Raises SourceMissing."""
     if missing := [package for program, package in PROGRAMS.items() if not shutil.which(program)]:
         raise SourceMissing(f"runc's tests need programs that are missing: apt-get install {' '.join(missing)}")
     folder = _prepared()
-    found: Found = {}
     for file in sorted(folder.glob("*.bats")):
+        found: Found = {}
         for name, runtime in RUNTIMES.items():
             outcomes = _run(file, shutil.which(runtime) or runtime)
             tell(
@@ -48,7 +49,7 @@ def run_runc_tests() -> Found:
             )
             for test, outcome in outcomes.items():
                 found.setdefault(f"{file.stem}: {test}", {})[name] = outcome
-    return found
+        done(found)
 
 
 def _version() -> str:
@@ -134,16 +135,19 @@ def _run(file: Path, runtime: str) -> dict[str, str]:
     isolated = ["unshare", "--mount", "--net", "--pid", "--mount-proc", "--propagation", "private"]
     isolated += ["--kill-child", "--fork"]
     said = CACHE / f"{file.stem}.{Path(runtime).name}.tap"
+    silent, held = os.pipe()  # held open: `script` turns in circles at an end of its input
     with said.open("w") as out, contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
             [*isolated, *_TERMINAL, f"bats --tap {shlex.quote(str(file))}"],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=silent,
             stdout=out,
             stderr=subprocess.STDOUT,
             timeout=FILE_LIMIT,
             check=False,
         )
+    os.close(silent)
+    os.close(held)
     names = re.findall(r'^@test "(.*)" \{', file.read_text(), re.MULTILINE)
     outcomes = dict.fromkeys(names, f"no result within {FILE_LIMIT} s")
     for line in said.read_text(errors="replace").splitlines():

@@ -71,6 +71,11 @@ class Table:
             }
         self.write()
 
+    def enter_runc(self, found: dict[str, dict[str, str]]) -> None:
+        """What runc's tests of a file did with each runtime."""
+        self.content["runc"] |= found
+        self.write()
+
     def result(self, name: str, column: str) -> Result | None:
         """What became of a test that way, the last time."""
         found = self.row(name).get(column)
