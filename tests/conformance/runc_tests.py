@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ PROGRAMS = {"bats": "bats", "busybox": "busybox-static", "jq": "jq", "gawk": "ga
 _RECVTTY = '	("$RECVTTY" --pid-file "$dir/pid" --mode null "$CONSOLE_SOCKET" &) &'
 _WAIT = '	until [ -S "$CONSOLE_SOCKET" ]; do sleep 0.02; done'
 _LINE = re.compile(r"^(not )?ok \d+ (.*)$")
-_TERMINAL = ["script", "--quiet", "--return", "/dev/null", "--command"]
+_TERMINAL = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])"]
 """Many of the tests want a controlling terminal."""
 Found = dict[str, dict[str, str]]
 """{"file: test": {"runc": outcome, "perdure-runtime": outcome}}"""
@@ -135,19 +135,16 @@ def _run(file: Path, runtime: str) -> dict[str, str]:
     isolated = ["unshare", "--mount", "--net", "--pid", "--mount-proc", "--propagation", "private"]
     isolated += ["--kill-child", "--fork"]
     said = CACHE / f"{file.stem}.{Path(runtime).name}.tap"
-    silent, held = os.pipe()  # held open: `script` turns in circles at an end of its input
     with said.open("w") as out, contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
-            [*isolated, *_TERMINAL, f"bats --tap {shlex.quote(str(file))}"],
+            [*isolated, *_TERMINAL, "bats", "--tap", str(file)],
             env=environment,
-            stdin=silent,
+            stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
             timeout=FILE_LIMIT,
             check=False,
         )
-    os.close(silent)
-    os.close(held)
     names = re.findall(r'^@test "(.*)" \{', file.read_text(), re.MULTILINE)
     outcomes = dict.fromkeys(names, f"no result within {FILE_LIMIT} s")
     for line in said.read_text(errors="replace").splitlines():

@@ -86,12 +86,11 @@ class Table:
         return sorted(name for name, row in self.content["zdtm"].items() if SCOPE not in row)
 
     def verdict(self, name: str) -> Result:
-        """The worse of the two ways."""
-        found = [result for way in (Way.POWER_LOSS, Way.NOTICE) if (result := self.result(name, way))]
-        worst = [Outcome.LOST, Outcome.FAIL, Outcome.REFUSED, Outcome.NOT_STARTED, Outcome.PASS]
-        return min(
-            found, key=lambda result: worst.index(result.outcome), default=Result(Outcome.NOT_STARTED, "not run")
-        )
+        """The worse of the two ways. One that was refused without a notice needs no other."""
+        loss, notice = (self.result(name, way) for way in (Way.POWER_LOSS, Way.NOTICE))
+        if loss is not None and (notice is None or loss.outcome is not Outcome.PASS):
+            return loss if loss.outcome is not Outcome.PASS else Result(Outcome.NOT_STARTED, "not run with a notice")
+        return notice or Result(Outcome.NOT_STARTED, "not run")
 
 
 def _plain(words: str) -> str:
