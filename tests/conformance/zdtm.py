@@ -135,7 +135,10 @@ def _make(folder: Path, *words: str) -> str:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK) and path.open("rb").read(4) == b"\x7fELF"
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def suite(names: Iterable[str] | None = None) -> list[Zdtm]:
