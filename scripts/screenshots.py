@@ -20,6 +20,7 @@ from perdure.records.schema.database import migrate, open_engine
 from perdure.settings import ApiSettings
 from tests.browser import stories
 from tests.browser.conftest import CHROMIUM
+from tests.browser.network import Network, own_network
 from tests.integration.test_api import served
 
 PLACE = Path(__file__).parents[1] / "docs/console"
@@ -27,7 +28,8 @@ WIDTH = 1280
 PAGES = {
     "dashboard": ("/", 1180),
     "jobs": ("/jobs", 760),
-    "job": ("/jobs/{running}", 1240),
+    "job": ("/jobs/{short}", 860),
+    "job-running": ("/jobs/{running}", 1100),
     "job-two-weeks": ("/jobs/{long}", 700),
     "job-failed": ("/jobs/{failed}", 900),
     "nodes": ("/nodes", 760),
@@ -41,7 +43,7 @@ PAGES = {
 
 
 @contextmanager
-def platform() -> Iterator[tuple[str, dict[str, str]]]:
+def platform(network: Network) -> Iterator[tuple[str, dict[str, str]]]:
     """A server with made-up jobs, and the jobs' ids. Nothing of it needs Temporal, which is not there."""
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/perdure.db"
@@ -49,7 +51,7 @@ def platform() -> Iterator[tuple[str, dict[str, str]]]:
         migrate(engine)
         jobs = stories.fill(engine, datetime.now(UTC))
         os.environ["TEMPORAL_ADDRESS"] = "127.0.0.1:9"
-        with served(create_app(ApiSettings(database_url=url))) as place:
+        with served(create_app(ApiSettings(database_url=url)), network.listen()) as place:
             yield place, jobs
         engine.dispose()
 
@@ -57,7 +59,8 @@ def platform() -> Iterator[tuple[str, dict[str, str]]]:
 def shoot(page: Page, file: Path) -> None:
     """A picture of the page when it has come to rest."""
     page.wait_for_load_state("load")
-    page.wait_for_function("document.querySelector('h1, h2') && !document.querySelector('[aria-label=Loading]')")
+    page.locator("h1, h2").last.wait_for()
+    page.locator("[aria-label=Loading]").last.wait_for(state="detached")
     page.wait_for_timeout(1500)  # charts draw themselves after their data is there
     page.screenshot(path=str(file), scale="css")
     print(f"{file.relative_to(PLACE.parents[1])}: {file.stat().st_size // 1024} KiB", file=sys.stderr)
@@ -67,9 +70,11 @@ def main(names: list[str]) -> None:
     """All pages, or those named."""
     PLACE.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        url, jobs = stack.enter_context(platform())
+        network = stack.enter_context(own_network())
+        url, jobs = stack.enter_context(platform(network))
+        program = network.program(CHROMIUM, Path(stack.enter_context(TemporaryDirectory())))
         chromium = stack.enter_context(sync_playwright()).chromium
-        browser = chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        browser = chromium.launch(executable_path=str(program), args=["--no-sandbox", "--disable-gpu"])
         for theme in ("light", "dark"):
             context = browser.new_context(
                 color_scheme=theme, reduced_motion="reduce", viewport={"width": WIDTH, "height": 800}

@@ -266,6 +266,12 @@ def fill(engine: Engine, now: datetime) -> dict[str, str]:
     long.run((now - long.now).total_seconds())
     ids["long"] = record(engine, long, shared_mounts=["/fsx (lustre, fs-0a1b2c3d.fsx)"])
 
+    short = (
+        Story("chain", now - timedelta(minutes=9), interval_seconds=14.0).arrive(3).run(32).reclaim().wait(3).arrive(9)
+    )
+    short.run(27).reclaim(notice=False).wait(5).arrive(7).run(36).reclaim(zones_on=0).wait(4).arrive(8).run(41)
+    ids["short"] = record(engine, short.end(JobState.SUCCEEDED))
+
     running = Story("align-NA12878", now - 7 * hour).arrive().run(2.2 * 3600).reclaim().wait(64).arrive(17)
     running.run(1.9 * 3600 + 500).reclaim(notice=False).wait(81).arrive(19)
     running.run((now - running.now).total_seconds())

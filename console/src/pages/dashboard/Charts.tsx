@@ -40,8 +40,9 @@ const CHARTS: { title: string; lines: Line[] }[] = [
   },
 ];
 
-/** More would be narrower than the gaps between them. */
-const MOST_BARS = 42;
+/** More bars would be narrower than the gaps between them, and more points of a line a mere zigzag. */
+const MOST_POINTS = 48;
+const togetherOf = (points: number): number => Math.max(1, Math.ceil(points / MOST_POINTS));
 
 /** Sums of so many values each. */
 export function summed(values: readonly (number | null)[], together: number): number[] {
@@ -53,6 +54,11 @@ export function summed(values: readonly (number | null)[], together: number): nu
   return sums;
 }
 
+const by = ({ at, level }: Trends): string => {
+  const together = togetherOf(at.length);
+  return together > 1 ? `${together} ${level}s` : level;
+};
+
 export function Charts({ search }: { search: DashboardSearch }) {
   const { data, error, refetch } = useQuery(trendsQuery(search));
   if (error && !data) return <Failure problem={error} onRetry={() => void refetch()} />;
@@ -63,7 +69,7 @@ export function Charts({ search }: { search: DashboardSearch }) {
           key={chart.title}
           fitHeight
           header={
-            <Header variant="h2" description={data && `By ${data.level}${search.range === "all" ? ", the last 90 days" : ""}`}>
+            <Header variant="h2" description={data && `By ${by(data)}${search.range === "all" ? ", the last 90 days" : ""}`}>
               {chart.title}
             </Header>
           }
@@ -81,7 +87,7 @@ function Chart({ title, lines, trends }: { title: string; lines: Line[]; trends:
   const unit = named.get(lines[0]!.metric)?.unit ?? "count";
   const format = (value: number) => amount(value, unit);
   const asBars = lines.some((one) => one.type === "bar");
-  const together = asBars ? Math.ceil(times.length / MOST_BARS) : 1;
+  const together = togetherOf(times.length);
   const at = times.filter((_, place) => place % together === 0);
   const series = lines.map(({ metric, title: name, color, type }) => ({
     title: name,

@@ -183,11 +183,11 @@ function Words({ one, from, until, y, now }: { one: Stretch; from: number; until
   const seconds = duration((end(one, now) - begin(one)) / 1000);
   const named = `${WORDS[one.kind].split(/[ ,]/)[0]} ${seconds}`;
   const room = until - from;
-  const text = room > named.length * 7 + 10 ? named : room > seconds.length * 7 + 8 ? seconds : "";
+  const text = room > named.length * 7 + 10 ? named : room > seconds.length * 5.6 + 4 ? seconds : "";
   const above = one.kind === "wait";
   return text ? (
     <text
-      x={above ? (from + until) / 2 : from + 5}
+      x={above ? (from + until) / 2 : from + (room < 46 ? 3 : 5)}
       y={y + ROW / 2 + (above ? -4 : 4)}
       textAnchor={above ? "middle" : "start"}
       className={above || one.kind === "lost" ? "ll-text-plain" : "ll-text"}
