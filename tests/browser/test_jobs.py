@@ -19,7 +19,7 @@ def rows(page: Page) -> list[str]:
 
 def test_found_by_status_and_text_and_all_of_it_is_in_the_address(page: Page, records: Records) -> None:
     page.goto(f"{records.url}/jobs")
-    expect(page.get_by_role("link", name="assemble-wheat")).to_be_visible()
+    expect(page.get_by_role("link", name="train-unet")).to_be_visible()
     page.get_by_label("Find jobs").fill("Status = Fai")
     page.get_by_role("option", name="Failed", exact=True).click()
     page.keyboard.press("Escape")
@@ -27,7 +27,7 @@ def test_found_by_status_and_text_and_all_of_it_is_in_the_address(page: Page, re
     if apply.is_visible():
         apply.click()
     expect(page.get_by_role("link", name="sort-bam-17")).to_be_visible()
-    expect(page.get_by_role("link", name="assemble-wheat")).to_have_count(0)
+    expect(page.get_by_role("link", name="train-unet")).to_have_count(0)
     assert "Failed" in page.url
     page.get_by_label("Find jobs").fill("bam")
     page.keyboard.press("Enter")
@@ -90,5 +90,4 @@ def test_columns_are_remembered(page: Page, records: Records) -> None:
     expect(page.get_by_role("columnheader", name="Exit code")).to_be_visible()
     page.reload()
     expect(page.get_by_role("columnheader", name="Exit code")).to_be_visible()
-    expect(page.get_by_role("link", name="assemble-wheat")).to_have_count(0)
     assert len(rows(page)) == 10

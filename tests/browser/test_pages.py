@@ -9,7 +9,7 @@ from tests.browser.conftest import Records, violations
 
 PAGES = {
     "dashboard": ("/", "Needs you now"),
-    "jobs": ("/jobs", "assemble-wheat"),
+    "jobs": ("/jobs", "train-unet"),
     "job": ("/jobs/{running}", "Life-line"),
     "long job": ("/jobs/{long}", "Life-line"),
     "failed job": ("/jobs/{failed}", "Why it failed"),
