@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = {
     "stack": (
+        "tests/browser/test_reclaim.py",
         "tests/e2e/test_identity.py",
         "tests/e2e/test_lost_checkpoint.py",
         "tests/e2e/test_resume.py",
