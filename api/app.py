@@ -17,10 +17,13 @@ from api.auth.audit_trail import AuditTrail, keep_tidy
 from api.auth.door import Door, names_of
 from api.auth.rate_limit import FailedTries, Refusals
 from api.auth.sessions import SignIn
+from api.auth.token_cookie import by_token_cookie
+from api.auth.trials import Proofs
 from api.routes import (
     alerts,
     audit,
     configuration,
+    configuration_trials,
     console,
     docs,
     events,
@@ -34,6 +37,7 @@ from api.routes import (
     resume,
     stream,
     tokens,
+    volumes,
 )
 from api.routes import sign_in as sign_in_routes
 from api.routes.mmbatch import configuration as mmbatch_configuration
@@ -67,7 +71,9 @@ RESOURCES = (
     life_line.router,
     reports.router,
     nodes.router,
+    volumes.router,
     configuration.router,
+    configuration_trials.router,
     tokens.router,
     audit.router,
     sign_in_routes.router,
@@ -85,7 +91,7 @@ RESOURCES = (
     mmbatch_security.router,
 )
 """Below /api/v1, in the order of the API's pages."""
-PAGES = (mmbatch_logs.root, sign_in_routes.pages)
+PAGES = (mmbatch_logs.root,)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -130,7 +136,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # The door looks at it; here it only makes the API pages ask for a token.
         dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="token", description="An API token."))],
     )
-    app.state.sign_in, app.state.failed_tries = sign_in, FailedTries()
+    app.state.sign_in, app.state.failed_tries, app.state.proofs = sign_in, FailedTries(), Proofs()
     for router in RESOURCES:
         app.include_router(router, prefix="/api/v1")
     for router in PAGES:
@@ -138,8 +144,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     docs.add_to(app)
     console.add_to(app)  # the last of all: it answers what nobody else does
     errors.add_to(app)
+    authenticators = (by_api_token, sign_in.by_bearer, sign_in.by_cookie, by_token_cookie)
     # The last one added stands outermost.
-    app.add_middleware(Door, settings=settings, authenticators=(by_api_token, sign_in.by_bearer, sign_in.by_cookie))
+    app.add_middleware(Door, settings=settings, authenticators=authenticators)
     app.add_middleware(Guards, names=names_of(settings))
     app.add_middleware(AuditTrail, refusals=refusals)
     app.add_middleware(AccessLog)

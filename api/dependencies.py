@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from api.auth.principals import Principal
 from api.auth.sessions import to_sign_in
+from api.auth.trials import Proofs
 from api.workflows import JobWorkflows
 from perdure.domain.errors import NotSignedIn, UnknownJob
 from perdure.settings import ApiSettings
@@ -44,6 +45,10 @@ async def _asking(principal: Annotated[Principal | None, Depends(_perhaps_asking
     return principal
 
 
+async def _proofs(request: Request) -> Proofs:
+    return cast(Proofs, request.app.state.proofs)
+
+
 async def _job_id(
     job_id: Annotated[str, Path(description="AWS Batch's job id.", examples=["5b3f1d0e-8a0c-4c8e-9f0e-2d6c8a1b7e55"])],
 ) -> str:
@@ -62,6 +67,8 @@ PerhapsAsking = Annotated[Principal | None, Depends(_perhaps_asking)]
 """The same on a route that anyone may use: None for a stranger."""
 ToSignIn = Annotated[RedirectResponse | None, Depends(to_sign_in)]
 """For pages: where a stranger goes to sign in; None for others, and where there is no sign-in."""
+SignInProofs = Annotated[Proofs, Depends(_proofs)]
+"""Who has shown lately that an admin gets in."""
 JobId = Annotated[str, Depends(_job_id)]
 InstanceId = Annotated[
     str,

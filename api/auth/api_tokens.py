@@ -24,7 +24,7 @@ async def by_api_token(request: Request) -> Principal | None:
     secret = bearer(request)
     if secret is None or not secret.startswith(PREFIX):
         return None
-    return await run_in_threadpool(_principal, request.app.state.engine, secret, datetime.now(UTC))
+    return await run_in_threadpool(principal_of, request.app.state.engine, secret, datetime.now(UTC))
 
 
 def bearer(request: Request) -> str | None:
@@ -33,7 +33,8 @@ def bearer(request: Request) -> str | None:
     return credential.strip() if scheme.lower() == "bearer" else None
 
 
-def _principal(engine: Engine, secret: str, now: datetime) -> Principal:
+def principal_of(engine: Engine, secret: str, now: datetime) -> Principal:
+    """Whose token this is. NotSignedIn: unknown, expired or revoked."""
     with reading(engine) as session:
         token = find_token(session, secret)
     if token is None:

@@ -64,12 +64,14 @@ class AuditTrail:
         await self._app(scope, heard, noted)
 
     async def _note(self, scope: Scope, status: int, body: bytes) -> None:
-        address = address_of(scope)
-        if status >= 400 and not self._refusals.admit(address, time.monotonic()):
-            return  # counted: see write_counts
         if self._routes is None:
             self._routes = Routes(scope["app"])
         route = self._routes.match(scope)
+        if route and route.only_asks and status < 400:
+            return
+        address = address_of(scope)
+        if status >= 400 and not self._refusals.admit(address, time.monotonic()):
+            return  # counted: see write_counts
         state = scope["state"]
         detail = {**_fields(scope, body), **state["audit"], **(state.get("error", {}) if status >= 400 else {})}
         principal: Principal | None = state.get("principal")

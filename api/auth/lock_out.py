@@ -55,13 +55,15 @@ def refuse_lock_out(
     proven: CognitoConfiguration | None,
 ) -> None:
     """Within the change's transaction: LockOut unless somebody can still get in as admin afterwards. `proven`: the
-    configuration for which an admin's ID token was shown."""
+    sign-in with which an admin has shown to get in; what does not decide who gets in may differ from it."""
     if wanted == before or admin_token_exists(session, datetime.now(UTC)):
         return
-    if wanted.enabled and wanted != proven and _who_gets_in(wanted) != _who_gets_in(before):
+    shown = {_who_gets_in(each) for each in (before, proven) if each is not None}
+    if wanted.enabled and _who_gets_in(wanted) not in shown:
         raise LockOut(
-            "Nobody has shown that an admin can sign in with this user pool, and there is no admin API token. Send an "
-            "ID token of an admin as idToken to PUT /api/v1/security/cognito, or make an admin API token first."
+            "Nobody has shown that an admin can sign in with this user pool, and there is no admin API token. Try a "
+            "sign-in as an admin (POST /api/v1/configuration/cognito/try), send an admin's ID token as idToken to PUT "
+            "/api/v1/security/cognito, or make an admin API token first."
         )
     if before.enabled and not wanted.enabled and not is_loopback(settings.api_host):
         raise LockOut(
@@ -71,7 +73,8 @@ def refuse_lock_out(
 
 
 def _who_gets_in(cognito: CognitoConfiguration) -> tuple[object, ...]:
-    return (cognito.enabled, cognito.region, cognito.user_pool_id, cognito.client_id, set(cognito.admin_groups))
+    groups = frozenset(cognito.admin_groups)
+    return (cognito.enabled, cognito.region, cognito.user_pool_id, cognito.client_id, groups)
 
 
 def _current(database: Engine) -> SystemConfiguration:

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 _ACCESS = "__perdure_access__"
+_ONLY_ASKS = "__perdure_only_asks__"
 _READS = {"GET", "HEAD"}
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -43,6 +44,13 @@ def admins_only(endpoint: Endpoint) -> Endpoint:
     return _marked(endpoint, Access.ADMIN)
 
 
+def only_asks(endpoint: Endpoint) -> Endpoint:
+    """Marks an endpoint that changes nothing though it is a POST: only its refusals are worth a line of the audit
+    log."""
+    setattr(endpoint, _ONLY_ASKS, True)
+    return endpoint
+
+
 def _marked(endpoint: Endpoint, access: Access) -> Endpoint:
     setattr(endpoint, _ACCESS, access)
     return endpoint
@@ -56,6 +64,7 @@ class Route:
     pattern: re.Pattern[str]
     methods: frozenset[str]
     marked: Access | None
+    only_asks: bool = False
 
     def access(self, method: str) -> Access:
         """What this method needs here."""
@@ -101,4 +110,5 @@ def _routes(app: FastAPI) -> Iterable[Route]:
         else:
             pattern, template, _ = compile_path(str(found.path))
             marked = getattr(found.endpoint, _ACCESS, None)
-            yield Route(template, pattern, frozenset(found.methods or ()), marked)
+            asks = getattr(found.endpoint, _ONLY_ASKS, False)
+            yield Route(template, pattern, frozenset(found.methods or ()), marked, asks)

@@ -131,7 +131,7 @@ class SignIn:
         """End the browser's session, with the pool too; `everywhere`: all of that person's. Never fails for AWS's sake:
         what was here is ended, and the log says what Cognito did not hear of."""
         value = request.cookies.get(cookie_name(request))
-        response.delete_cookie(cookie_name(request), path="/", secure=is_secure(request), httponly=True, samesite="lax")
+        drop_cookie(request, response, cookie_name(request))
         found = await run_in_threadpool(_find, _engine(request), hashed(value)) if value else None
         if value is None or found is None:
             return
@@ -206,6 +206,11 @@ def set_cookie(request: Request, response: Response, name: str, value: str, life
         httponly=True,
         samesite="lax",  # not strict: one comes back from the hosted page, which is another site
     )
+
+
+def drop_cookie(request: Request, response: Response, name: str) -> None:
+    """The browser forgets it."""
+    response.delete_cookie(name, path="/", secure=is_secure(request), httponly=True, samesite="lax")
 
 
 def is_same_origin(request: Request) -> bool:

@@ -35,6 +35,12 @@ class PasswordSignIn(_Wish):
     keep: Keep = "tokens"
 
 
+class TokenSignIn(_Wish):
+    """An API token, for a browser."""
+
+    token: str = Field(min_length=1, max_length=256, description="A browser's cookie holds it; scripts cannot read it.")
+
+
 class ChallengeAnswer(_Wish):
     """What the user pool asked for. `challenge`, `challenge_session` and `username` come from the answer before."""
 
@@ -58,6 +64,19 @@ class SignOut(_Wish):
     everywhere: bool = Field(False, description="Every session of this person, here and with Cognito.")
 
 
+class Me(Wire):
+    """Who is signed in."""
+
+    name: str = Field(examples=["ann"])
+    role: Role
+    via: str = Field(description="`cognito`, `token`, or `loopback` while no sign-in is set up.")
+    groups: list[str] | None = Field(
+        None, description="Of a browser's session: groups in the pool when last looked up."
+    )
+    session_ends_at: datetime | None = Field(None, description="Of a browser's session: UTC, however busy it is.")
+    idle_limit_seconds: int | None = Field(None, description="Of a browser's session: unused for so long, it ends.")
+
+
 class SignInMethods(Wire):
     """How one can sign in here. Public: a sign-in page needs it."""
 
@@ -67,6 +86,7 @@ class SignInMethods(Wire):
     user_pool_id: str | None = Field(examples=["us-east-1_aB3"])
     client_id: str | None = Field(description="Public: programs sign in with it, too.", examples=["4a"])
     domain: str | None = Field(description="Base URL of the hosted page.")
+    me: Me | None = Field(None, description="Who asks; null: nobody is signed in.")
 
 
 class ChallengeView(Wire):
@@ -84,19 +104,6 @@ class TokensView(Wire):
     access_token: str
     refresh_token: str | None = Field(description="Null when it was used to get these: the one you have stays good.")
     expires_in: int = Field(description="Seconds.", examples=[3600])
-
-
-class Me(Wire):
-    """Who is signed in."""
-
-    name: str = Field(examples=["ann"])
-    role: Role
-    via: str = Field(description="`cognito`, `token`, or `loopback` while no sign-in is set up.")
-    groups: list[str] | None = Field(
-        None, description="Of a browser's session: groups in the pool when last looked up."
-    )
-    session_ends_at: datetime | None = Field(None, description="Of a browser's session: UTC, however busy it is.")
-    idle_limit_seconds: int | None = Field(None, description="Of a browser's session: unused for so long, it ends.")
 
 
 class SignedIn(Wire):

@@ -61,7 +61,7 @@ class Wish:
     if_match: str | None = None
     place: Callable[[str], tuple[str, ...]] = lambda field: ("body", field)
     proven: CognitoConfiguration | None = None
-    """The sign-in for which an admin's ID token was shown."""
+    """The sign-in with which an admin has shown to get in: by an ID token, or by a trial."""
 
 
 def etag(number: int) -> str:
@@ -97,7 +97,7 @@ async def change(database: Engine, workflows: JobWorkflows, settings: ApiSetting
     return ConfigurationChanged(
         number=after.number,
         changes=[FieldChangeView.model_validate(each) for each in changes],
-        notes=_notes(settings, before.configuration, after.configuration, changed),
+        notes=notes_of(settings, before.configuration, after.configuration, changed),
         warnings=warnings,
         jobs_told=jobs_told,
         nodes_told=nodes_told,
@@ -160,16 +160,12 @@ def _matches(if_match: str, number: int) -> bool:
     return "*" in tags or etag(number) in tags
 
 
-def _refuse_unservable(
-    session: Session,
-    settings: ApiSettings,
-    before: SystemConfiguration,
-    wanted: SystemConfiguration,
-    place: Callable[[str], tuple[str, ...]],
-) -> None:
-    """A server that could not start any more would be noticed at the worst time."""
+def unservable(
+    session: Session, settings: ApiSettings, before: SystemConfiguration, wanted: SystemConfiguration
+) -> list[Problem]:
+    """Why a server could not start with the server section that is wanted: it would be noticed at the worst time."""
     if wanted.server == before.server:
-        return
+        return []
     # What it serves with now: what was stored since then takes a restart.
     now = before.server.model_copy(update={"address": settings.api_host, "port": settings.api_port})
     problems = validate_server(wanted.server, now)
@@ -179,6 +175,17 @@ def _refuse_unservable(
             check_binding(serving(settings, wanted.server)[0], can_sign_in)
         except ConfigurationInvalid as problem:
             problems.append(Problem(field="address", message=str(problem)))
+    return problems
+
+
+def _refuse_unservable(
+    session: Session,
+    settings: ApiSettings,
+    before: SystemConfiguration,
+    wanted: SystemConfiguration,
+    place: Callable[[str], tuple[str, ...]],
+) -> None:
+    problems = unservable(session, settings, before, wanted)
     if problems:
         raise RequestValidationError(
             [{"type": "value_error", "loc": place(each.field), "msg": each.message} for each in problems]
@@ -195,9 +202,10 @@ async def _tell(tell: Callable[[], Any], whom: str, warnings: list[str]) -> int 
     return told
 
 
-def _notes(
+def notes_of(
     settings: ApiSettings, before: SystemConfiguration, after: SystemConfiguration, changed: set[str]
 ) -> list[str]:
+    """What takes effect when, a sentence each, for a change of these sections."""
     notes: list[str] = []
     if "checkpoint" in changed:
         notes.append("Running jobs go by it from now on; what a job's own environment says still wins for that job.")
@@ -205,6 +213,12 @@ def _notes(
         notes.append("It holds for volumes made from now on; those that exist stay as they are.")
     if "log" in changed:
         notes += log_notes(after.log, log_sources(settings))
+    if before.cognito.enabled != after.cognito.enabled:
+        notes.append(
+            "Everybody is asked to sign in within a second, on this machine too."
+            if after.cognito.enabled
+            else "Sign-in with Cognito ends within a second; sessions open nothing any more."
+        )
     if "server" in changed:
         notes += restart_notes(before.server, after.server)
         _, won = serving(settings, after.server)

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
+from api.auth.principals import Role
+from api.auth.sign_in_responses import ChallengeView
 from api.wire.responses import Wire
 from perdure.domain.configuration import (
     CheckpointConfiguration,
@@ -167,6 +169,68 @@ class ConfigurationChanged(BaseModel):
     )
     nodes_told: int | None = Field(description="The same for nodes and a change of the log section.")
     configuration: Configuration
+
+
+class ProblemView(Wire):
+    """One value that would be refused."""
+
+    field: str = Field(
+        description="Section and field; the section alone if several of its fields do not go together.",
+        examples=["checkpoint.keep"],
+    )
+    message: str = Field(description="What is allowed.", examples=["Input should be less than or equal to 20"])
+
+
+class CertificateView(Wire):
+    """A certificate that can be served."""
+
+    subject: str = Field(examples=["CN=perdure.example.org"])
+    names: list[str] = Field(description="Host names and addresses that it is for.")
+    not_before: datetime
+    not_after: datetime
+    sha256: str = Field(description="Its fingerprint.")
+    warning: str = Field(description="What will be wrong soon; empty: nothing.")
+
+
+class ConfigurationChecked(BaseModel):
+    """What a change would do now. Nothing was changed."""
+
+    number: int = Field(description="The version that it was compared with.", examples=[7])
+    changes: list[FieldChangeView] = Field(description="What would be different; empty: it is so already.")
+    notes: list[str] = Field(description="What would take effect when, a sentence each.")
+    problems: list[ProblemView] = Field(description="Why it would be refused; empty: it would be taken.")
+    certificate: CertificateView | None = Field(
+        None, description="If the server section was asked about: the one that it names, if that can be served."
+    )
+
+
+class SignInTrial(BaseModel):
+    """Somebody who is to sign in with a user pool that need not be in force yet."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    cognito: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Fields of the section that differ from what is stored.",
+        examples=[{"user_pool_id": "us-east-1_aB3"}],
+    )
+    username: str = Field(min_length=1, max_length=128, examples=["ann"])
+    secret: str = Field(
+        min_length=1, max_length=256, description="The password, or the answer to `challenge`. It is kept nowhere."
+    )
+    challenge: Literal["NEW_PASSWORD_REQUIRED", "SMS_MFA", "SOFTWARE_TOKEN_MFA", "EMAIL_OTP"] | None = None
+    challenge_session: str | None = Field(None, min_length=20, max_length=4096)
+
+
+class SignInTried(Wire):
+    """How it went. Nobody is signed in by it."""
+
+    problem: str = Field("", description="Why it did not work; empty: it did, or the pool asks for more.")
+    challenge: ChallengeView | None = Field(None, description="Send it back with the answer.")
+    username: str = Field("", description="As the pool knows who signed in.")
+    groups: list[str] = Field(default_factory=list)
+    role: Role | None = Field(None, description="What they may do here; null: nothing.")
+    proven: bool = Field(False, description="An admin got in: for 15 minutes, whoever asked may turn this sign-in on.")
 
 
 class HistoryView(Wire):

@@ -29,7 +29,7 @@ from api.configuration.models import (
     Section,
     WithoutEffectView,
 )
-from api.dependencies import Asking, Cursor, Database, JobId, Limit, Settings, Workflows
+from api.dependencies import Asking, Cursor, Database, JobId, Limit, Settings, SignInProofs, Workflows
 from api.serving.errors import described
 from api.serving.reading import reads
 from api.wire.responses import PageOf
@@ -74,6 +74,7 @@ async def replace(
     workflows: Workflows,
     settings: Settings,
     asking: Asking,
+    proofs: SignInProofs,
     response: Response,
     wanted: ConfigurationReplacement,
     if_match: IfMatch = None,
@@ -86,7 +87,7 @@ async def replace(
     def transform(stored: SystemConfiguration) -> SystemConfiguration:
         return stored.model_copy(update=values)
 
-    wish = Wish(asking.name, transform, frozenset(SECTIONS), if_match, _of_server)
+    wish = Wish(asking.name, transform, frozenset(SECTIONS), if_match, _of_server, proofs.of(asking.name))
     return _tagged(response, await change(database, workflows, settings, wish))
 
 
@@ -96,6 +97,7 @@ async def patch(
     workflows: Workflows,
     settings: Settings,
     asking: Asking,
+    proofs: SignInProofs,
     response: Response,
     wanted: ConfigurationPatch,
     if_match: IfMatch = None,
@@ -112,7 +114,7 @@ async def patch(
             }
         )
 
-    wish = Wish(asking.name, transform, frozenset(wishes), if_match, _of_server)
+    wish = Wish(asking.name, transform, frozenset(wishes), if_match, _of_server, proofs.of(asking.name))
     return _tagged(response, await change(database, workflows, settings, wish))
 
 
@@ -174,13 +176,20 @@ def _add_section(section: Section) -> None:
         workflows: Workflows,
         settings: Settings,
         asking: Asking,
+        proofs: SignInProofs,
         response: Response,
         wanted: BaseModel,
         if_match: IfMatch = None,
     ) -> ConfigurationChanged:
         """What is left out gets its default."""
         value = model.model_validate(wanted.model_dump())
-        wish = Wish(asking.name, lambda old: old.model_copy(update={section: value}), frozenset({section}), if_match)
+        wish = Wish(
+            asking.name,
+            lambda old: old.model_copy(update={section: value}),
+            frozenset({section}),
+            if_match,
+            proven=proofs.of(asking.name),
+        )
         return _tagged(response, await change(database, workflows, settings, wish))
 
     async def patch_section(
@@ -188,6 +197,7 @@ def _add_section(section: Section) -> None:
         workflows: Workflows,
         settings: Settings,
         asking: Asking,
+        proofs: SignInProofs,
         response: Response,
         wanted: BaseModel,
         if_match: IfMatch = None,
@@ -198,7 +208,7 @@ def _add_section(section: Section) -> None:
         def transform(old: SystemConfiguration) -> SystemConfiguration:
             return old.model_copy(update={section: merged(section, old, some, ("body",))})
 
-        wish = Wish(asking.name, transform, frozenset({section}), if_match)
+        wish = Wish(asking.name, transform, frozenset({section}), if_match, proven=proofs.of(asking.name))
         return _tagged(response, await change(database, workflows, settings, wish))
 
     router.get(path, summary=f"The {name} section", response_model=model)(_named(read_section, section))

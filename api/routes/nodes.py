@@ -16,7 +16,7 @@ from api.serving.parameters import NAME, Text, Time, time
 from api.serving.reading import reads
 from api.wire.responses import NodeView, PageOf, Wire
 from perdure.domain.jobs import JobState
-from perdure.domain.nodes import NodeState
+from perdure.domain.nodes import Node, NodeState
 from perdure.records.nodes.node_lists import NodeFilter, NodeOrder, list_nodes
 from perdure.records.nodes.node_work import NodeWork, runs_of_node, work_of_nodes
 from perdure.records.nodes.nodes import get_node
@@ -71,14 +71,19 @@ class NodeRunView(Wire):
     )
 
 
-class NodeDetail(NodeView):
-    """A node, what ran on it and what that cost."""
+class NodeWithWork(NodeView):
+    """A node, and what ran on it and cost."""
 
     jobs: int = Field(description="Jobs that ran on it.")
     attempts: int = Field(description="Containers of these jobs.")
     checkpoints: int = Field(description="Checkpoints that were taken on it.")
     cost_usd: float = Field(description="What the jobs' parts of it cost, by vCPUs and time.", examples=[0.0421])
     cost_estimated: bool = Field(description="Does that rest on a price that is estimated?")
+
+
+class NodeDetail(NodeWithWork):
+    """A node, what ran on it and what that cost."""
+
     runs: list[NodeRunView] = Field(description="The containers, newest first; at most the last 200.")
 
 
@@ -91,11 +96,12 @@ def nodes(
     limit: Limit = 100,
     cursor: Cursor = None,
     sort: Sorted = NodeOrder.ID,
-) -> PageOf[NodeView]:
+) -> PageOf[NodeWithWork]:
     """With `q`, a page may be short, even empty, while `next` is not null: 10,000 nodes are looked at per page."""
     wanted = where.model_copy(update={"states": frozenset(state or ())})
     page = list_nodes(session, limit=limit, after=cursor, where=wanted, order=sort)
-    return PageOf(items=[NodeView.model_validate(node) for node in page.items], next=page.next)
+    work = work_of_nodes(session, [node.instance_id for node in page.items])
+    return PageOf(items=[_with_work(node, work.get(node.instance_id)) for node in page.items], next=page.next)
 
 
 @router.get(
@@ -105,14 +111,19 @@ def nodes(
 )
 @reads
 def node(session: Session, instance_id: InstanceId) -> NodeDetail:
-    known = NodeView.model_validate(get_node(session, instance_id))
-    work = work_of_nodes(session, [instance_id]).get(instance_id, NodeWork())
-    return NodeDetail(
-        **dict(known),
-        jobs=work.jobs,
-        attempts=work.attempts,
-        checkpoints=work.checkpoints,
-        cost_usd=work.cost_micros / 1_000_000,
-        cost_estimated=work.estimated,
-        runs=[NodeRunView.model_validate(run) for run in runs_of_node(session, instance_id)],
+    known = get_node(session, instance_id)
+    work = work_of_nodes(session, [instance_id]).get(instance_id)
+    runs = [NodeRunView.model_validate(run) for run in runs_of_node(session, instance_id)]
+    return NodeDetail(**dict(_with_work(known, work)), runs=runs)
+
+
+def _with_work(node: Node, work: NodeWork | None) -> NodeWithWork:
+    done = work or NodeWork()
+    return NodeWithWork(
+        **dict(NodeView.model_validate(node)),
+        jobs=done.jobs,
+        attempts=done.attempts,
+        checkpoints=done.checkpoints,
+        cost_usd=done.cost_micros / 1_000_000,
+        cost_estimated=done.estimated,
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import secrets
-import time
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, cast
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 
-from api.auth import hosted, user_pool
+from api.auth import hosted, token_cookie, user_pool
 from api.auth.audit_trail import address_of
 from api.auth.cognito import Pool
 from api.auth.principals import Principal
@@ -28,11 +28,12 @@ from api.auth.sign_in_responses import (
     SignedIn,
     SignInMethods,
     SignOut,
+    TokenSignIn,
     TokensView,
 )
+from api.auth.tries import Tries
 from api.auth.user_pool import Challenge, Tokens
-from api.dependencies import Asking, Database
-from api.routes import sign_in_page
+from api.dependencies import Asking, Database, PerhapsAsking
 from api.serving.errors import described
 from perdure.domain.errors import CloudUnavailable, NotAllowed, NotSignedIn, PerdureError
 from perdure.domain.sign_in import IDLE_SESSION, LONGEST_SESSION, LONGEST_WAY, HostedWay, SignInSession
@@ -40,19 +41,23 @@ from perdure.records.access import audit, sessions
 from perdure.records.schema.database import writing
 
 router = APIRouter(prefix="/auth", tags=["sign-in"])
-pages = APIRouter(include_in_schema=False)
 
 CALLBACK = "/api/v1/auth/callback"
+PROBLEM = "perdure-sign-in-problem"
+"""A cookie that the sign-in page reads and drops: why the way back from the hosted page did not end well."""
 _FAILURES = described(HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 @router.get("", summary="How to sign in here")
 @anyone_may
-async def methods(request: Request) -> SignInMethods:
+async def methods(request: Request, asking: PerhapsAsking) -> SignInMethods:
     """Answers anybody."""
     pool = await sign_in_of(request).pool(request.app)
+    me = _me(request, asking) if asking else None
     if pool is None:
-        return SignInMethods(enabled=False, hosted=False, region=None, user_pool_id=None, client_id=None, domain=None)
+        return SignInMethods(
+            enabled=False, hosted=False, region=None, user_pool_id=None, client_id=None, domain=None, me=me
+        )
     names = pool.configuration
     return SignInMethods(
         enabled=True,
@@ -61,6 +66,7 @@ async def methods(request: Request) -> SignInMethods:
         user_pool_id=names.user_pool_id,
         client_id=names.client_id,
         domain=names.domain or None,
+        me=me,
     )
 
 
@@ -69,7 +75,7 @@ async def methods(request: Request) -> SignInMethods:
 async def by_password(request: Request, response: Response, given: PasswordSignIn) -> SignedIn:
     """An unknown user and a wrong password get the same answer. After some failures in a row one has to wait."""
     pool = await _pool(request)
-    with _Tries(request, given.username):
+    with Tries(request, given.username):
         result = await run_in_threadpool(user_pool.sign_in, pool, given.username, given.password)
     return await _signed_in(request, response, pool, result, given.keep)
 
@@ -80,9 +86,19 @@ async def answer_challenge(request: Request, response: Response, given: Challeng
     """The first sign-in with a temporary password asks for a new one; pools with a second factor ask for a code."""
     pool = await _pool(request)
     challenge = Challenge(given.challenge, given.challenge_session, given.username)
-    with _Tries(request, given.username):
+    with Tries(request, given.username):
         result = await run_in_threadpool(user_pool.answer_challenge, pool, challenge, given.answer)
     return await _signed_in(request, response, pool, result, given.keep)
+
+
+@router.post("/token", summary="Sign a browser in by API token")
+@anyone_may
+async def by_token(request: Request, response: Response, given: TokenSignIn) -> SignedIn:
+    """For servers without Cognito, and for the first sign-in. Programs need no such thing: they send the token with
+    each request."""
+    principal = await token_cookie.begin(request, response, given.token.strip())
+    request.state.principal = principal
+    return SignedIn(me=_me(request, principal))
 
 
 @router.post("/refresh", summary="Get new tokens, or have groups looked up again", responses=_FAILURES)
@@ -91,7 +107,7 @@ async def refresh(request: Request, given: Refresh | None = None) -> SignedIn:
     """With a refresh token: new ID and access tokens. Without: a browser's session asks Cognito for its groups now."""
     pool = await _pool(request)
     if given and given.refresh_token:
-        with _Tries(request, f"refresh from {address_of(request.scope)}"):
+        with Tries(request, f"refresh from {address_of(request.scope)}"):
             tokens = await run_in_threadpool(user_pool.refresh, pool, given.refresh_token)
         principal = pool.principal(await pool.verify(tokens.id_token, use="id"))
         return SignedIn(me=_me(request, principal), tokens=TokensView.model_validate(tokens))
@@ -109,10 +125,11 @@ async def sign_out(request: Request, given: SignOut | None = None) -> Response:
     """Ends this browser's session and drops its cookie; a program sends its refresh token. Twice is no error."""
     response = Response(status_code=HTTPStatus.NO_CONTENT)
     wish, sign_in = given or SignOut(), sign_in_of(request)
-    if cookie_name(request) in request.cookies:
+    if {cookie_name(request), cookie_name(request, token_cookie.PURPOSE)} & set(request.cookies):
         if not is_same_origin(request):
             raise NotAllowed("A browser is signed out by this server's own pages only.")
         await sign_in.end(request, response, everywhere=wish.everywhere)
+        token_cookie.end(request, response)
     if wish.refresh_token and (pool := await sign_in.pool(request.app)) is not None:
         if wish.everywhere:
             tokens = await run_in_threadpool(user_pool.refresh, pool, wish.refresh_token)
@@ -175,8 +192,10 @@ async def callback(
     except PerdureError as problem:
         if not isinstance(problem, NotSignedIn | NotAllowed | CloudUnavailable) or not _is_navigation(request):
             raise
-        status = {NotAllowed: 403, CloudUnavailable: 503}.get(type(problem), 401)
-        return sign_in_page.response(hosted=True, problem=str(problem), status=status)
+        # In a cookie and not in the address: nobody else can make this server's page say something to somebody.
+        response = RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
+        response.set_cookie(PROBLEM, quote(str(problem)), max_age=60, path="/sign-in", samesite="lax")
+        return response
 
 
 async def _come_back(request: Request, state: str, code: str | None, error: str | None) -> Response:
@@ -194,31 +213,7 @@ async def _come_back(request: Request, state: str, code: str | None, error: str 
     return response
 
 
-@pages.get("/sign-in")
-@anyone_may
-async def page(request: Request) -> HTMLResponse:
-    """The page for people. Its script does the rest, by the calls above."""
-    pool = await sign_in_of(request).pool(request.app)
-    return sign_in_page.response(hosted=bool(pool and pool.configuration.domain), enabled=pool is not None)
-
-
 # What the endpoints above share
-
-
-class _Tries:
-    """Around a question to Cognito: failures are counted by address and user name, and too many have to wait."""
-
-    def __init__(self, request: Request, username: str) -> None:
-        self._failed_tries = cast(FailedTries, request.app.state.failed_tries)
-        self._address, self._username = address_of(request.scope), username
-        request.state.audit |= {"user": username}
-
-    def __enter__(self) -> None:
-        self._failed_tries.check(self._address, self._username, time.monotonic())
-
-    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
-        if isinstance(problem, NotSignedIn):
-            self._failed_tries.failed(self._address, self._username, time.monotonic())
 
 
 async def _pool(request: Request) -> Pool:
@@ -243,6 +238,7 @@ async def _signed_in(
         return SignedIn(challenge=shown)
     if keep == "cookie":
         principal = await sign_in_of(request).begin(request, response, pool, result)
+        token_cookie.end(request, response)
     else:
         principal = pool.principal(await pool.verify(result.id_token, use="id"))
     cast(FailedTries, request.app.state.failed_tries).succeeded(address_of(request.scope), principal.name)

@@ -16,6 +16,7 @@ from sqlalchemy import delete
 from api.app import create_app
 from api.auth.door import Door
 from api.auth.rate_limit import FailedTries, Refusals
+from api.auth.trials import Proofs
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration
 from perdure.records.schema.access_tables import AuditRow, TokenRow
 from perdure.records.schema.database import migrate, open_engine, writing
@@ -53,7 +54,7 @@ class Served:
         with writing(self.app.state.engine) as session:
             for table in (SessionRow, HostedWayRow, TokenRow, AuditRow):
                 session.execute(delete(table))
-        self.app.state.failed_tries = FailedTries()
+        self.app.state.failed_tries, self.app.state.proofs = FailedTries(), Proofs()
         for part in self.app.user_middleware:
             if "refusals" in part.kwargs:  # those of the tests before would cost this one its lines in the audit log
                 cast(Refusals, part.kwargs["refusals"])._minute = -1

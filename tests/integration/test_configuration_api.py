@@ -715,3 +715,51 @@ def logs_by(file: Path, **wanted: object) -> bool:
     lines = [json.loads(line) for line in (file.read_text() if file.exists() else "").splitlines()]
     told: list[dict[str, object]] = [line["settings"] for line in lines if line["event"] == "log settings"]
     return bool(told) and wanted.items() <= told[-1].items()
+
+
+# Asked before it is changed
+
+CHECK = "/api/v1/configuration/check"
+
+
+def test_a_check_says_what_a_change_would_do_and_changes_nothing(api: httpx.Client, engine: Engine) -> None:
+    wanted = {"checkpoint": {"interval_seconds": "10m"}, "log": {"level": "info"}}
+    found = api.post(CHECK, json=wanted).json()
+    assert found["problems"] == [] and "from now on" in found["notes"][0]
+    assert found["changes"] == [{"field": "checkpoint.interval_seconds", "old": 900.0, "new": 600.0}]
+    with reading(engine) as session:
+        assert current_configuration(session) == SystemConfiguration()
+    assert found["number"] == api.get("/api/v1/configuration").json()["number"]
+    lines = api.get("/api/v1/audit").json()["items"]
+    assert not any(line["action"].endswith("/check") for line in lines), "a form asks at each key"
+
+
+def test_a_check_names_everything_that_is_wrong(api: httpx.Client, engine: Engine, tmp_path: Path) -> None:
+    wanted = {
+        "checkpoint": {"keep": 99, "interval_seconds": "15x", "nothing": 1},
+        "server": {"cert_file": "/etc/hostname"},
+        "job_volume": {"tags": {"aws:x": "y"}},
+        "cognito": {"enabled": True, "region": "Mars"},
+    }
+    found = api.post(CHECK, json=wanted).json()
+    fields = {one["field"] for one in found["problems"]}
+    assert fields == {
+        "checkpoint.keep", "checkpoint.interval_seconds", "checkpoint.nothing", "server", "job_volume.tags",
+        "cognito.region",
+    }  # fmt: skip
+    assert not found["changes"] and all(
+        one["message"] and "Value error" not in one["message"] for one in found["problems"]
+    )
+    alone = api.post(CHECK, json={"server": {"address": "0.0.0.0", "port": 1}}).json()
+    assert {one["field"] for one in alone["problems"]} >= {"server.address"}
+    assert_refused(api.post(CHECK, json={"nothing": {}}), 422, "invalid_request")
+
+
+def test_a_check_tells_of_the_certificate(api: httpx.Client, tmp_path: Path) -> None:
+    cert_file, key_file = certificate(tmp_path, "perdure.example", days=(-1, 20))
+    found = api.post(CHECK, json={"server": {"cert_file": cert_file, "key_file": key_file}}).json()
+    assert found["problems"] == [] and "perdure.example" in found["certificate"]["subject"]
+    assert found["certificate"]["warning"], "it ends within 30 days"
+    old_cert, old_key = certificate(tmp_path, "old.example", days=(-9, -1))
+    found = api.post(CHECK, json={"server": {"cert_file": old_cert, "key_file": old_key}}).json()
+    assert found["certificate"] is None and "expired" in found["problems"][0]["message"]

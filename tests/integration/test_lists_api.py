@@ -318,3 +318,14 @@ async def test_nodes_in_mmbatchs_shape(client: httpx.AsyncClient) -> None:
         "id", "ips", "hostName", "cloud", "arch", "cores", "cpuModel", "cpuVendor", "memoryInMB", "instance",
         "lastHeartbeat",
     }  # fmt: skip
+
+
+async def test_volumes_that_exist(client: httpx.AsyncClient) -> None:
+    answer = (await client.get("/volumes", params={"limit": 3})).json()
+    assert [each["volume_id"] for each in answer["items"]] == ["vol-6", "vol-5", "vol-4"] and answer["next"]
+    first = answer["items"][0]
+    assert (first["kept"], first["zone"], first["size_gib"]) == (True, "us-east-1a", 10)
+    assert first["usd_per_month"] > 0 and first["estimated"] and first["cost_usd"] > 0, "by the table that we ship"
+    assert answer["totals"]["volumes"] == 7 and answer["totals"]["kept"] == 6
+    running = (await client.get("/volumes", params={"kept": "false"})).json()["items"]
+    assert [each["job_id"] for each in running] == ["job-0"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 import pytest
@@ -534,31 +536,20 @@ async def test_afterwards_one_is_on_this_server(bed: PoolBed, browser: httpx.Asy
 async def test_people_see_a_page_where_programs_see_json(bed: PoolBed, browser: httpx.AsyncClient) -> None:
     back = re.sub("state=[^&]+", "state=made-up", await go_hosted(browser, bed))
     answer = await browser.get(back, headers={"accept": "text/html,*/*;q=0.8"})
-    assert answer.status_code == 401 and "begin again" in answer.text and "<form" in answer.text
+    assert answer.status_code == 303 and answer.headers["location"] == "/sign-in"
+    told = SimpleCookie(answer.headers["set-cookie"])["perdure-sign-in-problem"]
+    assert "begin again" in unquote(told.value) and told["path"] == "/sign-in", "the console's page says it"
 
 
 # Pages
 
 
 async def test_people_are_sent_to_the_sign_in_page_and_back(served: Served, browser: httpx.AsyncClient) -> None:
-    for path in ("/", "/docs"):
-        answer = await browser.get(path)
-        assert answer.status_code == 303 and answer.headers["location"].startswith("/sign-in?next=%2F")
+    answer = await browser.get("/docs")
+    assert answer.status_code == 303 and answer.headers["location"].startswith("/sign-in?next=%2F")
     await signed_in(browser)
-    for path in ("/", "/docs"):
-        assert (await browser.get(path)).status_code == 200
+    assert (await browser.get("/docs")).status_code == 200
     assert (await served.http.get("/docs")).status_code == 303
-
-
-async def test_the_page_allows_its_own_script_and_nothing_else(served: Served) -> None:
-    answer = await served.http.get("/sign-in")
-    policy = answer.headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "unsafe" not in policy
-    assert "Sign in with Cognito" in answer.text
-    from api.routes.sign_in_page import SCRIPT, STYLE, _hash
-
-    assert re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL) == [SCRIPT] and _hash(SCRIPT) in policy
-    assert re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL) == [STYLE] and _hash(STYLE) in policy
 
 
 async def test_who_signed_in_and_who_failed_is_in_the_audit_log_without_passwords(
@@ -711,3 +702,125 @@ async def test_a_form_that_cannot_be_is_named(off: Served, bed: PoolBed, changes
     answer = await off.http.put(COGNITO, json=form(bed, **changes))
     refused(answer, 422, "invalid_request", *(changes.keys() - {"adminGroups"}))
     assert "never-kept" not in answer.text
+
+
+# Before it is changed
+
+TRIAL = "/api/v1/configuration/cognito/try"
+CHECK = "/api/v1/configuration/check"
+
+
+def wanted(bed: PoolBed, **changes: Any) -> dict[str, Any]:
+    """The section's fields as a form sends them."""
+    return cognito_of(bed, **changes).model_dump(mode="json", exclude={"identity_pool_id"})
+
+
+async def test_a_trial_as_admin_is_proof_enough_to_turn_it_on(off: Served, bed: PoolBed) -> None:
+    section = wanted(bed)
+    found = (await off.http.post(CHECK, json={"cognito": section})).json()
+    assert [one["field"] for one in found["problems"]] == ["cognito.enabled"]
+    given = {"cognito": section, "username": "ann", "secret": PoolBed.PASSWORD}
+    tried = await off.http.post(TRIAL, json=given)
+    assert tried.json() == {
+        "problem": "", "challenge": None, "username": "ann", "groups": ["admin"], "role": "admin", "proven": True,
+    }  # fmt: skip
+    assert "set-cookie" not in tried.headers, "nobody is signed in by it"
+    other = wanted(bed, client_id=bed.another_pool().client_id)
+    assert (await off.http.post(CHECK, json={"cognito": other})).json()["problems"], "proven is what was tried"
+    assert (await off.http.post(CHECK, json={"cognito": section})).json()["problems"] == []
+    changed = await off.http.patch("/api/v1/configuration/cognito", json=section)
+    assert changed.status_code == 200, changed.text
+    off.forget_sign_in()
+    refused(await off.http.get(COGNITO), 401, "not_signed_in")
+    assert bed.PASSWORD not in changed.text
+
+
+async def test_a_trial_that_does_not_work_says_why_and_proves_nothing(off: Served, bed: PoolBed) -> None:
+    section = wanted(bed, viewer_groups=["viewer"])
+    for username, secret, role, problem in (
+        ("ann", "Wrong-Password-1", None, "password is wrong"),
+        ("vic", PoolBed.PASSWORD, "viewer", ""),
+        ("noe", PoolBed.PASSWORD, None, ""),
+    ):
+        tried = await off.http.post(TRIAL, json={"cognito": section, "username": username, "secret": secret})
+        assert tried.status_code == 200 and tried.json()["role"] == role and not tried.json()["proven"]
+        assert problem in tried.json()["problem"] and bool(problem) == bool(tried.json()["problem"])
+    assert (await off.http.post(CHECK, json={"cognito": section})).json()["problems"]
+    incomplete = {"cognito": {"region": "us-east-1"}, "username": "ann", "secret": "x"}
+    refused(await off.http.post(TRIAL, json=incomplete), 422, "invalid_request", "user_pool_id")
+
+
+async def test_trials_count_as_tries(off: Served, bed: PoolBed) -> None:
+    given = {"cognito": wanted(bed), "username": "ann", "secret": "Wrong-Password-1"}
+    for _ in range(10):
+        assert (await off.http.post(TRIAL, json=given)).status_code == 200
+    refused(await off.http.post(TRIAL, json=given), 429, "too_many_tries")
+
+
+async def test_a_trial_answers_challenges(off: Served, bed: PoolBed) -> None:
+    name = f"new-{secrets.token_hex(4)}"
+    bed.admin.admin_create_user(UserPoolId=bed.pool.user_pool_id, Username=name, TemporaryPassword="Temporary-1")
+    given = {"cognito": wanted(bed), "username": name}
+    asked = (await off.http.post(TRIAL, json=given | {"secret": "Temporary-1"})).json()["challenge"]
+    assert asked["challenge"] == "NEW_PASSWORD_REQUIRED"
+    answer = {key: asked[key] for key in ("challenge", "challenge_session", "username")}
+    done = await off.http.post(TRIAL, json={"cognito": given["cognito"], "secret": "Long-Enough-2"} | answer)
+    assert (done.json()["username"], done.json()["role"], done.json()["proven"]) == (name, "viewer", False)
+
+
+# A browser with an API token
+
+
+async def a_token(served: Served, bed: PoolBed, **wish: Any) -> dict[str, Any]:
+    admin = bearer(bed.tokens()["IdToken"])
+    made = await served.http.post("/api/v1/tokens", json={"name": "first", "role": "admin"} | wish, headers=admin)
+    return dict(made.json())
+
+
+async def test_a_browser_signs_in_by_api_token_and_out_again(
+    served: Served, bed: PoolBed, browser: httpx.AsyncClient
+) -> None:
+    made = await a_token(served, bed)
+    answer = await browser.post(f"{AUTH}/token", json={"token": f" {made['token']}\n"})
+    assert answer.json()["me"]["via"] == "token" and made["token"] not in answer.text
+    cookie = answer.headers.get_list("set-cookie")[-1]
+    assert "HttpOnly" in cookie and "SameSite=lax" in cookie
+    assert (await browser.get(f"{AUTH}/me")).json()["name"] == "first (token 1)"
+    change = {"keep": 3}
+    assert (await browser.patch("/api/v1/configuration/checkpoint", json=change)).status_code == 200
+    elsewhere = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+    forged = await browser.patch("/api/v1/configuration/checkpoint", json=change, headers=elsewhere)
+    refused(forged, 403, "cross_site")
+    assert (await browser.post(f"{AUTH}/sign-out")).status_code == 204
+    refused(await browser.get(f"{AUTH}/me"), 401, "not_signed_in")
+
+
+async def test_a_browser_with_a_revoked_token_is_a_stranger(
+    served: Served, bed: PoolBed, browser: httpx.AsyncClient
+) -> None:
+    made = await a_token(served, bed, role="viewer")
+    await browser.post(f"{AUTH}/token", json={"token": made["token"]})
+    assert (await browser.get("/api/v1/jobs")).status_code == 200
+    await served.http.delete(f"/api/v1/tokens/{made['number']}", headers=bearer(bed.tokens()["IdToken"]))
+    refused(await browser.get("/api/v1/jobs"), 401, "not_signed_in")
+    refused(await browser.post(f"{AUTH}/token", json={"token": made["token"]}), 401, "not_signed_in", "revoked")
+
+
+async def test_what_is_no_token_for_the_console_is_refused(
+    served: Served, bed: PoolBed, browser: httpx.AsyncClient
+) -> None:
+    bound = await a_token(served, bed, role="viewer", areas=["jobs"])
+    refused(await browser.post(f"{AUTH}/token", json={"token": bound["token"]}), 403, "not_allowed", "without areas")
+    for wrong in ("x", "prd_" + "A" * 40):
+        refused(await browser.post(f"{AUTH}/token", json={"token": wrong}), 401, "not_signed_in")
+    assert not browser.cookies
+
+
+async def test_signing_in_by_password_forgets_the_token(
+    served: Served, bed: PoolBed, browser: httpx.AsyncClient
+) -> None:
+    made = await a_token(served, bed, role="viewer")
+    await browser.post(f"{AUTH}/token", json={"token": made["token"]})
+    await signed_in(browser)
+    assert (await browser.get(f"{AUTH}/me")).json()["name"] == "ann"
+    assert not any("token" in name for name in browser.cookies)

@@ -133,6 +133,17 @@ class VolumeRow(SQLModel, table=True):
     """One volume of a job, gone or not."""
 
     __tablename__ = "volumes"
+    __table_args__ = (
+        # Most volumes are gone: only the others are worth an index.
+        Index(
+            "ix_volumes_existing",
+            "created_at",
+            "job_id",
+            "volume_id",
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
 
     job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
     volume_id: str = Field(primary_key=True)
