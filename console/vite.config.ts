@@ -6,6 +6,8 @@ import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 import type { Plugin } from "vite";
 
+import { limitsOf } from "./limits";
+
 const STATIC = "../api/static";
 
 /** Writes `name.gz` beside each script and style, once, so that the server need not compress at every request. */
@@ -22,7 +24,7 @@ function compressed(): Plugin {
 }
 
 export default defineConfig({
-  plugins: [react(), compressed()],
+  plugins: [react(), compressed(), limitsOf(join(import.meta.dirname, "openapi.json"))],
   build: {
     outDir: STATIC,
     emptyOutDir: true,

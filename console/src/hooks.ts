@@ -43,6 +43,46 @@ export function useGathered(deed: () => void, waitMs: number): () => void {
   return call;
 }
 
+/** The value once it has stood still for `waitMs`: while somebody types, the one before. Compared by what it holds. */
+export function useSettled<T>(value: T, waitMs: number): T {
+  const text = JSON.stringify(value);
+  const [settled, setSettled] = useState({ value, text });
+  useEffect(() => {
+    if (text === settled.text) return;
+    const timer = setTimeout(() => setSettled({ value: JSON.parse(text) as T, text }), waitMs);
+    return () => clearTimeout(timer);
+  }, [text, settled.text, waitMs]);
+  return settled.value;
+}
+
+/**
+ * A text that somebody types, beside the one that holds (`text`). `onText` hears of it when it has stood still for
+ * `waitMs`; when another text comes to hold, by a link or a button, that is shown instead.
+ */
+export function useTyped(text: string, onText: (text: string) => void, waitMs: number): [string, (typed: string) => void] {
+  const [typed, setTyped] = useState(text);
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => {
+    setTyped(text);
+    return () => clearTimeout(timer.current);
+  }, [text]);
+  return [
+    typed,
+    (next) => {
+      setTyped(next);
+      clearTimeout(timer.current);
+      timer.current = setTimeout(() => onText(next.trim()), waitMs);
+    },
+  ];
+}
+
+/** For an element that answers what somebody just did: when it appears, it is brought to where they look. */
+export function useInView(): RefObject<HTMLDivElement | null> {
+  const ref = useRef<HTMLDivElement>(null);
+  useEffect(() => ref.current?.scrollIntoView({ block: "center" }), []);
+  return ref;
+}
+
 /** The page's name, in the browser's tab. */
 export function useTitle(title: string) {
   useEffect(() => {

@@ -9,7 +9,9 @@ import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 
+import { meQuery, type Me } from "./api/me";
 import { makeQueryClient } from "./api/queryClient";
+import { followReach } from "./api/reach";
 import { makeRouter } from "./router";
 import { followTheme } from "./theme";
 
@@ -17,9 +19,13 @@ followTheme();
 
 const queryClient = makeQueryClient(() => {
   const { pathname, href } = router.state.location;
-  if (pathname !== "/sign-in") void router.navigate({ to: "/sign-in", search: { next: href } });
+  if (pathname === "/sign-in") return;
+  const me = queryClient.getQueryData<Me>(meQuery.queryKey);
+  const ended = (me !== undefined && me.via !== "loopback") || undefined;
+  void router.navigate({ to: "/sign-in", search: { next: href === "/" ? undefined : href, ended }, replace: true });
 });
 const router = makeRouter(queryClient);
+followReach(() => void queryClient.invalidateQueries());
 
 createRoot(document.getElementById("console")!).render(
   <StrictMode>

@@ -14,9 +14,13 @@ import { PageMissing } from "./components/PageMissing";
 import { PageWaiting } from "./components/PageWaiting";
 import { Shell } from "./components/Shell";
 import { alertsQuery, newestQuery, queuesQuery, reportQuery, trendsQuery } from "./pages/dashboard/queries";
+import { validateAuditSearch } from "./pages/audit/search";
+import { validateConfigurationSearch } from "./pages/configuration/search";
 import { validateDashboardSearch } from "./pages/dashboard/search";
 import { jobQuery, lifeLineQuery } from "./pages/job/queries";
 import { validateJobsSearch } from "./pages/jobs/search";
+import { validateNodesSearch } from "./pages/nodes/search";
+import { validateVolumesSearch } from "./pages/volumes/search";
 
 const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ component: Outlet });
 
@@ -59,6 +63,7 @@ const job = createRoute({
 const nodes = createRoute({
   getParentRoute: () => shell,
   path: "/nodes",
+  validateSearch: validateNodesSearch,
   component: lazyRouteComponent(() => import("./pages/nodes")),
 });
 const node = createRoute({
@@ -69,11 +74,13 @@ const node = createRoute({
 const volumes = createRoute({
   getParentRoute: () => shell,
   path: "/volumes",
+  validateSearch: validateVolumesSearch,
   component: lazyRouteComponent(() => import("./pages/volumes")),
 });
 const configuration = createRoute({
   getParentRoute: () => shell,
   path: "/configuration",
+  validateSearch: validateConfigurationSearch,
   component: lazyRouteComponent(() => import("./pages/configuration")),
 });
 const tokens = createRoute({
@@ -84,6 +91,7 @@ const tokens = createRoute({
 const audit = createRoute({
   getParentRoute: () => shell,
   path: "/audit",
+  validateSearch: validateAuditSearch,
   component: lazyRouteComponent(() => import("./pages/audit")),
 });
 /** Any other address: a child of the frame, so that the way on is there. */
@@ -91,8 +99,9 @@ const missing = createRoute({ getParentRoute: () => shell, path: "$", component:
 const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
-  validateSearch: (search: Record<string, unknown>): { next?: string } => ({
-    next: typeof search.next === "string" && /^\/(?![/\\])/.test(search.next) ? search.next : undefined,
+  validateSearch: (search: Record<string, unknown>): { next?: string; ended?: true } => ({
+    next: typeof search.next === "string" ? search.next : undefined, // looked at where it is used
+    ended: search.ended === true || undefined,
   }),
   component: lazyRouteComponent(() => import("./pages/sign-in")),
 });

@@ -2,6 +2,7 @@
 import createClient from "openapi-fetch";
 
 import { ApiError, unreachable } from "./errors";
+import { noteAnswer, noteSilence } from "./reach";
 import type { components, paths } from "./schema";
 
 /** A model of the API by its name, such as `Schema<"JobSummary">`. */
@@ -11,9 +12,12 @@ const OWN_HEADER = { "X-Perdure-Request": "console" };
 
 async function reach(request: Request): Promise<Response> {
   try {
-    return await fetch(request);
+    const answer = await fetch(request);
+    noteAnswer();
+    return answer;
   } catch (problem) {
     if (problem instanceof DOMException && problem.name === "AbortError") throw problem;
+    noteSilence();
     throw unreachable();
   }
 }

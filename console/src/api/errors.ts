@@ -32,6 +32,8 @@ export function unreachable(): ApiError {
 export const isSignedOut = (problem: unknown): boolean => problem instanceof ApiError && problem.status === 401;
 export const isUnreachable = (problem: unknown): boolean => problem instanceof ApiError && problem.status === 0;
 export const isMissing = (problem: unknown): boolean => problem instanceof ApiError && problem.status === 404;
+/** Somebody else changed it since it was read. */
+export const isOutOfDate = (problem: unknown): boolean => problem instanceof ApiError && problem.status === 412;
 
 /** What a refusal is called above its message. */
 export function titleOf(problem: unknown): string {

@@ -16,9 +16,14 @@ export type LiveJob = Omit<
   Schema<"JobListed">,
   "instance_id" | "zone" | "attempts" | "last_checkpoint_at" | "run_seconds"
 >;
+/** A node as the stream tells of it: without the sums of its work. */
+export type LiveNode = Omit<
+  Schema<"NodeWithWork">,
+  "jobs" | "attempts" | "checkpoints" | "cost_usd" | "cost_estimated"
+>;
 export type LiveChange =
   | { kind: "job"; job: LiveJob }
-  | { kind: "node"; node: Schema<"NodeView"> }
+  | { kind: "node"; node: LiveNode }
   | { kind: "event"; event: LiveEvent };
 
 export type Connection = "quiet" | "live" | "lost";

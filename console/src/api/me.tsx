@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { createContext, useContext, type ReactNode } from "react";
 
 import { api, wanted, type Schema } from "./client";
+import { ApiError, isSignedOut } from "./errors";
 
 export type Me = Schema<"Me"> & { isAdmin: boolean };
 
@@ -10,8 +11,10 @@ const Context = createContext<Me | null>(null);
 
 export const meQuery = {
   queryKey: ["me"],
+  // Not /auth/me: that answers a stranger with 401, which browsers note as an error of the page.
   queryFn: async (): Promise<Me> => {
-    const me = await wanted(api.GET("/api/v1/auth/me"));
+    const { me } = await wanted(api.GET("/api/v1/auth"));
+    if (!me) throw new ApiError(401, "not_signed_in", "Nobody is signed in.");
     return { ...me, isAdmin: me.role === "admin" };
   },
   staleTime: 5 * 60_000,
@@ -19,7 +22,7 @@ export const meQuery = {
 
 export function MeProvider({ children, waiting }: { children: ReactNode; waiting: ReactNode }) {
   const { data, error } = useQuery(meQuery);
-  if (data === undefined && error === null) return waiting;
+  if (data === undefined && (error === null || isSignedOut(error))) return waiting; // the sign-in page is on its way
   return <Context value={data ?? null}>{children}</Context>;
 }
 

@@ -3,14 +3,19 @@ import { MutationCache, QueryCache, QueryClient } from "@tanstack/react-query";
 
 import { ApiError, isSignedOut } from "./errors";
 
-/** `signIn` is called when the server says that nobody is signed in (any more). */
+/**
+ * `signIn` is called when the server says that nobody is signed in (any more), but for calls with `meta.expected`: those
+ * of the sign-in page itself.
+ */
 export function makeQueryClient(signIn: () => void): QueryClient {
-  const onError = (problem: unknown) => {
-    if (isSignedOut(problem)) signIn();
+  const onError = (problem: unknown, expected: unknown) => {
+    if (isSignedOut(problem) && expected !== true) signIn();
   };
   return new QueryClient({
-    queryCache: new QueryCache({ onError }),
-    mutationCache: new MutationCache({ onError }),
+    queryCache: new QueryCache({ onError: (problem, query) => onError(problem, query.meta?.expected) }),
+    mutationCache: new MutationCache({
+      onError: (problem, _variables, _context, mutation) => onError(problem, mutation.meta?.expected),
+    }),
     defaultOptions: {
       queries: {
         staleTime: 15_000,

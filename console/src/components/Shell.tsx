@@ -6,9 +6,11 @@ import { useState } from "react";
 
 import { useConnection } from "../api/live";
 import { MeProvider } from "../api/me";
+import { useAway } from "../api/reach";
 import { Navigation } from "./Navigation";
 import { NoticesProvider, useNoticeItems } from "./notices";
 import { PageWaiting } from "./PageWaiting";
+import { useSessionNotice } from "./session";
 import { TopBar } from "./TopBar";
 
 const AWAY: FlashbarProps.MessageDefinition = {
@@ -31,7 +33,10 @@ export function Shell() {
 function Frame() {
   const [open, setOpen] = useState(() => matchMedia("(min-width: 1000px)").matches);
   const notices = useNoticeItems();
-  const away = useConnection() === "lost";
+  const session = useSessionNotice();
+  const lost = useConnection() === "lost";
+  const away = useAway() || lost;
+  const standing = [away && AWAY, session].filter((one) => one !== false && one !== null);
   return (
     <>
       <TopBar />
@@ -41,7 +46,7 @@ function Frame() {
         navigationOpen={open}
         onNavigationChange={({ detail }) => setOpen(detail.open)}
         navigation={<Navigation onFollowed={() => matchMedia("(max-width: 700px)").matches && setOpen(false)} />}
-        notifications={<Flashbar items={away ? [AWAY, ...notices] : notices} stackItems={notices.length > 2} />}
+        notifications={<Flashbar items={[...standing, ...notices]} stackItems={notices.length > 2} />}
         content={<Outlet />}
         maxContentWidth={1800}
       />

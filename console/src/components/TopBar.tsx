@@ -16,6 +16,7 @@ export function TopBar() {
 
   async function signOut() {
     await api.POST("/api/v1/auth/sign-out");
+    sessionStorage.clear(); // what was typed and not saved is nobody else's
     client.clear();
     await router.navigate({ to: "/sign-in" });
   }
@@ -61,7 +62,7 @@ function userMenu(me: Me, signOut: () => void): TopNavigationProps.Utility {
     iconName: "user-profile",
     text: local ? "This machine" : me.name,
     description: local ? "No sign-in is set up: everybody on this machine is an administrator." : `Role: ${me.role}`,
-    items: me.via === "cognito" ? [{ id: "sign-out", text: "Sign out" }] : [{ id: "via", text: `By ${me.via}`, disabled: true }],
+    items: local ? [] : [{ id: "sign-out", text: "Sign out" }],
     onItemClick: ({ detail }) => detail.id === "sign-out" && signOut(),
   };
 }

@@ -1,0 +1,22 @@
+import Table from "@cloudscape-design/components/table";
+
+import type { Schema } from "../../api/client";
+import { nameOf, shown } from "./shown";
+
+/** Settings before and after. */
+export function Changes({ changes, label }: { changes: Schema<"FieldChangeView">[]; label: string }) {
+  return (
+    <Table
+      variant="embedded"
+      ariaLabels={{ tableLabel: label }}
+      wrapLines
+      items={changes}
+      trackBy="field"
+      columnDefinitions={[
+        { id: "field", header: "Setting", cell: (one) => nameOf(one.field), isRowHeader: true },
+        { id: "old", header: "Before", cell: (one) => shown(one.field, one.old) },
+        { id: "new", header: "After", cell: (one) => <strong>{shown(one.field, one.new)}</strong> },
+      ]}
+    />
+  );
+}

@@ -1,0 +1,45 @@
+/** What the configuration's page asks for, and what it asks to be done. */
+import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
+
+import { api, wanted, type Schema } from "../../api/client";
+import type { Fields } from "./draft";
+import type { Section } from "./sections";
+
+export type Configuration = Schema<"Configuration">;
+export type Checked = Schema<"ConfigurationChecked">;
+
+export const configurationQuery = queryOptions({
+  queryKey: ["configuration"],
+  queryFn: () => wanted(api.GET("/api/v1/configuration")),
+  staleTime: 0,
+});
+
+/** Would the API take `fields` of that section? Asked while somebody types. */
+export const checkQuery = (section: Section, fields: Fields, version: number, enabled: boolean) =>
+  queryOptions({
+    queryKey: ["configuration", "check", section, version, JSON.stringify(fields)],
+    queryFn: () => wanted(api.POST("/api/v1/configuration/check", { body: { [section]: fields } })),
+    placeholderData: keepPreviousData,
+    staleTime: 0,
+    enabled,
+  });
+
+export const historyQuery = infiniteQueryOptions({
+  queryKey: ["configuration", "history"],
+  queryFn: ({ pageParam }) =>
+    wanted(api.GET("/api/v1/configuration/history", { params: { query: { limit: 30, cursor: pageParam } } })),
+  initialPageParam: undefined as string | undefined,
+  getNextPageParam: (last) => last.next ?? undefined,
+});
+
+/** Saves, if `version` still holds: ApiError 412 if it does not. */
+export const save = (section: Section, fields: Fields, version: number): Promise<Schema<"ConfigurationChanged">> =>
+  wanted(
+    api.PATCH(`/api/v1/configuration/${section}` as "/api/v1/configuration/checkpoint", {
+      params: { header: { "if-match": `"${version}"` } },
+      body: fields,
+    }),
+  );
+
+export const tryOut = (body: Schema<"SignInTrial">): Promise<Schema<"SignInTried">> =>
+  wanted(api.POST("/api/v1/configuration/cognito/try", { body }));

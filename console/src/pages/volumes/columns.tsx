@@ -1,0 +1,67 @@
+import type { TableProps } from "@cloudscape-design/components/table";
+
+import type { Schema } from "../../api/client";
+import { JobStatus } from "../../components/JobStatus";
+import { RouterLink } from "../../components/RouterLink";
+import { Time } from "../../components/Time";
+import { count, dollars } from "../../format";
+
+type Volume = Schema<"ExistingVolumeView">;
+
+export const COLUMNS: TableProps.ColumnDefinition<Volume>[] = [
+  { id: "volume", header: "Volume", isRowHeader: true, minWidth: 200, cell: (volume) => volume.volume_id },
+  {
+    id: "job",
+    header: "Whose",
+    minWidth: 160,
+    cell: (volume) => (
+      <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
+        {volume.job_name || volume.job_id}
+      </RouterLink>
+    ),
+  },
+  { id: "state", header: "Job", minWidth: 150, cell: (volume) => <JobStatus state={volume.job_state} /> },
+  {
+    id: "month",
+    header: "A month",
+    minWidth: 150,
+    cell: (volume) => <Money usd={volume.usd_per_month} estimated={volume.estimated} />,
+  },
+  {
+    id: "cost",
+    header: "So far",
+    minWidth: 150,
+    cell: (volume) => <Money usd={volume.cost_usd} estimated={volume.estimated} />,
+  },
+  {
+    id: "size",
+    header: "Size",
+    minWidth: 130,
+    cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
+  },
+  {
+    id: "node",
+    header: "Attached to",
+    minWidth: 190,
+    cell: (volume) =>
+      volume.instance_id ? (
+        <RouterLink to="/nodes/$instanceId" params={{ instanceId: volume.instance_id }}>
+          {volume.instance_id}
+        </RouterLink>
+      ) : (
+        "no node"
+      ),
+  },
+  { id: "zone", header: "Zone", minWidth: 110, cell: (volume) => volume.zone },
+  { id: "created", header: "Made", minWidth: 200, cell: (volume) => <Time at={volume.created_at} /> },
+];
+
+function Money({ usd, estimated }: { usd: number | null; estimated: boolean }) {
+  if (usd == null) return "price not known";
+  return (
+    <span className="figure" title={estimated ? "Rests on a price that is estimated" : undefined}>
+      {dollars(usd)}
+      {estimated && " (est.)"}
+    </span>
+  );
+}
