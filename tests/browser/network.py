@@ -57,9 +57,9 @@ class Network:
         return made
 
     @contextmanager
-    def forwarded(self, host: str, port: int) -> Iterator[str]:
-        """Base URL, in this network, of a server that listens elsewhere on this machine."""
-        listener = self.listen()
+    def forwarded(self, host: str, port: int, near: int = 0) -> Iterator[str]:
+        """Base URL, in this network, of a server that listens elsewhere on this machine. `near`: its port here."""
+        listener = self.listen(near)
 
         def accept() -> None:
             while True:
