@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 
 from perdure.contracts import names
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
+from tests.fakes import RETRY_ALL
 from tests.workflows.conftest import skipping_time
 from tests.workflows.story import Story
 from tests.workflows.test_reclaims import ENDED_BY_US
 
 RECLAIMS = 30
+A_MINUTE = 62.3
+"""Seconds. Not to the instant at which a timer of the workflow is due: see Story.sleep."""
 
 
 async def week(days: float) -> None:
     """Play it, and print a Markdown line."""
     begun = time.time()
     stays = RECLAIMS + 1
-    minutes = round(days * 24 * 60 / stays)
+    minutes = round(days * 24 * 3600 / A_MINUTE / stays)
     async with skipping_time() as environment, Story.begin(environment.client, environment) as story:
-        story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
-        lengths: dict[str, int] = {}
+        story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=3600))
+        # More than Batch allows in one job: each of these reclaims takes an attempt.
+        story.cloud.job(story.job_id, retry=RETRY_ALL.model_copy(update={"attempts": 2 * stays}))
         found = []
         for stay in range(1, stays + 1):
-            instance = f"i-{stay}"
+            # Two instances in turn: each has pollers, and this server takes only so many.
+            instance = f"i-{stay % 2}"
             node = await story.node(instance)
+            node.taken = []
             node.first_number = found[-1].number + 1 if found else 1
             restored = found[-1].number if found else None
-            await story.run_on(instance, "zone-a", stay, restored_from=restored, found=found[-1:])
+            await story.run_on(
+                instance, "zone-a", stay, container=f"container-{stay}", restored_from=restored, found=found[-1:]
+            )
             for _ in range(minutes):
-                await environment.sleep(timedelta(seconds=60))
+                await story.sleep(A_MINUTE)
                 taken = await node.commit(CheckpointKind.PERIODIC)
                 await story.report(ReportKind.CHECKPOINT, instance, node.epoch, checkpoint=taken)
-            described = await story.handle.describe()
-            lengths[described.run_id or ""] = described.history_length
             if stay < stays:
                 await story.notice(instance)
                 await story.until(lambda node=node: node.taken[-1].kind is CheckpointKind.FINAL)
-                await story.happens("handed over")
+                await story.until(lambda stay=stay: story.cloud.kinds(story.job_id).count("handed over") == stay)
                 await story.until(lambda: story.cloud.volumes["vol-1"].attached_to is None)
                 found = node.taken[-2:]
                 story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **ENDED_BY_US)
-                await story.lose(instance)
         job = await story.job()
         longest, runs = 0, 0
         described = await story.handle.describe()

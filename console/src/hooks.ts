@@ -79,7 +79,9 @@ export function useTyped(text: string, onText: (text: string) => void, waitMs: n
 /** For an element that answers what somebody just did: when it appears, it is brought to where they look. */
 export function useInView(): RefObject<HTMLDivElement | null> {
   const ref = useRef<HTMLDivElement>(null);
-  useEffect(() => ref.current?.scrollIntoView({ block: "center" }), []);
+  useEffect(() => {
+    ref.current?.scrollIntoView({ block: "center" }); // newer browsers answer with a promise, which is no clean-up
+  }, []);
   return ref;
 }
 

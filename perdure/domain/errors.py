@@ -17,8 +17,10 @@
     │  └─ CommandTimeout            … or did not end in time
     ├─ CheckpointFailed             no checkpoint was made; the job goes on
     │  ├─ NotCheckpointable         the job holds something that cannot be frozen
+    │  ├─ TooLate                   it would not have been committed before the instance goes
     │  └─ JobRootFull               the checkpoint would not fit
     ├─ RestoreFailed                the job was not brought back from this checkpoint
+    │  ├─ DeviceNumberTaken         another file system of the node has the number by which the job knows its files
     │  └─ ImageInvalid              the checkpoint itself is damaged or incomplete
     ├─ FreezerFailed                a container's cgroup could not be found, thawed or emptied
     ├─ JobRootBusy                  an earlier try still has something mounted on, or a lock on, the job root

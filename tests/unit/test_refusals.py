@@ -83,7 +83,7 @@ def test_a_traced_process_is_named_with_its_tracer() -> None:
 
 @needs_root
 def test_what_a_child_inherited_is_looked_at_once_and_what_has_no_name_in_each() -> None:
-    code = "import os; kept = os.pipe2(os.O_DIRECT), os.eventfd(3); print(os.fork(), flush=True)"
+    code = "import os; kept = os.pipe2(os.O_DIRECT), os.eventfd(3); os.write(1, b'%d\\n' % os.fork())"
     with subprocess.Popen(
         [sys.executable, "-c", f"{code}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as it:

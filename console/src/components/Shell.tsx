@@ -43,6 +43,7 @@ function Frame() {
       <AppLayout
         headerSelector="#top-bar"
         toolsHide
+        stickyNotifications
         navigationOpen={open}
         onNavigationChange={({ detail }) => setOpen(detail.open)}
         navigation={<Navigation onFollowed={() => matchMedia("(max-width: 700px)").matches && setOpen(false)} />}
