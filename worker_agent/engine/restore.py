@@ -11,9 +11,11 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, RestoreFailed
@@ -30,6 +32,7 @@ from worker_agent.engine import (
     leavings,
     lost_names,
     machine,
+    quiet_continue,
     runc,
     stopped,
     tcp_queues,
@@ -41,6 +44,8 @@ from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.writable_layer import put_in_place
+
+log = structlog.get_logger()
 
 StepCallback = Callable[[str], None]
 Claim = Callable[[Sequence[Binding]], Awaitable[None]]
@@ -278,11 +283,22 @@ async def return_gpus(container: Container, manifest: Manifest) -> None:
 
 
 async def continue_restored(container: Container, manifest: Manifest) -> None:
-    """Let the restored processes go on, but for those that stood stopped at the freeze."""
-    for pid in await runc.pids(container):
-        inner = await urgently(stopped.inner_pids, [pid], container.init_pid)
-        if set(inner) & set(manifest.stopped):
-            continue
+    """Let the restored processes go on, but for those that stood stopped at the freeze. They notice nothing of it; only
+    where that cannot be done do they get SIGCONT, and the log says so. RestoreFailed: a process has ended."""
+    pids = await runc.pids(container)
+    inner = {pid: number for pid in pids for number in await urgently(stopped.inner_pids, [pid], container.init_pid)}
+    stay = {pid for pid, number in inner.items() if number in manifest.stopped}
+    images = roots.store(container.job_root).folder(manifest.number) / chain.IMAGES
+    try:
+        waiting = await urgently(quiet_continue.signals_at_the_dump, images, inner)
+        await urgently(quiet_continue.let_go_on, inner, stay, waiting)
+    except (ImageInvalid, OSError) as problem:
+        log.warning("a restored job gets SIGCONT", container=container.id[:12], reason=str(problem))
+        _send_sigcont(pid for pid in pids if pid not in stay)
+
+
+def _send_sigcont(pids: Iterable[int]) -> None:
+    for pid in pids:
         try:
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError as error:

@@ -1,0 +1,181 @@
+"""Letting a restored job go on so that it does not notice: no SIGCONT, no SIGCHLD about the stop or the continuation.
+
+CRIU leaves restored processes in a group stop, and only SIGCONT ends one. So each thread is held by ptrace meanwhile:
+the stop ends, the parents are told, and what that put into the queues is taken out again, before the first instruction
+of the job. A thread that is let go on while it is traced stops again before it takes a signal (ptrace(2),
+"Signal-delivery-stop"), and there the signal can be taken away.
+
+What the job itself had waiting at the dump stays: CRIU's image says what that was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker_agent.engine import criu_image
+from worker_agent.engine.ptrace import Traced, let_go
+
+LIMIT = 10.0
+"""Seconds for all of it; a few milliseconds are usual."""
+_MOST_STOPS = 16
+"""A thread that stops so often without taking its signal will not."""
+_CORE_MAGIC = 0x55053847
+"""CRIU, criu/include/magic.h."""
+_TASK, _SHARED_SIGNALS, _THREAD, _THREAD_SIGNALS, _SIGNAL, _INFO = 3, 10, 5, 9, 1, 1
+"""CRIU, images/core.proto: numbers of the fields on the way to the signals that wait."""
+_STOP_SIGNALS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_CLD_STOPPED, _CLD_CONTINUED = 5, 6
+_ALL = (1 << 64) - 1
+
+
+@dataclass
+class _Process:
+    pid: int
+    goes_on: bool
+    own: frozenset[int]
+    """Signals that waited for it at the dump."""
+    threads: list[Traced] = field(default_factory=list)
+
+
+def let_go_on(pids: Iterable[int], stay: Iterable[int], own: Mapping[int, frozenset[int]]) -> None:
+    """End the group stop of `pids`, but for those in `stay`, of which only the parents hear nothing. `own`: the signals
+    that waited for a process at the dump. Everything in one thread.
+
+    OSError (TimeoutError too): it could not be done; nothing is traced any more, and some may still stand stopped.
+    """
+    end = time.monotonic() + LIMIT
+    kept = set(stay)
+    processes = [_Process(pid, pid not in kept, own.get(pid, frozenset())) for pid in pids if _stands(pid)]
+    traced: list[Traced] = []
+    try:
+        for process in processes:
+            _seize(process, traced)
+        for task in traced:
+            _settle(task, end)
+        going = [process for process in processes if process.goes_on and process.threads]
+        for process in going:
+            os.kill(process.pid, signal.SIGCONT)
+        for process in going:
+            _tell_parent(process, end)
+        for process in processes:
+            _clear(process, end)
+    finally:
+        let_go(traced)
+
+
+def signals_at_the_dump(images: Path, pids: Mapping[int, int]) -> dict[int, frozenset[int]]:
+    """The signals that waited for each of these processes: its number, and the one that the container gives it.
+    ImageInvalid, OSError."""
+    found = {}
+    for pid, inner in pids.items():
+        numbers: set[int] = set()
+        for entry in criu_image.entries((images / f"core-{inner}.img").read_bytes(), _CORE_MAGIC):
+            core = criu_image.parse(entry)
+            for owner, queue in ((_TASK, _SHARED_SIGNALS), (_THREAD, _THREAD_SIGNALS)):
+                signals = criu_image.part(criu_image.part(core, owner) or [], queue) or []
+                numbers.update(_number(one.value) for one in signals if one.number == _SIGNAL)
+        found[pid] = frozenset(numbers)
+    return found
+
+
+def _number(signal_entry: int | bytes) -> int:
+    """si_signo, the first of siginfo's fields."""
+    info = criu_image.parse(signal_entry) if isinstance(signal_entry, bytes) else []
+    raw = next((one.value for one in info if one.number == _INFO and isinstance(one.value, bytes)), b"")
+    return int.from_bytes(raw[:4], "little")
+
+
+def _stands(pid: int) -> bool:
+    """Is it stopped, or about to be? One that has ended waits for its parent, and one that runs needs nothing."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    stops = 1 << (signal.SIGSTOP - 1)
+    waiting = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    if "\nState:\tZ" in status:
+        return False
+    return "\nState:\tT" in status or bool(int(waiting.split()[1], 16) & stops)
+
+
+def _seize(process: _Process, traced: list[Traced]) -> None:
+    for name in os.listdir(f"/proc/{process.pid}/task"):
+        task = Traced(process.pid, int(name))
+        traced.append(task)
+        process.threads.append(task)
+        task.interrupt()
+
+
+def _settle(task: Traced, end: float) -> None:
+    """Until it stands still without a signal in its hands; one that it had already taken is delivered."""
+    while number := task.wait(end):
+        task.interrupt()
+        task.go_on(number)
+
+
+def _tell_parent(process: _Process, end: float) -> None:
+    """On its way back to the job's code the first thread tells the parent of the continuation (kernel, get_signal), and
+    then stops again."""
+    first = process.threads[0]
+    first.interrupt()
+    first.go_on()
+    _settle(first, end)
+    first.forget_continued()
+
+
+def _clear(process: _Process, end: float) -> None:
+    """Out of the queue goes what the stop and its end have put there; in again what they took from it."""
+    if not process.threads:
+        return
+    for _ in range(_MOST_STOPS):
+        number = _not_its_own(process)
+        if not number:
+            break
+        _take(process, number, end)
+    else:
+        raise TimeoutError(f"process {process.pid} did not take signal {number}")
+    if process.goes_on:
+        for stop in process.own.intersection(_STOP_SIGNALS):
+            os.kill(process.pid, stop)
+
+
+def _not_its_own(process: _Process) -> int:
+    """A signal that waits for the process because of the stop or its end; 0 if there is none."""
+    for number, code in process.threads[0].shared_pending():
+        if number not in process.own and _of_a_stop(number, code):
+            return number
+    return 0
+
+
+def _of_a_stop(number: int, code: int) -> bool:
+    return number == signal.SIGCONT or (number == signal.SIGCHLD and code in (_CLD_STOPPED, _CLD_CONTINUED))
+
+
+def _take(process: _Process, number: int, end: float) -> None:
+    """Have a thread take this signal, and take it away from it: one that would take this and no other. Without one, a
+    thread blocks all others for that moment."""
+    bit = 1 << (number - 1)
+    for task in process.threads:
+        if task.deliverable() == bit:
+            _pass_over(task, end)
+            return
+    task = process.threads[0]
+    mask = task.mask()
+    task.set_mask(_ALL & ~bit)
+    try:
+        _pass_over(task, end)
+    finally:
+        task.set_mask(mask)
+
+
+def _pass_over(task: Traced, end: float) -> None:
+    """Up to the thread's next stop, of which there is one: a signal waits for it."""
+    task.go_on()
+    number = task.wait(end)
+    if number:
+        ours = _of_a_stop(number, task.signal_code())
+        task.interrupt()
+        task.go_on(0 if ours else number)
+        _settle(task, end)
