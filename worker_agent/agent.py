@@ -95,6 +95,7 @@ class Agent:
             RuntimeOperation.CREATED: starter.created,
             RuntimeOperation.RESTORED: starter.created,
             RuntimeOperation.FAILED: starter.failed,
+            RuntimeOperation.CONTINUE: starter.let_go_on,
             RuntimeOperation.STARTED: starter.started,
             RuntimeOperation.DELETED: starter.deleted,
         }

@@ -8,6 +8,7 @@ runtime knows it lives) and then exactly one other line.
     created  → DONE                                         `runc create` went well (`pid` of the container's init)
     restored → DONE                                         `runc restore` went well, left stopped
     failed   → RESTORE | CREATE | PASSTHROUGH | FAIL        that rung did not hold: the next one
+    continue → DONE | FAIL | PASSTHROUGH                    a restored container goes on, or needs SIGCONT
     started  → DONE                                         `start` went well: the job runs
     deleted  → DONE                                         `runc delete` is done: unmount, let go
 """
@@ -28,6 +29,7 @@ class RuntimeOperation(StrEnum):
     CREATED = "created"
     RESTORED = "restored"
     FAILED = "failed"
+    CONTINUE = "continue"
     STARTED = "started"
     DELETED = "deleted"
 

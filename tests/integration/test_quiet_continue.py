@@ -65,7 +65,7 @@ for _ in range(3):
 made = children(2)
 until_go()
 say('waiting', sorted(signal.sigpending()))
-say('mask', sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+say('mask', [int(one) for one in sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))])
 say('children', [os.waitpid(pid, os.WNOHANG | os.WCONTINUED) for pid in made])
 os.kill(made[0], signal.SIGKILL)
 found = signal.sigwaitinfo([signal.SIGCHLD])
@@ -118,14 +118,14 @@ async def through_a_death(bed: Bed, command: list[str], plainly: bool = False) -
         manifest = await checkpoint(running, epoch)
         await die(bed, running)
         container = bed.container()
-        prepared = await prepare_restore(
-            container, manifest.number, epoch=epoch + 1, job_id=JOB_ID, any_device=True
-        )
+        prepared = await prepare_restore(container, manifest.number, epoch=epoch + 1, job_id=JOB_ID, any_device=True)
         running = bed.launch(container, ["restore", *prepared.argv])
         await finish_restore(running.container, prepared.manifest)
         with capture_logs() as logs:
             await continue_restored(running.container, prepared.manifest)
-        assert [one["event"] for one in logs if one["log_level"] == "warning"] == plainly * ["a restored job gets SIGCONT"]
+        assert [one["event"] for one in logs if one["log_level"] == "warning"] == plainly * [
+            "a restored job gets SIGCONT"
+        ]
         running.more_lines(3)
     return said_at_the_end(bed, running)
 

@@ -791,10 +791,12 @@ def test_a_start_that_fails_is_not_told(bench: Bench, agent: Callable[..., Scrip
     assert served.heard == []
 
 
+@pytest.mark.parametrize("answer", [[PASS], [b""], [b"{}\n"]])
 def test_a_restored_container_is_created_until_start_lets_it_go_on(
-    bench: Bench, agent: Callable[..., ScriptedAgent]
+    bench: Bench, agent: Callable[..., ScriptedAgent], answer: list[RuntimeReply | bytes]
 ) -> None:
-    agent([DONE])
+    """By SIGCONT, if the agent cannot do it, or is not there any more, or is older and does not know the question."""
+    agent(answer, *[[b""]] * 40)
     bench.marks.mkdir()
     (bench.marks / "restored").write_text('{"pid": 1}')
     bench.fake("state.stdout", json.dumps({"id": ID, "status": "running", "pid": 7}))
@@ -810,6 +812,27 @@ def test_a_restored_container_is_created_until_start_lets_it_go_on(
     assert json.loads(bench.run("--root", "/r", "state", ID).stdout)["status"] == "running"
     assert ["--root", "/r", "ps", "-f", "json", ID] in bench.calls()
     assert not [call for call in bench.calls() if "start" in call]
+
+
+def test_the_agent_lets_a_restored_container_go_on(bench: Bench, agent: Callable[..., ScriptedAgent]) -> None:
+    served = agent([WAIT, DONE], [DONE])
+    bench.marks.mkdir()
+    (bench.marks / "restored").write_text('{"pid": 1}')
+    assert bench.run("start", ID).returncode == 0
+    assert served.operations == ["continue", "started"]
+    assert bench.calls() == [], "nobody is sent anything"
+
+
+def test_a_restored_container_that_does_not_go_on_is_not_started(
+    bench: Bench, agent: Callable[..., ScriptedAgent]
+) -> None:
+    served = agent([RuntimeReply(action=RuntimeAction.FAIL, reason="process 7 ended")])
+    bench.marks.mkdir()
+    (bench.marks / "restored").write_text('{"pid": 1}')
+    done = bench.run("start", ID)
+    assert (done.returncode, done.stderr) == (1, "perdure-runtime: process 7 ended\n")
+    assert served.operations == ["continue"]
+    assert not (bench.marks / "started").exists()
 
 
 def test_delete_is_runcs_and_then_the_agent_lets_go(bench: Bench, agent: Callable[..., ScriptedAgent]) -> None:

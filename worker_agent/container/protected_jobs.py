@@ -144,6 +144,8 @@ class ProtectedJob:
         self.started = asyncio.Event()
         self.start_told = asyncio.Event()
         """The report of the start is stored: nothing later may be told before it."""
+        self.goes_on = False
+        """A restored one: this agent has let its processes go on."""
         self.gone = asyncio.Event()
         """Its first process has ended."""
         self.released = asyncio.Event()

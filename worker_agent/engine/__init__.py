@@ -26,9 +26,9 @@ from worker_agent.engine.job_root import (
 from worker_agent.engine.leavings import clean, end_frozen, flush, release, thaw, thaw_and_clean
 from worker_agent.engine.machine import check_criu, cpu_features
 from worker_agent.engine.overlay import OverlayMount, find_overlay
+from worker_agent.engine.quiet_continue import continue_restored
 from worker_agent.engine.restore import (
     Prepared,
-    continue_restored,
     finish_restore,
     name_taken_port,
     prepare_fresh,

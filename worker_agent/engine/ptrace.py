@@ -117,7 +117,9 @@ def let_go(traced: list[Traced]) -> None:
 
 def _request(request: int, tid: int, address: int = 0, data: int = 0) -> int:
     ctypes.set_errno(0)
-    done = int(_libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), ctypes.c_void_p(address), ctypes.c_void_p(data)))
+    done = int(
+        _libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), ctypes.c_void_p(address), ctypes.c_void_p(data))
+    )
     if done < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"ptrace request {request:#x} on thread {tid}: {os.strerror(code)}")

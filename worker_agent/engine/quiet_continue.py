@@ -5,7 +5,7 @@ the stop ends, the parents are told, and what that put into the queues is taken 
 of the job. A thread that is let go on while it is traced stops again before it takes a signal (ptrace(2),
 "Signal-delivery-stop"), and there the signal can be taken away.
 
-What the job itself had waiting at the dump stays: CRIU's image says what that was.
+What the job itself had waiting at the dump stays (signal_queues.py).
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker_agent.engine import criu_image
+import structlog
+
+from perdure.domain.checkpoints import Manifest
+from perdure.domain.errors import ImageInvalid, RestoreFailed
+from perdure.image import chain
+from worker_agent.engine import job_root as roots
+from worker_agent.engine import runc, signal_queues, stopped
+from worker_agent.engine.container import Container
 from worker_agent.engine.ptrace import Traced, let_go
+from worker_agent.engine.threads import urgently
+
+log = structlog.get_logger()
 
 LIMIT = 10.0
 """Seconds for all of it; a few milliseconds are usual."""
 _MOST_STOPS = 16
 """A thread that stops so often without taking its signal will not."""
-_CORE_MAGIC = 0x55053847
-"""CRIU, criu/include/magic.h."""
-_TASK, _SHARED_SIGNALS, _THREAD, _THREAD_SIGNALS, _SIGNAL, _INFO = 3, 10, 5, 9, 1, 1
-"""CRIU, images/core.proto: numbers of the fields on the way to the signals that wait."""
 _STOP_SIGNALS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _CLD_STOPPED, _CLD_CONTINUED = 5, 6
 _ALL = (1 << 64) - 1
@@ -40,6 +46,29 @@ class _Process:
     own: frozenset[int]
     """Signals that waited for it at the dump."""
     threads: list[Traced] = field(default_factory=list)
+
+
+async def continue_restored(container: Container, manifest: Manifest) -> None:
+    """Let the restored processes go on, but for those that stood stopped at the freeze. They notice nothing of it; only
+    where that cannot be done do they get SIGCONT, and the log says so. RestoreFailed: a process has ended."""
+    pids = await runc.pids(container)
+    inner = {pid: number for pid in pids for number in await urgently(stopped.inner_pids, [pid], container.init_pid)}
+    stay = {pid for pid, number in inner.items() if number in manifest.stopped}
+    images = roots.store(container.job_root).folder(manifest.number) / chain.IMAGES
+    try:
+        waiting = await urgently(signal_queues.waiting, images, inner)
+        await urgently(let_go_on, inner, stay, waiting)
+    except (ImageInvalid, OSError) as problem:
+        log.warning("a restored job gets SIGCONT", container=container.id[:12], reason=str(problem))
+        _send_sigcont(pid for pid in pids if pid not in stay)
+
+
+def _send_sigcont(pids: Iterable[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError as error:
+            raise RestoreFailed(f"process {pid} ended before it was continued", "continue") from error
 
 
 def let_go_on(pids: Iterable[int], stay: Iterable[int], own: Mapping[int, frozenset[int]]) -> None:
@@ -66,28 +95,6 @@ def let_go_on(pids: Iterable[int], stay: Iterable[int], own: Mapping[int, frozen
             _clear(process, end)
     finally:
         let_go(traced)
-
-
-def signals_at_the_dump(images: Path, pids: Mapping[int, int]) -> dict[int, frozenset[int]]:
-    """The signals that waited for each of these processes: its number, and the one that the container gives it.
-    ImageInvalid, OSError."""
-    found = {}
-    for pid, inner in pids.items():
-        numbers: set[int] = set()
-        for entry in criu_image.entries((images / f"core-{inner}.img").read_bytes(), _CORE_MAGIC):
-            core = criu_image.parse(entry)
-            for owner, queue in ((_TASK, _SHARED_SIGNALS), (_THREAD, _THREAD_SIGNALS)):
-                signals = criu_image.part(criu_image.part(core, owner) or [], queue) or []
-                numbers.update(_number(one.value) for one in signals if one.number == _SIGNAL)
-        found[pid] = frozenset(numbers)
-    return found
-
-
-def _number(signal_entry: int | bytes) -> int:
-    """si_signo, the first of siginfo's fields."""
-    info = criu_image.parse(signal_entry) if isinstance(signal_entry, bytes) else []
-    raw = next((one.value for one in info if one.number == _INFO and isinstance(one.value, bytes)), b"")
-    return int.from_bytes(raw[:4], "little")
 
 
 def _stands(pid: int) -> bool:

@@ -1,7 +1,7 @@
 """Bringing a container back, or starting it clean: the ordered list of steps up to what runc is to be called with.
 
 clean → verify → roll back → cut logs → sync → overlay → addresses → options        then, by the runtime:
-runc restore, left stopped → finish (closed connections say so) → continue at `start`
+runc restore, left stopped → finish (closed connections say so) → continue at `start` (quiet_continue.py)
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import structlog
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, RestoreFailed
@@ -32,9 +29,8 @@ from worker_agent.engine import (
     leavings,
     lost_names,
     machine,
-    quiet_continue,
     runc,
-    stopped,
+    signal_queues,
     tcp_queues,
     timers,
 )
@@ -42,10 +38,7 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, in_network_of, link_images, reset
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
-from worker_agent.engine.threads import urgently
 from worker_agent.engine.writable_layer import put_in_place
-
-log = structlog.get_logger()
 
 StepCallback = Callable[[str], None]
 Claim = Callable[[Sequence[Binding]], Awaitable[None]]
@@ -138,6 +131,7 @@ async def _addresses(work: _Restore) -> None:
         await work.claim(work.network.bindings)
     await asyncio.to_thread(delete_tree, work.view)
     changed = await asyncio.to_thread(tcp_queues.all_sent, work.images)
+    changed |= await asyncio.to_thread(signal_queues.without_sigcont, work.images)
     if files is not None:
         changed[FILES] = files
     if changed:
@@ -280,26 +274,3 @@ async def return_gpus(container: Container, manifest: Manifest) -> None:
         await gpu.resume(tools, pids, manifest.gpus, mapping)
     except (CheckpointFailed, CommandFailed) as error:
         raise RestoreFailed(f"checkpoint {manifest.number}: {error}", "gpu", node_fault=True) from error
-
-
-async def continue_restored(container: Container, manifest: Manifest) -> None:
-    """Let the restored processes go on, but for those that stood stopped at the freeze. They notice nothing of it; only
-    where that cannot be done do they get SIGCONT, and the log says so. RestoreFailed: a process has ended."""
-    pids = await runc.pids(container)
-    inner = {pid: number for pid in pids for number in await urgently(stopped.inner_pids, [pid], container.init_pid)}
-    stay = {pid for pid, number in inner.items() if number in manifest.stopped}
-    images = roots.store(container.job_root).folder(manifest.number) / chain.IMAGES
-    try:
-        waiting = await urgently(quiet_continue.signals_at_the_dump, images, inner)
-        await urgently(quiet_continue.let_go_on, inner, stay, waiting)
-    except (ImageInvalid, OSError) as problem:
-        log.warning("a restored job gets SIGCONT", container=container.id[:12], reason=str(problem))
-        _send_sigcont(pid for pid in pids if pid not in stay)
-
-
-def _send_sigcont(pids: Iterable[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError as error:
-            raise RestoreFailed(f"process {pid} ended before it was continued", "continue") from error

@@ -31,9 +31,11 @@ MARGIN = 10.0
 SILENCE = 15.0
 """An agent that holds a request says WAIT every few seconds; after this long without a line it counts as away."""
 FIRST_PATIENCE = 5.0
-"""A first attempt waits this long for an agent that is restarting."""
+"""A first attempt waits this long for an agent that is restarting; so does a restored container at its start."""
 TELL_LIMIT = 15.0
 """Seconds for telling the agent what was done; it finds out by itself when it does not hear it."""
+CONTINUE_LIMIT = 30.0
+"""Seconds in which the agent lets a restored container go on. It gives up by itself earlier, and does it plainly."""
 KEEPER_LIMIT = 10.0
 REMOVE_LIMIT = 20.0
 CRIU_GONE = 3.0
@@ -487,14 +489,16 @@ def _container_pid(call: Call) -> int | None:
 def start(call: Call) -> int:
     """`start`: a restored container is let go on, any other is started by runc; then the agent is told."""
     if call.has_mark("restored"):
-        import json
-
         if call.has_mark("started"):
             return call.become_real()
-        stay = _stopped_at_the_freeze(call)
-        for pid in json.loads(_runc_output(call, ["ps", "-f", "json", call.id])) or []:
-            if not stay or _inner_pid(int(pid)) not in stay:
-                os.kill(int(pid), 18)  # SIGCONT, without the library that names it
+        try:
+            reply = Agent(call, FIRST_PATIENCE, CONTINUE_LIMIT).ask("continue")
+        except AgentAway:
+            reply = {"action": "passthrough"}
+        if reply["action"] == "fail":
+            return _fail(call, str(reply.get("reason")))
+        if reply["action"] != "done":
+            _send_sigcont(call)
         call.status = 0
     elif call.run_real():
         return call.status or 0
@@ -503,6 +507,16 @@ def start(call: Call) -> int:
     finally:
         Agent(call).tell("started")
     return 0
+
+
+def _send_sigcont(call: Call) -> None:
+    """Let a restored container go on without the agent, which would do it so that the job does not notice."""
+    import json
+
+    stay = _stopped_at_the_freeze(call)
+    for pid in json.loads(_runc_output(call, ["ps", "-f", "json", call.id])) or []:
+        if not stay or _inner_pid(int(pid)) not in stay:
+            os.kill(int(pid), 18)  # SIGCONT, without the library that names it
 
 
 def _stopped_at_the_freeze(call: Call) -> list[int]:

@@ -190,11 +190,7 @@ class Starter:
         return DONE
 
     async def _finish_restore(self, job: ProtectedJob, number: int) -> None:
-        if job.manifest is None:  # a new agent
-            try:
-                job.manifest = await asyncio.to_thread(engine.read_checkpoint, job.job_root, number)
-            except ImageInvalid as problem:
-                log.warning("a restored job was not all set right", job_id=job.record.job_id, reason=str(problem))
+        await self._read_manifest(job, number)
         await self._identity.refresh()
         if job.manifest is not None:
             try:
@@ -205,6 +201,29 @@ class Starter:
         job.note(phases={**job.record.phases, "restored": time.monotonic() - job.handed_out})
         if job.settings.diagnosis:
             await asyncio.to_thread(engine.keep_log, job.container, "restore", "it went well")
+
+    async def _read_manifest(self, job: ProtectedJob, number: int) -> None:
+        if job.manifest is None:  # a new agent
+            try:
+                job.manifest = await asyncio.to_thread(engine.read_checkpoint, job.job_root, number)
+            except ImageInvalid as problem:
+                log.warning("a restored job was not all set right", job_id=job.record.job_id, reason=str(problem))
+
+    async def let_go_on(self, request: RuntimeRequest) -> RuntimeReply:
+        """A restored container goes on. Asked again, it does already, and nothing is done to it."""
+        job = self._jobs.get(request.container_id)
+        if job is None or job.record.restoring is None or not job.container.init_pid:
+            return _PASSTHROUGH
+        await self._read_manifest(job, job.record.restoring)
+        if job.manifest is None:
+            return _PASSTHROUGH
+        try:
+            if not job.goes_on:
+                await engine.continue_restored(job.container, job.manifest)
+        except PerdureError as problem:
+            return RuntimeReply(action=RuntimeAction.FAIL, reason=str(problem))
+        job.goes_on = True
+        return DONE
 
     async def started(self, request: RuntimeRequest) -> RuntimeReply:
         """The job runs."""

@@ -220,6 +220,34 @@ def signals() -> Check:
     return check
 
 
+def continued() -> Check:
+    """A process and its child with handlers for SIGCONT and SIGCHLD, which nobody calls, and a SIGCONT that waits."""
+    called = []
+
+    def note(number: int, frame: object) -> None:
+        called.append(number)
+
+    for number in (signal.SIGCONT, signal.SIGCHLD):
+        signal.signal(number, note)
+    child = Child(lambda: None, lambda question: repr(called).encode())
+    waits = Child(_wait_with_sigcont, lambda question: repr(sorted(map(int, signal.sigpending()))).encode())
+
+    def check() -> str:
+        same(child.ask(), b"[]", "signals to the child")
+        same(waits.ask(), b"[18]", "the SIGCONT that waits")
+        same(called, [], "signals to the parent")
+        for pid in (child.pid, waits.pid):
+            same(os.waitpid(pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED), (0, 0), "what a wait says")
+        return "nothing"
+
+    return check
+
+
+def _wait_with_sigcont() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
+    os.kill(os.getpid(), signal.SIGCONT)
+
+
 def timers() -> Check:
     """POSIX timers (repeating, one-shot), the interval timers of setitimer, and a clock that only goes forward."""
     ticks = {signal.SIGALRM: 0, signal.SIGVTALRM: 0, signal.SIGPROF: 0, signal.SIGRTMIN: 0}
