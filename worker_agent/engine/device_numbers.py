@@ -11,66 +11,96 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import random
 import resource
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from perdure.domain.errors import DeviceNumberTaken, RestoreFailed
+from perdure.waiting import until
 
-FIRST, LAST = 1024, 9215
+FIRST, LAST = 1024, 5119
 """Numbers for jobs: above what a node's own mounts take (about 8 for each container), and many, because two jobs that
 meet on a node must not have the same one."""
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 """System calls of Linux 5.2 and later; the same numbers on x86_64 and aarch64."""
 _CMD_CREATE, _CLOEXEC = 6, 1
-_PATIENCE = 5.0
-"""Seconds in which a number must come free: somebody else on this kernel may be holding numbers too."""
-_PAUSE = 0.05
-_SPARE = 256
+_ONE_AT_A_TIME = Path("/usr")
+"""Locked while numbers are held: two agents on one kernel (localcloud's nodes) would take the numbers from each other.
+A folder that all programs of a machine see, whatever their namespaces."""
+_PATIENCE = 60.0
+"""Seconds to wait for that lock; it is held for some tenths of a second."""
+_SPARE = 1024
 """File descriptors for everything else."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_one_at_a_time = threading.Lock()
 
 
-def choose() -> int:
-    """A number for a new job's file system. It may turn out to be taken (DeviceNumberTaken)."""
-    return random.randint(FIRST, LAST)
+def choose(above: int = FIRST - 1) -> int:
+    """A number for a new job's file system, higher than `above`. It may be taken. RestoreFailed if none is left."""
+    if above >= LAST:
+        raise RestoreFailed("no device number is free for the job's files", "overlay", node_fault=True)
+    return random.randint(above + 1, LAST)
 
 
-def mount_with(
-    number: int, mount: Callable[[], None], number_of: Callable[[], int], unmount: Callable[[], None]
-) -> int:
-    """Call `mount` so that the file system it mounts gets the device number 0:`number`; the number that it got.
+class Holder:
+    """Holds free numbers; made by `holding`."""
 
-    `number_of` tells what the mount got, `unmount` takes it away again. Where the kernel cannot be asked (before 5.2),
-    the file system is mounted all the same and the number that it happened to get is the answer. DeviceNumberTaken,
-    with nothing mounted: another file system of this node has that number. Errors of `mount` pass through. Blocks, for
-    up to some seconds.
-    """
-    end = time.monotonic() + _PATIENCE
-    with _one_at_a_time:
+    def __init__(self, held: contextlib.ExitStack) -> None:
+        self._held = held
+
+    def mount(
+        self, number: int, mount: Callable[[], None], number_of: Callable[[], int], unmount: Callable[[], None]
+    ) -> int:
+        """Call `mount` so that its file system gets the device number 0:`number`; the number that it got. Ask for
+        numbers in rising order.
+
+        `number_of` tells what the mount got, `unmount` takes it away again. Where the kernel cannot be asked (before
+        5.2), the file system is mounted all the same and gets any number. DeviceNumberTaken, with nothing mounted:
+        another file system of this node has that number. Errors of `mount` pass through. Blocks.
+        """
+        try:
+            reached = _reach(number, self._held)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOSYS, errno.EMFILE):
+                said = f"no device number could be held: {problem}"
+                raise RestoreFailed(said, "overlay", node_fault=True) from problem
+            mount()
+            return number_of()
+        if not reached:
+            raise DeviceNumberTaken(number)
+        mount()
+        if number_of() != number:  # somebody else's mount came between
+            unmount()
+            raise DeviceNumberTaken(number)
+        return number
+
+
+@contextlib.contextmanager
+def holding() -> Iterator[Holder]:
+    """What is held in here is let go at the end. One at a time on a machine: RestoreFailed (the node's fault) if
+    another agent does not come to its end."""
+    lock = os.open(_ONE_AT_A_TIME, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        try:
+            until(lambda: _locked(lock), _PATIENCE, 0.02, "another agent of this machine to let go of device numbers")
+        except TimeoutError as problem:
+            raise RestoreFailed(str(problem), "overlay", node_fault=True) from problem
         _allow(LAST + _SPARE)
-        while True:
-            try:
-                with contextlib.ExitStack() as held:
-                    if _reach(number, held):
-                        mount()
-                        if number_of() == number:
-                            return number
-                        unmount()  # somebody else's mount came between
-            except OSError as problem:
-                if problem.errno not in (errno.ENOSYS, errno.EMFILE):
-                    said = f"no device number could be held: {problem}"
-                    raise RestoreFailed(said, "overlay", node_fault=True) from problem
-                mount()
-                return number_of()
-            if time.monotonic() > end:
-                raise DeviceNumberTaken(number)
-            time.sleep(_PAUSE)
+        with contextlib.ExitStack() as held:
+            yield Holder(held)
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _allow(descriptors: int) -> None:

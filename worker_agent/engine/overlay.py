@@ -12,6 +12,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -111,21 +112,24 @@ def mount_overlays(
     others = overlays_on(job_root)
     if others:
         raise JobRootBusy(f"a tree of {job_root} is still mounted at {others[0].point}")
-    got: dict[str, int] = {}
+    ours = {tree: _our_overlay(tree, lower, job_root, point) for tree in TREES}
     try:
-        for tree, live in TREES.items():
-            layers = lower if tree == "layer" else (str(_made(job_root / _NOTHING)),)
-            at = point if tree == "layer" else _made(seen(job_root, tree))
-            work = job_root / _WORK.get(tree, f"work/{tree}")
-            delete_tree(work)
-            work.mkdir(mode=0o755, parents=True)
-            ours = OverlayMount(str(at), layers, str(job_root / live), str(work), _OPTIONS)
-            got[tree] = _mount_numbered(ours, None if numbers is None else numbers.get(tree, 0))
+        if numbers is None:
+            return _mount_chosen(ours)
+        return _mount_numbered(ours, {tree: numbers.get(tree, 0) for tree in TREES})
     except BaseException:
         for overlay in overlays_on(job_root):
             unmount(overlay.point)
         raise
-    return got
+
+
+def _our_overlay(tree: str, lower: tuple[str, ...], job_root: Path, point: Path) -> OverlayMount:
+    layers = lower if tree == "layer" else (str(_made(job_root / _NOTHING)),)
+    at = point if tree == "layer" else _made(seen(job_root, tree))
+    work = job_root / _WORK.get(tree, f"work/{tree}")
+    delete_tree(work)
+    work.mkdir(mode=0o755, parents=True)
+    return OverlayMount(str(at), layers, str(job_root / TREES[tree]), str(work), _OPTIONS)
 
 
 def device_numbers_of(job_root: Path) -> dict[str, int]:
@@ -140,24 +144,42 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _mount_numbered(overlay: OverlayMount, number: int | None) -> int:
-    """Mount with that device number; None chooses one that is free, 0 takes any."""
+def _mount_chosen(overlays: Mapping[str, OverlayMount]) -> dict[str, int]:
+    """Mount each with a device number that is free, for good."""
+    got: dict[str, int] = {}
+    wanted = sorted(device_numbers.choose() for _ in overlays)
+    with device_numbers.holding() as holder:
+        for (tree, overlay), number in zip(overlays.items(), wanted, strict=True):
+            while tree not in got:
+                try:
+                    got[tree] = _mount_as(holder, overlay, max(number, *(one + 1 for one in got.values()), 0))
+                except DeviceNumberTaken:
+                    number = device_numbers.choose(above=number)
+    return got
 
-    def number_of() -> int:
-        return os.minor(os.stat(overlay.point).st_dev)
 
-    if number == 0:
-        mount_again(overlay)
-        return number_of()
-    while True:
-        wanted = device_numbers.choose() if number is None else number
-        try:
-            return device_numbers.mount_with(
-                wanted, lambda: mount_again(overlay), number_of, lambda: unmount(overlay.point)
-            )
-        except DeviceNumberTaken:
-            if number is not None:
-                raise
+def _mount_numbered(overlays: Mapping[str, OverlayMount], numbers: Mapping[str, int]) -> dict[str, int]:
+    """Mount each with its number, 0 for any. DeviceNumberTaken."""
+    got: dict[str, int] = {}
+    with contextlib.ExitStack() as held:
+        holder = held.enter_context(device_numbers.holding()) if any(numbers.values()) else None
+        for tree in sorted(overlays, key=lambda tree: numbers[tree]):
+            if holder is None or not numbers[tree]:
+                mount_again(overlays[tree])
+                got[tree] = _number_of(overlays[tree])
+            else:
+                got[tree] = _mount_as(holder, overlays[tree], numbers[tree])
+    return got
+
+
+def _mount_as(holder: device_numbers.Holder, overlay: OverlayMount, number: int) -> int:
+    return holder.mount(
+        number, lambda: mount_again(overlay), lambda: _number_of(overlay), lambda: unmount(overlay.point)
+    )
+
+
+def _number_of(overlay: OverlayMount) -> int:
+    return os.minor(os.stat(overlay.point).st_dev)
 
 
 def mount_again(overlay: OverlayMount) -> None:
