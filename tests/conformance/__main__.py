@@ -9,6 +9,7 @@ page alone.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--missing", action="store_true", help="only what has no result yet")
     parser.add_argument("--page", action="store_true", help="write docs/conformance.md alone")
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # what was made is removed
     table = Table()
     try:
         if not asked.page:
@@ -129,7 +131,8 @@ def _saved(table: Table, name: str) -> bool:
 
 
 def _asks_for_bare(table: Table, name: str) -> bool:
-    return name in set(table.in_scope()) and table.verdict(name).outcome is not Outcome.PASS
+    fell_short = (Outcome.REFUSED, Outcome.LOST, Outcome.FAIL)
+    return name in set(table.in_scope()) and table.verdict(name).outcome in fell_short
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ class _Container:
             try:
                 status = subprocess.run(
                     argv,
+                    cwd=self._place,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=said,

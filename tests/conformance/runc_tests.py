@@ -138,6 +138,7 @@ def _run(file: Path, runtime: str) -> dict[str, str]:
     with said.open("w") as out, contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
             [*isolated, *_TERMINAL, "bats", "--tap", str(file)],
+            cwd=CACHE,  # runc leaves logs of CRIU where it is called
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
