@@ -162,25 +162,26 @@ class _Container:
         ]
 
     def _runc(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Output to a file: a container that runs on would hold a pipe open."""
-        path = f"{CRIU_PREFIX / 'libexec'}:{os.environ['PATH']}"
-        with self._log.open("ab") as out, (self._place / "said").open("w+") as said:
-            argv = ["nsenter", f"--net={self._network}", "runc", "--criu", str(CRIU), *words]
-            try:
-                status = subprocess.run(
-                    argv,
-                    cwd=self._place,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=said,
-                    timeout=LIMIT,
-                    env={**os.environ, "PATH": path},
-                    check=False,
-                ).returncode
-            except subprocess.TimeoutExpired:
-                status = -1
-            said.seek(0)
-            return subprocess.CompletedProcess(argv, status, "", said.read())
+        """Without output: what a container has open must be in it. What runc says is in its log."""
+        environment = {**os.environ, "PATH": f"{CRIU_PREFIX / 'libexec'}:{os.environ['PATH']}"}
+        self._log.unlink(missing_ok=True)
+        inside = ["nsenter", f"--net={self._network}", "runc", "--log", str(self._log), "--criu", str(CRIU)]
+        silent = subprocess.DEVNULL
+        try:
+            status = subprocess.run(
+                [*inside, *words],
+                cwd=self._place,
+                env=environment,
+                stdin=silent,
+                stdout=silent,
+                stderr=silent,
+                timeout=LIMIT,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = -1
+        said = self._log.read_text() if self._log.exists() else ""
+        return subprocess.CompletedProcess([*inside, *words], status, "", said)
 
 
 def _last(text: str) -> str:
