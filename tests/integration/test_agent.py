@@ -103,7 +103,8 @@ async def test_asked_twice_for_the_same_checkpoint_there_is_one(home: Bed) -> No
 
 async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
     node = await home.new_node()
-    launched = await home.launch(node, COUNT.format(lines=120), home.plan(diagnosis=True))
+    noticed = "trap 'echo noticed >&2' CONT;"
+    launched = await home.launch(node, noticed + COUNT.format(lines=120), home.plan(diagnosis=True))
     await launched.more_lines(20)
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None, outcome.failure
@@ -118,6 +119,7 @@ async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
     root = home.job_root(node)
     for written in (root / "log/stdout", root / "layer/upper/log", root / "data/log"):
         assert written.read_text().splitlines() == lines(120), written
+    assert (root / "log/stderr").read_text() == "done\n", "no SIGCONT reached it"
     kept = sorted(path.name.split("-")[1] for path in (root / "failures").iterdir())
     assert kept == ["dump", "restore"], "in diagnosis mode the logs of what went well are kept too"
     await ended(home, node, again)

@@ -79,7 +79,8 @@ def let_go_on(pids: Iterable[int], stay: Iterable[int], own: Mapping[int, frozen
     """
     end = time.monotonic() + LIMIT
     kept = set(stay)
-    processes = [_Process(pid, pid not in kept, own.get(pid, frozenset())) for pid in pids if _stands(pid)]
+    wanted = (pid for pid in pids if (_was_told(pid) if pid in kept else _stands(pid)))
+    processes = [_Process(pid, pid not in kept, own.get(pid, frozenset())) for pid in wanted]
     traced: list[Traced] = []
     try:
         for process in processes:
@@ -99,12 +100,25 @@ def let_go_on(pids: Iterable[int], stay: Iterable[int], own: Mapping[int, frozen
 
 def _stands(pid: int) -> bool:
     """Is it stopped, or about to be? One that has ended waits for its parent, and one that runs needs nothing."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    stops = 1 << (signal.SIGSTOP - 1)
-    waiting = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
-    if "\nState:\tZ" in status:
-        return False
-    return "\nState:\tT" in status or bool(int(waiting.split()[1], 16) & stops)
+    state, waiting = _state(pid)
+    return state == "T" or (state != "Z" and bool(waiting & _bit(signal.SIGSTOP)))
+
+
+def _was_told(pid: int) -> bool:
+    """Stopped, and a SIGCHLD waits for it."""
+    state, waiting = _state(pid)
+    return state == "T" and bool(waiting & _bit(signal.SIGCHLD))
+
+
+def _state(pid: int) -> tuple[str, int]:
+    """The letter of its state, and the signals that wait for the process."""
+    lines = (line.partition(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    values = {name: value for name, _, value in lines}
+    return values["State"][0], int(values["ShdPnd"], 16)
+
+
+def _bit(number: int) -> int:
+    return 1 << (number - 1)
 
 
 def _seize(process: _Process, traced: list[Traced]) -> None:
@@ -163,7 +177,7 @@ def _of_a_stop(number: int, code: int) -> bool:
 def _take(process: _Process, number: int, end: float) -> None:
     """Have a thread take this signal, and take it away from it: one that would take this and no other. Without one, a
     thread blocks all others for that moment."""
-    bit = 1 << (number - 1)
+    bit = _bit(number)
     for task in process.threads:
         if task.deliverable() == bit:
             _pass_over(task, end)
