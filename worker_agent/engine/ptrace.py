@@ -16,6 +16,8 @@ from pathlib import Path
 
 _CONT, _DETACH = 7, 17
 _GETSIGINFO, _SEIZE, _INTERRUPT, _PEEKSIGINFO, _GETSIGMASK, _SETSIGMASK = 0x4202, 0x4206, 0x4207, 0x4209, 0x420A, 0x420B
+_GETREGSET, _SETREGSET, _GENERAL = 0x4204, 0x4205, 1
+_REGISTER_BYTES = 1024
 _EVENT_STOP = 128
 _WALL = 0x40000000
 _SHARED = 1
@@ -53,13 +55,13 @@ class Traced:
         """Until it has stopped: the signal that it is about to take, 0 if it stopped because it was told to.
         TimeoutError at `end` (monotonic seconds)."""
         while True:
+            if time.monotonic() > end:
+                raise TimeoutError(f"thread {self.tid} of process {self.pid} did not stop")
             found, status = os.waitpid(self.tid, os.WNOHANG | _WALL)
             if found and not os.WIFSTOPPED(status):
                 raise ProcessLookupError(f"thread {self.tid} of process {self.pid} has ended")
             if found:
                 return 0 if status >> 16 == _EVENT_STOP else os.WSTOPSIG(status)
-            if time.monotonic() > end:
-                raise TimeoutError(f"thread {self.tid} of process {self.pid} did not stop")
             time.sleep(_POLL)
 
     def forget_continued(self) -> None:
@@ -95,6 +97,19 @@ class Traced:
         info = ctypes.create_string_buffer(_INFO_BYTES)
         _request(_GETSIGINFO, self.tid, 0, ctypes.addressof(info))
         return int(struct.unpack_from("=3i", info)[2])
+
+    def registers(self) -> bytes:
+        """Its general registers, in the kernel's order for this machine."""
+        found = ctypes.create_string_buffer(_REGISTER_BYTES)
+        part = (ctypes.c_uint64 * 2)(ctypes.addressof(found), _REGISTER_BYTES)
+        _request(_GETREGSET, self.tid, _GENERAL, ctypes.addressof(part))
+        return found.raw[: part[1]]
+
+    def set_registers(self, registers: bytes) -> None:
+        """The inverse of `registers`."""
+        wanted = ctypes.create_string_buffer(registers, len(registers))
+        part = (ctypes.c_uint64 * 2)(ctypes.addressof(wanted), len(registers))
+        _request(_SETREGSET, self.tid, _GENERAL, ctypes.addressof(part))
 
     def deliverable(self) -> int:
         """The signals that wait for it or for its process and that it does not block, as in `mask`."""

@@ -26,6 +26,7 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine import runc, signal_queues, stopped
 from worker_agent.engine.container import Container
 from worker_agent.engine.ptrace import Traced, let_go
+from worker_agent.engine.signal_frames import skip_handler
 from worker_agent.engine.threads import urgently
 
 log = structlog.get_logger()
@@ -157,6 +158,9 @@ def _clear(process: _Process, end: float) -> None:
         _take(process, number, end)
     else:
         raise TimeoutError(f"process {process.pid} did not take signal {number}")
+    if signal.SIGCHLD not in process.own:
+        for task in process.threads:
+            skip_handler(task, signal.SIGCHLD)
     if process.goes_on:
         for stop in process.own.intersection(_STOP_SIGNALS):
             os.kill(process.pid, stop)
