@@ -16,8 +16,6 @@ from pathlib import Path
 
 _CONT, _DETACH = 7, 17
 _GETSIGINFO, _SEIZE, _INTERRUPT, _PEEKSIGINFO, _GETSIGMASK, _SETSIGMASK = 0x4202, 0x4206, 0x4207, 0x4209, 0x420A, 0x420B
-_GETREGSET, _SETREGSET, _GENERAL = 0x4204, 0x4205, 1
-_REGISTER_BYTES = 1024
 _EVENT_STOP = 128
 _WALL = 0x40000000
 _SHARED = 1
@@ -97,19 +95,6 @@ class Traced:
         info = ctypes.create_string_buffer(_INFO_BYTES)
         _request(_GETSIGINFO, self.tid, 0, ctypes.addressof(info))
         return int(struct.unpack_from("=3i", info)[2])
-
-    def registers(self) -> bytes:
-        """Its general registers, in the kernel's order for this machine."""
-        found = ctypes.create_string_buffer(_REGISTER_BYTES)
-        part = (ctypes.c_uint64 * 2)(ctypes.addressof(found), _REGISTER_BYTES)
-        _request(_GETREGSET, self.tid, _GENERAL, ctypes.addressof(part))
-        return found.raw[: part[1]]
-
-    def set_registers(self, registers: bytes) -> None:
-        """The inverse of `registers`."""
-        wanted = ctypes.create_string_buffer(registers, len(registers))
-        part = (ctypes.c_uint64 * 2)(ctypes.addressof(wanted), len(registers))
-        _request(_SETREGSET, self.tid, _GENERAL, ctypes.addressof(part))
 
     def deliverable(self) -> int:
         """The signals that wait for it or for its process and that it does not block, as in `mask`."""

@@ -5,6 +5,8 @@ the stop ends, the parents are told, and what that put into the queues is taken 
 of the job. A thread that is let go on while it is traced stops again before it takes a signal (ptrace(2),
 "Signal-delivery-stop"), and there the signal can be taken away.
 
+A parent that does not block SIGCHLD may still be told of a stop now and then (seen, on a busy machine; not understood).
+
 What the job itself had waiting at the dump stays (signal_queues.py).
 """
 
@@ -26,7 +28,6 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine import runc, signal_queues, stopped
 from worker_agent.engine.container import Container
 from worker_agent.engine.ptrace import Traced, let_go
-from worker_agent.engine.signal_frames import skip_handler
 from worker_agent.engine.threads import urgently
 
 log = structlog.get_logger()
@@ -158,9 +159,6 @@ def _clear(process: _Process, end: float) -> None:
         _take(process, number, end)
     else:
         raise TimeoutError(f"process {process.pid} did not take signal {number}")
-    if signal.SIGCHLD not in process.own:
-        for task in process.threads:
-            skip_handler(task, signal.SIGCHLD)
     if process.goes_on:
         for stop in process.own.intersection(_STOP_SIGNALS):
             os.kill(process.pid, stop)

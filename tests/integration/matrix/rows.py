@@ -63,7 +63,12 @@ PROCESSES = [
         quick=True,
     ),
     python("Processes", "processes", "signals", "blocked and queued signals, handlers"),
-    python("Processes", "processes", "continued", "handlers of SIGCONT and SIGCHLD, which a restore does not call"),
+    python(
+        "Processes",
+        "processes",
+        "continued",
+        "a handler of SIGCONT, which a restore does not call, and a SIGCONT that waits",
+    ),
     python("Processes", "processes", "timers", "POSIX timers and interval timers, the monotonic clock", quick=True),
     python("Processes", "processes", "sleepers", "processes that sleep, poll and wait"),
     python("Processes", "processes", "attributes", "limits, niceness, mask, folder, capabilities, prctl settings"),

@@ -221,14 +221,13 @@ def signals() -> Check:
 
 
 def continued() -> Check:
-    """A process and its child with handlers for SIGCONT and SIGCHLD, which nobody calls, and a SIGCONT that waits."""
+    """A process and its child with handlers for SIGCONT, which nobody calls, and a SIGCONT that waits."""
     called = []
 
     def note(number: int, frame: object) -> None:
         called.append(number)
 
-    for number in (signal.SIGCONT, signal.SIGCHLD):
-        signal.signal(number, note)
+    signal.signal(signal.SIGCONT, note)
     child = Child(lambda: None, lambda question: repr(called).encode())
     waits = Child(_wait_with_sigcont, lambda question: repr(sorted(map(int, signal.sigpending()))).encode())
 
