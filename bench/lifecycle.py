@@ -1,7 +1,6 @@
 """What the orchestration costs: real workflows and records, a real Temporal server, simulated agents.
 
 `.venv/bin/python bench/lifecycle.py [--jobs 100,1000,10000] [--seconds 120] [--nodes 100] [--in-memory]`
-`.venv/bin/python bench/lifecycle.py --week`
 
 Three processes: Temporal's dev server as localcloud runs it, a control worker (this file, `control`), and this process,
 which plays the agents. AWS answers at once and from memory; the database is SQLite. Everything else is the product's.
@@ -15,8 +14,6 @@ tasks that wait when the window ends.
 Notice: after the steady part, that many nodes with a job each hear their interruption notices within one second. An
 agent begins its final checkpoint in the same instant, by itself (here: ten seconds of waiting); what is measured is how
 soon the workflow has joined it on the node, and how soon after its end the hand-over is in the database.
-
-Week: one job, a checkpoint a minute, a reclaim each 5.6 hours, on the time-skipping server: how long histories get.
 """
 
 from __future__ import annotations
@@ -597,8 +594,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=900, help="seconds between two checkpoints of a job")
     parser.add_argument("--nodes", type=int, default=100, help="noticed at once after the steady part; 0: none")
     parser.add_argument("--in-memory", action="store_true", help="Temporal without a file")
-    parser.add_argument("--week", action="store_true", help="the week alone")
-    parser.add_argument("--days", type=float, default=7, help="how long that week is")
     found = parser.parse_args()
     found.jobs = [int(one) for one in found.jobs.split(",")]
     return found
@@ -609,10 +604,4 @@ if __name__ == "__main__":
         asyncio.run(control(int(sys.argv[2]), Path(sys.argv[3])))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what was started is ended too
-        chosen = arguments()
-        if chosen.week:
-            from lifecycle_week import week
-
-            asyncio.run(week(chosen.days))
-        else:
-            asyncio.run(main(chosen))
+        asyncio.run(main(arguments()))
