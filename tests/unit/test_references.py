@@ -11,8 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROMISES = ROOT / "docs/promises.md"
 DOCUMENT = re.compile(r"(?<![\w/.-])(docs/[\w./-]+\.(?:md|json|svg))(?:, \"([^\"]+)\")?")
-MADE_LATER = {"docs/conformance.md"}
-"""Written by a long run (`make conformance`); named before it is first there."""
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 
@@ -53,7 +51,7 @@ def test_documents_and_headings_that_are_named_exist() -> None:
     for file in SOURCES:
         text = re.sub(r"\s*\n\s*(?:#\s?|//\s?)?", " ", file.read_text())
         for name, heading in DOCUMENT.findall(text):
-            there = (ROOT / name).exists() or name in MADE_LATER or name.startswith("docs/compatibility.d")
+            there = (ROOT / name).exists() or name.startswith("docs/compatibility.d")
             assert there, f"{file}: there is no {name}"
             if heading:
                 assert heading in headings(ROOT / name), f"{file}: {name} has no heading {heading!r}"
@@ -63,7 +61,7 @@ def test_documents_and_headings_that_are_named_exist() -> None:
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     base = ROOT / "docs" if "compatibility.d" in document.parts else document.parent
     for target in LINK.findall(document.read_text()):
-        assert (base / target).exists() or target in MADE_LATER, f"{document}: {target}"
+        assert (base / target).exists(), f"{document}: {target}"
 
 
 def test_each_promise_names_files_and_tests_that_exist() -> None:
