@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import subprocess
 import tempfile
@@ -27,6 +28,8 @@ from tests.integration.engine_places import Node
 
 MEBIBYTES = 2000
 LIMIT, RESULT_LIMIT = 60.0, 120.0
+_NOISE = re.compile("cgroupd|RLIMIT_NOFILE for self")
+"""Errors that CRIU tells and goes on."""
 CRIU = CRIU_PREFIX / "bin/criu"
 
 
@@ -157,9 +160,9 @@ class _Container:
     def _errors(self, log: str) -> str:
         path = self._place / log
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return " / ".join(line.partition("Error ")[2] for line in lines if "Error " in line and "cgroupd" not in line)[
-            :600
-        ]
+        return " / ".join(
+            line.partition("Error ")[2] for line in lines if "Error " in line and not _NOISE.search(line)
+        )[:600]
 
     def _runc(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Without output: what a container has open must be in it. What runc says is in its log."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tests.conformance.courses import Outcome
 
 KINDS = {
-    "files": "write_read00 write_read10 unlink_fstat00 file_append file_shared fdt_shared link10 file_attr cwd00",
+    "files": "write_read00 write_read10 unlink_fstat00 unlink_fstat03 aio00 file_append file_shared fdt_shared link10 file_attr cwd00",
     "locks and leases": "file_locks00 file_locks06 file_lease00",
     "mappings": "maps00 maps02 maps04 mprotect00 mtime_mmap unlink_mmap00 cow00",
     "shared memory": "shm-mp memfd00 memfd02",
@@ -19,7 +19,7 @@ KINDS = {
     "unix sockets": "sockets00 sockets_dgram sockets_spair_seqpacket socket_queues sk-unix-listen01 scm00 scm03",
     "network": "socket-tcp-local socket-tcp6-local socket_listen socket_udp packet_sock",
     "timers": "timers posix_timers pthread_timers_h",
-    "signals": "sigpending sigaltstack",
+    "signals": "sigpending sigaltstack stopped",
     "processes": "wait00 zombie00 pstree session00 pidfd_child proc-self child_subreaper caps00 rlimits00 umask00",
     "threads": "pthread00 pthread01 futex rseq00 membarrier",
     "processor state": "fpu00 sse00 vdso00",
@@ -39,11 +39,8 @@ class Known:
 
 
 KNOWN = {
-    "aio00": Known(Outcome.REFUSED, r"\[aio\]", "the ring of native AIO is taken for a file that lost its name"),
-    "stopped": Known(Outcome.REFUSED, "vfork", "a child that was stopped at birth is taken for one of vfork"),
     "socket_udp-corked": Known(Outcome.REFUSED, "middle of sending", "CRIU cannot save a datagram that is being made"),
     "file_lease02": Known(Outcome.FAIL, "Ghost signal", "CRIU lets the break of a lease signal twice"),
-    "unlink_fstat03": Known(Outcome.FAIL, "differ", "the root layer's device number is another one after a restore"),
 }
 """Tests that do not pass. One that does is to be taken out of this list."""
 
