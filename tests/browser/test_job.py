@@ -35,7 +35,7 @@ def test_from_two_weeks_down_to_one_interruption(page: Page, records: Records) -
     page.goto(f"{records.url}/jobs/{records.jobs['long']}")
     page.get_by_role("button", name=re.compile("^Show")).first.click()
     page.get_by_role("option", name=re.compile("Interruption 1")).click()
-    for word in ("8.3 s", "6.4 s", "Wait 1 min 35 s", "13 s", "8.8 s"):
+    for word in ("8.3 s", "Wait 1 min 35 s", "13 s", "8.8 s"):  # the others are narrower than their words
         expect(page.locator("svg text", has_text=word).first).to_be_visible()
     page.get_by_role("button", name="The same as a table").click()
     table = page.get_by_role("table", name="What the job did, in order")

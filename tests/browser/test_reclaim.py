@@ -43,4 +43,4 @@ def test_a_reclaim_is_watched(page: Page, network: Network, stack: str) -> None:
         expect(standing).to_contain_text("It succeeded", timeout=PATIENCE_MS)
         expect(standing).to_contain_text("lost no work")
         page.get_by_role("tab", name="Logs").click()
-        expect(page.get_by_label("File")).to_be_visible(timeout=30_000)
+        expect(page.get_by_label("File", exact=True).first).to_be_visible(timeout=30_000)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 
 from tests.e2e.conftest import User, until
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 pytestmark = [pytest.mark.stack, pytest.mark.criu, pytest.mark.timeout(600)]
 
@@ -42,6 +47,13 @@ def run_through_a_reclaim(user: User, bucket: str, *more: str) -> list[str]:
         aws_access_key_id="perdure",
         aws_secret_access_key="perdure",
     )
+    with contextlib.closing(client):
+        return _rounds_on_two_nodes(user, client, bucket, libraries, more)
+
+
+def _rounds_on_two_nodes(
+    user: User, client: S3Client, bucket: str, libraries: Path, more: tuple[str, ...]
+) -> list[str]:
     client.create_bucket(Bucket=bucket)
     assert user.cloud.post("/_local/credentials", json={"life_seconds": LIFE_SECONDS}).status_code == 200
     try:

@@ -41,7 +41,7 @@ const CHARTS: { title: string; lines: Line[] }[] = [
 ];
 
 /** More bars would be narrower than the gaps between them, and more points of a line a mere zigzag. */
-const MOST_POINTS = 48;
+const MOST_POINTS = 32;
 const togetherOf = (points: number): number => Math.max(1, Math.ceil(points / MOST_POINTS));
 
 /** Sums of so many values each. */
