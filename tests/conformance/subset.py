@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from tests.conformance.courses import Outcome
 
 KINDS = {
-    "files": "write_read00 write_read10 unlink_fstat00 unlink_fstat03 aio00 file_append file_shared fdt_shared link10 "
-    "file_attr cwd00",
+    "files": "write_read00 unlink_fstat00 unlink_fstat03 aio00 file_shared fdt_shared link10 file_attr cwd00",
     "locks and leases": "file_locks00 file_locks06 file_lease00",
     "mappings": "maps00 maps02 maps04 mprotect00 mtime_mmap unlink_mmap00 cow00",
     "shared memory": "shm-mp memfd00 memfd02",
