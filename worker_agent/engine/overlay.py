@@ -145,16 +145,23 @@ def _made(folder: Path) -> Path:
 
 
 def _mount_chosen(overlays: Mapping[str, OverlayMount]) -> dict[str, int]:
-    """Mount each with a device number that is free, for good."""
+    """Mount each with a device number that is free, for good. Where none is left it gets any: a start must not fail for
+    a number that nobody knows yet."""
     got: dict[str, int] = {}
-    wanted = sorted(device_numbers.choose() for _ in overlays)
+    number = 0
     with device_numbers.holding() as holder:
-        for (tree, overlay), number in zip(overlays.items(), wanted, strict=True):
-            while tree not in got:
+        for overlay, wanted in zip(overlays.items(), sorted(device_numbers.choose() for _ in overlays), strict=True):
+            tree, ours = overlay
+            number = wanted if wanted > number else device_numbers.choose(above=number)
+            while number and tree not in got:
                 try:
-                    got[tree] = _mount_as(holder, overlay, max(number, *(one + 1 for one in got.values()), 0))
+                    got[tree] = _mount_as(holder, ours, number)
                 except DeviceNumberTaken:
                     number = device_numbers.choose(above=number)
+            if tree not in got:
+                number = device_numbers.LAST
+                mount_again(ours)
+                got[tree] = _number_of(ours)
     return got
 
 
