@@ -74,9 +74,18 @@ def _counts(table: Table) -> str:
         ("restored, and not as they were", verdicts[Outcome.FAIL]),
         ("of the last three: CRIU and runc alone fail too", alike),
     ]
-    if verdicts[Outcome.NOT_STARTED]:
-        rows.append(("not run yet", verdicts[Outcome.NOT_STARTED]))
+    half = sum(_half(table, name) for name in inside)
+    if half:
+        rows.append(("pass a power loss, not run with a notice yet", half))
+    if left := verdicts[Outcome.NOT_STARTED] - half:
+        rows.append(("not run yet", left))
     return _table(("tests", "number"), rows)
+
+
+def _half(table: Table, name: str) -> bool:
+    """It passed a power loss, and a notice was not tried yet."""
+    loss = table.result(name, Way.POWER_LOSS)
+    return loss is not None and loss.outcome is Outcome.PASS and table.result(name, Way.NOTICE) is None
 
 
 def _whose(table: Table, name: str) -> str:
@@ -115,11 +124,16 @@ def _said(result: Result | None) -> str:
 
 
 def _passed(table: Table) -> str:
-    names = [name for name in table.in_scope() if table.verdict(name).outcome is Outcome.PASS]
-    ordinary = [name for name in names if not table.row(name).get(CONTAINER)]
-    privileged = [name for name in names if table.row(name).get(CONTAINER)]
-    said = f"### Pass\n\n{' '.join(ordinary)}"
-    return said + (f"\n\nIn a privileged job: {' '.join(privileged)}" if privileged else "")
+    inside = table.in_scope()
+    passed = [name for name in inside if table.verdict(name).outcome is Outcome.PASS]
+    privileged = [name for name in passed if table.row(name).get(CONTAINER)]
+    lists = {
+        "": [name for name in passed if name not in privileged],
+        "In a privileged job: ": privileged,
+        "Without a notice, and not tried with one yet: ": [name for name in inside if _half(table, name)],
+        "Not run yet: ": [name for name in inside if table.verdict(name).words == "not run"],
+    }
+    return "\n\n".join(["### Pass", *(title + " ".join(names) for title, names in lists.items() if names)])
 
 
 def _left_out(table: Table) -> str:
