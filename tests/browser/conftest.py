@@ -66,19 +66,19 @@ def records(tmp_path_factory: pytest.TempPathFactory, network: Network, address:
 expect.set_options(timeout=WAIT_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
     with own_network() as network:
         yield network
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright, network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     program = network.program(CHROMIUM, tmp_path_factory.mktemp("chromium"))
     # As root, Chromium has no sandbox; it sees nothing but our own pages.
