@@ -21,9 +21,10 @@ from pathlib import Path
 from perdure.domain.errors import DeviceNumberTaken, RestoreFailed
 from perdure.waiting import until
 
-FIRST, LAST = 1024, 5119
+FIRST, LAST, STEP = 1024, 8191, 16
 """Numbers for jobs: above what a node's own mounts take (about 8 for each container), and many, because two jobs that
-meet on a node must not have the same one."""
+meet on a node must not have the same ones. A job's begin at a multiple of STEP: what somebody else mounts while numbers
+are held gets those just above, and must not lie in another job's way."""
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 """System calls of Linux 5.2 and later; the same numbers on x86_64 and aarch64."""
 _CMD_CREATE, _CLOEXEC = 6, 1
@@ -38,9 +39,10 @@ _SPARE = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def choose(above: int = FIRST - 1) -> int:
-    """A number for a new job's file system, higher than `above`. It may be taken. 0 if none is left."""
-    return random.randint(above + 1, LAST) if above < LAST else 0
+def choose(count: int) -> list[int]:
+    """So many numbers for a new job's file systems, in rising order (at most STEP). They may be taken."""
+    base = random.randrange(FIRST, LAST - STEP, STEP)
+    return list(range(base, base + count))
 
 
 class Holder:

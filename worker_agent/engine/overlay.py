@@ -33,6 +33,8 @@ _OPTIONS = ("xino=on", "index=off", "metacopy=off")
 _SEEN, _NOTHING = "seen", "nothing"
 """Folders of the job root: where the overlays of data and volumes are mounted, and the empty folder below them."""
 _WORK = {"layer": "layer/work"}
+_CHOICES = 5
+"""How often free numbers are looked for, for a new job."""
 _CLONE_FS = 0x200
 _UMOUNT_NOFOLLOW = 8
 _NOT_OPTIONS = {"lowerdir", "lowerdir+", "upperdir", "workdir", "rw", "ro", "seclabel"}
@@ -113,14 +115,11 @@ def mount_overlays(
     if others:
         raise JobRootBusy(f"a tree of {job_root} is still mounted at {others[0].point}")
     ours = {tree: _our_overlay(tree, lower, job_root, point) for tree in TREES}
-    try:
-        if numbers is None:
-            return _mount_chosen(ours)
-        return _mount_numbered(ours, {tree: numbers.get(tree, 0) for tree in TREES})
-    except BaseException:
-        for overlay in overlays_on(job_root):
-            unmount(overlay.point)
-        raise
+    return (
+        _mount_chosen(ours)
+        if numbers is None
+        else _mount_numbered(ours, {tree: numbers.get(tree, 0) for tree in TREES})
+    )
 
 
 def _our_overlay(tree: str, lower: tuple[str, ...], job_root: Path, point: Path) -> OverlayMount:
@@ -145,37 +144,30 @@ def _made(folder: Path) -> Path:
 
 
 def _mount_chosen(overlays: Mapping[str, OverlayMount]) -> dict[str, int]:
-    """Mount each with a device number that is free, for good. Where none is left it gets any: a start must not fail for
-    a number that nobody knows yet."""
-    got: dict[str, int] = {}
-    number = 0
-    with device_numbers.holding() as holder:
-        for overlay, wanted in zip(overlays.items(), sorted(device_numbers.choose() for _ in overlays), strict=True):
-            tree, ours = overlay
-            number = wanted if wanted > number else device_numbers.choose(above=number)
-            while number and tree not in got:
-                try:
-                    got[tree] = _mount_as(holder, ours, number)
-                except DeviceNumberTaken:
-                    number = device_numbers.choose(above=number)
-            if tree not in got:
-                number = device_numbers.LAST
-                mount_again(ours)
-                got[tree] = _number_of(ours)
-    return got
+    """Mount each with a device number that is free, for good. Where none is found they get any: a start must not fail
+    for numbers that nobody knows yet."""
+    for _ in range(_CHOICES):
+        try:
+            return _mount_numbered(overlays, dict(zip(overlays, device_numbers.choose(len(overlays)), strict=True)))
+        except DeviceNumberTaken:
+            continue
+    return _mount_numbered(overlays, dict.fromkeys(overlays, 0))
 
 
 def _mount_numbered(overlays: Mapping[str, OverlayMount], numbers: Mapping[str, int]) -> dict[str, int]:
-    """Mount each with its number, 0 for any. DeviceNumberTaken."""
+    """Mount each with its number, 0 for any. DeviceNumberTaken, with none of them mounted."""
     got: dict[str, int] = {}
     with contextlib.ExitStack() as held:
         holder = held.enter_context(device_numbers.holding()) if any(numbers.values()) else None
-        for tree in sorted(overlays, key=lambda tree: numbers[tree]):
-            if holder is None or not numbers[tree]:
-                mount_again(overlays[tree])
-                got[tree] = _number_of(overlays[tree])
-            else:
-                got[tree] = _mount_as(holder, overlays[tree], numbers[tree])
+        with contextlib.ExitStack() as mounted:
+            for tree in sorted(overlays, key=lambda tree: numbers[tree]):
+                if holder is None or not numbers[tree]:
+                    mount_again(overlays[tree])
+                    got[tree] = _number_of(overlays[tree])
+                else:
+                    got[tree] = _mount_as(holder, overlays[tree], numbers[tree])
+                mounted.callback(unmount, overlays[tree].point)
+            mounted.pop_all()
     return got
 
 

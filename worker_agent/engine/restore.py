@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perdure.domain.checkpoints import Manifest
-from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, RestoreFailed
+from perdure.domain.errors import CheckpointFailed, CommandFailed, DeviceNumberTaken, ImageInvalid, RestoreFailed
 from perdure.domain.instance_types import missing_features
 from perdure.image import chain
 from perdure.image.disk import syncfs
@@ -66,7 +66,7 @@ class _Restore:
     claim: Claim = addresses.check_ports
     network: Adapted = field(default_factory=Adapted)
     predecessors: Sequence[str] = ()
-    any_device: bool = False
+    any_device: bool = True
 
     @property
     def images(self) -> Path:
@@ -117,8 +117,12 @@ async def _sync(work: _Restore) -> None:
 
 
 async def _overlay(work: _Restore) -> None:
-    numbers = {} if work.any_device else work.read.devices
-    await asyncio.to_thread(put_in_place, work.container, numbers=numbers)
+    try:
+        await asyncio.to_thread(put_in_place, work.container, numbers=work.read.devices)
+    except DeviceNumberTaken:
+        if not work.any_device:
+            raise
+        await asyncio.to_thread(put_in_place, work.container, numbers={})
 
 
 async def _addresses(work: _Restore) -> None:
@@ -177,7 +181,7 @@ async def prepare_restore(
     on_step: StepCallback | None = None,
     claim: Claim = addresses.check_ports,
     predecessors: Sequence[str] = (),
-    any_device: bool = False,
+    any_device: bool = True,
 ) -> Prepared:
     """Make the node and the job root ready to restore checkpoint `number`; for the next rung, call it again.
     `predecessors`: jobs that this one was resumed from; their checkpoints are its own.

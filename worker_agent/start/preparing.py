@@ -229,7 +229,7 @@ class Preparer:
         """With the job's own device numbers. Where one is taken on this node and Batch would not try another node, with
         other ones: the second value says so, for people."""
         try:
-            return await self._patiently(prepare), ""
+            return await self._patiently(partial(prepare, any_device=False)), ""
         except DeviceNumberTaken as problem:
             if retries_failed_start(_plan(job)):
                 raise
