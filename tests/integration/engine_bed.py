@@ -23,6 +23,7 @@ from tests.integration.engine_places import WAIT, Node, Volume, echo_server, set
 from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay
 from worker_agent.engine.leavings import clean
 from worker_agent.engine.overlay import seen
+from worker_agent.engine.writable_layer import unmount_layer
 
 JOBS = Path(__file__).parent / "jobs"
 KEEPER = Path(__file__).parents[2] / "worker_agent/runtime/stdio_keeper.py"
@@ -142,6 +143,7 @@ class Bed:
 
     def change_node(self, *, move: bool = False) -> None:
         """The volume is taken to a new node (`move`: in another zone)."""
+        unmount_layer(self.volume.root)
         self.volume.detach()
         if move:
             self.volume.move()

@@ -67,7 +67,7 @@ def test_a_moved_tag_never_mixes_layers() -> None:
         bed.new_node()
         bed.docker("load", "--input", two)
         refused = bed.docker("run", *bed.environment(job, 2), TAG, *JOB, check=False)
-        assert refused.returncode == 125 and TAG in refused.stderr and "began" in refused.stderr
+        assert refused.returncode == 125 and TAG in refused.stderr and "began" in refused.stderr, refused.stderr
 
         bed.docker("load", "--input", one)
         bed.docker("load", "--input", two)

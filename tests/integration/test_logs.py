@@ -231,7 +231,7 @@ async def test_what_is_refused_has_the_one_shape(api: httpx.AsyncClient) -> None
         ("/api/v1/nodes/i_1/logs", 422),
         ("/api/v1/jobs/job-1/logs?format=tar", 422),
         ("/nodes/i-1/agent.log", 422),
-        ("/nodes/i-1/..%2f..%2fetc%2fpasswd", 404),
+        ("/api/v1/nodes/i-1/..%2f..%2fetc%2fpasswd", 404),
         ("/nodes/i-1/shadow", 422),
         ("/nodes/i-gone/mmrunc.log", 404),
         ("/api/v1/nodes/i-unknown/files", 404),

@@ -25,6 +25,7 @@ FIRST, LAST, STEP = 1024, 8191, 16
 """Numbers for jobs: above what a node's own mounts take (about 8 for each container), and many, because two jobs that
 meet on a node must not have the same ones. A job's begin at a multiple of STEP: what somebody else mounts while numbers
 are held gets those just above, and must not lie in another job's way."""
+_APART = 5
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 """System calls of Linux 5.2 and later; the same numbers on x86_64 and aarch64."""
 _CMD_CREATE, _CLOEXEC = 6, 1
@@ -40,9 +41,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def choose(count: int) -> list[int]:
-    """So many numbers for a new job's file systems, in rising order (at most STEP). They may be taken."""
+    """So many numbers for a new job's file systems, in rising order (at most 3). They may be taken.
+
+    Not one after the other: an overlay takes further numbers for the file systems of its lower layers (`ovl_get_fsid`,
+    fs/overlayfs/super.c), right after its own.
+    """
     base = random.randrange(FIRST, LAST - STEP, STEP)
-    return list(range(base, base + count))
+    return [base + _APART * place for place in range(count)]
 
 
 class Holder:

@@ -115,11 +115,12 @@ def mount_overlays(
     if others:
         raise JobRootBusy(f"a tree of {job_root} is still mounted at {others[0].point}")
     ours = {tree: _our_overlay(tree, lower, job_root, point) for tree in TREES}
-    return (
-        _mount_chosen(ours)
-        if numbers is None
-        else _mount_numbered(ours, {tree: numbers.get(tree, 0) for tree in TREES})
-    )
+    return _mount_chosen(ours) if numbers is None else _mount_numbered(ours, _kept(numbers))
+
+
+def _kept(numbers: Mapping[str, int]) -> dict[str, int]:
+    """The number of each tree; 0 where it has none of ours: it got whatever was free, and may get that again."""
+    return {tree: number if (number := numbers.get(tree, 0)) >= device_numbers.FIRST else 0 for tree in TREES}
 
 
 def _our_overlay(tree: str, lower: tuple[str, ...], job_root: Path, point: Path) -> OverlayMount:

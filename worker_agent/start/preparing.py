@@ -178,15 +178,17 @@ class Preparer:
         ):
             # Not the checkpoint's fault: another node may restore it, where Batch will try one. An older one would fare
             # no better here, so the ladder is not descended.
-            raise RestoreFailed(f"this node cannot restore checkpoint {number}", problem.step, node_fault=True)
+            said = f"this node cannot restore checkpoint {number}: {problem}"  # the container engine shows this alone
+            raise RestoreFailed(said, problem.step, node_fault=True)
 
     async def _below_the_ladder(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         """Nothing could be restored. A clean start drops the checkpoints, which is right only where they failed: where
         a node's fault stood in the way, or the restore was killed, they are kept and the container runs unprotected
         beside them."""
-        faults = [rung.number for rung in job.record.rungs if rung.node_fault or rung.again]
+        faults = [rung for rung in job.record.rungs if rung.node_fault or rung.again]
         if faults:
-            raise RestoreFailed(f"this node cannot restore checkpoint {faults[-1]}", "restore", node_fault=True)
+            said = f"this node cannot restore checkpoint {faults[-1].number}: {faults[-1].reason}"
+            raise RestoreFailed(said, "restore", node_fault=True)
         return await self._fresh(job, bundle)
 
     async def _ready(self, job: ProtectedJob, bundle: Bundle, reply: RuntimeReply) -> RuntimeReply:
