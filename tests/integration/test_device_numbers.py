@@ -17,6 +17,8 @@ from worker_agent.engine.overlay import unmount
 
 pytestmark = pytest.mark.criu
 
+TRIES = 5
+
 
 @pytest.fixture
 def place() -> Iterator[Callable[[str], Path]]:
@@ -47,24 +49,36 @@ def mount_at(*places: tuple[Path, int]) -> list[int]:
         return [mounted(holder, point, number) for point, number in places]
 
 
+def mounted_at(place: Callable[[str], Path], *numbers: int) -> dict[Path, int]:
+    """File systems with these numbers, or with the next ones: somebody else's mount may take one at any moment."""
+    for attempt in range(TRIES):
+        wanted = {place(f"{number}-{attempt}"): number - attempt for number in numbers}
+        try:
+            assert mount_at(*wanted.items()) == list(wanted.values())
+        except DeviceNumberTaken:
+            for point in wanted:
+                if os.path.ismount(point):
+                    unmount(str(point))
+        else:
+            return wanted
+    pytest.fail(f"one of {numbers} was always taken")
+
+
 def test_file_systems_get_the_numbers_that_they_are_to_have_also_the_highest(place: Callable[[str], Path]) -> None:
-    points = [(place("a"), 1499), (place("b"), 1500), (place("c"), device_numbers.LAST)]
-    assert mount_at(*points) == [number for _, number in points]
-    assert [os.stat(point).st_dev for point, _ in points] == [os.makedev(0, number) for _, number in points]
+    found = mounted_at(place, 1450, 1500, device_numbers.LAST)
+    assert {point: os.stat(point).st_dev for point in found} == {at: os.makedev(0, found[at]) for at in found}
 
 
 def test_a_number_that_is_taken_is_said_and_nothing_is_mounted(place: Callable[[str], Path]) -> None:
-    first, second = place("first"), place("second")
-    assert mount_at((first, 1600)) == [1600]
-    with pytest.raises(DeviceNumberTaken, match="0:1600"):
-        mount_at((second, 1600))
+    ((_, number),) = mounted_at(place, 1611).items()
+    second = place("second")
+    with pytest.raises(DeviceNumberTaken, match=f"0:{number}"):
+        mount_at((second, number))
     assert not os.path.ismount(second)
-    unmount(str(first))
-    assert mount_at((second, 1600)) == [1600]
 
 
 def test_nothing_is_held_afterwards(place: Callable[[str], Path]) -> None:
-    mount_at((place("high"), 5000))
+    mounted_at(place, 5003)
     low = place("low")
     with device_numbers.holding():  # no other agent of this machine holds any now
         tool("mount", "-t", "tmpfs", "none", low)
@@ -72,6 +86,7 @@ def test_nothing_is_held_afterwards(place: Callable[[str], Path]) -> None:
 
 
 def test_several_at_once_do_not_take_the_numbers_from_each_other(place: Callable[[str], Path]) -> None:
-    points = [(place(str(number)), number) for number in range(4000, 4008)]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(mount_at, points)) == [[number] for _, number in points]
+        found = list(pool.map(lambda number: mounted_at(place, number), range(4011, 4139, device_numbers.STEP)))
+    for wanted in found:
+        assert [os.minor(os.stat(point).st_dev) for point in wanted] == list(wanted.values())

@@ -74,6 +74,7 @@ def schema(database_url: str, address: None, tmp_path_factory: pytest.TempPathFa
 def one_shape(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
     """Every refusal has the same body."""
     if response.status_code >= 400 and case.path != "/api/v1/health":
+        assert response.headers.get("content-type", [""])[0] == "application/json", (response.status_code, case.path)
         body = response.json()
         assert set(body) == {"error"} and set(body["error"]) == {"code", "message", "details"}, body
 
