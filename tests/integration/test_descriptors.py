@@ -19,14 +19,14 @@ pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
 TICK = "\nimport time\nwhile True:\n    print(say(), flush=True)\n    time.sleep(.05)\n"
 LOST = """
 import os
-os.makedirs('/work/final'); os.makedirs('/work/stage/deeper')
-old = '/work/stage/deeper/' + 'part'
+os.makedirs('/srv/final'); os.makedirs('/srv/stage/deeper')
+old = '/srv/stage/deeper/' + 'part'
 file = open(old, 'w+b', buffering=0); file.write(bytes(100))
-os.link(old, '/work/final/kept'); os.unlink(old); os.rmdir('/work/stage/deeper'); os.rmdir('/work/stage')
+os.link(old, '/srv/final/kept'); os.unlink(old); os.rmdir('/srv/stage/deeper'); os.rmdir('/srv/stage')
 def say():
     file.write(b'x')
-    same = os.stat('/work/final/kept').st_ino == os.fstat(file.fileno()).st_ino
-    return 'same' if same and not os.path.exists('/work/stage') else 'OTHER'
+    same = os.stat('/srv/final/kept').st_ino == os.fstat(file.fileno()).st_ino
+    return 'same' if same and not os.path.exists('/srv/stage') else 'OTHER'
 """
 LONG = """
 import os
