@@ -197,7 +197,7 @@ async def test_prices_are_asked_for_once_and_kept(
             session, {("c5.large", ZONES[0]), ("m5.large", ZONES[0])}, {"us-east-1"}, NOW - 30 * HOUR, NOW
         )
     told = bed.aws.ec2.describe_spot_price_history(
-        InstanceTypes=["c5.large"], AvailabilityZone=ZONES[0], StartTime=NOW - 30 * HOUR
+        InstanceTypes=["c5.large"], AvailabilityZone=ZONES[0], StartTime=NOW - 30 * HOUR, EndTime=NOW
     )["SpotPriceHistory"]
     for one in told[:-1]:
         assert known.spot("c5.large", ZONES[0]).at(one["Timestamp"]) == round(float(one["SpotPrice"]) * 1e6)
