@@ -66,9 +66,10 @@ openapi: ## Write console/openapi.json, of which the console's types are generat
 requirements: ## Compile requirements*.txt from pyproject.toml: pins and hashes, no index addresses
 	@$(BIN)/pip install --quiet $(UV)
 	@$(BIN)/$(COMPILE) --extra local --output-file requirements.txt
-	@$(BIN)/$(COMPILE) --constraint requirements.txt --output-file requirements-server.txt
+	@$(BIN)/$(COMPILE) --extra server --constraint requirements.txt --output-file requirements-server.txt
+	@$(BIN)/$(COMPILE) --extra agent --constraint requirements.txt --output-file requirements-agent.txt
 	@$(BIN)/$(COMPILE) --all-extras --constraint requirements.txt --output-file requirements-dev.txt
-	@! grep -n '://' requirements.txt requirements-server.txt requirements-dev.txt
+	@! grep -n '://' requirements*.txt
 
 rows: ## Enter new tests with a `row` marker into docs/compatibility.md, as not run
 	@PERDURE_COMPATIBILITY=$(TABLE) $(PYTEST) --collect-only -qq tests >/dev/null

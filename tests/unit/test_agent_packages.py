@@ -1,0 +1,51 @@
+"""An instance gets the packages of the agent alone: what the agent imports is in its extra, and nothing of the server."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_USED_IF_THERE = ("greenlet",)
+"""Packages that others import when they happen to be installed."""
+_IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+before = set(sys.modules)
+import worker_agent, perdure.cli.main
+names = [module.name for module in pkgutil.walk_packages(worker_agent.__path__, "worker_agent.")]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps([len(names), sorted({name.partition(".")[0] for name in set(sys.modules) - before})]))
+"""
+
+
+def _pinned(extra: str) -> set[str]:
+    """The packages in requirements-EXTRA.txt."""
+    text = (ROOT / f"requirements-{extra}.txt").read_text()
+    return set(re.findall(r"^([a-z0-9._-]+)==", text, re.MULTILINE))
+
+
+def test_the_agent_imports_its_own_packages_alone() -> None:
+    argv = [sys.executable, "-c", _IMPORT_ALL]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    count, imported = json.loads(done.stdout)
+    assert count > 50, "every module of the agent was imported"
+    providers = packages_distributions()
+    used = {name.lower().replace("_", "-") for module in imported for name in providers.get(module, [])}
+    used -= {"perdure", *_USED_IF_THERE}
+    assert {"temporalio", "pydantic", "blake3"} <= used
+    assert used <= _pinned("agent"), (
+        "instances would lack them: add them to the extra `agent`, then `make requirements`"
+    )
+
+
+def test_the_packages_of_the_server_stay_off_the_instances() -> None:
+    of_the_server = {"fastapi", "starlette", "uvicorn", "alembic", "sqlalchemy", "sqlmodel", "psycopg", "cryptography"}
+    assert of_the_server <= _pinned("server")
+    assert of_the_server.isdisjoint(_pinned("agent"))
+    assert {"moto", "pytest"}.isdisjoint(_pinned("agent"))
