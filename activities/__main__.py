@@ -21,6 +21,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
+from activities.kept_volumes import KeptVolumes
 from activities.logs import LogRecords
 from activities.pricing import Pricing
 from activities.reconciling import Reconciler
@@ -44,6 +45,7 @@ from workflows.reconciliation import Reconciliation
 from workflows.resumption import Resumption
 from workflows.retention import Retention
 from workflows.volume_migration import VolumeMigration
+from workflows.volume_removal import VolumeRemoval
 
 log = structlog.get_logger("control")
 
@@ -79,7 +81,7 @@ async def serve(settings: ControlSettings) -> None:
     batch = BatchLookups()
     reconciler = Reconciler(engine, client, InstanceLookups(), batch)
     volumes, records, pricing = Volumes(settings.volume_poll), Records(engine), Pricing(engine)
-    resuming = Resumptions(engine)
+    resuming, kept = Resumptions(engine), KeptVolumes(engine, volumes, batch)
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
@@ -93,11 +95,14 @@ async def serve(settings: ControlSettings) -> None:
             Resumption,
             PriceKeeping,
             Reconciliation,
+            VolumeRemoval,
         ],
         activities=[
             batch.describe_job,
             reconciler.reconcile_instances,
             reconciler.reconcile_jobs,
+            kept.reconcile_volumes,
+            kept.remove_volume,
             volumes.create_volume,
             volumes.attach_volume,
             volumes.detach_volume,

@@ -162,6 +162,18 @@ class Volumes(VolumeActivities):
         except VolumeGone:
             activity.logger.info("%s was already deleted", request.volume_id)
 
+    async def holder(self, volume_id: str, job_id: str) -> str | None:
+        """Which instance has this volume of that job; None: it is `available`. VolumeGone; VolumeForeign also when it
+        bears another job's tag; VolumeFailed in any other state."""
+        volume = await self._describe(volume_id)
+        tags = {one["Key"]: one["Value"] for one in volume.get("Tags", [])}
+        if tags.get(JOB_TAG) != job_id:
+            raise VolumeForeign(f"{volume_id} bears the tag {JOB_TAG}={tags.get(JOB_TAG)}, and not job {job_id}'s")
+        holder, _ = _attachment(volume)
+        if holder is None and volume["State"] not in {"available", "error"}:
+            raise VolumeFailed(f"{volume_id} is {volume['State']}")
+        return holder
+
     @activity.defn(name="delete_snapshot")
     async def delete_snapshot(self, request: SnapshotRef) -> None:
         """Key: snapshot_id; an unknown snapshot is a deleted one."""

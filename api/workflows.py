@@ -15,11 +15,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.serving.errors import NoAnswer, NotRunning
 from perdure.contracts import names
+from perdure.contracts.kept_volumes import RemoveVolume, VolumeRemoved
 from perdure.contracts.logs import CollectedLogs, CollectLogs
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.contracts.resumption import Resumed, ResumeJob
 from perdure.domain.checkpoints import Checkpoint
-from perdure.domain.errors import CheckpointFailed, NotResumable, TemporalUnavailable
+from perdure.domain.errors import CheckpointFailed, NotResumable, TemporalUnavailable, VolumeInUse
 
 REACH_SECONDS = 3.0
 """How long Temporal may take to say that it is there."""
@@ -30,6 +31,8 @@ CHECKPOINT_SECONDS = 180.0
 TELL_AT_ONCE = 20
 RESUME_SECONDS = 75.0
 """How long a person waits for a new job: AWS is asked for at most 60 s."""
+REMOVE_SECONDS = 50.0
+"""How long a person waits for a volume's deletion: AWS is asked for at most 40 s."""
 LOGS_SECONDS = 12.0
 """How long a person waits for a node's logs: a node that is gone is known to be after 8 s."""
 
@@ -130,6 +133,32 @@ class JobWorkflows:
         if resumed.refusal:
             raise NotResumable(resumed.refusal)
         return resumed
+
+    async def remove_volume(self, request: RemoveVolume) -> VolumeRemoved:
+        """Delete a kept volume. VolumeInUse: why it was not. NoAnswer: not in time; it may yet go.
+        TemporalUnavailable."""
+        await self.reachable()
+        try:
+            async with asyncio.timeout(REMOVE_SECONDS):
+                done: VolumeRemoved = await self._client.execute_workflow(
+                    names.VOLUME_REMOVAL,
+                    request,
+                    id=names.volume_removal_id(request.volume_id),
+                    task_queue=names.CONTROL_QUEUE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    execution_timeout=timedelta(seconds=2 * REMOVE_SECONDS),
+                    static_summary=f"for {request.asked_by}"[:200],
+                    result_type=VolumeRemoved,
+                )
+        except TimeoutError as late:
+            said = f"No word of {request.volume_id} after {REMOVE_SECONDS:g} s: ask again, it may yet be deleted."
+            raise NoAnswer(said) from late
+        except (RPCError, WorkflowFailureError) as problem:
+            said = f"Whether {request.volume_id} was deleted is not known: {problem}"
+            raise TemporalUnavailable(said) from problem
+        if done.refusal:
+            raise VolumeInUse(done.refusal)
+        return done
 
     async def configuration_changed(self) -> int:
         """Signal every open job workflow, so that it reads the configuration anew. Returns how many were told.

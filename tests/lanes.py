@@ -15,6 +15,7 @@ TOGETHER = {
     "stack": (
         "tests/browser/test_reclaim.py",
         "tests/e2e/test_identity.py",
+        "tests/e2e/test_kept_volumes.py",
         "tests/e2e/test_lost_checkpoint.py",
         "tests/e2e/test_resume.py",
         "tests/e2e/test_spine.py",

@@ -23,7 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.domain.errors import VolumeGone
     from perdure.domain.volumes import JobVolume, VolumeLife, VolumeStep, client_token, next_volume_step
     from workflows import options
-    from workflows.job_questions import caused_by
+    from workflows.job_questions import caused_by, in_words
     from workflows.job_state import JobProgress
 
 T = TypeVar("T")
@@ -213,6 +213,24 @@ async def _hear_of_volume(progress: JobProgress) -> None:
     _began(progress, volume, wanted.volume_type, workflow.now())
 
 
+async def _detach_kept(progress: JobProgress, volume: JobVolume) -> None:
+    """A kept volume is left attached to nothing: what is attached later is in use by a person, and never deleted."""
+    if volume.attached_to is None or not workflow.patched("detach kept volumes"):
+        return
+    try:
+        await workflow.execute_activity_method(
+            VolumeActivities.detach_volume,
+            DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+            summary=f"{volume.volume_id} is kept",
+            **options.CLEAN_UP,
+        )
+    except ActivityError as problem:
+        message = f"Volume {volume.volume_id} could not be detached from {volume.attached_to}: {in_words(problem)}"
+        progress.tell(workflow.now(), "left behind", message, "warning")
+        return
+    progress.has_volume(volume.model_copy(update={"attached_to": None}))
+
+
 async def put_away_volume(progress: JobProgress) -> None:
     """The job is over: delete its volume, unless there is a reason to keep it."""
     await _hear_of_volume(progress)
@@ -220,6 +238,7 @@ async def put_away_volume(progress: JobProgress) -> None:
     if volume is None:
         return
     if progress.keep_volume:
+        await _detach_kept(progress, volume)
         message = f"Volume {volume.volume_id} with the job's checkpoints is kept: {progress.keep_volume}."
         progress.tell(workflow.now(), "kept", message, "warning")
         return

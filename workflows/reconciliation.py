@@ -15,23 +15,27 @@ from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
+    from perdure.contracts.kept_volumes import KeptVolumeActivities
     from perdure.contracts.reconciling import Reconcile, Reconciled, ReconciliationState, ReconcilingActivities
     from workflows.job_questions import in_words
     from workflows.options import RECONCILE
 
 
 class Duty(NamedTuple):
-    """Something that is held against AWS's word every so often."""
+    """Something that is held against AWS's word every so often. `since`: the patch that brought it, so that a history
+    from before is replayed without it (docs.temporal.io/develop/python/versioning)."""
 
     name: str
     activity: Callable[[Any, Reconcile], Awaitable[Reconciled]]
     every: timedelta
+    since: str = ""
 
 
 DUTIES = (
     # A node that died without notice is found within this time.
     Duty("instances", ReconcilingActivities.reconcile_instances, timedelta(seconds=20)),
     Duty("jobs", ReconcilingActivities.reconcile_jobs, timedelta(minutes=5)),
+    Duty("volumes", KeptVolumeActivities.reconcile_volumes, timedelta(minutes=10), since="kept volumes"),
 )
 ROUNDS = 500
 """After so many it begins a new history."""
@@ -49,11 +53,12 @@ class Reconciliation:
     @workflow.run
     async def run(self, start: ReconciliationState) -> None:
         """Each duty in its time, one after another: a slow answer of AWS delays the next question."""
+        duties = [duty for duty in DUTIES if not duty.since or workflow.patched(duty.since)]
         for _ in range(ROUNDS):
-            for duty in DUTIES:
+            for duty in duties:
                 if self._left(duty) <= timedelta(0):
                     await self._do(duty)
-            pause = max(min(map(self._left, DUTIES)), timedelta(seconds=1))
+            pause = max(min(map(self._left, duties)), timedelta(seconds=1))
             await workflow.sleep(pause, summary="next look")
         workflow.continue_as_new(self.state())
 

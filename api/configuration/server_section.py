@@ -63,6 +63,8 @@ def restart_notes(old: ServerConfiguration, new: ServerConfiguration) -> list[st
     kept = ("keep_succeeded_seconds", "keep_failed_seconds", "keep_audit_seconds")
     if any(getattr(new, name) != getattr(old, name) for name in kept):
         notes.append("How long records are kept takes effect at the next clean-up.")
+    if new.keep_volume_seconds != old.keep_volume_seconds:
+        notes.append("How long volumes are kept takes effect within ten minutes, for those that are there as well.")
     return notes
 
 

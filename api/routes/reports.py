@@ -30,6 +30,7 @@ from api.wire.report_responses import (
     SpanView,
     TrendsView,
     TrendView,
+    UnprotectedView,
     remark,
 )
 from api.wire.responses import PageOf
@@ -37,6 +38,7 @@ from perdure.domain.errors import ConfigurationInvalid
 from perdure.domain.figures import Figures
 from perdure.domain.reports import BY_NAME, METRICS, Metric, Unit
 from perdure.domain.rollups import KEPT_DAYS, LENGTH, Cover, Level, bucket_end, bucket_start, cover_span, kept_since
+from perdure.domain.unprotected import UnprotectedCount
 from perdure.records.costs import reports
 
 router = APIRouter(tags=["reports"])
@@ -83,19 +85,27 @@ def report(
             raise ConfigurationInvalid("job: one job's report has no start, end or queue; leave them out")
         figures = reports.sum_job(session, job)
         span = SpanView(start=None, end=None, queue=None, job_id=job, widened=False)
-        return _report(span, figures, detail, None)
+        return _report(span, figures, reports.unprotected_reason(session, job), detail, None)
     cover = covered(start, end)
     figures = reports.sum_span(session, cover, queue)
     widened = (cover.start, cover.end) != (start, end)
     span = SpanView(start=cover.start, end=cover.end, queue=queue, job_id=None, widened=widened)
     queues = _queues(session, cover, queue) if detail else None
-    return _report(span, figures, detail, queues)
+    unprotected = reports.unprotected_reasons(session, cover.start, cover.end, queue)
+    return _report(span, figures, unprotected, detail, queues)
 
 
-def _report(span: SpanView, figures: Figures, detail: bool, queues: list[QueueView] | None) -> ReportView:
+def _report(
+    span: SpanView,
+    figures: Figures,
+    unprotected: list[UnprotectedCount],
+    detail: bool,
+    queues: list[QueueView] | None,
+) -> ReportView:
     return ReportView(
         span=span,
         metrics=[MetricView.of(metric, figures) for metric in METRICS],
+        unprotected=[UnprotectedView(**one.model_dump()) for one in unprotected],
         remark=remark(figures),
         figures=figures.model_dump() if detail else None,
         queues=queues,

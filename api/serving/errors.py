@@ -31,6 +31,8 @@ from perdure.domain.errors import (
     UnknownJob,
     UnknownNode,
     UnknownToken,
+    UnknownVolume,
+    VolumeInUse,
 )
 
 log = structlog.get_logger(__name__)
@@ -91,6 +93,8 @@ _STATUS: list[tuple[type[Exception], HTTPStatus, str]] = [
     (UnknownJob, HTTPStatus.NOT_FOUND, "unknown_job"),
     (UnknownNode, HTTPStatus.NOT_FOUND, "unknown_node"),
     (UnknownToken, HTTPStatus.NOT_FOUND, "unknown_token"),
+    (UnknownVolume, HTTPStatus.NOT_FOUND, "unknown_volume"),
+    (VolumeInUse, HTTPStatus.CONFLICT, "volume_in_use"),
     (NotSignedIn, HTTPStatus.UNAUTHORIZED, "not_signed_in"),
     (NotAllowed, HTTPStatus.FORBIDDEN, "not_allowed"),
     (TooManyTries, HTTPStatus.TOO_MANY_REQUESTS, "too_many_tries"),

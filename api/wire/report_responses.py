@@ -121,11 +121,27 @@ class QueueView(Wire):
         return cls(queue=queue, jobs_submitted=figures.jobs, jobs_running=running, metrics=metrics)
 
 
+class UnprotectedView(Wire):
+    """Jobs that run, or ran to their end, without protection, for one reason."""
+
+    reason: str = Field(
+        description="What these jobs share; ids and numbers of their own are left out.",
+        examples=["checkpoints are turned off"],
+    )
+    jobs: int = Field(description="How many.", examples=[3])
+    running: int = Field(description="How many of them are not finished.", examples=[1])
+    job_ids: list[str] = Field(description="At most five of them: those that run first, then the newest.")
+
+
 class ReportView(Wire):
     """Totals of a span of time, or of one job."""
 
     span: SpanView
     metrics: list[MetricView]
+    unprotected: list[UnprotectedView] = Field(
+        description="Jobs without protection by reason, the commonest first: of the span's jobs whose records are "
+        "still kept. The metric `jobs_unprotected` counts the others as well.",
+    )
     remark: str = Field(description="How sure the dollars are, in a sentence.")
     figures: dict[str, int] | None = Field(
         None,

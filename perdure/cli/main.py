@@ -19,6 +19,7 @@ from perdure.domain.errors import (
     UnknownJob,
     UnknownNode,
     UnknownToken,
+    UnknownVolume,
 )
 
 COMMANDS = "perdure.commands"
@@ -31,6 +32,7 @@ _CODES: list[tuple[type[Exception], int]] = [
     (UnknownJob, UNKNOWN_ID),
     (UnknownNode, UNKNOWN_ID),
     (UnknownToken, UNKNOWN_ID),
+    (UnknownVolume, UNKNOWN_ID),
     (TimeoutError, TIME_OUT),
     (StackMissing, NO_STACK),
     (PerdureError, FAILED),

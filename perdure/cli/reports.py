@@ -52,6 +52,16 @@ def report(
         )
     headings = ["metric", ">value", ">naive", *(["formula"] if formulas else [])]
     show_table(headings, (row[: len(headings)] for row in rows), "Nothing was counted.")
+    if found["unprotected"]:
+        console().print()
+        show_table(
+            [">unprotected", ">running", "why", "for example"],
+            (
+                (one["jobs"], one["running"], one["reason"], ", ".join(one["job_ids"][:2]))
+                for one in found["unprotected"]
+            ),
+            "",
+        )
     console().print(f"\n{found['remark']}", style="dim", highlight=False, markup=False)
     return None
 

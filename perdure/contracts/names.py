@@ -14,6 +14,7 @@ RESUMPTION = "Resumption"
 RETENTION = "Retention"
 PRICE_KEEPING = "PriceKeeping"
 RECONCILIATION = "Reconciliation"
+VOLUME_REMOVAL = "VolumeRemoval"
 
 RETENTION_ID = "retention"
 """The only workflow of its kind."""
@@ -52,6 +53,11 @@ def node_workflow_id(instance_id: str) -> str:
 def migration_workflow_id(job_id: str, epoch: int) -> str:
     """Child workflow that brings a job volume to the zone in which `epoch` attaches."""
     return f"migrate/{job_id}/{epoch}"
+
+
+def volume_removal_id(volume_id: str) -> str:
+    """Workflow that deletes a kept volume for a person, one at a time."""
+    return f"remove-volume/{volume_id}"
 
 
 def log_collection_id(request_id: str) -> str:

@@ -228,6 +228,15 @@ class ServerConfiguration(Frozen):
         description="The same for a job that failed or was stopped.",
         examples=["168h", 604_800],
     )
+    keep_volume_seconds: Seconds = Field(
+        604_800.0,
+        ge=0,
+        le=31_622_400,
+        description="How long the volume of a job that is over is kept where it was kept (a reclaim ended the job for"
+        " good, or diagnosis mode): seconds or a duration, counted from the job's end; then it is deleted. 0: until a"
+        " person deletes it.",
+        examples=["168h", 604_800],
+    )
     keep_audit_seconds: Seconds = Field(
         31_536_000.0,
         ge=0,

@@ -5,6 +5,8 @@
     ├─ UnknownJob                   no such job
     ├─ UnknownNode                  no such node
     ├─ UnknownToken                 no such API token
+    ├─ UnknownVolume                no such volume
+    ├─ VolumeInUse                  a volume that somebody still needs is not deleted
     ├─ NotSignedIn                  nobody is signed in, or what was sent as proof is not good
     ├─ NotAllowed                   whoever is signed in may not do this
     ├─ TooManyTries                 too many failed sign-ins; wait
@@ -61,6 +63,14 @@ class UnknownNode(PerdureError):
 
 class UnknownToken(PerdureError):
     """There is no API token with that number."""
+
+
+class UnknownVolume(PerdureError):
+    """There is no volume with that id, or it was deleted."""
+
+
+class VolumeInUse(PerdureError):
+    """The volume is not deleted, because a job or an instance needs it; the message says which."""
 
 
 class NotSignedIn(PerdureError):

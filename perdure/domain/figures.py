@@ -20,6 +20,8 @@ class Figures(Frozen):
     jobs_succeeded: int = 0
     jobs_failed: int = 0
     jobs_stopped: int = 0
+    jobs_unprotected: int = 0
+    """Jobs that run, or ran to their end, without protection."""
     protections: int = 0
     checkpoint_attempts: int = 0
     checkpoint_successes: int = 0

@@ -99,7 +99,8 @@ def net_on_demand_saved_micros(figures: Figures) -> int:
 
 
 def _job(job: Job) -> Iterator[LedgerEntry]:
-    yield LedgerEntry(job_id=job.job_id, key="job", kind="job", at=job.created_at, figures=Figures(jobs=1))
+    figures = Figures(jobs=1, jobs_unprotected=1) if job.unprotected else Figures(jobs=1)
+    yield LedgerEntry(job_id=job.job_id, key="job", kind="job", at=job.created_at, figures=figures)
     outcome = _OUTCOMES.get(job.state)
     if outcome is not None and job.finished_at is not None:
         yield LedgerEntry(job_id=job.job_id, key="outcome", kind="job", at=job.finished_at, figures=outcome)

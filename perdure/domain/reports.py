@@ -182,6 +182,16 @@ METRICS: tuple[Metric, ...] = (
         _OURS,
     ),
     Metric(
+        "jobs_unprotected",
+        "Jobs unprotected",
+        Group.JOBS,
+        Unit.COUNT,
+        lambda f: f.jobs_unprotected,
+        "Jobs of Total Jobs that run without protection now, or ran so to their end: a reclaim costs them their work. "
+        "The reasons are counted beside.",
+        _OURS,
+    ),
+    Metric(
         "spot_protections",
         "Spot Protections",
         Group.JOBS,

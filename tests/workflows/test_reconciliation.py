@@ -13,18 +13,20 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from perdure.contracts import names
+from perdure.contracts.kept_volumes import KeptVolumeActivities
 from perdure.contracts.reconciling import Reconcile, Reconciled, ReconciliationState, ReconcilingActivities
 from workflows.reconciliation import Reconciliation
 
 EVENTS_OF_A_ROUND = 11
 
 
-class Duties(ReconcilingActivities):
+class Duties(ReconcilingActivities, KeptVolumeActivities):
     """AWS as the reconciler meets it."""
 
     def __init__(self) -> None:
         self.instances: list[datetime] = []
         self.jobs: list[datetime] = []
+        self.volumes: list[datetime] = []
         self.batch_is_away = False
 
     @activity.defn(name="reconcile_instances")
@@ -39,6 +41,11 @@ class Duties(ReconcilingActivities):
             raise ApplicationError("AWS did not answer.", type="CloudUnavailable", non_retryable=True)
         return Reconciled()
 
+    @activity.defn(name="reconcile_volumes")
+    async def reconcile_volumes(self, request: Reconcile) -> Reconciled:
+        self.volumes.append(request.now)
+        return Reconciled()
+
 
 @asynccontextmanager
 async def reconciler(
@@ -48,7 +55,7 @@ async def reconciler(
         environment.client,
         task_queue=names.CONTROL_QUEUE,
         workflows=[Reconciliation],
-        activities=[duties.reconcile_instances, duties.reconcile_jobs],
+        activities=[duties.reconcile_instances, duties.reconcile_jobs, duties.reconcile_volumes],
     )
     async with worker:
         yield await environment.client.start_workflow(
@@ -60,11 +67,11 @@ async def test_each_duty_is_done_in_its_time(environment: WorkflowEnvironment) -
     duties = Duties()
     async with reconciler(environment, duties, ReconciliationState()) as handle:
         await environment.sleep(timedelta(seconds=610))
-        assert 29 <= len(duties.instances) <= 31 and len(duties.jobs) == 3
+        assert 29 <= len(duties.instances) <= 31 and len(duties.jobs) == 3 and len(duties.volumes) == 2
         gaps = [b - a for a, b in zip(duties.instances, duties.instances[1:], strict=False)]
         assert all(gap >= timedelta(seconds=20) for gap in gaps)
         events = (await handle.describe()).history_length
-        assert events <= EVENTS_OF_A_ROUND * (len(duties.instances) + len(duties.jobs)) + 5
+        assert events <= EVENTS_OF_A_ROUND * (len(duties.instances) + len(duties.jobs) + len(duties.volumes)) + 5
 
 
 async def test_a_duty_that_fails_is_told_and_keeps_nobody_waiting(environment: WorkflowEnvironment) -> None:

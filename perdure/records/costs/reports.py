@@ -14,12 +14,15 @@ from perdure.domain.errors import UnknownJob
 from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import FINISHED_STATES, JobState
 from perdure.domain.rollups import Cover, Level, Stretch
+from perdure.domain.unprotected import UnprotectedCount, count_reasons
 from perdure.records.costs.job_costs import figures_of_jobs
 from perdure.records.schema.ledger_tables import FIGURES, figures_of, ledger, rollups
 from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import JobRow
 
 _SUMS = tuple(func.sum(rollups.c[name]).label(name) for name in FIGURES)
+MOST_UNPROTECTED = 20_000
+"""Jobs whose reasons are read for one report."""
 _RUNNING = tuple(state.value for state in JobState if state not in FINISHED_STATES)
 
 
@@ -93,6 +96,39 @@ def _entry(row: Any) -> LedgerEntry:
 def _must_exist(session: Session, job_id: str) -> None:
     if session.get(JobRow, job_id) is None:
         raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+
+
+def unprotected_reasons(
+    session: Session, start: datetime | None, end: datetime | None, queue: str | None = None
+) -> list[UnprotectedCount]:
+    """Jobs of a span (by the time of their first container) that run, or ran to their end, unprotected: how many for
+    which reason, the commonest first. Of jobs whose records are still kept, the newest MOST_UNPROTECTED."""
+    wanted = (
+        select(col(JobRow.job_id), col(JobRow.unprotected), col(JobRow.finished_at).is_(None))
+        .where(col(JobRow.unprotected) != "")
+        .order_by(col(JobRow.created_at).desc(), col(JobRow.job_id))
+        .limit(MOST_UNPROTECTED)
+    )
+    for condition in (
+        None if start is None else col(JobRow.created_at) >= start,
+        None if end is None else col(JobRow.created_at) < end,
+        None if queue is None else col(JobRow.queue) == queue,
+    ):
+        if condition is not None:
+            wanted = wanted.where(condition)
+    rows = session.execute(wanted)
+    return count_reasons((job_id, reason, bool(runs)) for job_id, reason, runs in rows)
+
+
+def unprotected_reason(session: Session, job_id: str) -> list[UnprotectedCount]:
+    """The same of one job: nothing, or its own reason in full. Raises UnknownJob."""
+    row = session.get(JobRow, job_id)
+    if row is None:
+        raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
+    if not row.unprotected:
+        return []
+    runs = int(row.finished_at is None)
+    return [UnprotectedCount(reason=row.unprotected, jobs=1, running=runs, job_ids=[job_id])]
 
 
 def running_by_queue(session: Session) -> dict[str, int]:

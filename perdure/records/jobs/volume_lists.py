@@ -6,7 +6,7 @@ What exists is what the jobs' workflows have told of. A volume whose job's recor
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, func, select
@@ -18,10 +18,12 @@ from perdure.domain.values import Frozen
 from perdure.records.costs.prices import load_prices
 from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import AttemptRow, JobRow, VolumeRow
+from perdure.records.settings.configuration import current_configuration
 
 
 class ExistingVolume(Frozen):
-    """A volume that was not deleted, and its job. Micro-dollars; None: no price is known. `kept`: the job is over."""
+    """A volume that was not deleted, and its job. Micro-dollars; None: no price is known. `kept`: the job is over;
+    `kept_since` then, and `kept_until` is when the volume is deleted (None: by a person only). UTC."""
 
     volume_id: str
     job_id: str
@@ -33,6 +35,9 @@ class ExistingVolume(Frozen):
     volume_type: str
     size_gib: int
     created_at: datetime
+    age_seconds: float
+    kept_since: datetime | None
+    kept_until: datetime | None
     instance_id: str | None
     month_micros: int | None
     cost_micros: int | None
@@ -72,7 +77,8 @@ def list_volumes(
         query = query.where(keyset.beyond(keyset.read(after)))
     rows = session.execute(query).all()
     prices = _prices(session, {row.zone for row, _, _ in rows}, now)
-    found = [_existing(row, job, instance_id, prices, now) for row, job, instance_id in rows]
+    keep = timedelta(seconds=current_configuration(session).server.keep_volume_seconds)
+    found = [_existing(row, job, instance_id, prices, now, keep) for row, job, instance_id in rows]
     return keyset.page(found, limit, lambda volume: [volume.created_at, volume.job_id, volume.volume_id])
 
 
@@ -121,7 +127,9 @@ def _prices(session: Session, zones: set[str], now: datetime) -> Prices:
     return load_prices(session, [], {region_of(zone) for zone in zones}, now, now)
 
 
-def _existing(row: VolumeRow, job: JobRow, instance_id: str | None, prices: Prices, now: datetime) -> ExistingVolume:
+def _existing(
+    row: VolumeRow, job: JobRow, instance_id: str | None, prices: Prices, now: datetime, keep: timedelta
+) -> ExistingVolume:
     rate = prices.storage(row.volume_type, region_of(row.zone))
     return ExistingVolume(
         volume_id=row.volume_id,
@@ -134,6 +142,9 @@ def _existing(row: VolumeRow, job: JobRow, instance_id: str | None, prices: Pric
         volume_type=row.volume_type,
         size_gib=row.size_gib,
         created_at=row.created_at,
+        age_seconds=round((now - row.created_at).total_seconds(), 3),
+        kept_since=job.finished_at,
+        kept_until=job.finished_at + keep if job.finished_at and keep else None,
         instance_id=instance_id,
         month_micros=rate and rate.micros * row.size_gib,
         cost_micros=rate and storage_micros(rate, row.size_gib, row.created_at, now),

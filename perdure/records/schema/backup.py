@@ -152,6 +152,8 @@ def _fill(connection: Connection, lines: Iterable[str], tell: Tell) -> int:
             if isinstance(said, dict) and said.get("table") in tables:
                 table, columns = tables[said["table"]], said["columns"]
             elif isinstance(said, dict) and said.get("rows") == rows:
+                if next(iter(lines), None) is not None:  # to the file's end, where its checksum is compared
+                    raise BackupInvalid("the backup goes on behind its end; nothing was restored")
                 _continue_numbers(connection, tables.values())
                 return rows
             else:

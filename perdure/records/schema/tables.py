@@ -66,6 +66,14 @@ class JobRow(SQLModel, table=True):
         Index("ix_jobs_finished", "finished_at", "job_id"),
         Index("ix_jobs_name", "name", "job_id"),
         Index("ix_jobs_protections", "protections", "job_id"),
+        # Few jobs are unprotected, and reports count them by their reasons.
+        Index(
+            "ix_jobs_unprotected",
+            "created_at",
+            "job_id",
+            sqlite_where=text("unprotected <> ''"),
+            postgresql_where=text("unprotected <> ''"),
+        ),
     )
 
     job_id: str = Field(primary_key=True)

@@ -244,6 +244,13 @@ export const FORMS: Record<Section, Form> = {
             example: "168h",
             zero: "0: for ever.",
           },
+          keep_volume_seconds: {
+            kind: "duration",
+            label: "Volumes of jobs that are over",
+            help: "Where one was kept to resume or examine the job. Counted from the end of the job; then it is deleted.",
+            example: "168h",
+            zero: "0: until a person deletes it.",
+          },
           keep_audit_seconds: {
             kind: "duration",
             label: "Lines of the audit log",

@@ -19,6 +19,7 @@ _FIGURES = [
     "jobs_succeeded",
     "jobs_failed",
     "jobs_stopped",
+    "jobs_unprotected",
     "protections",
     "checkpoint_attempts",
     "checkpoint_successes",

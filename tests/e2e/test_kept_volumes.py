@@ -1,0 +1,45 @@
+"""A job in diagnosis mode leaves its volume: listed with its price, owner and end, and deleted by a person."""
+
+from __future__ import annotations
+
+import json
+
+import boto3
+import pytest
+
+from tests.e2e.conftest import User, until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+
+def test_a_kept_volume_is_listed_and_deleted(user: User) -> None:
+    diagnosis = ("--name", "examined", "--env", "PERDURE_CHECKPOINT_DIAGNOSIS=true")
+    job_id = user.submit("/bin/sleep", "5", options=diagnosis)
+    volume_id = until(lambda: (user.placed(job_id) or {}).get("volume_id") or user.job(job_id)["volume_id"], "a volume")
+    refused = user.run("volumes", "delete", volume_id, "--yes", status=1)
+    assert "is not over" in refused.stderr, refused.stderr
+    user.wait(job_id)
+    until(lambda: any("is kept" in line for line in user.events(job_id)), "the workflow's last word")
+
+    listed = json.loads(user.run("volumes", "--kept", "--json").stdout)
+    (one,) = [each for each in listed["items"] if each["volume_id"] == volume_id]
+    assert (one["job_id"], one["job_name"], one["kept"]) == (job_id, "examined", True)
+    assert one["usd_per_month"] > 0 and one["age_seconds"] > 0 and one["kept_until"] > one["kept_since"]
+    table = user.run("volumes").stdout
+    assert volume_id in table and "$" in table and one["kept_until"][:10] in table, table
+
+    ec2 = boto3.client(
+        "ec2",
+        "us-east-1",
+        endpoint_url=user.status["aws_endpoint_url"],
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    (before,) = ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"]
+    assert before["State"] == "available", "a kept volume is attached to nothing"
+    assert "is deleted" in user.run("volumes", "delete", volume_id, "--yes").stdout
+    left = ec2.describe_volumes(Filters=[{"Name": "volume-id", "Values": [volume_id]}])["Volumes"]
+    assert [each["State"] for each in left if each["State"] not in {"deleting", "deleted"}] == []
+    assert volume_id not in user.run("volumes", "--json").stdout
+    assert "is deleted" in user.events(job_id)[-1] and user.job(job_id)["volume_id"] is None
+    assert "There is no volume" in user.run("volumes", "delete", volume_id, "--yes", status=3).stderr
