@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from perdure.domain.errors import DeviceNumberTaken
+from perdure.domain.errors import DeviceNumberTaken, RestoreFailed
+from perdure.image.files import TREES
 from perdure.image.mounts import delete_tree
 from tests.integration.engine_places import tool
-from worker_agent.engine import device_numbers
+from worker_agent.engine import device_numbers, overlay
 from worker_agent.engine.overlay import unmount
+from worker_agent.engine.writable_layer import unmount_layer
 
 pytestmark = pytest.mark.criu
 
@@ -90,3 +94,55 @@ def test_several_at_once_do_not_take_the_numbers_from_each_other(place: Callable
         found = list(pool.map(lambda number: mounted_at(place, number), range(4011, 4139, device_numbers.STEP)))
     for wanted in found:
         assert [os.minor(os.stat(point).st_dev) for point in wanted] == list(wanted.values())
+
+
+def test_two_jobs_seldom_choose_the_same_numbers() -> None:
+    jobs = 20_000
+    chosen = [device_numbers.choose(3) for _ in range(jobs)]
+    assert all(
+        min(numbers) >= device_numbers.FIRST and max(numbers) + 2 <= device_numbers.LAST and numbers[0] > numbers[-1]
+        for numbers in chosen
+    )
+    slots = Counter((min(numbers) - device_numbers.FIRST) // device_numbers.STEP for numbers in chosen)
+    pairs = sum(count * (count - 1) for count in slots.values()) / (jobs * (jobs - 1))
+    assert 30 * pairs < 0.006, "a restore beside 30 jobs finds its numbers taken once in 200 times"
+
+
+def test_where_the_kernel_takes_no_such_overlay_each_number_has_a_file_system(
+    place: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_numbers, "_OPTIONS", b"no-such-option=1,lowerdir=")
+    mounted_at(place, 1817)
+
+
+def test_numbers_around_those_of_others_are_found(place: Callable[[str], Path]) -> None:
+    """Others lie below the number: as many as one step takes, and single ones."""
+    ((_, number),) = mounted_at(place, 2707).items()
+    mounted_at(place, number - 1 - TRIES, number + 1 + TRIES)
+    for distance in (20, 300):
+        mounted_at(place, number + distance)
+
+
+def test_who_waits_too_long_is_told(place: Callable[[str], Path]) -> None:
+    refused = pytest.raises(RestoreFailed, match="another agent")
+    with device_numbers.holding(), refused as problem, device_numbers.holding(patience=0.1):
+        pytest.fail("two at once")
+    assert problem.value.node_fault
+
+
+def test_a_first_start_takes_any_number_when_another_agent_does_not_let_go(
+    place: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlay, "_PATIENCE", 0.1)
+    root, lower, point = place("root"), place("lower"), place("point")
+    for live in TREES.values():
+        (root / live).mkdir(parents=True)
+    lock = os.open("/usr", os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        got = overlay.mount_overlays((str(lower),), root, point)
+        assert got == overlay.device_numbers_of(root)
+    finally:
+        os.close(lock)
+        unmount_layer(root)
+    assert max(got.values()) < device_numbers.FIRST

@@ -17,6 +17,7 @@ import ctypes
 import os
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,10 @@ _SEEN, _NOTHING = "seen", "nothing"
 _WORK = {"layer": "layer/work"}
 _CHOICES = 5
 """How often free numbers are looked for, for a new job."""
+_PATIENCE = 10.0
+"""Seconds that a new job waits for another agent of the machine to let go of its numbers; then it takes any."""
+_ASKED, _BETWEEN = 4, 0.5
+"""How often a restored job asks for its numbers while one is taken, and seconds between."""
 _CLONE_FS = 0x200
 _UMOUNT_NOFOLLOW = 8
 _NOT_OPTIONS = {"lowerdir", "lowerdir+", "upperdir", "workdir", "rw", "ro", "seclabel"}
@@ -115,7 +120,7 @@ def mount_overlays(
     if others:
         raise JobRootBusy(f"a tree of {job_root} is still mounted at {others[0].point}")
     ours = {tree: _our_overlay(tree, lower, job_root, point) for tree in TREES}
-    return _mount_chosen(ours) if numbers is None else _mount_numbered(ours, _kept(numbers))
+    return _mount_chosen(ours) if numbers is None else _mount_kept(ours, _kept(numbers))
 
 
 def _kept(numbers: Mapping[str, int]) -> dict[str, int]:
@@ -148,18 +153,34 @@ def _mount_chosen(overlays: Mapping[str, OverlayMount]) -> dict[str, int]:
     """Mount each with a device number that is free, for good. Where none is found they get any: a start must not fail
     for numbers that nobody knows yet."""
     for _ in range(_CHOICES):
+        chosen = dict(zip(overlays, device_numbers.choose(len(overlays)), strict=True))
         try:
-            return _mount_numbered(overlays, dict(zip(overlays, device_numbers.choose(len(overlays)), strict=True)))
+            return _mount_numbered(overlays, chosen, _PATIENCE)
         except DeviceNumberTaken:
             continue
+        except RestoreFailed:
+            break  # no numbers could be held; or the overlays cannot be mounted, and then the next line says so
     return _mount_numbered(overlays, dict.fromkeys(overlays, 0))
 
 
-def _mount_numbered(overlays: Mapping[str, OverlayMount], numbers: Mapping[str, int]) -> dict[str, int]:
+def _mount_kept(overlays: Mapping[str, OverlayMount], numbers: Mapping[str, int]) -> dict[str, int]:
+    """Mount each with its number, 0 for any. A number may be taken by somebody's mount that goes away in a moment (what
+    is mounted while numbers are held gets one of ours), so it is asked for several times."""
+    for _ in range(_ASKED - 1):
+        try:
+            return _mount_numbered(overlays, numbers)
+        except DeviceNumberTaken:
+            time.sleep(_BETWEEN)
+    return _mount_numbered(overlays, numbers)
+
+
+def _mount_numbered(
+    overlays: Mapping[str, OverlayMount], numbers: Mapping[str, int], patience: float = device_numbers.PATIENCE
+) -> dict[str, int]:
     """Mount each with its number, 0 for any. DeviceNumberTaken, with none of them mounted."""
     got: dict[str, int] = {}
     with contextlib.ExitStack() as held:
-        holder = held.enter_context(device_numbers.holding()) if any(numbers.values()) else None
+        holder = held.enter_context(device_numbers.holding(patience)) if any(numbers.values()) else None
         with contextlib.ExitStack() as mounted:
             for tree in sorted(overlays, key=lambda tree: numbers[tree]):
                 if holder is None or not numbers[tree]:
