@@ -1,4 +1,4 @@
-"""An instance gets the packages of the agent alone: what the agent imports is in its extra, and nothing of the server."""
+"""An instance gets the packages of the agent alone: its imports are in its extra, and none of them is the server's."""
 
 from __future__ import annotations
 
