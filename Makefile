@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix conformance some-rows up down clean
+.PHONY: help setup demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -81,12 +81,15 @@ matrix: setup ## Run every row of docs/compatibility.md and all long tests, and 
 docker-matrix: setup ## Fill the Docker columns alone: Debian 12's Docker, trixie's and sid's
 	@$(MAKE) --no-print-directory some-rows ROWS="row and docker"
 
+under-load: setup ## Ten kinds of job on one busy node: notice, other zone, power loss, three times (15 minutes)
+	@$(MAKE) --no-print-directory some-rows ROWS="row and matrix and stack" TESTS=tests/e2e/test_ten_kinds.py
+
 conformance: setup ## Run CRIU's and runc's own tests through the product and write docs/conformance.md (an hour)
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
 
 some-rows:
 	@echo "== rows of docs/compatibility.md: $(ROWS)"
-	@PERDURE_COMPATIBILITY=$(TABLE) $(PYTEST) -p no:xdist -m "$(ROWS)" tests; status=$$?; \
+	@PERDURE_COMPATIBILITY=$(TABLE) $(PYTEST) -p no:xdist -m "$(ROWS)" $(or $(TESTS),tests); status=$$?; \
 		$(BIN)/python scripts/compatibility.py; exit $$status
 
 up: setup ## Start a local stack in the background

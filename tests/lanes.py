@@ -19,6 +19,7 @@ TOGETHER = {
         "tests/e2e/test_lost_checkpoint.py",
         "tests/e2e/test_resume.py",
         "tests/e2e/test_spine.py",
+        "tests/e2e/test_ten_kinds.py",
     ),
     "vm": ("tests/vm",),
 }

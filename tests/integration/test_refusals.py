@@ -28,6 +28,8 @@ THINGS = {
     "shared_folder": "shared state",
     "foreign_epoll": "epoll of another process",
     "ended_first_thread": "ended first thread",
+    "long_name": "lost name",
+    "taken_name": "lost name",
 }
 """The other rows: tests/unit/test_refusals.py and test_preflight.py."""
 
@@ -65,7 +67,7 @@ async def test_it_is_named_by_preflight_and_the_engine_alike(bed: Bed, thing: st
     wait_for(lambda: running.lines() > lines, "the job, which runs on")
 
 
-@pytest.mark.parametrize("thing", ["own_thread_file", "timer_of_another_thread", "own_epoll"])
+@pytest.mark.parametrize("thing", ["own_thread_file", "timer_of_another_thread", "own_epoll", "lost_name"])
 async def test_what_is_like_it_but_can_be_saved_comes_back(bed: Bed, thing: str) -> None:
     bed.command = ["/usr/bin/python3", "/jobs/refused.py", thing]
     running = await fresh(bed)

@@ -10,36 +10,135 @@ import pytest
 
 from perdure.domain.errors import ImageInvalid
 from worker_agent.engine import criu_image
-from worker_agent.engine.criu_image import Field
-from worker_agent.engine.tcp_queues import all_sent, hurry
+from worker_agent.engine.criu_image import Field, Message
+from worker_agent.engine.tcp_queues import hold_back, hurry, send_held
 
-MAGIC = 0x51465506
+MAGIC, FILES_MAGIC, DESCRIPTORS_MAGIC = 0x51465506, 0x56303138, 0x56213732
 RTO_MAX = 44
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
+SENT, UNSENT = b"not acknowledged", b"to be sent" * 300
+ESTABLISHED, FIN_WAIT1, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING = 1, 4, 7, 8, 9, 11
 
 
-def stream(unsent: int) -> bytes:
-    fields = [Field(number, 0, number * 1000) for number in (1, 2, 3, 4)]
-    message = [*fields, Field(12, 0, unsent), Field(99, 2, b"of another version")]
-    return criu_image.image(MAGIC, [criu_image.encode(message)]) + b"received" * 125 + b"to be sent" * 300
+def stream(unsent: bytes, sequence: int = 10_000) -> bytes:
+    """Of a connection that had received eight bytes."""
+    numbers = {1: 8, 2: 5000, 3: len(SENT + unsent), 4: sequence, 12: len(unsent)}
+    message = [*(Field(number, 0, value) for number, value in numbers.items()), Field(99, 2, b"of another version")]
+    return criu_image.image(MAGIC, [criu_image.encode(message)]) + b"received" + SENT + unsent
+
+
+def inet_socket(inode: int, state: int, shut: int = 0, mark: int = 0) -> Message:
+    options = criu_image.encode([Field(10, 0, mark)] if mark else [])
+    fields = [Field(1, 0, inode + 100), Field(2, 0, inode), Field(6, 0, state), Field(14, 2, options)]
+    return [*fields, Field(19, 0, shut)] if shut else fields
+
+
+def saved(folder: Path, sockets: list[Message], streams: dict[int, bytes], reachable: list[int] | None = None) -> Path:
+    folder.mkdir()
+    entries = [criu_image.encode([Field(1, 0, 4), Field(4, 2, criu_image.encode(one))]) for one in sockets]
+    (folder / "files.img").write_bytes(criu_image.image(FILES_MAGIC, entries))
+    for inode, content in streams.items():
+        (folder / f"tcp-stream-{inode:x}.img").write_bytes(content)
+    seen = [inode + 100 for inode in (streams if reachable is None else reachable)]
+    descriptors = [criu_image.encode([Field(1, 0, number), Field(4, 0, number)]) for number in seen]
+    (folder / "fdinfo-2.img").write_bytes(criu_image.image(DESCRIPTORS_MAGIC, descriptors))
+    return folder
+
+
+def sockets_in(files: bytes) -> list[Message]:
+    entries = [criu_image.parse(entry) for entry in criu_image.entries(files, FILES_MAGIC)]
+    return [found for entry in entries if (found := criu_image.part(entry, 4)) is not None]
+
+
+def message_of(image: bytes) -> Message:
+    return criu_image.parse(next(criu_image.entries(image, MAGIC)))
 
 
 def test_only_streams_with_unsent_bytes_change_and_only_in_that(tmp_path: Path) -> None:
-    (tmp_path / "tcp-stream-1a.img").write_bytes(stream(0))
-    (tmp_path / "tcp-stream-2b.img").write_bytes(stream(2755072))
-    (tmp_path / "files.img").write_bytes(b"another image")
-    assert all_sent(tmp_path).keys() == {"tcp-stream-2b.img"}
-    changed = all_sent(tmp_path)["tcp-stream-2b.img"]
-    message = criu_image.parse(next(criu_image.entries(changed, MAGIC)))
-    assert criu_image.number(message, 12) == 0
-    assert [criu_image.number(message, number) for number in (1, 2, 3, 4)] == [1000, 2000, 3000, 4000]
-    assert changed.endswith(b"of another version\x60\x00" + b"received" * 125 + b"to be sent" * 300)
+    sockets = [inet_socket(0x1A, ESTABLISHED), inet_socket(0x2B, CLOSE_WAIT, shut=1)]
+    images = saved(tmp_path / "images", sockets, {0x1A: stream(b""), 0x2B: stream(UNSENT)})
+    changed = hold_back(images, None)
+    assert changed.keys() == {"tcp-stream-2b.img", "files.img"}
+    message = message_of(changed["tcp-stream-2b.img"])
+    wanted = {1: 8, 2: 5000, 3: len(SENT), 4: 10_000 - len(UNSENT), 12: 0}
+    assert {number: criu_image.number(message, number) for number in wanted} == wanted
+    assert Field(99, 2, b"of another version") in message
+    assert changed["tcp-stream-2b.img"].endswith(b"received" + SENT)
+    first, second = sockets_in(changed["files.img"])
+    assert first == sockets[0]
+    assert (criu_image.number(second, 6), criu_image.number(second, 19)) == (CLOSE_WAIT, 1)
+
+
+@pytest.mark.parametrize(
+    ("state", "before", "shut", "shut_before"), [(FIN_WAIT1, ESTABLISHED, 2, 0), (LAST_ACK, CLOSE_WAIT, 3, 1)]
+)
+def test_one_that_was_ended_by_its_writer_comes_back_as_it_was_before(
+    tmp_path: Path, state: int, before: int, shut: int, shut_before: int
+) -> None:
+    """The end has a number of its own, behind the last byte; numbers begin anew at 2^32."""
+    sequence = len(UNSENT) - 10
+    images = saved(tmp_path / "images", [inet_socket(5, state, shut)], {5: stream(UNSENT, sequence)})
+    changed = hold_back(images, None)
+    (found,) = sockets_in(changed["files.img"])
+    assert (criu_image.number(found, 6), criu_image.number(found, 19)) == (before, shut_before)
+    assert criu_image.number(message_of(changed["tcp-stream-5.img"]), 4) == (1 << 32) - 11
+
+
+@pytest.mark.parametrize("state", [CLOSE, CLOSING])
+def test_where_that_cannot_be_the_bytes_are_called_sent(tmp_path: Path, state: int) -> None:
+    images = saved(tmp_path / "images", [inet_socket(5, state)], {5: stream(UNSENT)})
+    changed = hold_back(images, None)
+    assert changed.keys() == {"tcp-stream-5.img"}
+    assert criu_image.number(message_of(changed["tcp-stream-5.img"]), 12) == 0
+    assert changed["tcp-stream-5.img"].endswith(SENT + UNSENT)
+
+
+def test_a_connection_on_its_way_through_a_socket_can_not_be_found_again(tmp_path: Path) -> None:
+    images = saved(tmp_path / "images", [inet_socket(5, ESTABLISHED)], {5: stream(UNSENT)}, reachable=[])
+    assert hold_back(images, None).keys() == {"tcp-stream-5.img"}
 
 
 def test_another_kind_of_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tcp-stream-1a.img").write_bytes(criu_image.image(0x1234, []))
     with pytest.raises(ImageInvalid):
-        all_sent(tmp_path)
+        hold_back(tmp_path, None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")
+@pytest.mark.parametrize(("state", "mark"), [(ESTABLISHED, 0), (FIN_WAIT1, 7)])
+def test_what_was_held_back_is_written_and_nothing_else_changes(tmp_path: Path, state: int, mark: int) -> None:
+    unsent = bytes(range(256)) * 32_000  # more than the buffers of both ends hold
+    images = saved(tmp_path / "images", [inet_socket(5, state, mark=mark)], {5: stream(unsent)})
+    changed = hold_back(images, None)
+    restored = tmp_path / "restoring"
+    restored.mkdir()
+    (restored / "files.img").write_bytes(changed["files.img"])
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as writer:
+        reader, _ = listener.accept()
+        options = criu_image.part(sockets_in(changed["files.img"])[0], 14)
+        writer.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, criu_image.number(options or [], 10))
+        size = writer.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        with reader:
+            assert send_held(images, restored, [os.getpid()]) == 1
+            assert writer.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == mark
+            assert writer.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == size
+            if state == ESTABLISHED:
+                writer.shutdown(socket.SHUT_WR)
+            read = bytearray()
+            while data := reader.recv(1 << 20):
+                read += data
+            assert read == unsent
+            assert send_held(images, tmp_path / "no folder", [os.getpid()]) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")
+def test_a_connection_that_did_not_come_back_is_not_passed_over(tmp_path: Path) -> None:
+    images = saved(tmp_path / "images", [inet_socket(5, ESTABLISHED)], {5: stream(UNSENT)})
+    restored = tmp_path / "restoring"
+    restored.mkdir()
+    (restored / "files.img").write_bytes(hold_back(images, None)["files.img"])
+    with pytest.raises(OSError, match="did not come back"):
+        send_held(images, restored, [os.getpid()])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")

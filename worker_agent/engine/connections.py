@@ -42,7 +42,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
 FILES = "files.img"
-_FILES_MAGIC = 0x56303138
+FILES_MAGIC = 0x56303138
 _SOCKET = 4
 """file_entry.isk (CRIU, images/fdinfo.proto). The numbers below are images/sk-inet.proto's and sk-opts.proto's."""
 _FAMILY, _TYPE, _PROTO, _STATE, _SRC_PORT, _DST_PORT, _SRC, _DST, _OPTS, _V6ONLY, _SHUTDOWN = (
@@ -181,7 +181,7 @@ def adapt(images: Path, own: Mapping[str, str]) -> tuple[bytes | None, Adapted]:
 
     `own` gives this node's address for each of the old node's. ImageInvalid if the image cannot be read. Blocks.
     """
-    entries = [criu_image.parse(entry) for entry in criu_image.entries((images / FILES).read_bytes(), _FILES_MAGIC)]
+    entries = [criu_image.parse(entry) for entry in criu_image.entries((images / FILES).read_bytes(), FILES_MAGIC)]
     sockets = {number: found for number, entry in enumerate(entries) if (found := _socket_of(entry)) is not None}
     ends = {(found.source, found.peer) for found in sockets.values() if found.connected}
     closed, moved, bindings = [], set(), []
@@ -199,13 +199,13 @@ def adapt(images: Path, own: Mapping[str, str]) -> tuple[bytes | None, Adapted]:
             changed = True
             entries[number] = criu_image.with_field(entries[number], _SOCKET, criu_image.encode(new.message))
     done = Adapted(tuple(closed), tuple(sorted(moved)), tuple(bindings))
-    return (criu_image.image(_FILES_MAGIC, map(criu_image.encode, entries)) if changed else None), done
+    return (criu_image.image(FILES_MAGIC, map(criu_image.encode, entries)) if changed else None), done
 
 
 def outside_addresses(images: Path) -> list[str]:
     """The addresses, other than loopback, that IP sockets in these images have as their own. ImageInvalid. Blocks."""
     image = (images / FILES).read_bytes()
-    found = [_socket_of(criu_image.parse(entry)) for entry in criu_image.entries(image, _FILES_MAGIC)]
+    found = [_socket_of(criu_image.parse(entry)) for entry in criu_image.entries(image, FILES_MAGIC)]
     sources = {one.source[0] for one in found if one is not None}
     return sorted(str(address) for address in sources if _is_borrowed(address))
 

@@ -26,6 +26,8 @@ from worker_agent.engine.looking import Descriptor
 from worker_agent.engine.tasks import command
 
 _DELETED = " (deleted)"
+_LONGEST = 255
+"""Bytes of a name (NAME_MAX)."""
 _REMAP_MAGIC, _REMAP_TYPE, _LINKED = 0x59133954, 3, 0
 """CRIU, criu/include/magic.h (REMAP_FPATH_MAGIC) and images/remap-file-path.proto."""
 _NO_FILES = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}
@@ -34,6 +36,28 @@ _NO_FILES = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}
 def may_be_lost(descriptor: Descriptor) -> bool:
     """Is this the descriptor of a file without its name?"""
     return descriptor.link.startswith("/") and descriptor.link.endswith(_DELETED)
+
+
+def in_the_way(descriptor: Descriptor, mounts: list[Mount]) -> str:
+    """Why this file, which has another name left, could not be lent the one that it lost; empty if nothing is in the
+    way. Asked before the freeze, so that it is refused there."""
+    if not may_be_lost(descriptor):
+        return ""
+    pid, path, link = descriptor.pid, descriptor.link, f"/proc/{descriptor.pid}/fd/{descriptor.number}"
+    with contextlib.suppress(OSError):  # closed since
+        status = os.stat(link)
+        if not _has_other_names(status) or not _is_of_a_mount(pid, path, status, mounts):
+            return ""
+        if len(os.fsencode(os.path.basename(path))) > _LONGEST:
+            return "its old name is too long"
+        with _folder(pid, path) as folder:
+            other = os.stat(os.path.basename(path), dir_fd=folder, follow_symlinks=False)
+            return "" if os.path.samestat(other, status) else "another file has that name"
+    return ""
+
+
+def _has_other_names(status: os.stat_result) -> bool:
+    return status.st_nlink > 0 and not stat.S_ISDIR(status.st_mode)
 
 
 def missed(images: Path) -> bool:
@@ -102,7 +126,7 @@ def _lost(pids: Iterable[int], descriptors: Iterable[Descriptor]) -> Iterator[tu
             if not (path.startswith("/") and path.endswith(_DELETED)):
                 continue
             status = os.stat(link)
-            if status.st_nlink > 0 and not stat.S_ISDIR(status.st_mode):
+            if _has_other_names(status):
                 table = mounts[pid] if pid in mounts else mounts.setdefault(pid, _mounts(pid))
                 if _is_of_a_mount(pid, path, status, table):
                     yield pid, link, path

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker_agent.engine import tasks
+from worker_agent.engine import lost_names, tasks
 from worker_agent.engine.descriptors import asked, counts_one_by_one, is_message_queue, keeps_packets_apart, links
 from worker_agent.engine.looking import LivingProcess, Look
 from worker_agent.engine.sessions import lost_session
@@ -193,6 +193,12 @@ def _foreign_epolls(look: Look) -> Iterator[tuple[int, str]]:
                 yield one.pid, f"descriptor {one.number}"
 
 
+def _names_that_cannot_be_lent(look: Look) -> Iterator[tuple[int, str]]:
+    for one in look.descriptors:
+        if why := lost_names.in_the_way(one, look.mounts):
+            yield one.pid, f"descriptor {one.number}, {one.link}: {why}"
+
+
 def _command(pid: int) -> str:
     try:
         return (_PROC / f"{pid}/comm").read_text().strip()
@@ -271,5 +277,11 @@ TABLE = (
         "has an epoll set with descriptors in it that only another process has, which cannot be saved",
         "Let each process have a set of its own.",
         _foreign_epolls,
+    ),
+    Refusal(
+        "lost name",
+        "has a file open that lost its name, has another, and cannot be named again",
+        "Keep the name by which it was opened, or close it.",
+        _names_that_cannot_be_lent,
     ),
 )

@@ -134,10 +134,9 @@ async def _addresses(work: _Restore) -> None:
     if shared:
         await work.claim(work.network.bindings)
     await asyncio.to_thread(delete_tree, work.view)
-    changed = await asyncio.to_thread(tcp_queues.all_sent, work.images)
+    changed = {FILES: files} if files is not None else {}
+    changed |= await asyncio.to_thread(tcp_queues.hold_back, work.images, files)
     changed |= await asyncio.to_thread(signal_queues.without_sigcont, work.images)
-    if files is not None:
-        changed[FILES] = files
     if changed:
         await asyncio.to_thread(link_images, work.images, work.view, changed)
 
@@ -240,14 +239,16 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     """After the restore, before the processes go on (`container` knows its first process).
 
     Connections that came back closed say so, so that the job connects anew. Names that were lent to open files are
-    taken away, repeating timers that CRIU left switched off run again, and what waits to be sent does not wait long.
+    taken away, repeating timers that CRIU left switched off run again, and connections have what they had to send.
     RestoreFailed if that fails.
     """
     await asyncio.to_thread(_check_cgroup, container, manifest.number)
     names = [decode_name(name) for name in manifest.lent_names]
     try:
         await in_network_of(container.init_pid, reset, await runc.pids(container))
-        await asyncio.to_thread(delete_tree, _view(container, manifest.number))
+        view = _view(container, manifest.number)
+        await asyncio.to_thread(tcp_queues.send_held, view.with_name(chain.IMAGES), view, await runc.pids(container))
+        await asyncio.to_thread(delete_tree, view)
         await asyncio.to_thread(timers.restart, await runc.pids(container))
         await asyncio.to_thread(tcp_queues.hurry, await runc.pids(container))
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)

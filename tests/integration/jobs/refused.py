@@ -132,6 +132,27 @@ def ended_first_thread() -> object:
     return libc.syscall(EXIT, 0)
 
 
+def _unlinked(name: str) -> object:
+    """A file that was opened by that name, which is gone; it has another."""
+    kept = os.open(f"/data/{name}", os.O_WRONLY | os.O_CREAT)
+    os.link(f"/data/{name}", "/data/other")
+    os.unlink(f"/data/{name}")
+    return kept
+
+
+def long_name() -> object:
+    return _unlinked("n" * 255)
+
+
+def taken_name() -> object:
+    open("/data/file (deleted)", "w").close()
+    return _unlinked("file")
+
+
+def lost_name() -> object:
+    return _unlinked("file")
+
+
 def count() -> None:
     while True:
         print("tick", flush=True)

@@ -186,15 +186,26 @@ def tcp() -> Check:
 
 
 def tcp_full() -> Check:
-    """TCP connections inside the machine whose buffers are full, in either order of their descriptors. Nothing is read
-    before the end, when all of it must come out."""
+    """TCP connections inside the machine whose buffers are full, in either order of their descriptors, also such whose
+    writer, or both ends, said that nothing more comes. Nothing is read before the end, when all of it must come out."""
     pattern = bytes(range(256)) * 256
     listener = socket.create_server(("127.0.0.1", 0))
     client, server = _tcp(listener)
     other, another = _tcp(listener)
-    pairs = [(client, server, _fill(client, pattern)), (another, other, _fill(another, pattern))]
+    finished, its_reader = _tcp(listener)
+    last_word, first_word = _tcp(listener)
+    first_word.shutdown(socket.SHUT_WR)
+    writers = [(client, server), (another, other), (finished, its_reader), (last_word, first_word)]
+    pairs = [(one, reader, _fill(one, pattern)) for one, reader in writers]
+    for one in (finished, last_word):
+        one.shutdown(socket.SHUT_WR)
+    small = socket.SO_SNDBUF, client.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    states = [_state(one) for one, _ in writers]
 
     def check() -> str:
+        same([_state(one) for one, _ in writers], states, "states of the connections")
+        expect(all(_not_sent(one) > 0 for one, _ in writers), "bytes that were not sent are called sent")
+        same(client.getsockopt(socket.SOL_SOCKET, small[0]), small[1], "the size of a buffer")
         if last():
             for one, reader, sent in pairs:
                 one.shutdown(socket.SHUT_WR)
@@ -202,6 +213,16 @@ def tcp_full() -> Check:
         return "full"
 
     return check
+
+
+def _state(one: socket.socket) -> int:
+    return one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def _not_sent(one: socket.socket) -> int:
+    """tcp_info.tcpi_notsent_bytes (linux/tcp.h). The kernel moves such bytes as soon as the reader has room; those that
+    it takes for sent wait for a timer that becomes slower and slower."""
+    return int.from_bytes(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 148)[144:], "little")
 
 
 def _fill(one: socket.socket, pattern: bytes) -> int:
