@@ -25,6 +25,15 @@ LOG = """\
 (00.195799) Error (criu/cr-dump.c:1975): Dumping FAILED.
 """
 SAMPLES = [
+    ("compel/src/lib/infect.c:323: Can't dump the 1094 thread with a pending SIGTRAP.", "SIGTRAP", False, False),
+    ("criu/sk-unix.c:506: unix: Non-empty write queue on an in-flight socket 0x9f48f4", "not accepted", False, True),
+    ("criu/sk-unix.c:525: unix: Found a closed in-flight socket to 0x9f3ff9", "not accepted", False, True),
+    (
+        "criu/net.c:3009: net: Unable to dump more than one netns if the --emptyns is set",
+        "network namespace of its own",
+        False,
+        False,
+    ),
     # what was said, a word of the cause, node's fault, may be tried again
     ("Can't retrieve FDs from socket", "io_uring", False, False),
     ("Can't dump file 4 of that type [600] (anon anon_inode:[io_uring])", "io_uring", False, False),

@@ -176,6 +176,24 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         _JOB,
     ),
     (
+        r"the (\d+) thread with a pending SIGTRAP",
+        "a debugger's trap (SIGTRAP) waits for it, which cannot be saved",
+        "Do not send SIGTRAP inside the job; take debuggers away.",
+        _JOB,
+    ),
+    (
+        r"Non-empty write queue on an in-flight socket|Found a closed in-flight socket",
+        "a unix socket of it listens, and a client that it has not accepted yet has sent something or is gone",
+        f"Let the server accept its clients soon. {_PASSES}",
+        _LATER,
+    ),
+    (
+        r"Unable to dump more than one netns",
+        "it has made a network namespace of its own inside the container's",
+        "Run the program without the inner network namespace.",
+        _JOB,
+    ),
+    (
         r"Can't create link remap|link remap",
         "it has a file open that lost its name but has others",
         "Keep the name by which the file was opened.",
