@@ -89,6 +89,24 @@ os.kill(made[0], signal.SIGCONT)
 found = signal.sigwaitinfo([signal.SIGCHLD])
 say('of the child', found.si_code == os.CLD_CONTINUED, found.si_pid == made[0])
 """
+OF_THE_STOP = """
+told = []
+signal.signal(signal.SIGCHLD, lambda *_: told.append('CHLD'))
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+made = children(6)
+until_go()
+say('told', told, signal.pthread_sigmask(signal.SIG_BLOCK, []))
+os.kill(made[0], signal.SIGKILL)
+while not told:
+    time.sleep(.01)
+say('then', os.waitpid(made[0], 0)[0] == made[0])
+os.kill(made[1], signal.SIGSTOP)
+os.waitpid(made[1], os.WUNTRACED)
+say('and then', len(told) > 1)
+for pid in made[1:]:
+    os.kill(pid, signal.SIGKILL)
+"""
 OWN_STOP = """
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTSTP])
 os.kill(os.getpid(), signal.SIGTSTP)
@@ -157,6 +175,18 @@ async def test_what_waited_before_still_waits(bed: Bed) -> None:
 
 async def test_what_a_parent_was_told_before_it_is_still_told(bed: Bed) -> None:
     assert await through_a_death(bed, python(OF_A_CHILD)) == 2 * ["of the child True True"]
+
+
+async def test_a_parent_hears_nothing_of_the_stop_and_hears_of_its_children_afterwards(bed: Bed) -> None:
+    assert await through_a_death(bed, python(OF_THE_STOP)) == ["told [] set()", "then True", "and then True"]
+
+
+async def test_a_parent_that_cannot_be_held_hears_of_its_children_all_the_same(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet_continue, "LIMIT", -1.0)
+    said = await through_a_death(bed, python(OF_THE_STOP), plainly=True)
+    assert said[0].endswith("set()") and said[1:] == ["then True", "and then True"]
 
 
 async def test_a_stop_signal_that_waited_still_waits(bed: Bed) -> None:

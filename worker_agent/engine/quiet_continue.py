@@ -5,7 +5,7 @@ the stop ends, the parents are told, and what that put into the queues is taken 
 of the job. A thread that is let go on while it is traced stops again before it takes a signal (ptrace(2),
 "Signal-delivery-stop"), and there the signal can be taken away.
 
-A parent that does not block SIGCHLD may still be told of a stop now and then (seen, on a busy machine; not understood).
+A parent that would take its SIGCHLD before that comes back with it blocked (quiet_parents.py), and takes it again last.
 
 What the job itself had waiting at the dump stays (signal_queues.py).
 """
@@ -25,7 +25,7 @@ from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid, RestoreFailed
 from perdure.image import chain
 from worker_agent.engine import job_root as roots
-from worker_agent.engine import runc, signal_queues, stopped
+from worker_agent.engine import quiet_parents, runc, signal_queues, stopped
 from worker_agent.engine.container import Container
 from worker_agent.engine.ptrace import Traced, let_go
 from worker_agent.engine.threads import urgently
@@ -34,6 +34,7 @@ log = structlog.get_logger()
 
 LIMIT = 10.0
 """Seconds for all of it; a few milliseconds are usual."""
+_UNHUSH_LIMIT = 10.0
 _MOST_STOPS = 16
 """A thread that stops so often without taking its signal will not."""
 _STOP_SIGNALS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -58,11 +59,46 @@ async def continue_restored(container: Container, manifest: Manifest) -> None:
     stay = {pid for pid, number in inner.items() if number in manifest.stopped}
     images = roots.store(container.job_root).folder(manifest.number) / chain.IMAGES
     try:
+        hushed = await urgently(_hushed, images, inner, container.init_pid)
+    except (ImageInvalid, OSError) as problem:
+        raise RestoreFailed(f"checkpoint {manifest.number}: {problem}", "continue") from problem
+    try:
         waiting = await urgently(signal_queues.waiting, images, inner)
-        await urgently(let_go_on, inner, stay, waiting)
+        await urgently(let_go_on, inner, stay, waiting, hushed)
     except (ImageInvalid, OSError) as problem:
         log.warning("a restored job gets SIGCONT", container=container.id[:12], reason=str(problem))
+        await urgently(_unhush, hushed)
         _send_sigcont(pid for pid in pids if pid not in stay)
+
+
+def _hushed(images: Path, inner: Mapping[int, int], init_pid: int) -> dict[int, frozenset[int]]:
+    """By process, the threads that came back with SIGCHLD blocked, in this node's numbers."""
+    threads = quiet_parents.threads_to_hush(images)
+    found = {}
+    for pid, number in inner.items():
+        if number in threads:
+            tids = (int(name) for name in os.listdir(f"/proc/{pid}/task"))
+            found[pid] = frozenset(
+                tid for tid in tids if threads[number].intersection(stopped.inner_pids([tid], init_pid))
+            )
+    return found
+
+
+def _unhush(hushed: Mapping[int, frozenset[int]]) -> None:
+    """Where `let_go_on` did not come to it: a job that never hears of its children again would be worse than none."""
+    traced: list[Traced] = []
+    end = time.monotonic() + _UNHUSH_LIMIT
+    try:
+        for pid, tids in hushed.items():
+            for tid in tids:
+                traced.append(Traced(pid, tid))
+                traced[-1].interrupt()
+                _settle(traced[-1], end)
+                traced[-1].set_mask(traced[-1].mask() & ~quiet_parents.BIT)
+    except OSError as problem:
+        raise RestoreFailed(f"a restored process could not be let go on: {problem}", "continue") from problem
+    finally:
+        let_go(traced)
 
 
 def _send_sigcont(pids: Iterable[int]) -> None:
@@ -73,15 +109,21 @@ def _send_sigcont(pids: Iterable[int]) -> None:
             raise RestoreFailed(f"process {pid} ended before it was continued", "continue") from error
 
 
-def let_go_on(pids: Iterable[int], stay: Iterable[int], own: Mapping[int, frozenset[int]]) -> None:
+def let_go_on(
+    pids: Iterable[int],
+    stay: Iterable[int],
+    own: Mapping[int, frozenset[int]],
+    hushed: Mapping[int, frozenset[int]],
+) -> None:
     """End the group stop of `pids`, but for those in `stay`, of which only the parents hear nothing. `own`: the signals
-    that waited for a process at the dump. Everything in one thread.
+    that waited for a process at the dump. `hushed`: the threads of a process that take SIGCHLD again at the end.
+    Everything in one thread.
 
     OSError (TimeoutError too): it could not be done; nothing is traced any more, and some may still stand stopped.
     """
     end = time.monotonic() + LIMIT
     kept = set(stay)
-    wanted = (pid for pid in pids if (_was_told(pid) if pid in kept else _stands(pid)))
+    wanted = (pid for pid in pids if pid in hushed or (_was_told(pid) if pid in kept else _stands(pid)))
     processes = [_Process(pid, pid not in kept, own.get(pid, frozenset())) for pid in wanted]
     traced: list[Traced] = []
     try:
@@ -96,6 +138,10 @@ def let_go_on(pids: Iterable[int], stay: Iterable[int], own: Mapping[int, frozen
             _tell_parent(process, end)
         for process in processes:
             _clear(process, end)
+        for process in processes:
+            for task in process.threads:
+                if task.tid in hushed.get(process.pid, ()):
+                    task.set_mask(task.mask() & ~quiet_parents.BIT)
     finally:
         let_go(traced)
 

@@ -29,6 +29,7 @@ from worker_agent.engine import (
     leavings,
     lost_names,
     machine,
+    quiet_parents,
     runc,
     signal_queues,
     tcp_queues,
@@ -137,6 +138,7 @@ async def _addresses(work: _Restore) -> None:
     changed = {FILES: files} if files is not None else {}
     changed |= await asyncio.to_thread(tcp_queues.hold_back, work.images, files)
     changed |= await asyncio.to_thread(signal_queues.without_sigcont, work.images)
+    changed |= await asyncio.to_thread(quiet_parents.hushed, work.images, changed)
     if changed:
         await asyncio.to_thread(link_images, work.images, work.view, changed)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from worker_agent.engine import criu_image
 from worker_agent.engine.criu_image import Field, Message
 
-_CORE_MAGIC = 0x55053847
+CORE_MAGIC = 0x55053847
 """CRIU, criu/include/magic.h."""
 _QUEUES = ((3, 10), (5, 9))
 """CRIU, images/core.proto: core_entry.tc.signals_s, of the process, and .thread_core.signals_p, of the thread."""
@@ -34,14 +34,14 @@ def without_sigcont(images: Path) -> dict[str, bytes]:
     for path in sorted(images.glob("core-*.img")):
         image = path.read_bytes()
         if signal.SIGCONT in _numbers(image):
-            entries = [_cleared(criu_image.parse(entry)) for entry in criu_image.entries(image, _CORE_MAGIC)]
-            changed[path.name] = criu_image.image(_CORE_MAGIC, map(criu_image.encode, entries))
+            entries = [_cleared(criu_image.parse(entry)) for entry in criu_image.entries(image, CORE_MAGIC)]
+            changed[path.name] = criu_image.image(CORE_MAGIC, map(criu_image.encode, entries))
     return changed
 
 
 def _numbers(image: bytes) -> set[int]:
     found: set[int] = set()
-    for entry in criu_image.entries(image, _CORE_MAGIC):
+    for entry in criu_image.entries(image, CORE_MAGIC):
         core = criu_image.parse(entry)
         for owner, queue in _QUEUES:
             signals = criu_image.part(criu_image.part(core, owner) or [], queue) or []
