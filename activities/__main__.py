@@ -9,7 +9,6 @@ import asyncio
 import logging
 import signal
 from functools import partial
-from typing import TypedDict
 
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
@@ -17,7 +16,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
+from temporalio.worker import Worker
 
 from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
@@ -29,6 +28,7 @@ from activities.records import Records
 from activities.resumption import Resumptions
 from activities.retention import OldRecords
 from activities.volumes import Volumes
+from activities.worker import worker_options
 from perdure.contracts import names
 from perdure.contracts.prices import PriceKeepingInput
 from perdure.contracts.reconciling import ReconciliationState
@@ -48,23 +48,6 @@ from workflows.volume_migration import VolumeMigration
 from workflows.volume_removal import VolumeRemoval
 
 log = structlog.get_logger("control")
-
-
-class WorkerOptions(TypedDict):
-    """Keyword arguments of the control worker, however it is set up."""
-
-    max_cached_workflows: int
-    workflow_runner: WorkflowRunner
-
-
-WORKER = WorkerOptions(
-    # All open jobs stay in memory: one that does not is read from its history at each of its checkpoints.
-    max_cached_workflows=20_000,
-    # Outside Temporal's sandbox, which makes a copy of the workflow's module for each job that is open. What it guards
-    # against is guarded otherwise: workflows import nothing that reaches out (import-linter), recorded histories are
-    # replayed, and the tests of the workflows run inside it.
-    workflow_runner=UnsandboxedWorkflowRunner(),
-)
 
 
 async def serve(settings: ControlSettings) -> None:
@@ -120,7 +103,7 @@ async def serve(settings: ControlSettings) -> None:
             pricing.refresh_prices,
             pricing.work_out_ledgers,
         ],
-        **WORKER,
+        **worker_options(settings.cached_workflows),
     )
     apply = partial(apply_log_settings, level_fixed=settings.log_level_fixed)
     following = asyncio.create_task(follow_log_settings(engine, apply))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimedOut
@@ -15,12 +16,15 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.serving.errors import NoAnswer, NotRunning
 from perdure.contracts import names
+from perdure.contracts.inventory import NodeWatchInput
 from perdure.contracts.kept_volumes import RemoveVolume, VolumeRemoved
 from perdure.contracts.logs import CollectedLogs, CollectLogs
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.contracts.resumption import Resumed, ResumeJob
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.errors import CheckpointFailed, NotResumable, TemporalUnavailable, VolumeInUse
+
+T = TypeVar("T")
 
 REACH_SECONDS = 3.0
 """How long Temporal may take to say that it is there."""
@@ -165,34 +169,45 @@ class JobWorkflows:
 
         Telling twice does no harm. TemporalUnavailable when not all could be told.
         """
-        return await self._signal_all(names.JOB_PROTECTION, "configuration_changed")
-
-    async def log_settings_changed(self) -> int:
-        """The same for every node: its agent logs by the new settings within seconds."""
-        return await self._signal_all(names.NODE_WATCH, "log_settings_changed")
-
-    async def _signal_all(self, workflow_type: str, signal: str) -> int:
-        limit = asyncio.Semaphore(TELL_AT_ONCE)
 
         async def tell(workflow_id: str) -> int:
-            async with limit:
-                try:
-                    await self._client.get_workflow_handle(workflow_id).signal(signal)
-                except RPCError as problem:
-                    if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
-                        raise
-                    return 0
-                return 1
+            try:
+                await self._client.get_workflow_handle(workflow_id).signal("configuration_changed")
+            except RPCError as problem:
+                if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
+                    raise
+                return 0
+            return 1
 
         await self.reachable()
         async with self._errors(TELL_SECONDS):
-            query = f"WorkflowType = '{workflow_type}' AND ExecutionStatus = 'Running'"
+            query = f"WorkflowType = '{names.JOB_PROTECTION}' AND ExecutionStatus = 'Running'"
             open_ones = [
                 found.id
                 async for found in self._client.list_workflows(query)
                 if found.status == WorkflowExecutionStatus.RUNNING
             ]
-            return sum(await asyncio.gather(*(tell(workflow_id) for workflow_id in open_ones)))
+            return sum(await _some_at_once(map(tell, open_ones)))
+
+    async def log_settings_changed(self, instance_ids: Sequence[str]) -> int:
+        """Tell the workflows of these nodes: their agents log by the new settings within seconds. Returns how many.
+
+        TemporalUnavailable when not all could be told.
+        """
+
+        async def tell(instance_id: str) -> None:
+            await self._client.start_workflow(
+                names.NODE_WATCH,
+                NodeWatchInput(instance_id=instance_id),
+                id=names.node_workflow_id(instance_id),
+                task_queue=names.CONTROL_QUEUE,
+                start_signal="log_settings_changed",
+                static_summary=f"instance {instance_id}",
+            )
+
+        await self.reachable()
+        async with self._errors(TELL_SECONDS):
+            return len(await _some_at_once(map(tell, instance_ids)))
 
     @asynccontextmanager
     async def _errors(self, limit_seconds: float) -> AsyncIterator[None]:
@@ -206,3 +221,13 @@ class JobWorkflows:
         # A lazily connecting client reports a failed connection as RuntimeError.
         except (RPCError, RuntimeError) as problem:
             raise TemporalUnavailable(f"Temporal at {where} is out of reach; try again later.") from problem
+
+
+async def _some_at_once(calls: Iterable[Awaitable[T]]) -> list[T]:
+    limit = asyncio.Semaphore(TELL_AT_ONCE)
+
+    async def one(call: Awaitable[T]) -> T:
+        async with limit:
+            return await call
+
+    return await asyncio.gather(*map(one, calls))

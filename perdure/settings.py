@@ -63,6 +63,9 @@ class ControlSettings(_Settings):
     database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
     volume_poll: float = 1.0
     """Seconds between two looks at a volume or snapshot that is changing state."""
+    cached_workflows: int = Field(
+        2_000, ge=1, description="Open jobs that stay in memory; the others are read anew when something happens."
+    )
 
 
 class ApiSettings(_Settings):

@@ -40,7 +40,7 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.errors import Fenced, UnknownJob, VolumeFailed, VolumeGone
 from perdure.domain.jobs import Job, JobEvent, JobState
-from perdure.domain.nodes import Node
+from perdure.domain.nodes import Node, as_told
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
 from perdure.domain.volumes import JobVolume
 
@@ -183,7 +183,9 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities):
     @activity.defn(name="record_node")
     async def record_node(self, node: Node) -> None:
         self._called()
-        self.nodes[node.instance_id] = node
+        known = self.nodes.get(node.instance_id)
+        if known is None or not (known.changed_at and node.changed_at and node.changed_at < known.changed_at):
+            self.nodes[node.instance_id] = as_told(known, node)
 
     @activity.defn(name="load_configuration")
     async def load_configuration(self) -> SystemConfiguration:

@@ -45,16 +45,13 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_reports import SELDOM, SOON, hear_doubt, hear_notice, hear_report
     from workflows.job_state import JobProgress, JobStart, Stage
     from workflows.job_volume import free_volume, put_away_volume
-    from workflows.options import ATTACH_PATIENCE
+    from workflows.options import ATTACH_PATIENCE, RENEW_AFTER
     from workflows.racing import Overtaken, while_wanted
     from workflows.resumption import take_over, wants_to_take_over
 
 STILL_WANTED = timedelta(seconds=4)
 """Between two looks at Batch while a container waits for its plan. A job that its owner ended waits no longer than this
 for its refusal."""
-RENEW_AFTER = 2000
-"""Events after which the workflow continues as new, if Temporal does not suggest it earlier: a worker that starts reads
-the histories of all its jobs."""
 
 
 @workflow.defn(name=names.JOB_PROTECTION)
@@ -256,11 +253,14 @@ class JobProtection:
         self._progress.looks = 0
 
     async def _listen(self, mark: int, timeout: timedelta | None, summary: str) -> bool:
-        """Whether anything was heard since `mark` was noted, waiting at most `timeout` for it (None: no timer)."""
+        """Whether anything was heard since `mark` was noted, waiting at most `timeout` for it (None: no timer). A
+        history that gets long, of checkpoints that change nothing else, ends the waiting too."""
         if timeout is not None:
             timeout = max(timeout, timedelta(milliseconds=1))
         try:
-            await workflow.wait_condition(lambda: self._heard != mark, timeout=timeout, timeout_summary=summary)
+            await workflow.wait_condition(
+                lambda: self._heard != mark or self._renewable(), timeout=timeout, timeout_summary=summary
+            )
         except TimeoutError:
             return False
         return True
@@ -301,11 +301,15 @@ class JobProtection:
             self._progress.tell(workflow.now(), "trouble", f"{self._progress.trouble} It is tried again.", "error")
         await self._listen(self._heard, timedelta(seconds=10), "try again")
 
-    async def _renew_when_long(self) -> None:
-        """Continue as new before the history gets long, with no question in flight whose answer would be lost."""
+    def _renewable(self) -> bool:
+        """The history is long, and no question is in flight whose answer would be lost."""
         info = workflow.info()
         long = info.is_continue_as_new_suggested() or info.get_current_history_length() > RENEW_AFTER
-        if not long or None in self._progress.wishes.values() or final_wanted(self._progress):
+        return long and None not in self._progress.wishes.values() and not final_wanted(self._progress)
+
+    async def _renew_when_long(self) -> None:
+        """Continue as new before the history gets long."""
+        if not self._renewable():
             return
         self._closing = True
         await workflow.wait_condition(workflow.all_handlers_finished)

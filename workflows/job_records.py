@@ -2,7 +2,8 @@
 
 A record is written at once, then not again for a second: changes are gathered meanwhile. In a quiet life it is a local
 activity, one event in the task that changed something anyway. No final checkpoint waits for a database: on a notice,
-and while the database is slow or away, an ordinary activity writes it.
+and while the database is slow or away, an ordinary activity writes it, and what a notice changes is written two seconds
+later: where AWS takes back many nodes at once, first all their jobs join their final checkpoints.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SHOWN_FOR = timedelta(seconds=20)
 """How long people see that a restore went well, or that a checkpoint failed, before the job simply runs."""
 GATHERED_FOR = timedelta(seconds=1)
 """Between two records of one job."""
+JOINED_WITHIN = timedelta(seconds=2)
+"""How long a notice waits for its record."""
 
 
 class JobRecorder:
@@ -33,6 +36,8 @@ class JobRecorder:
         self._shown = 0
         self._stamped = progress.recorded_revision
         self._written_at: datetime | None = None
+        self._notice_id = ""
+        """The notice that a record has waited for already."""
         self._database_lags = False
 
     @property
@@ -95,6 +100,9 @@ class JobRecorder:
     async def _gather(self) -> None:
         """The end of a job is not kept waiting."""
         left = timedelta(0) if self._written_at is None else self._written_at + GATHERED_FOR - workflow.now()
+        notice = self._progress.notice
+        if notice is not None and notice.notice_id != self._notice_id:
+            self._notice_id, left = notice.notice_id, max(left, JOINED_WITHIN)
         if left > timedelta(0):
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(

@@ -1,7 +1,9 @@
-"""Keeps the inventory entry of one instance: what its agent says, until EC2 says that it is gone.
+"""Brings what changed of one instance into the records, and the log settings to its agent. Ends when that is done.
 
-It has no timer: agents signal on changes and never on ticks, and a lost machine says nothing, so the reconciler asks
-EC2 about all instances together and signals where there is news (workflows/reconciliation.py).
+An open workflow takes memory of the control worker, and most nodes are silent most of the time: agents signal on
+changes and never on ticks. So each change starts the workflow anew, unless it runs. What is known of the node stands in
+the records. A lost machine says nothing: the reconciler asks EC2 about all instances together and signals where there
+is news (workflows/reconciliation.py).
 """
 
 from __future__ import annotations
@@ -9,40 +11,38 @@ from __future__ import annotations
 import asyncio
 
 from temporalio import workflow
+from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
     from perdure.contracts.control import RecordActivities
     from perdure.contracts.inventory import NodeChanged, NodeWatchInput
-    from perdure.domain.nodes import EC2_SAYS, InstanceState, Node, NodeState, as_seen
+    from perdure.domain.nodes import InstanceState, Node, as_seen, as_told
+    from workflows import options
     from workflows.node_log_settings import LogSettingsCourier
-    from workflows.options import SURELY
 
 
 @workflow.defn(name=names.NODE_WATCH)
 class NodeWatch:
-    """Workflow `node/<instance id>`, started by the agent with its first `node_changed`."""
+    """Workflow `node/<instance id>`, started by each signal that finds it closed."""
 
     @workflow.init
     def __init__(self, start: NodeWatchInput) -> None:
-        self._instance_id = start.instance_id
         self._node = start.node
         self._unrecorded = False
         self._log_settings = LogSettingsCourier(start.instance_id)
 
     @workflow.run
-    async def run(self, start: NodeWatchInput) -> None:
-        """Until the instance is gone. A node that comes back (its agent speaks again) starts a new run."""
+    async def run(self, start: NodeWatchInput) -> Node | None:
+        """Until all is recorded and the agent knows how to log. The node as it was recorded last."""
         courier = asyncio.create_task(self._log_settings.run())
-        while self._node is None or self._node.state is not NodeState.GONE:
-            if workflow.info().is_continue_as_new_suggested() and not self._unrecorded and not self._log_settings.busy:
-                workflow.continue_as_new(NodeWatchInput(instance_id=self._instance_id, node=self._node))
+        while self._unrecorded or self._log_settings.busy:
             if self._unrecorded:
                 await self._record()
-                continue
-            await workflow.wait_condition(lambda: self._unrecorded)
+            else:
+                await workflow.wait_condition(lambda: self._unrecorded or not self._log_settings.busy)
         courier.cancel()
-        await self._record()
+        return self._node
 
     @workflow.signal
     def log_settings_changed(self) -> None:
@@ -58,9 +58,9 @@ class NodeWatch:
         at = change.node.changed_at or change.at
         if known is not None and known.changed_at is not None and at < known.changed_at:
             return
-        first_seen = (known.first_seen_at if known else None) or change.node.first_seen_at or at
-        asked = {name: getattr(known, name) for name in EC2_SAYS} if known else {}
-        self._node = change.node.model_copy(update={**asked, "changed_at": at, "first_seen_at": first_seen})
+        first_seen = change.node.first_seen_at or at
+        told = change.node.model_copy(update={"changed_at": at, "first_seen_at": first_seen})
+        self._node = as_told(known, told)
         self._unrecorded = True
 
     @workflow.signal
@@ -75,14 +75,16 @@ class NodeWatch:
             self._node = seen.model_copy(update={"changed_at": changed_at})
             self._unrecorded = True
 
-    @workflow.query
-    def node(self) -> Node | None:
-        """The node as known now."""
-        return self._node
-
     async def _record(self) -> None:
+        """In the task that heard the change, if the database answers at once."""
         assert self._node is not None
         self._unrecorded = False
-        await workflow.execute_activity_method(
-            RecordActivities.record_node, self._node, summary=f"{self._node.state} in {self._node.zone}", **SURELY
-        )
+        try:
+            await workflow.execute_local_activity_method(
+                RecordActivities.record_node, self._node, **options.RECORD_AT_ONCE
+            )
+        except FailureError:
+            summary = f"{self._node.state} in {self._node.zone}"
+            await workflow.execute_activity_method(
+                RecordActivities.record_node, self._node, summary=summary, **options.SURELY
+            )

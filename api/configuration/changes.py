@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -38,7 +39,8 @@ from api.workflows import JobWorkflows
 from perdure.domain.configuration import CognitoConfiguration, SystemConfiguration, differences
 from perdure.domain.errors import ConfigurationInvalid, TemporalUnavailable
 from perdure.records.access.tokens import admin_token_exists
-from perdure.records.schema.database import writing
+from perdure.records.nodes.open_nodes import open_node_ids
+from perdure.records.schema.database import reading, writing
 from perdure.records.settings.configuration import ConfigurationChange, newest_configuration, save_configuration
 from perdure.settings import ApiSettings
 
@@ -93,7 +95,8 @@ async def change(database: Engine, workflows: JobWorkflows, settings: ApiSetting
     if "checkpoint" in changed | wish.sections:
         jobs_told = await _tell(workflows.configuration_changed, "running jobs", warnings)
     if "log" in changed | wish.sections:
-        nodes_told = await _tell(workflows.log_settings_changed, "nodes", warnings)
+        nodes = await run_in_threadpool(_open_nodes, database)
+        nodes_told = await _tell(partial(workflows.log_settings_changed, nodes), "nodes", warnings)
     return ConfigurationChanged(
         number=after.number,
         changes=[FieldChangeView.model_validate(each) for each in changes],
@@ -123,6 +126,11 @@ def store(database: Engine, settings: ApiSettings, wish: Wish) -> tuple[Configur
         except IntegrityError:
             log.info("somebody else changed the configuration at the same time; looked at again")
     raise OutOfDate("Others change the configuration at the same time; try again.")
+
+
+def _open_nodes(database: Engine) -> list[str]:
+    with reading(database) as session:
+        return open_node_ids(session)
 
 
 def shown(version: ConfigurationChange, settings: ApiSettings) -> Configuration:

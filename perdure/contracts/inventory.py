@@ -1,6 +1,6 @@
-"""What the `node/<instance>` workflow hears. Agents signal on changes, never on ticks; the reconciler signals
-`instance_seen` (an InstanceState) where EC2 says something new; the API signals `log_settings_changed`, without
-arguments."""
+"""What the `node/<instance>` workflow hears, always by signal-with-start: it ends when nothing is left to do. Agents
+signal on changes, never on ticks; the reconciler signals `instance_seen` (an InstanceState) where EC2 says something
+new; the API signals `log_settings_changed`, without arguments."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from perdure.domain.values import Frozen
 
 
 class NodeWatchInput(Frozen):
-    """Start of the workflow (signal-with-start, by the agent or the reconciler); `node` is carried over
-    continue-as-new."""
+    """Start of the workflow; `node`: as the records have it, if whoever starts it knows that."""
 
     instance_id: str
     node: Node | None = None

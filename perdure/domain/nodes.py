@@ -95,6 +95,15 @@ EC2_SAYS = ("pay_type", "launched_at", "ended_at", "ended_by")
 """Fields of a node that its agent does not know."""
 
 
+def as_told(known: Node | None, told: Node) -> Node:
+    """What its agent told, and what it does not know: EC2's words and when the node was first seen. One that was gone
+    and speaks again begins anew."""
+    if known is None or known.state is NodeState.GONE:
+        return told
+    kept = {name: getattr(known, name) for name in EC2_SAYS if not getattr(told, name)}
+    return told.model_copy(update={**kept, "first_seen_at": known.first_seen_at or told.first_seen_at})
+
+
 def as_seen(node: Node, found: InstanceState, now: datetime) -> Node:
     """The node with what EC2 says of its instance at `now`."""
     changes: dict[str, object] = {}

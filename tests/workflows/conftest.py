@@ -36,13 +36,17 @@ def program(name: str) -> str:
 
 
 @asynccontextmanager
-async def skipping_time() -> AsyncIterator[WorkflowEnvironment]:
+async def skipping_time(one_history: bool = True) -> AsyncIterator[WorkflowEnvironment]:
     """A server that skips time, which knows our search attributes.
 
     It strands a workflow that cancels a timer while that fires (sdk-java#3088; one story in 25 on a loaded machine), so
-    records are not gathered here. On a real server they are: test_what_it_costs.
+    records are not gathered here. On a real server they are: test_what_it_costs. And a story stays in one history, for
+    the replay test (`one_history`); renewal is test_on_a_real_server's and test_a_long_life's.
     """
-    gathered, job_records.GATHERED_FOR = job_records.GATHERED_FOR, timedelta(0)
+    before = job_records.GATHERED_FOR, job_records.JOINED_WITHIN, options.RENEW_AFTER
+    job_records.GATHERED_FOR = job_records.JOINED_WITHIN = timedelta(0)
+    if one_history:
+        options.RENEW_AFTER = 2_000
     try:
         async with await WorkflowEnvironment.start_time_skipping(
             test_server_existing_path=program("temporal-test-server"), data_converter=pydantic_data_converter
@@ -56,7 +60,7 @@ async def skipping_time() -> AsyncIterator[WorkflowEnvironment]:
             )
             yield environment
     finally:
-        job_records.GATHERED_FOR = gathered
+        job_records.GATHERED_FOR, job_records.JOINED_WITHIN, options.RENEW_AFTER = before
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from temporalio.api.testservice.v1 import UnlockTimeSkippingRequest
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.testing import WorkflowEnvironment
@@ -40,6 +41,8 @@ from workflows.volume_migration import VolumeMigration
 
 HISTORIES = Path(__file__).parent / "histories"
 RUNS = {JobState.RUNNING, JobState.RESTORE_SUCCEEDED, JobState.RESTORE_FAILED}
+STUCK = 3
+"""Seconds of real time after which the server does not skip time, although nothing is to be done."""
 LIMIT = 45
 """Seconds of real time after which a story counts as stuck."""
 
@@ -122,8 +125,13 @@ class Story:
 
     async def _let_pass(self, until: datetime) -> None:
         left = until - await self.now()
-        if left > timedelta(0):
-            await self.environment.sleep(left)
+        if left <= timedelta(0):
+            return
+        passing = asyncio.create_task(self.environment.sleep(left))
+        while not (await asyncio.wait([passing], timeout=STUCK))[0]:
+            # This server counts who forbids it to skip time, and forgets to count down now and then.
+            await self.client.test_service.unlock_time_skipping(UnlockTimeSkippingRequest())
+        await passing
 
     def _next_beat(self, before: datetime) -> tuple[datetime, str] | None:
         """When the first agent takes its next checkpoint, and which that is."""

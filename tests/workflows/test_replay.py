@@ -15,7 +15,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
 from tests.workflows.story import HISTORIES
-from workflows import job_records
+from workflows import job_records, options
 from workflows.job_protection import JobProtection
 from workflows.node_watch import NodeWatch
 from workflows.price_keeping import PriceKeeping
@@ -23,7 +23,8 @@ from workflows.volume_migration import VolumeMigration
 
 RECORDED = sorted(HISTORIES.glob("*.json"))
 ON_A_REAL_SERVER = {"renewed"}
-"""The others are from the server that skips time, where records are not gathered (conftest.skipping_time)."""
+"""The others are from the server that skips time (conftest.skipping_time): records are not gathered there, and
+histories not renewed."""
 
 
 def test_the_histories_are_there() -> None:
@@ -45,6 +46,8 @@ def test_the_histories_are_there() -> None:
 async def test_replay(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if path.stem not in ON_A_REAL_SERVER:
         monkeypatch.setattr(job_records, "GATHERED_FOR", timedelta(0))
+        monkeypatch.setattr(job_records, "JOINED_WITHIN", timedelta(0))
+        monkeypatch.setattr(options, "RENEW_AFTER", 2_000)
     history = WorkflowHistory.from_json(path.stem, path.read_text())
     replayer = Replayer(
         workflows=[JobProtection, VolumeMigration, NodeWatch, PriceKeeping], data_converter=pydantic_data_converter

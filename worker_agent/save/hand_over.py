@@ -66,7 +66,8 @@ class HandOvers:
 
     def tell(self, notice: Notice) -> None:
         """Let the jobs' workflows and the inventory know, without waiting for them."""
-        for work in [self._reporter.node(), *(self._reporter.notice(job, notice) for job in self._jobs)]:
+        # The jobs first: they have something to do.
+        for work in [*(self._reporter.notice(job, notice) for job in self._jobs), self._reporter.node()]:
             task = asyncio.create_task(work)
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)

@@ -5,18 +5,21 @@ from __future__ import annotations
 from sqlmodel import Session, select
 
 from perdure.domain.errors import UnknownNode
-from perdure.domain.nodes import Node
+from perdure.domain.nodes import Node, as_told
 from perdure.records.jobs.changes import take_positions
 from perdure.records.schema.database import lock
 from perdure.records.schema.tables import NodeRow
 
 
 def record_node(session: Session, node: Node) -> bool:
-    """Store the node. Key: (instance_id, changed_at). False: what is stored is newer, and stays."""
+    """Store the node, with what is known of it beside (`as_told`). Key: (instance_id, changed_at). False: what is
+    stored is newer, and stays."""
     lock(session, f"node/{node.instance_id}")
     known = session.get(NodeRow, node.instance_id)
     if known is not None and known.changed_at and node.changed_at and node.changed_at < known.changed_at:
         return False
+    if known is not None:
+        node = as_told(Node.model_validate(known.model_dump()), node)
     values = node.model_dump(exclude={"notice", "state"})
     notice = node.notice.model_dump(mode="json") if node.notice else None
     position = take_positions(session, 1)[0]

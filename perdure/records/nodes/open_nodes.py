@@ -1,4 +1,4 @@
-"""Nodes that are not known to be gone, for whoever asks EC2 about all of them."""
+"""Nodes that are not known to be gone, for whoever asks EC2 about all of them or has something to tell them all."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def open_nodes(session: Session, after: str, limit: int) -> list[Node]:
         .limit(limit)
     )
     return [Node.model_validate(row.model_dump()) for row in session.exec(query).all()]
+
+
+def open_node_ids(session: Session) -> list[str]:
+    """All of them."""
+    query = select(NodeRow.instance_id).where(col(NodeRow.state) != NodeState.GONE.value)
+    return list(session.exec(query).all())

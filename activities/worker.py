@@ -1,0 +1,39 @@
+"""How the control worker is set up, whatever it serves: how many workflows it keeps in memory, and what each takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypedDict
+
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
+
+
+class OneConverter(UnsandboxedWorkflowRunner):
+    """Runs workflows with one payload converter for all. Temporal makes one for each workflow that is open, and every
+    one builds pydantic's validators anew: 20 KB a job.
+
+    Outside Temporal's sandbox, which makes a copy of the workflow's module for each job that is open. What it guards
+    against is guarded otherwise: workflows import nothing that reaches out (import-linter), recorded histories are
+    replayed, and the tests of the workflows run inside it.
+    """
+
+    def __init__(self) -> None:
+        self._converter = PydanticPayloadConverter()
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        """As Temporal asks for it."""
+        return super().create_instance(dataclasses.replace(det, payload_converter_factory=lambda: self._converter))
+
+
+class WorkerOptions(TypedDict):
+    """Keyword arguments of Temporal's Worker."""
+
+    max_cached_workflows: int
+    workflow_runner: WorkflowRunner
+
+
+def worker_options(cached_workflows: int) -> WorkerOptions:
+    """`cached_workflows`: how many open workflows stay in memory. Others are read from their history at their next
+    event."""
+    return WorkerOptions(max_cached_workflows=cached_workflows, workflow_runner=OneConverter())
