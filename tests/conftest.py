@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -41,6 +42,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"enter into the lane `stack` of tests/lanes.py: {', '.join(sorted(alone))}")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: lanes.place(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """All that is loaded stays until the end: the garbage collection need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """What a module leaves open fails that module. Without this, the garbage collection finds it in another's."""
+    yield
+    gc.collect()
 
 
 def _on_the_stack(item: pytest.Item) -> bool:

@@ -14,8 +14,8 @@ from bench.lifecycle.agents import Agent, start_all
 from bench.lifecycle.bed import Bed, made, quiet
 from perdure.domain.checkpoints import CheckpointKind
 
-JOBS = 300
-ROUNDS = 6
+JOBS = 100
+ROUNDS = 5
 CYCLES = 10
 """Checkpoints of each job in one round."""
 GATHERED_SECONDS = 1.1
@@ -25,7 +25,7 @@ GATHERED_SECONDS = 1.1
 async def kept_in_memory(in_memory: bool, share: float) -> list[dict[str, float]]:
     """A row for the fresh jobs and for each round: KB a job, and CPU milliseconds a checkpoint."""
     async with made(in_memory, max(1, round(JOBS * share))) as (bed, client):
-        warm = [Agent(client, JOBS + number, 900) for number in range(30)]
+        warm = [Agent(client, JOBS + number, 900) for number in range(20)]
         await start_all(warm)
         await quiet(bed, client)
         empty = bed.worker.memory_info().rss

@@ -40,6 +40,11 @@ class Clients:
         self.iam: IAMClient = session.client("iam", endpoint_url=endpoint_url)
         self.logs: CloudWatchLogsClient = session.client("logs", endpoint_url=endpoint_url)
 
+    def close(self) -> None:
+        """Let go of all connections."""
+        for client in (self.ec2, self.batch, self.ecs, self.iam, self.logs):
+            client.close()
+
 
 @dataclass(frozen=True)
 class Account:

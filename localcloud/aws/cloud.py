@@ -102,12 +102,13 @@ class Cloud:
         self._clock.close()
         self._logs.shut()
         self.disks.detach_all()
+        self._clients.close()
         self._stop_serving()
         log.info("gone")
 
     def _build(self, launcher: NodeLauncher) -> None:
         config, lock, clock = self._config, self._lock, self._clock
-        clients = Clients(self.endpoint_url, config.region)
+        self._clients = clients = Clients(self.endpoint_url, config.region)
         account = set_up(clients, config)
         ec2, pools = moto_backend.MotoEc2(config.region), moto_backend.MotoPools(config.region)
         self.disks = Disks(config.pool)

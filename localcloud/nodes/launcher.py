@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from localcloud.node_link import Link, NodeHandle, NodeLauncher, NodeSpec
 from localcloud.nodes.images.catalogue import CACHE
 from localcloud.nodes.inside.configuration import DockerPrograms, EngineName, NodeConfiguration
 from localcloud.nodes.network import FIRST_NODE, LAST_NODE, Subnet, plug_in, remove_link
+from perdure.waiting import until
 
 BOOT_LIMIT_SECONDS = 20.0
 FREEZE_LIMIT_SECONDS = 1.0
@@ -202,10 +202,9 @@ def remove_folder(folder: Path) -> None:
 
 def _only_child(process: subprocess.Popen[bytes]) -> int:
     """The host's pid of what `unshare --fork` forked. Raises OSError when it ends, or the limit comes, first."""
-    deadline = time.monotonic() + BOOT_LIMIT_SECONDS
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None and time.monotonic() < deadline:
-        if found := children.read_text().split():
-            return int(found[0])
-        time.sleep(0.005)
+    with contextlib.suppress(TimeoutError):
+        until(lambda: process.poll() is not None or children.read_text().strip(), BOOT_LIMIT_SECONDS, 0.005)
+    if process.poll() is None and (found := children.read_text().split()):
+        return int(found[0])
     raise OSError(f"the node's namespaces could not be made (status {process.poll()}); its node.log says why")

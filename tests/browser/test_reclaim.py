@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,8 +18,13 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 PATIENCE_MS = 180_000
 
 
-def test_a_reclaim_is_watched(page: Page, network: Network, stack: str) -> None:
-    user = User(stack)
+@pytest.fixture
+def user(stack: str) -> Iterator[User]:
+    with contextlib.closing(User(stack)) as user:
+        yield user
+
+
+def test_a_reclaim_is_watched(page: Page, network: Network, user: User) -> None:
     job_id = user.chain(600, options=("--name", "watched", "--interval", "5s"))
     until(lambda: user.committed(job_id), "the first checkpoint")
     server = urlsplit(user.status["api_url"])
@@ -39,7 +46,7 @@ def test_a_reclaim_is_watched(page: Page, network: Network, stack: str) -> None:
         table = page.get_by_role("table", name="What the job did, in order")
         for word in ("Dump", "Hand-over", "Volume", "Restore"):
             expect(table.get_by_role("row").filter(has_text=word)).to_have_count(1)
-        user.wait(job_id)
+        user.finish(job_id)
         expect(standing).to_contain_text("It succeeded", timeout=PATIENCE_MS)
         expect(standing).to_contain_text("lost no work")
         page.get_by_role("tab", name="Logs").click()

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from localcloud.nodes.launcher import remove_folder
@@ -23,14 +23,14 @@ UP_SECONDS, DOWN_SECONDS = 600, 300
 def own_stack() -> Iterator[StackClient]:
     """The stack's client. The stack is gone afterwards, whatever happens in between; its logs stay on an error."""
     if running := os.environ.get(RUNNING):
-        yield StackClient.of(StackPlace(running))
+        with closing(StackClient.of(StackPlace(running))) as client:
+            yield client
         return
     place = StackPlace(f"conformance-{os.getpid()}")
     try:
         _local("up", "--detach", place, limit=UP_SECONDS)
-        client = StackClient.of(place)
-        yield client
-        client.close()
+        with closing(StackClient.of(place)) as client:
+            yield client
     finally:
         _local("down", "", place, limit=DOWN_SECONDS)
     remove_folder(place.folder)

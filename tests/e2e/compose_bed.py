@@ -7,12 +7,12 @@ Dockerfile from wheels.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 from localcloud.nodes.images.build import build_image
 from localcloud.nodes.images.catalogue import Catalogue
 from perdure.image.mounts import delete_tree
+from perdure.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["postgresql-15", "python3", "python3-venv"]
@@ -52,10 +53,12 @@ class Docker:
             stderr=subprocess.STDOUT,
             env={**os.environ, "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"},
         )
-        end = time.monotonic() + LIMIT
-        while self.run("/usr/bin/docker", "info", check=False).returncode != 0:
-            assert self._holder.poll() is None and time.monotonic() < end, (folder / "dockerd.log").read_text()[-2000:]
-            time.sleep(0.1)
+        with contextlib.suppress(TimeoutError):
+            until(lambda: self._serves() or self._holder.poll() is not None, LIMIT, 0.1)
+        assert self._serves(), (folder / "dockerd.log").read_text()[-2000:]
+
+    def _serves(self) -> bool:
+        return self.run("/usr/bin/docker", "info", check=False).returncode == 0
 
     @property
     def inside(self) -> list[str]:
@@ -101,10 +104,12 @@ def docker() -> Iterator[Docker]:
     finally:
         if bed is not None:
             bed.close()
-        end = time.monotonic() + LIMIT
-        while cgroups := [group for group in Path("/sys/fs/cgroup").glob(f"**/{folder.name}") if not _gone(group)]:
-            assert time.monotonic() < end, cgroups
-            time.sleep(0.1)
+        until(
+            lambda: all(_gone(group) for group in Path("/sys/fs/cgroup").glob(f"**/{folder.name}")),
+            LIMIT,
+            0.1,
+            f"the cgroups of {folder.name} do not go",
+        )
         delete_tree(folder)
 
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from perdure import waiting
 from tests.e2e.compose_bed import BASE, LIMIT, ROOT, Docker, docker, project
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
@@ -116,10 +116,11 @@ def serves(run: Any) -> bool:
 
 
 def until(condition: Any, what: str, run: Any) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, f"not in time: {what}\n{run('ps')}\n{run('logs', '--no-color', '--tail=60')}"
-        time.sleep(0.5)
+    try:
+        waiting.until(condition, LIMIT, 0.5)
+    except TimeoutError as late:
+        said = f"{run('ps')}\n{run('logs', '--no-color', '--tail=60')}"
+        raise AssertionError(f"not in time: {what}\n{said}") from late
 
 
 ASK = """

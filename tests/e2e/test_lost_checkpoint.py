@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from localcloud.demo.references import differences, run_reference
 from localcloud.demo.stack_user import Look, StackUser
 from localcloud.demo.verdict import Kind, PlannedReclaim, Sighting, judge
 from localcloud.stack.stack import StackPlace
+from perdure import waiting
 from perdure.domain.jobs import folder_name
 
 pytestmark = pytest.mark.stack
@@ -87,10 +87,9 @@ def delete_checkpoint(user: StackUser, job_id: str, number: int) -> None:
 
 def until(user: StackUser, job_id: str, condition: Callable[[Look], bool], limit: float = 180) -> Look:
     """The first look at the job for which `condition` holds."""
-    end = time.monotonic() + limit
-    while True:
+
+    def look() -> Look | None:
         seen = user.look(job_id)
-        if condition(seen):
-            return seen
-        assert time.monotonic() < end, seen
-        time.sleep(0.3)
+        return seen if condition(seen) else None
+
+    return waiting.until(look, limit, 0.3)

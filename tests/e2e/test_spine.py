@@ -44,7 +44,8 @@ def test_reclaims_with_and_without_notice_lose_nothing(user: User, tmp_path: Pat
     seen = until(lambda: user.job(job_id)["protections"], "the first restore") and user.committed(job_id)
     until(lambda: user.committed(job_id) > seen, "a periodic checkpoint after it")
     user.reclaim("--job", job_id, "--no-notice", "--to-zone", second_zone)
-    end = user.wait(job_id)
+    until(lambda: user.job(job_id)["protections"] == 2, "the second restore")
+    end = user.finish(job_id)
 
     out, err = user.logs(job_id)
     reference = chain_reference(links)
@@ -71,7 +72,7 @@ def test_a_checkpoint_on_request_and_the_interval_off(user: User) -> None:
     number = int(user.run("local", "checkpoint", "--job", job_id).stdout)
     assert number >= 1
     assert user.job(job_id)["interval_seconds"] == 0
-    end = user.wait(job_id)
+    end = user.finish(job_id)
     assert end["checkpoints"] == 1
     finished = user.run("local", "reclaim", "--job", job_id, status=None)
     assert finished.returncode not in (0, 3)
@@ -84,31 +85,44 @@ def test_ids_nobody_knows(user: User) -> None:
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-@pytest.mark.parametrize("value", ["banana", "-5m"])
-def test_a_bad_interval_in_the_environment_is_an_event(user: User, value: str) -> None:
-    option = ("--env", f"PERDURE_CHECKPOINT_INTERVAL={value}")
-    job_id = user.submit("/bin/sh", "-c", "echo hello", options=option)
+VALUES = {
+    "UP": "../../../etc/passwd",
+    "LINES": "a\nb\n\tc",
+    "LONG": "x" * 10_000,
+    "SHELL_WORD": ";rm -rf $HOME`id`",
+}
+BAD = ("banana", "-5m")
+
+
+@pytest.fixture(scope="module")
+def short_jobs(user: User) -> dict[str, str]:
+    """Ids of jobs that end by themselves, submitted together, by what they are for."""
+    script = f"import os, json; print(json.dumps([os.environ[n] for n in {list(VALUES)!r}]))"
+    environment = tuple(part for name, value in VALUES.items() for part in ("--env", f"{name}={value}"))
+    jobs = {value: ("--env", f"PERDURE_CHECKPOINT_INTERVAL={value}") for value in BAD}
+    return {
+        **{value: user.submit("/bin/sh", "-c", "echo hello", options=option) for value, option in jobs.items()},
+        "hostile": user.submit("/usr/bin/python3", "-c", script, options=environment),
+        "fails": user.submit("/bin/sh", "-c", "echo to-stderr >&2; exit 7"),
+    }
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_a_bad_interval_in_the_environment_is_an_event(user: User, short_jobs: dict[str, str], value: str) -> None:
+    job_id = short_jobs[value]
     assert user.wait(job_id)["exit_code"] == 0
     assert any("PERDURE_CHECKPOINT_INTERVAL" in line for line in user.events(job_id))
     assert user.run("local", "submit", f"--interval={value}", "--", "/bin/true", status=2).stderr
 
 
-def test_hostile_environment_values_arrive_unchanged(user: User) -> None:
-    values = {
-        "UP": "../../../etc/passwd",
-        "LINES": "a\nb\n\tc",
-        "LONG": "x" * 10_000,
-        "SHELL_WORD": ";rm -rf $HOME`id`",
-    }
-    options = tuple(part for name, value in values.items() for part in ("--env", f"{name}={value}"))
-    script = f"import os, json; print(json.dumps([os.environ[n] for n in {list(values)!r}]))"
-    job_id = user.submit("/usr/bin/python3", "-c", script, options=options)
+def test_hostile_environment_values_arrive_unchanged(user: User, short_jobs: dict[str, str]) -> None:
+    job_id = short_jobs["hostile"]
     assert user.wait(job_id)["exit_code"] == 0
-    assert json.loads(user.logs(job_id)[0]) == list(values.values())
+    assert json.loads(user.logs(job_id)[0]) == list(VALUES.values())
 
 
-def test_a_job_that_fails_is_not_retried_and_keeps_its_exit_code(user: User) -> None:
-    job_id = user.submit("/bin/sh", "-c", "echo to-stderr >&2; exit 7")
+def test_a_job_that_fails_is_not_retried_and_keeps_its_exit_code(user: User, short_jobs: dict[str, str]) -> None:
+    job_id = short_jobs["fails"]
     end = user.wait(job_id, status=1)
     assert (end["status"], end["exit_code"], end["attempts"]) == ("FAILED", 7, 1)
     assert user.logs(job_id) == ("", "to-stderr\n")
@@ -142,7 +156,8 @@ def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     asked.join()
     number = int(user.run("local", "checkpoint", "--job", job_id).stdout)
     user.reclaim("--job", job_id, "--no-notice")
-    end = user.wait(job_id)
+    until(lambda: user.job(job_id)["protections"], "the restore")
+    end = user.finish(job_id)
     out, err = user.logs(job_id)
     assert out == chain_reference(links, 1024)
     assert len(tokens(err)) == 1
@@ -170,7 +185,8 @@ def test_temporal_is_away_for_several_intervals_and_the_whole_notice(user: User)
         user.reclaim("--job", job_id, "--notice", "12")
     finally:
         os.kill(temporal, signal.SIGCONT)
-    end = user.wait(job_id)
+    until(lambda: user.job(job_id)["protections"], "the restore")
+    end = user.finish(job_id)
     out, err = user.logs(job_id)
     assert out == chain_reference(links)
     assert len(tokens(err)) == 1
@@ -194,7 +210,8 @@ def test_the_second_node_dies_while_it_restores(user: User) -> None:
 
     second_node = until(restoring, "a restore on the second node", pause=0.01)
     user.reclaim("--node", second_node, "--no-notice")
-    end = user.wait(job_id)
+    until(lambda: user.job(job_id)["protections"], "the restore")
+    end = user.finish(job_id)
     out, err = user.logs(job_id)
     assert out == chain_reference(links, 1024)
     assert len(tokens(err)) == 1

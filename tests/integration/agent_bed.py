@@ -265,10 +265,9 @@ class Node:
 
     def boot(self) -> None:
         """Private folders, as on a machine of its own. The namespace exists once `sleep` runs in it."""
-        wait = time.monotonic() + LIMIT
-        while os.readlink(f"/proc/{self._holder.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):
-            assert time.monotonic() < wait
-            time.sleep(0.01)
+        waiting.until(
+            lambda: os.readlink(f"/proc/{self._holder.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"), LIMIT, 0.01
+        )
         # The namespace begins with every mount of the machine, and would keep other stacks' disks busy.
         subprocess.run([*self.inside, "umount", "-a", "-l", "-t", "xfs,overlay"], capture_output=True, timeout=60)
         Path("/dev/disk").mkdir(exist_ok=True)
@@ -460,11 +459,14 @@ class Bed:
 
     async def report(self, kind: ReportKind, count: int = 1) -> NodeReport:
         """The `count`-th report of that kind, once it is there."""
-        end = time.monotonic() + LIMIT
-        while len(told := await self.reports(kind)) < count:
-            assert time.monotonic() < end, f"no {kind} report\n{self.nodes[-1].agent_log()}"
-            await asyncio.sleep(0.05)
-        return told[count - 1]
+
+        async def told() -> list[NodeReport]:
+            return (await self.reports(kind))[count - 1 :]
+
+        try:
+            return (await waiting.until_async(told, LIMIT))[0]
+        except TimeoutError as late:
+            raise AssertionError(f"no {kind} report\n{self.nodes[-1].agent_log()}") from late
 
     async def checkpoint(self, node: Node) -> CheckpointOutcome:
         """As the workflow asks for one."""
@@ -530,10 +532,12 @@ def kill_cgroup(cgroup: str) -> None:
     for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
         if (folder / name).exists():
             (folder / name).write_text(word)
-    end = time.monotonic() + LIMIT
-    while folder.is_dir() and (folder / "cgroup.procs").read_text().strip():
-        assert time.monotonic() < end, f"{cgroup} does not become empty"
-        time.sleep(0.02)
+    waiting.until(
+        lambda: not folder.is_dir() or not (folder / "cgroup.procs").read_text().strip(),
+        LIMIT,
+        0.02,
+        f"{cgroup} does not become empty",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -39,7 +39,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -296,16 +295,16 @@ class Node:
                 os.close(descriptor)
         self.close()
 
+    def _dies(self) -> bool:
+        thaw_all(self.cgroup)  # what is frozen does not die
+        return self._holder.poll() is not None
+
     def close(self) -> None:
         """End everything on the node, whatever state it is in."""
         if self._holder.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.init, signal.SIGKILL)
-            end = time.monotonic() + LIMIT
-            while self._holder.poll() is None:
-                thaw_all(self.cgroup)  # what is frozen does not die
-                assert time.monotonic() < end, f"the node of {self.folder} does not die"
-                time.sleep(0.02)
+            waiting.until(self._dies, LIMIT, 0.02, f"the node of {self.folder} does not die")
         for process in (self._dockerd, self._agent):
             if process is not None:
                 process.wait(LIMIT)

@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from perdure import waiting
 from perdure.cli.main import run
 from perdure.domain.jobs import Attempt, JobEvent, JobState
 from perdure.domain.nodes import Node, NodeState
@@ -62,10 +62,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with (folder / "log").open("wb") as log:
         program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
     try:
-        end = time.monotonic() + LIMIT
-        while not answers(port):
-            assert program.poll() is None and time.monotonic() < end, (folder / "log").read_text()
-            time.sleep(0.1)
+        waiting.until(lambda: answers(port) or program.poll() is not None, LIMIT)
+        assert program.poll() is None, (folder / "log").read_text()
         certificate = x509.load_pem_x509_certificate((folder / "first-start/server.crt").read_bytes())
         token = (folder / "first-start/admin-token").read_text().strip()
         yield Server(f"https://127.0.0.1:{port}", token, certificate.fingerprint(hashes.SHA256()).hex())

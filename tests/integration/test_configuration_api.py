@@ -41,9 +41,11 @@ from perdure.contracts import names
 from perdure.domain.access import USUAL_LIFE, Role
 from perdure.domain.configuration import CheckpointConfiguration, ServerConfiguration, SystemConfiguration
 from perdure.domain.jobs import Job, JobState
+from perdure.domain.nodes import Node, NodeState
 from perdure.domain.volumes import VolumeLife
 from perdure.records.access.tokens import create_token, revoke_token
 from perdure.records.jobs.jobs import record_job
+from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.records.schema.tables import ConfigurationRow
 from perdure.records.settings.configuration import current_configuration, save_configuration
@@ -337,6 +339,21 @@ def test_running_jobs_hear_of_checkpoints_only(api: httpx.Client, temporal: Clie
     answer = change(api, "job_volume", {"size_gib": 20}).json()
     assert answer["jobs_told"] is None and "volumes made from now on" in answer["notes"][0]
     assert portal.call(handle.query, ToldJob.told) == before + 1
+
+
+def test_nodes_that_are_there_hear_how_to_log(
+    api: httpx.Client, engine: Engine, temporal: Client, portal: BlockingPortal
+) -> None:
+    with writing(engine) as session:
+        record_node(session, Node(instance_id="i-here", zone="z", changed_at=NOON))
+        record_node(session, Node(instance_id="i-gone", zone="z", changed_at=NOON, state=NodeState.GONE))
+    answer = change(api, "log", {"level": "debug"}).json()
+    assert (answer["jobs_told"], answer["nodes_told"], answer["warnings"]) == (None, 1, [])
+    handle = temporal.get_workflow_handle(names.node_workflow_id("i-here"))
+    first, heard = portal.call(handle.fetch_history).events[:2]
+    assert first.workflow_execution_started_event_attributes.workflow_type.name == names.NODE_WATCH
+    assert heard.workflow_execution_signaled_event_attributes.signal_name == "log_settings_changed"
+    portal.call(handle.terminate)
 
 
 # One job

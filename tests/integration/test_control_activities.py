@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -157,11 +158,11 @@ async def test_a_cloud_that_is_away_is_no_verdict() -> None:
         aws_secret_access_key="b",
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=1),
     )
-    lookups = InstanceLookups(nowhere)
-    with pytest.raises(CloudUnavailable, match="did not answer"):
-        await lookups.states(["i-1", "i-2"])
-    with pytest.raises(CloudUnavailable):
-        await run(Volumes(0.01, nowhere).detach_volume, DetachVolume(volume_id="vol-1"))
+    with contextlib.closing(nowhere):
+        with pytest.raises(CloudUnavailable, match="did not answer"):
+            await InstanceLookups(nowhere).states(["i-1", "i-2"])
+        with pytest.raises(CloudUnavailable):
+            await run(Volumes(0.01, nowhere).detach_volume, DetachVolume(volume_id="vol-1"))
 
 
 async def test_an_unknown_job(bed: CloudBed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from api.app import create_app
 from localcloud.stack.client import StackClient
 from localcloud.stack.sign_in import add_client, add_user, made_up_password, set_up
 from localcloud.stack.stack import StackPlace, StackState
+from perdure import waiting
 from perdure.settings import ApiSettings
 from tests.integration.pool_bed import CALLBACK, REGION, PoolBed, pool_bed
 
@@ -240,17 +242,15 @@ def test_a_stacks_server_asks_for_sign_in_and_its_own_commands_go_on(
     place = StackPlace("here", tmp_path)
     place.folder.mkdir()
     with served_api(tmp_path) as url:
-        stack = StackClient(StackState(stack="here", api_url=url, aws_endpoint_url=bed.url, region=REGION))
         password = made_up_password()
-        assert set_up(stack, place, "lea", password, ["admin"]) == f"{url}/sign-in"
-        assert set_up(stack, place, "vera", password, ["viewer"]) == f"{url}/sign-in"
-        assert place.token_file.stat().st_mode & 0o777 == 0o600
-        assert stack.asked("GET", "/api/v1/auth/me")["role"] == "admin"
+        state = StackState(stack="here", api_url=url, aws_endpoint_url=bed.url, region=REGION)
+        with contextlib.closing(StackClient(state)) as stack:
+            assert set_up(stack, place, "lea", password, ["admin"]) == f"{url}/sign-in"
+            assert set_up(stack, place, "vera", password, ["viewer"]) == f"{url}/sign-in"
+            assert place.token_file.stat().st_mode & 0o777 == 0o600
+            assert stack.asked("GET", "/api/v1/auth/me")["role"] == "admin"
         for username, role in (("lea", "admin"), ("vera", "viewer")):
             given = {"username": username, "password": password}
             assert bed.http.post(f"{url}/api/v1/auth/sign-in", json=given).json()["me"]["role"] == role
-        stack.close()
-        deadline = time.monotonic() + 60  # the door believes for a second that there is no sign-in
-        while bed.http.get(f"{url}/api/v1/auth/me").status_code != 401:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        # The door believes for a second that there is no sign-in.
+        waiting.until(lambda: bed.http.get(f"{url}/api/v1/auth/me").status_code == 401, 60)

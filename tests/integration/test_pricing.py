@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -69,16 +69,24 @@ def engine(shared_engine: Engine) -> Engine:
     return shared_engine
 
 
-def clients_of(url: str) -> Callable[[str, str], Any]:
-    """As the product makes them, without pauses between tries."""
+@contextmanager
+def clients_of(url: str) -> Iterator[Callable[[str, str], Any]]:
+    """As the product makes them, without pauses between tries, and closed at the end."""
     session: Any = boto3.Session(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
     once = Config(retries={"total_max_attempts": 1})
-    return lambda service, region: session.client(service, region_name=region, endpoint_url=url, config=once)
+    with ExitStack() as made:
+
+        def make(service: str, region: str) -> Any:
+            client = session.client(service, region_name=region, endpoint_url=url, config=once)
+            return made.enter_context(closing(client))
+
+        yield make
 
 
 @pytest.fixture(scope="module")
-def clients(bed: CloudBed) -> Callable[[str, str], Any]:
-    return clients_of(bed.cloud.endpoint_url)
+def clients(bed: CloudBed) -> Iterator[Callable[[str, str], Any]]:
+    with clients_of(bed.cloud.endpoint_url) as clients:
+        yield clients
 
 
 @contextmanager
@@ -98,7 +106,8 @@ def refusing(status: int, code: str) -> Iterator[Callable[[str, str], Any]]:
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        yield clients_of(f"http://127.0.0.1:{server.server_port}")
+        with clients_of(f"http://127.0.0.1:{server.server_port}") as clients:
+            yield clients
     finally:
         server.shutdown()
         thread.join()
@@ -325,8 +334,8 @@ async def test_aws_out_of_breath_is_tried_again_later(engine: Engine) -> None:
     has_node(engine, "i-1")
     with refusing(503, "RequestLimitExceeded") as busy, pytest.raises(CloudUnavailable):
         await run(Pricing(engine, busy).refresh_prices, ALL)
-    with pytest.raises(CloudUnavailable):
-        await run(Pricing(engine, clients_of("http://127.0.0.1:9")).refresh_prices, ALL)
+    with clients_of("http://127.0.0.1:9") as away, pytest.raises(CloudUnavailable):
+        await run(Pricing(engine, away).refresh_prices, ALL)
     assert count(engine, spot_price_looks) == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -22,7 +23,9 @@ ZONE = "us-east-1a"
 @pytest.fixture
 def ec2() -> Iterator[Any]:
     with mock_aws():
-        yield boto3.client("ec2", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+        client = boto3.client("ec2", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+        with contextlib.closing(client):
+            yield client
 
 
 def instance(ec2: Any) -> str:

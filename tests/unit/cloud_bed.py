@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -205,7 +206,7 @@ def cloud_bed(folder: Path, launcher: PlayedLauncher | None = None, **settings: 
     try:
         cloud.start()
         bed = CloudBed(cloud, launcher, config.region)
-        with bed.http:
+        with bed.http, contextlib.closing(bed.aws):
             yield bed
     finally:
         cloud.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
 import json
@@ -101,7 +102,8 @@ def client(documents: dict[str, Any], node: int, monkeypatch: pytest.MonkeyPatch
     url = f"http://127.0.0.1:{server.server_address[1]}"
     state = StackState(stack="here", api_url=url, aws_endpoint_url=url, region="us-east-1", processes={"cloud": node})
     try:
-        yield StackClient(state)
+        with contextlib.closing(StackClient(state)) as client:
+            yield client
     finally:
         server.shutdown()
         thread.join()

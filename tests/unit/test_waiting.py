@@ -39,3 +39,13 @@ def test_the_limit_says_what_did_not_come(wait: Callable[..., Any]) -> None:
 def test_what_the_look_raises_is_raised(wait: Callable[..., Any]) -> None:
     with pytest.raises(ZeroDivisionError):
         wait(lambda: 1 // 0, 60)
+
+
+async def test_a_look_may_wait_itself() -> None:
+    answers = iter([0, 0, 7])
+
+    async def look() -> int:
+        await asyncio.sleep(0)
+        return next(answers)
+
+    assert await until_async(look, 60, 0.001) == 7

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perdure.waiting import until
+
 MAGIC = b"perdure-vm-job\n"
 BLOCK = 4096
 JOB_MIB = 16
@@ -56,11 +58,10 @@ class Qemu:
             monitor = place / "monitor.sock"
             process = self._start(place, ["-qmp", f"unix:{monitor},server=on,wait=off"])
             try:
-                end = time.monotonic() + _BOOT
-                while not any(message.get("ready") for message in messages(place)):
-                    if process.poll() is not None or time.monotonic() > end:
-                        raise VmFailed(f"the virtual machine did not boot:\n{console(place)}")
-                    time.sleep(_POLL)
+                with suppress(TimeoutError):
+                    until(lambda: _ready(place) or process.poll() is not None, _BOOT, _POLL)
+                if not _ready(place):
+                    raise VmFailed(f"the virtual machine did not boot:\n{console(place)}")
                 _migrate(monitor, state.with_suffix(".new"))
             finally:
                 process.kill()
@@ -109,6 +110,10 @@ class Qemu:
         environment = {**os.environ, "LD_LIBRARY_PATH": paths, "TMPDIR": str(place)}
         with open(place / "qemu.log", "wb") as log:
             return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+
+
+def _ready(place: Path) -> bool:
+    return any(message.get("ready") for message in messages(place))
 
 
 def messages(place: Path) -> list[dict[str, Any]]:

@@ -69,17 +69,11 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
         yield environment
 
 
-RENEW_AFTER_EVENTS = 300
-
-
 @pytest.fixture
 async def real_story(request: pytest.FixtureRequest) -> AsyncIterator[Story]:
-    """The same on a real development server, which suggests continue-as-new early."""
-    settings = f"limit.historyCount.suggestContinueAsNew={RENEW_AFTER_EVENTS}"
+    """The same on a real development server."""
     async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=program("temporal"),
-        dev_server_extra_args=["--dynamic-config-value", settings],
-        data_converter=pydantic_data_converter,
+        dev_server_existing_path=program("temporal"), data_converter=pydantic_data_converter
     ) as environment:
         await register_search_attributes(environment.client)
         async with Story.begin(environment.client, environment) as story:

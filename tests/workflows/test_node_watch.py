@@ -16,7 +16,9 @@ from workflows.node_watch import NodeWatch
 NODE = "i-1"
 
 
-async def hears(story: Story, signal: str, *args: object, node: Node | None = None) -> WorkflowHandle[NodeWatch, Node]:
+async def hears(
+    story: Story, signal: str, *args: object, node: Node | None = None
+) -> WorkflowHandle[NodeWatch, Node | None]:
     """A signal, which starts the workflow if need be."""
     return await story.client.start_workflow(
         NodeWatch.run,
@@ -30,7 +32,7 @@ async def hears(story: Story, signal: str, *args: object, node: Node | None = No
 
 async def says(
     story: Story, at: datetime, *, wants_log_settings: bool = False, **more: object
-) -> WorkflowHandle[NodeWatch, Node]:
+) -> WorkflowHandle[NodeWatch, Node | None]:
     """The agent's signal."""
     node = Node.model_validate({"instance_id": NODE, "zone": "zone-a", "changed_at": at, **more})
     return await hears(story, "node_changed", NodeChanged(node=node, at=at, wants_log_settings=wants_log_settings))

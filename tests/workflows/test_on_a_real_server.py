@@ -11,9 +11,9 @@ from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.jobs import JobState
 from tests.fakes import HOST_LOST, RETRY_ALL
-from tests.workflows.conftest import RENEW_AFTER_EVENTS
 from tests.workflows.story import Story
 from workflows.job_protection import JobProtection
+from workflows.options import RENEW_AFTER
 
 
 @pytest.mark.usefixtures("impatient")
@@ -64,7 +64,7 @@ async def test_a_job_that_ends_while_its_volume_hangs_on_an_instance_is_closed(r
 
 @pytest.mark.recorded("renewed")
 async def test_continue_as_new_loses_nothing(real_story: Story) -> None:
-    """The history is limited to a few hundred events here, so the job is renewed again and again."""
+    """The job is renewed again and again."""
     real_story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=1))
     await real_story.run_on("i-1", "zone-a")
     first_run = (await real_story.handle.describe()).run_id
@@ -90,7 +90,7 @@ async def test_continue_as_new_loses_nothing(real_story: Story) -> None:
         f"remark {number}" for number in range(1, wishes + 1)
     ]
     handle = real_story.client.get_workflow_handle(real_story.handle.id, run_id=first_run)
-    assert len((await handle.fetch_history()).events) < 3 * RENEW_AFTER_EVENTS
+    assert len((await handle.fetch_history()).events) < 3 * RENEW_AFTER
 
 
 async def test_a_configuration_change_signalled_around_the_renewal_is_not_lost(real_story: Story) -> None:
@@ -98,7 +98,7 @@ async def test_a_configuration_change_signalled_around_the_renewal_is_not_lost(r
     await real_story.run_on("i-1", "zone-a")
     first_run = (await real_story.handle.describe()).run_id
     async with real_story.without_control_worker():
-        for number in range(RENEW_AFTER_EVENTS):
+        for number in range(RENEW_AFTER):
             await real_story.report(ReportKind.REMARK, "i-1", 1, reason=f"remark {number}")
         real_story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=60))
         await real_story.handle.signal(JobProtection.configuration_changed)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 
+import pytest
 from temporalio.api.enums.v1 import EventType
 
 from perdure.contracts.protection import ReportKind
@@ -16,6 +18,7 @@ from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from tests.workflows.story import Story
 from tests.workflows.test_reclaims import reclaimed
+from workflows import job_reports
 
 START, CYCLE, WISH, RECLAIM, END = 78, 5, 31, 118, 42
 """Events. A start: from `attach` until the job runs and Batch has been asked once. A reclaim: from the notice until the
@@ -30,11 +33,14 @@ async def events(story: Story) -> Counter[str]:
     return Counter(EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events)
 
 
-async def test_what_a_cycle_costs(real_story: Story) -> None:
+async def test_what_a_cycle_costs(real_story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     story = real_story
+    monkeypatch.setattr(job_reports, "SOON", timedelta(seconds=2))
     story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=3600))
     await story.run_on("i-1", "zone-a")
-    await asyncio.sleep(21)  # Batch is asked once
+    asked = story.cloud.calls.count("describe_job")
+    await story.until(lambda: story.cloud.calls.count("describe_job") > asked)  # Batch is asked once
+    await asyncio.sleep(GATHERED)
     begun = await events(story)
     assert begun.total() <= START, begun
     node = story.nodes["i-1"]

@@ -30,6 +30,7 @@ from perdure.image.files import TREES, walk
 from perdure.image.mounts import Stop, delete_tree
 from perdure.image.rollback import ASIDE
 from perdure.image.store import DirectoryStore
+from perdure.waiting import until
 from worker_agent.engine.threads import urgently
 
 _LAYOUT = {
@@ -258,9 +259,6 @@ def _drop_oldest(job_root: Path, wanted: int, stop: Stop | None = None) -> list[
 
 def _is_free(job_root: Path, wanted: int, stop: Stop | None) -> bool:
     """Are so many bytes free, now or as soon as the file system has given deleted space back?"""
-    end = time.monotonic() + _SETTLE
-    while (free := free_bytes(job_root)) < wanted and time.monotonic() < end:
-        if stop is not None and stop():
-            break
-        time.sleep(_POLL)
-    return free >= wanted
+    with contextlib.suppress(TimeoutError):
+        until(lambda: free_bytes(job_root) >= wanted or (stop is not None and stop()), _SETTLE, _POLL)
+    return free_bytes(job_root) >= wanted

@@ -18,6 +18,7 @@ from perdure.domain.errors import FreezerFailed, JobRootBusy
 from perdure.image.disk import syncfs
 from perdure.image.files import TREES
 from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo
+from perdure.waiting import until
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
@@ -168,11 +169,11 @@ def _check_unused(job_root: Path) -> None:
     points += [overlay.point for overlay in overlays_on(job_root)]
     if points:
         raise JobRootBusy(f"{points[0]} is still mounted on {job_root}")
-    end = time.monotonic() + _DEATH
-    while holders := _holders(job_root):
-        if time.monotonic() > end:
-            raise JobRootBusy(f"process {holders[0]} of an earlier container still lives on {job_root}")
-        time.sleep(_POLL)
+    try:
+        until(lambda: not _holders(job_root), _DEATH, _POLL)
+    except TimeoutError as late:
+        holder = next(iter(_holders(job_root)), "?")
+        raise JobRootBusy(f"process {holder} of an earlier container still lives on {job_root}") from late
 
 
 def _end_holders(job_root: Path) -> None:

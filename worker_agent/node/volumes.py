@@ -14,6 +14,7 @@ from pathlib import Path
 from perdure.domain.errors import CommandFailed, VolumeFailed
 from perdure.image.disk import syncfs
 from perdure.image.mounts import Mount, mounts_below, read_mounts
+from perdure.waiting import until_async
 from worker_agent.engine.commands import run
 
 DEVICES = Path("/dev/disk/by-id")
@@ -72,11 +73,10 @@ def _mounted_at(point: Path) -> tuple[Mount | None, Path | None]:
 
 async def _device(volume_id: str) -> Path:
     link = device_link(volume_id)
-    end = time.monotonic() + _DEVICE_PATIENCE
-    while not link.exists():
-        if time.monotonic() > end:
-            raise VolumeFailed(f"{volume_id} did not appear as {link} within {_DEVICE_PATIENCE:g} s")
-        await asyncio.sleep(_POLL)
+    try:
+        await until_async(link.exists, _DEVICE_PATIENCE, _POLL)
+    except TimeoutError as late:
+        raise VolumeFailed(f"{volume_id} did not appear as {link} within {_DEVICE_PATIENCE:g} s") from late
     return link.resolve()
 
 
