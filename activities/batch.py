@@ -15,6 +15,7 @@ from perdure.domain.retries import RetryRule, RetryStrategy
 
 ASKED_AT_ONCE = 100
 """Job ids that DescribeJobs takes in one call."""
+BATCH_LOG_GROUP = "/aws/batch/job"
 
 
 class BatchLookups(BatchActivities):
@@ -65,6 +66,8 @@ def read_job(found: dict[str, Any]) -> BatchJob:
         attempts=[_read_attempt(one) for one in found.get("attempts", [])],
         container_count=_count_containers(found),
         terminated=bool(found.get("isTerminated") or found.get("isCancelled")),
+        log_stream=container.get("logStreamName") or "",
+        log_group=_log_group(container.get("logConfiguration") or {}),
     )
 
 
@@ -89,7 +92,16 @@ def _read_attempt(found: dict[str, Any]) -> BatchAttempt:
         status_reason=found.get("statusReason"),
         started_at=_instant(found.get("startedAt")),
         stopped_at=_instant(found.get("stoppedAt")),
+        log_stream=container.get("logStreamName") or "",
     )
+
+
+def _log_group(found: dict[str, Any]) -> str:
+    """https://docs.aws.amazon.com/batch/latest/userguide/using_awslogs.html: without a driver of its own, a job logs to
+    CloudWatch, in Batch's own group."""
+    if found.get("logDriver", "awslogs") != "awslogs":
+        return ""
+    return str((found.get("options") or {}).get("awslogs-group") or BATCH_LOG_GROUP)
 
 
 def _count_containers(found: dict[str, Any]) -> int:

@@ -1,93 +1,202 @@
-"""How long a person waits for the console, in Debian's Chromium: `.venv/bin/python bench/console.py URL [ROUNDS]`.
+"""How long a person waits for the console, in Debian's Chromium.
 
-URL: of a database that bench/server_load.py has filled. Milliseconds, medians of ROUNDS, with the load.
-Each figure is taken in the page, from the deed (an address, a key) to the paint that shows its result.
+`PYTHONPATH=. .venv/bin/python bench/console.py [ROUNDS] [--url URL] [--jobs N]`
+
+It fills an SQLite database with 1,000,000 jobs first, once (build/bench/, minutes; --jobs makes it smaller), or takes
+what bench/server_load.py has put at URL. Milliseconds, medians of ROUNDS, with the load.
+
+Each figure is taken in the page: from the deed (the navigation, the click or key that the browser notes) to the frame
+that shows its result. Cold: nothing of the server in the browser's cache. Warm: as at a second visit.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import os
 import platform
 import re
 import statistics
-import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from api.app import create_app
 from api.routes.console import BUILT
+from bench import server_load
+from perdure.domain.jobs import JobEvent
+from perdure.records.jobs.jobs import get_job, record_job
+from perdure.records.schema.database import open_engine, reading, writing
 from perdure.settings import ApiSettings
 from tests.browser.conftest import CHROMIUM
 from tests.browser.network import own_network
+from tests.browser.stories import Story, record
 from tests.integration.test_api import served
 
 ROUNDS = 7
+PLACE = Path(__file__).parents[1] / "build/bench"
+LONG = "job-of-two-thousand-events"
+EVENTS = 2000
+WATCH = (Path(__file__).parent / "console_watch.js").read_text()
 
 
-def main(url: str, rounds: int) -> None:
+class Figure(NamedTuple):
+    """Something that a person waits for: goal and measurements in milliseconds."""
+
+    name: str
+    goal: int
+    took: list[float]
+
+
+def main() -> None:
     """Measures, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
+    parser.add_argument("--url", default="")
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    chosen = parser.parse_args()
+    url = chosen.url or filled(chosen.jobs)
+    job_id = with_long_job(url)
     os.environ.setdefault("TEMPORAL_ADDRESS", "127.0.0.1:9")
     with ExitStack() as stack:
         network = stack.enter_context(own_network())
-        app = create_app(ApiSettings(database_url=url))
-        place = stack.enter_context(served(app, network.listen()))
+        place = stack.enter_context(served(create_app(ApiSettings(database_url=url)), network.listen()))
         program = network.program(CHROMIUM, Path(stack.enter_context(TemporaryDirectory())))
         chromium = stack.enter_context(sync_playwright()).chromium
         browser = chromium.launch(executable_path=str(program), args=["--no-sandbox", "--disable-gpu"])
         print(f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, Chromium {browser.version}")
-        for name, goal, figures in measured(browser, place, rounds):
-            print(f"{name:<50} {statistics.median(figures):8.0f} {goal:>8}   {min(figures):.0f} to {max(figures):.0f}")
+        for name, goal, took in measured(browser, place, job_id, chosen.rounds):
+            print(
+                f"{name:<56} {statistics.median(took):6.0f} {goal:>6}   {min(took):.0f} to {max(took):.0f}", flush=True
+            )
         browser.close()
     for name, size in weights().items():
-        print(f"{name:<50} {size / 1000:8.0f} KB of gzipped JavaScript")
+        print(f"{name:<56} {size / 1000:6.0f} KB of gzipped JavaScript")
 
 
-def measured(browser: Browser, place: str, rounds: int) -> list[tuple[str, int, list[float]]]:
-    """Name, goal and milliseconds of each thing that a person does."""
-    cold, warm, opened = [], [], []
-    for _ in range(rounds):
-        page = browser.new_context().new_page()
-        cold.append(shown(page, lambda page=page: page.goto(place), "[data-testid=total_jobs]"))
-        warm.append(shown(page, lambda page=page: page.goto(place), "[data-testid=total_jobs]"))
-        page.context.close()
-    page = browser.new_context().new_page()
-    page.goto(f"{place}/jobs")
-    page.locator("table tbody th a").first.wait_for()
-    turned = []
-    for _ in range(rounds):
-        first = page.locator("table tbody th a").first.get_attribute("href")
-        turned.append(
-            shown(
-                page,
-                page.get_by_role("button", name="Next page").click,
-                f"table tbody tr:first-child th a:not([href='{first}'])",
+def filled(jobs: int) -> str:
+    """The address of a database with so many jobs: filled now, or by an earlier run that came to its end."""
+    PLACE.mkdir(parents=True, exist_ok=True)
+    whole, loading = PLACE / f"console-{jobs}.db", PLACE / "loading.db"
+    if not whole.exists():
+        loading.unlink(missing_ok=True)
+        # Two lines a job: no page reads those of many jobs at once.
+        server_load.load(f"sqlite:///{loading}", server_load.Maker(jobs, 2 * jobs, max(1, jobs // 10), seed=11))
+        loading.rename(whole)
+    return f"sqlite:///{whole}"
+
+
+def with_long_job(url: str) -> str:
+    """The id of a job with EVENTS lines and seven instances, which is recorded if it is not there yet."""
+    engine = open_engine(url)
+    story = Story(LONG, datetime(2026, 10, 20, tzinfo=UTC)).arrive()
+    for hours in (20, 31, 9, 44, 12, 30):
+        story.run(hours * 3600).reclaim(notice=hours != 9).wait(90).arrive(20)
+    story.run(3600)
+    with reading(engine) as session:
+        known = list(session.connection().exec_driver_sql(f"SELECT 1 FROM jobs WHERE job_id = '{story.job_id}'"))
+    if not known:
+        record(engine, story)
+        with reading(engine) as session:
+            job = get_job(session, story.job_id)
+        first = len(story.events) + 1
+        more = [
+            JobEvent(
+                sequence=number, at=story.now + timedelta(seconds=number), kind="remark", message=f"Line {number}."
             )
-        )
-    address = page.locator("table tbody th a").first.get_attribute("href")
+            for number in range(first, EVENTS + 1)
+        ]
+        with writing(engine) as session:
+            record_job(session, job, more, 10)
+    engine.dispose()
+    return story.job_id
+
+
+def measured(browser: Browser, place: str, job_id: str, rounds: int) -> Iterator[Figure]:
+    """Each thing that a person does."""
+    cold, warm = Figure("dashboard, cold", 1500, []), Figure("dashboard, warm", 500, [])
     for _ in range(rounds):
-        page.goto(f"{place}/jobs")
-        page.locator("table tbody th a").first.wait_for()
-        opened.append(shown(page, lambda: page.goto(f"{place}{address}"), "[data-testid=standing]"))
-    return [
-        ("first paint of the dashboard, cold", 1500, cold),
-        ("the same, warm", 500, warm),
-        ("next page of the list, from the click to the rows", 200, turned),
-        ("a job's page", 500, opened),
-    ]
+        with opened(browser) as page:
+            for figure in (cold, warm):
+                figure.took.append(loaded(page, f"{place}/?range=90d", "[data-testid=total_jobs]"))
+    yield from (cold, warm)
+    yield from list_figures(browser, place, rounds)
+    by_address, by_click = Figure("job page, by its address, warm", 500, []), Figure("job page, by a click", 500, [])
+    with opened(browser) as page:
+        for _ in range(rounds + 1):
+            by_address.took.append(loaded(page, f"{place}/jobs/{job_id}", "[data-testid=standing]"))
+            page.goto(f"{place}/jobs?q={LONG}")
+            link = page.get_by_role("link", name=LONG)
+            link.wait_for()
+            by_click.took.append(after(page, "click", link.click, "[data-testid=standing]"))
+    yield by_address._replace(took=by_address.took[1:])
+    yield by_click._replace(took=by_click.took[1:])
 
 
-def shown(page: Page, deed: Callable[[], object], selector: str) -> float:
-    """Milliseconds from the deed to the moment at which there is something of that kind to be seen."""
-    begun = time.perf_counter()
+def list_figures(browser: Browser, place: str, rounds: int) -> Iterator[Figure]:
+    """The list of jobs: pages, orders and filters, from the click or key to other rows."""
+    with opened(browser) as page:
+
+        def typed(words: str) -> Callable[[], None]:
+            def deed() -> None:
+                page.get_by_label("Find jobs").fill(words)
+                page.keyboard.press("Enter")
+
+            return deed
+
+        def sorted_by(name: str) -> Callable[[], None]:
+            def deed() -> None:
+                page.get_by_role("columnheader", name=name).get_by_role("button").first.focus()
+                page.keyboard.press("Enter")
+
+            return deed
+
+        deeds: list[tuple[str, str, Callable[[], None]]] = [
+            ("list, next page", "click", page.get_by_role("button", name="Next page").click),
+            ("list, by name", "keydown", sorted_by("Job")),
+            ("list, by protections", "keydown", sorted_by("Protections")),
+            ("list, a text that few jobs have", "keydown", typed("0000012")),
+            ("list, a text that many jobs have", "keydown", typed("align")),
+            ("list, status Failed", "keydown", typed("Status = Failed")),
+            ("list, a zone", "keydown", typed("Zone = us-east-1c")),
+            ("list, a node", "keydown", typed(f"Node = {server_load.node_id(77)}")),
+        ]
+        for name, event, deed in deeds:
+            figure = Figure(name, 200, [])
+            for _ in range(rounds):
+                page.goto(f"{place}/jobs")
+                page.locator("table tbody th a").first.wait_for()
+                figure.took.append(after(page, event, deed))
+            yield figure
+
+
+@contextmanager
+def opened(browser: Browser) -> Iterator[Page]:
+    """A page with a cache of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.add_init_script(WATCH)
+    yield context.new_page()
+    context.close()
+
+
+def loaded(page: Page, address: str, selector: str) -> float:
+    """Milliseconds from the navigation to the frame that shows the first such thing."""
+    page.goto(address)
+    took: float = page.evaluate("selector => perdureWatch.shown(selector)", selector)
+    return took
+
+
+def after(page: Page, event: str, deed: Callable[[], object], selector: str = "") -> float:
+    """Milliseconds from the last such event to the frame that shows what `selector` names, or other rows."""
+    page.evaluate("([event, selector]) => perdureWatch.begin(event, selector)", [event, selector])
     deed()
-    page.locator(selector).first.wait_for()
-    return (time.perf_counter() - begun) * 1000
+    took: float = page.evaluate("() => perdureWatch.ended()")
+    return took
 
 
 def weights() -> dict[str, int]:
@@ -95,14 +204,23 @@ def weights() -> dict[str, int]:
     assets = BUILT / "assets"
     main_file = re.search(r"assets/(index-[\w-]+\.js)", (BUILT / "index.html").read_text())
     assert main_file is not None
-    shell = needs(assets, main_file[1])
-    pages = re.findall(r'import\("\./([\w.-]+\.js)"\)', (assets / main_file[1]).read_text())
+    text = (assets / main_file[1]).read_text()
+    pages = dict.fromkeys(re.findall(r'import\("\./([\w.-]+\.js)"\)', text))
     size = {
         name: len(gzip.compress((assets / name).read_bytes(), 9)) for name in os.listdir(assets) if name.endswith(".js")
     }
-    added = {name: sum(size[one] for one in needs(assets, name) - shell) for name in dict.fromkeys(pages)}
-    whole = sum(size[one] for one in shell)
-    return {"what every page needs": whole} | {f"a page adds ({name})": more for name, more in added.items()}
+    shell = needs(assets, main_file[1])
+    first = shell | needs(assets, next(name for name in pages if is_dashboard(assets / name)))
+    added = {name: sum(size[one] for one in needs(assets, name) - shell) for name in pages}
+    whole = {
+        "what every page needs": sum(size[one] for one in shell),
+        "the first page": sum(size[one] for one in first),
+    }
+    return whole | {f"a page adds ({name})": more for name, more in added.items()}
+
+
+def is_dashboard(file: Path) -> bool:
+    return "Needs you now" in file.read_text()
 
 
 def needs(folder: Path, name: str) -> set[str]:
@@ -117,4 +235,4 @@ def needs(folder: Path, name: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS)
+    main()

@@ -107,7 +107,7 @@ class Maker:
 
     def batches(self) -> Iterator[tuple[int, list[Row]]]:
         """Jobs in the order of their creation, TOGETHER at a time."""
-        empty = template(Job(job_id="", created_at=END), revision=20, position=0)
+        empty = template(Job(job_id="", created_at=END), revision=20, position=0, instance_id=None, zone=None)
         for start in range(0, self.jobs, TOGETHER):
             chance = self.chance("jobs", start)
             count = min(TOGETHER, self.jobs - start)
@@ -147,9 +147,11 @@ class Maker:
 
     def rows_of_jobs(self, start: int, jobs: list[Row]) -> Iterator[tuple[str, Iterator[Row]]]:
         """Rows of each table that belong to these jobs."""
-        yield "jobs", iter(jobs)
+        attempts = list(self._attempts(start, jobs))
+        newest = {one["job_id"]: {"instance_id": one["instance_id"], "zone": one["zone"]} for one in attempts}
+        yield "jobs", (job | newest[job["job_id"]] for job in jobs)
         yield "job_texts", self._job_texts(start, jobs)
-        yield "attempts", self._attempts(start, jobs)
+        yield "attempts", iter(attempts)
         yield "checkpoints", self._checkpoints(start, jobs)
         yield "ledger", self._ledger(start, jobs)
 

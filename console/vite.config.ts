@@ -25,6 +25,15 @@ function compressed(): Plugin {
 
 export default defineConfig({
   plugins: [react(), compressed(), limitsOf(join(import.meta.dirname, "openapi.json"))],
+  // The components bring their messages parsed already: the parser would only be weight.
+  resolve: {
+    alias: [
+      {
+        find: /^@formatjs\/icu-messageformat-parser$/,
+        replacement: "@formatjs/icu-messageformat-parser/lib/no-parser.js",
+      },
+    ],
+  },
   build: {
     outDir: STATIC,
     emptyOutDir: true,

@@ -87,6 +87,9 @@ class ApiSettings(_Settings):
     )
     require_sign_in: bool = Field(False, description="Ask for a sign-in over loopback too, as behind a proxy.")
     temporal_ui_url: str = "http://127.0.0.1:8233"
+    aws_endpoint_url: str = Field(
+        "", validation_alias="AWS_ENDPOINT_URL", description="Set: AWS is played by something that has no console."
+    )
 
 
 class CommandLineSettings(_Settings):

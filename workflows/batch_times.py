@@ -25,13 +25,18 @@ def with_batch_times(attempts: list[Attempt], batch: BatchJob) -> list[Attempt]:
     """
     counted = [one for one in batch.attempts if one.started_at is not None]
     if batch.status == "RUNNING" and batch.started_at and not any(one.stopped_at is None for one in counted):
-        counted.append(BatchAttempt(started_at=batch.started_at))
+        counted.append(BatchAttempt(started_at=batch.started_at, log_stream=batch.log_stream))
     found = list(attempts)
     for number, theirs in enumerate(counted, start=1):
         place = next((place for place in reversed(range(len(found))) if found[place].attempt == number), None)
         if place is not None and _agree(found[place], theirs):
-            changes = {"batch_started_at": theirs.started_at, "batch_stopped_at": theirs.stopped_at}
-            found[place] = found[place].model_copy(update=changes)
+            ours = found[place]
+            changes = {
+                "batch_started_at": theirs.started_at,
+                "batch_stopped_at": theirs.stopped_at,
+                "log_stream": theirs.log_stream or ours.log_stream,
+            }
+            found[place] = ours.model_copy(update=changes)
     return found
 
 

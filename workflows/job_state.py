@@ -231,6 +231,7 @@ class JobProgress(BaseModel):
         self.note(
             attempts=with_batch_times(self.job.attempts, batch),
             timeout_seconds=batch.timeout_seconds,
+            log_group=batch.log_group,
             retry=batch.retry,
         )
         self.show(

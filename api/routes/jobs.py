@@ -13,12 +13,13 @@ from pydantic import StringConstraints
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from api.dependencies import Cursor, Database, JobId, Limit, Workflows
+from api.dependencies import Cursor, Database, JobId, Limit, Settings, Workflows
 from api.serving.errors import NotRunning, described
 from api.serving.parameters import NAME, Text, Time, time
 from api.serving.reading import reads
 from api.wire.responses import (
     AlertView,
+    AttemptView,
     CheckpointCommitted,
     CheckpointView,
     CompatibleInstanceTypes,
@@ -38,6 +39,7 @@ from perdure.domain.errors import UnknownJob, UnknownNode
 from perdure.domain.figures import Figures
 from perdure.domain.instance_types import TABLE_DATE, judge_types
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
+from perdure.domain.log_pages import log_page
 from perdure.domain.run_time import batch_run_seconds, real_run_seconds
 from perdure.domain.standing import reclaim_now, standing
 from perdure.records.costs.job_costs import figures_of_jobs
@@ -49,18 +51,26 @@ from perdure.records.schema.database import reading
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 EVENTS_WITH_JOB = 500
-MOST_QUEUES = 20
+MOST_NAMES = 20
 _HOUR_MS = 3_600_000
 _USD = 1_000_000
 """Micro-dollars."""
+
+
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 
 
 async def job_filter(
     q: Text = "",
     status: Annotated[list[JobState] | None, Query(max_length=14, description="In these states; repeatable.")] = None,
     queue: Annotated[
-        list[Annotated[str, StringConstraints(pattern=NAME)]] | None,
-        Query(max_length=MOST_QUEUES, description="Of these job queues; repeatable."),
+        list[Name] | None, Query(max_length=MOST_NAMES, description="Of these job queues; repeatable.")
+    ] = None,
+    zone: Annotated[
+        list[Name] | None, Query(max_length=MOST_NAMES, description="In these zones, or last there; repeatable.")
+    ] = None,
+    node: Annotated[
+        list[Name] | None, Query(max_length=MOST_NAMES, description="On these instances, or last there; repeatable.")
     ] = None,
     created_after: Annotated[Time, time("Created then or later")] = None,
     created_before: Annotated[Time, time("Created earlier")] = None,
@@ -72,6 +82,8 @@ async def job_filter(
         text=q.strip(),
         states=frozenset(status or ()),
         queues=frozenset(queue or ()),
+        zones=frozenset(zone or ()),
+        nodes=frozenset(node or ()),
         created_after=created_after,
         created_before=created_before,
         finished_after=finished_after,
@@ -94,7 +106,7 @@ def jobs(
     limit: Limit = 50,
     cursor: Cursor = None,
     sort: Sorted = JobOrder.NEWEST,
-    detail: Annotated[bool, Query(description="Also where each job is, its attempts and its run time.")] = False,
+    detail: Annotated[bool, Query(description="Also each job's attempts, newest checkpoint and run time.")] = False,
 ) -> PageOf[JobListed]:
     """A list is equally fast at any depth. With `q`, a page may be short, even empty, while `next` is not null: texts
     of 1 or 2 characters, and those that very many jobs have, are looked for in 10,000 jobs per page."""
@@ -110,8 +122,6 @@ def jobs(
 def _with_place(item: JobListed, job: Job, now: datetime) -> JobListed:
     newest = job.attempts[-1] if job.attempts else None
     more = {
-        "instance_id": newest and newest.instance_id,
-        "zone": newest and newest.zone,
         "attempts": newest and newest.attempt,
         "last_checkpoint_at": job.checkpoints[-1].frozen_at if job.checkpoints else None,
         "run_seconds": real_run_seconds(job, now),
@@ -121,12 +131,15 @@ def _with_place(item: JobListed, job: Job, now: datetime) -> JobListed:
 
 @router.get("/{job_id}", summary="One job with its timeline", responses=described(HTTPStatus.NOT_FOUND))
 @reads
-def job(session: Session, job_id: JobId) -> JobWithTimeline:
+def job(session: Session, job_id: JobId, settings: Settings) -> JobWithTimeline:
     known, now = get_job(session, job_id), datetime.now(UTC)
+    detail = JobDetail.model_validate(known)
+    if not settings.aws_endpoint_url:
+        detail.attempts = [_with_log_page(one, known.log_group) for one in detail.attempts]
     events = list_events(session, job_id, limit=EVENTS_WITH_JOB)
     figures = figures_of_jobs(session, [job_id]).get(job_id, Figures())
     return JobWithTimeline(
-        **dict(JobDetail.model_validate(known)),
+        **dict(detail),
         standing=standing(known, now),
         reclaim_now=(left := reclaim_now(known, now)) and ReclaimNowView.model_validate(left),
         costs=_costs(figures),
@@ -137,6 +150,10 @@ def job(session: Session, job_id: JobId) -> JobWithTimeline:
         run_seconds=real_run_seconds(known, now),
         events=[EventView.model_validate(event) for event in events],
     )
+
+
+def _with_log_page(attempt: AttemptView, group: str) -> AttemptView:
+    return attempt.model_copy(update={"log_url": log_page(attempt.zone, group, attempt.log_stream)})
 
 
 def _costs(figures: Figures) -> JobCosts:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.serving.errors import Crowded
-from api.wire.responses import EventView, JobSummary, NodeView, Wire
+from api.wire.responses import EventView, JobPlaced, NodeView, Wire
 from perdure.records.jobs.changes import Change, changes_after, last_position
 from perdure.records.schema.database import reading
 
@@ -145,7 +145,7 @@ def message(change: Change) -> bytes:
     elif change.node is not None:
         kind, value = "node", NodeView.model_validate(change.node)
     else:
-        kind, value = "job", JobSummary.model_validate(change.job)
+        kind, value = "job", JobPlaced.model_validate(change.job)
     return written(kind, change.position, value.model_dump_json())
 
 

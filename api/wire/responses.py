@@ -89,6 +89,8 @@ class AttemptView(Wire):
     batch_stopped_at: datetime | None = Field(description="When AWS Batch saw its end.")
     noticed_at: datetime | None = Field(description="When AWS said that it takes the instance back.")
     notice_deadline: datetime | None = Field(description="When it will.")
+    log_stream: str = Field(description="CloudWatch's log stream of its output; empty: not known.")
+    log_url: str | None = Field(None, description="That stream's page in the AWS console.")
 
 
 class VolumeView(Wire):
@@ -179,11 +181,16 @@ class JobSummary(Wire):
     unprotected: str = Field(description="Why a reclaim would cost the job its work; empty: it is protected.")
 
 
-class JobListed(JobSummary):
-    """A job in a list, with what takes a look into its attempts. Only with `detail`; else all of it is null."""
+class JobPlaced(JobSummary):
+    """A job in a list, and where it is."""
 
     instance_id: str | None = Field(None, description="Where its newest container is, or was.")
     zone: str | None = Field(None, description="Of that instance.")
+
+
+class JobListed(JobPlaced):
+    """A job in a list, with what takes a look into its attempts. Only with `detail`; else that is null."""
+
     attempts: int | None = Field(None, description="Batch's number of the newest attempt.")
     last_checkpoint_at: datetime | None = Field(None, description="The instant that its newest checkpoint brings back.")
     run_seconds: float | None = Field(None, description="Run time of its processes.")
@@ -213,6 +220,7 @@ class JobDetail(JobSummary):
     snapshots: list[SnapshotView]
     shared_mounts: list[str] = Field(description="Mounts that are not rolled back: outside the exactly-once promise.")
     hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
+    log_group: str = Field(description="CloudWatch's log group of its output; empty: not known, or none.")
 
 
 class VerdictView(Wire):

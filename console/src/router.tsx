@@ -6,8 +6,10 @@ import {
   createRouter,
   lazyRouteComponent,
   Outlet,
+  redirect,
 } from "@tanstack/react-router";
 
+import { isSignedOut } from "./api/errors";
 import { meQuery } from "./api/me";
 import { PageFailed } from "./components/PageFailed";
 import { PageMissing } from "./components/PageMissing";
@@ -17,22 +19,37 @@ import { alertsQuery, newestQuery, queuesQuery, reportQuery, trendsQuery } from 
 import { validateAuditSearch } from "./pages/audit/search";
 import { validateConfigurationSearch } from "./pages/configuration/search";
 import { validateDashboardSearch } from "./pages/dashboard/search";
-import { jobQuery, lifeLineQuery } from "./pages/job/queries";
+import { jobQuery, lifeLineQuery, workflowQuery } from "./pages/job/queries";
+import { jobsQuery, pageSize, queueNamesQuery } from "./pages/jobs/queries";
 import { validateJobsSearch } from "./pages/jobs/search";
+import { nodeQuery } from "./pages/node/queries";
 import { validateNodesSearch } from "./pages/nodes/search";
 import { validateVolumesSearch } from "./pages/volumes/search";
 
 const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ component: Outlet });
 
-/** Pages for those who are signed in, inside the frame with navigation. */
+/**
+ * Pages for those who are signed in, inside the frame with navigation. A stranger is sent to sign in before anything is
+ * asked for that would be refused. While the server is out of reach, pages are shown and say so.
+ */
 const shell = createRoute({
   getParentRoute: () => root,
   id: "shell",
   component: Shell,
-  loader: ({ context }) => void context.queryClient.prefetchQuery(meQuery),
+  beforeLoad: async ({ context, location: { href } }) => {
+    const asked = { ...meQuery, retry: false, meta: { expected: true } }; // what a stranger is answered is dealt with here
+    const problem = await context.queryClient.ensureQueryData(asked).then(
+      () => null,
+      (refused: unknown) => refused,
+    );
+    if (isSignedOut(problem)) throw redirect({ to: "/sign-in", search: { next: href === "/" ? undefined : href } });
+  },
 });
 
 // Loaders begin what a page asks for while its code is on its way. They do not wait: pages show what is there.
+const ask = (client: QueryClient, ...queries: unknown[]) => {
+  for (const query of queries) void client.prefetchQuery(query as FetchQueryOptions);
+};
 
 const dashboard = createRoute({
   getParentRoute: () => shell,
@@ -40,8 +57,7 @@ const dashboard = createRoute({
   validateSearch: validateDashboardSearch,
   loaderDeps: ({ search }) => search,
   loader: ({ context: { queryClient }, deps }) => {
-    for (const query of [reportQuery(deps), trendsQuery(deps), queuesQuery(deps), newestQuery, alertsQuery])
-      void queryClient.prefetchQuery(query as FetchQueryOptions);
+    ask(queryClient, reportQuery(deps), trendsQuery(deps), queuesQuery(deps), newestQuery, alertsQuery);
   },
   component: lazyRouteComponent(() => import("./pages/dashboard")),
 });
@@ -49,15 +65,15 @@ const jobs = createRoute({
   getParentRoute: () => shell,
   path: "/jobs",
   validateSearch: validateJobsSearch,
+  loaderDeps: ({ search }) => search,
+  loader: ({ context: { queryClient }, deps }) => ask(queryClient, jobsQuery(deps, pageSize()), queueNamesQuery),
   component: lazyRouteComponent(() => import("./pages/jobs")),
 });
 const job = createRoute({
   getParentRoute: () => shell,
   path: "/jobs/$jobId",
-  loader: ({ context: { queryClient }, params }) => {
-    void queryClient.prefetchQuery(jobQuery(params.jobId));
-    void queryClient.prefetchQuery(lifeLineQuery(params.jobId));
-  },
+  loader: ({ context: { queryClient }, params: { jobId } }) =>
+    ask(queryClient, jobQuery(jobId), lifeLineQuery(jobId), workflowQuery(jobId)),
   component: lazyRouteComponent(() => import("./pages/job")),
 });
 const nodes = createRoute({
@@ -69,6 +85,7 @@ const nodes = createRoute({
 const node = createRoute({
   getParentRoute: () => shell,
   path: "/nodes/$instanceId",
+  loader: ({ context: { queryClient }, params: { instanceId } }) => ask(queryClient, nodeQuery(instanceId)),
   component: lazyRouteComponent(() => import("./pages/node")),
 });
 const volumes = createRoute({

@@ -24,6 +24,8 @@ class BatchAttempt(Frozen):
     status_reason: str | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None
+    log_stream: str = ""
+    """CloudWatch's log stream of its output; empty: Batch names none."""
 
 
 class BatchJob(Frozen):
@@ -49,6 +51,10 @@ class BatchJob(Frozen):
     attempts: list[BatchAttempt] = Field(default_factory=list)
     container_count: int = 1
     terminated: bool = False
+    log_stream: str = ""
+    """Of the attempt that runs now, or ran last."""
+    log_group: str = ""
+    """Empty: its output does not go to CloudWatch."""
 
     @property
     def final(self) -> bool:

@@ -61,6 +61,8 @@ class Attempt(Frozen):
     """When AWS said that it takes the instance back, and …"""
     notice_deadline: datetime | None = None
     """… when it will; None without a notice."""
+    log_stream: str = ""
+    """The CloudWatch log stream of its output, as AWS Batch names it; empty: not known."""
 
 
 class Outage(Frozen):
@@ -153,6 +155,8 @@ class Job(Frozen):
     """The largest that its writable layer was at a checkpoint or at an exit. A peak in between is not seen."""
     hand_over: str | None = None
     attempts_left: int | None = None
+    log_group: str = ""
+    """The CloudWatch log group of its output; empty: not known, or its output does not go to CloudWatch."""
 
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")

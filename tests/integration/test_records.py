@@ -86,6 +86,7 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
                 batch_stopped_at=NOW + timedelta(seconds=3),
                 noticed_at=NOW,
                 notice_deadline=NOW + timedelta(seconds=120),
+                log_stream=f"align/default/{epoch}",
             )
             for epoch in (1, 2)
         ],
@@ -130,6 +131,7 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
         max_rootfs_bytes=1 << 40,
         hand_over="end container",
         attempts_left=8,
+        log_group="/aws/batch/job",
     )
     return job.model_copy(update=changes)
 
@@ -141,7 +143,7 @@ def event(sequence: int) -> JobEvent:
 @pytest.mark.parametrize(
     ("row", "model", "ours"),
     [
-        (tables.JobRow, Job, {"revision", "position"}),
+        (tables.JobRow, Job, {"revision", "position", "instance_id", "zone"}),
         (tables.AttemptRow, Attempt, {"job_id"}),
         (tables.CheckpointRow, Checkpoint, {"job_id", "offered"}),
         (tables.OutageRow, Outage, {"job_id"}),

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from sqlmodel import Session
 
 from perdure.domain.errors import ConfigurationInvalid
-from perdure.domain.jobs import Job, JobState
+from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.records.jobs import job_lists
 from perdure.records.jobs.job_lists import JobFilter, JobLine, JobOrder, list_jobs
@@ -27,6 +27,7 @@ from tests.integration.postgres_bed import Postgres
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUEUES = ("default", "spot", "long")
+ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 NAMES = ("align-reads", "Align 100%", 'say "AND" NOT', "call_variants", "Zürich", "a*b", "sort")
 
 
@@ -35,6 +36,7 @@ def job(number: int) -> Job:
     state = chosen.choice([JobState.RUNNING, JobState.FAILED, JobState.SUCCEEDED])
     created = NOW + timedelta(minutes=number // 3)  # three at a time
     finished = created + timedelta(hours=chosen.randint(0, 5)) if state != JobState.RUNNING else None
+    places = [(f"i-{(number + moved) % 8}", ZONES[(number + moved) % 3 if number % 11 else 2]) for moved in range(2)]
     return Job(
         job_id=f"{number:04x}-job",
         name=chosen.choice(NAMES),
@@ -43,6 +45,10 @@ def job(number: int) -> Job:
         created_at=created,
         finished_at=finished,
         protections=chosen.randint(0, 3),
+        attempts=[
+            Attempt(epoch=at, attempt=at, instance_id=node, zone=zone, container_id=f"c{at}", accepted_at=created)
+            for at, (node, zone) in enumerate(places[: number % 3], 1)
+        ],
     )
 
 
@@ -86,6 +92,8 @@ def wanted(where: JobFilter, order: JobOrder) -> list[str]:
         return (
             (not where.queues or one.queue in where.queues)
             and (not where.states or one.state in where.states)
+            and (not where.zones or (one.attempts and one.attempts[-1].zone in where.zones))
+            and (not where.nodes or (one.attempts and one.attempts[-1].instance_id in where.nodes))
             and any(words in part.casefold() for part in (one.job_id, one.name, one.queue))
             and (where.created_after is None or one.created_at >= where.created_after)
             and (where.created_before is None or one.created_at < where.created_before)
@@ -109,6 +117,12 @@ FILTERS = [
     JobFilter(finished_after=NOW + timedelta(hours=1), finished_before=NOW + timedelta(hours=3)),
     JobFilter(text="align", queues=frozenset({"default"}), created_after=NOW + timedelta(minutes=5)),
     JobFilter(text="li", states=frozenset({JobState.SUCCEEDED})),
+    JobFilter(zones=frozenset({"us-east-1a", "us-east-1b"})),
+    JobFilter(zones=frozenset({"us-east-1b"}), queues=frozenset({"spot"}), states=frozenset({JobState.FAILED})),
+    JobFilter(zones=frozenset({"us-east-1c"}), text="align"),
+    JobFilter(nodes=frozenset({"i-3", "i-4"})),
+    JobFilter(nodes=frozenset({"i-3"}), zones=frozenset({"us-east-1b"}), states=frozenset({JobState.RUNNING})),
+    JobFilter(nodes=frozenset({"i-nowhere"})),
 ]
 
 
@@ -149,7 +163,9 @@ def test_a_text_is_taken_literally(
 def test_a_line_shows_the_job(engine: Engine) -> None:
     with reading(engine) as session:
         line = list_jobs(session, where=JobFilter(text=JOBS[5].job_id)).items[0]
-    assert line._asdict() == JOBS[5].model_dump(include=set(JobLine._fields))
+    newest = JOBS[5].attempts[-1]
+    place = {"instance_id": newest.instance_id, "zone": newest.zone}
+    assert line._asdict() == JOBS[5].model_dump(include=set(JobLine._fields)) | place
 
 
 def test_texts_follow_the_jobs(engine: Engine) -> None:

@@ -12,10 +12,7 @@ import { meQuery } from "./me";
 
 export type LiveEvent = Schema<"EventView"> & { job_id: string; queue: string };
 /** A job as a list has it, without what takes a look into its attempts. */
-export type LiveJob = Omit<
-  Schema<"JobListed">,
-  "instance_id" | "zone" | "attempts" | "last_checkpoint_at" | "run_seconds"
->;
+export type LiveJob = Omit<Schema<"JobListed">, "attempts" | "last_checkpoint_at" | "run_seconds">;
 /** A node as the stream tells of it: without the sums of its work. */
 export type LiveNode = Omit<
   Schema<"NodeWithWork">,

@@ -5,6 +5,8 @@ The cost of every query is bounded:
 - By creation, the usual order: indexes hold the jobs of each queue and state in this order. Each wanted queue and state
   is read along its index. The code calls that a walk. The walks are merged.
 - In any other order the index of that order is read. Jobs that the filter does not want are left out.
+- Jobs of a node are few: they are all sorted. A zone alone has an index of its own. Beside a queue or state, a zone
+  that few jobs have is sorted; any other has so large a share of all jobs that the walks find enough of them soon.
 - With a text, the next jobs of the order are read, and the text of each is looked at. If they do not fill the page, the
   text is looked up in the index of trigrams. If few jobs have it (FEW_MATCHES), these are sorted. If many have it, the
   reading goes on. One page looks at a bounded number of jobs (SCANNED), so a page may be short while more follow.
@@ -16,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import product
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
     Select,
@@ -66,6 +69,8 @@ class JobLine(NamedTuple):
     max_rootfs_bytes: int | None
     attempts_left: int | None
     unprotected: str
+    instance_id: str | None
+    zone: str | None
 
 
 class JobFilter(Frozen):
@@ -73,6 +78,10 @@ class JobFilter(Frozen):
 
     queues: frozenset[str] = frozenset()
     states: frozenset[JobState] = frozenset()
+    zones: frozenset[str] = frozenset()
+    """Where the newest container is or was; the same for …"""
+    nodes: frozenset[str] = frozenset()
+    """… these instances."""
     text: str = ""
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -121,7 +130,7 @@ def list_jobs(
     if after is not None:
         walk.go_on_after(walk.keyset.read(after))
     if session.get_bind().dialect.name == "sqlite":
-        walk.insist_on_order(session)
+        walk.choose_index(session)
     if not where.text:
         lines = _first(session, walk, limit + 1)
         return walk.keyset.page(lines, limit, walk.key)
@@ -134,30 +143,44 @@ def without_index(column: Any) -> Any:
     return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
+_By = Literal["filter", "zones", "nodes", "order"]
+"""Which condition a database may use an index for."""
+
+
 class _Walk:
     """The way through one list."""
 
     def __init__(self, where: JobFilter, order: JobOrder) -> None:
         self.where = where
         self._name = order.removeprefix("-")
-        asked = ["jobs", sorted(where.queues), sorted(where.states), order, *_ranges(where)]
+        wanted = (where.queues, where.states, where.zones, where.nodes)
+        asked = ["jobs", *map(sorted, wanted), order, *_ranges(where)]
         self.keyset = Keyset(_JOB[self._name], _JOB.job_id, down=order.startswith("-"), question=asked)
         self.columns = (self.keyset.columns[0].label("key"), _JOB.job_id)
         self.after: Key | None = None
-        self._insists = False
+        self._by: _By | None = None
 
     def go_on_after(self, key: Key | None) -> None:
         """None: from the beginning."""
         self.after = key
 
-    def insist_on_order(self, session: Session) -> None:
-        """SQLite counts on every filter leaving few rows, and would sort a million. So it is kept from using the
-        filter's index when more than FEW_MATCHES are left."""
-        if self._name == "created_at" or not (self.where.queues or self.where.states):
-            return
-        some = self.matching([_JOB.job_id], self.where.queues, self.where.states, everywhere=True)
-        counted = select(func.count()).select_from(some.limit(FEW_MATCHES + 1).subquery())
-        self._insists = session.execute(counted).scalar_one() > FEW_MATCHES
+    def choose_index(self, session: Session) -> None:
+        """For SQLite, which counts on every filter leaving few rows, and would sort a million: by which condition it
+        may look jobs up. None of them: it is kept to the list's order."""
+        where = self.where
+        filtered = bool(where.queues or where.states)
+        if where.nodes:
+            self._by = "nodes"
+        elif where.zones and ((self._name == "created_at" and not filtered) or self._few(session, zones=where.zones)):
+            self._by = "zones"
+        elif self._name == "created_at" or (filtered and self._few(session, queues=where.queues, states=where.states)):
+            self._by = "filter"
+        else:
+            self._by = "order"
+
+    def _few(self, session: Session, **some: Iterable[str]) -> bool:
+        found = self.matching([_JOB.job_id], everywhere=True, **some).limit(FEW_MATCHES + 1).subquery()
+        return session.execute(select(func.count()).select_from(found)).scalar_one() <= FEW_MATCHES
 
     def key(self, line: JobLine) -> Key:
         """What the job is sorted by, and its id."""
@@ -170,22 +193,35 @@ class _Walk:
 
     def query(self, columns: Iterable[Any], limit: int) -> Select[Any]:
         """The first `limit` jobs after the cursor."""
-        branches = [self.sorted(self.matching(columns, *some)).limit(limit) for some in self._branches()]
+        branches = [self.sorted(self.matching(columns, **some)).limit(limit) for some in self._branches()]
         if len(branches) == 1:
             return branches[0]
         merged = union_all(*(select(branch.subquery()) for branch in branches)).subquery()
         return select(merged).order_by(*self.keyset.directed(merged.c.key, merged.c.job_id)).limit(limit)
 
     def matching(
-        self, columns: Iterable[Any], queues: Iterable[str], states: Iterable[JobState], *, everywhere: bool = False
+        self,
+        columns: Iterable[Any],
+        *,
+        queues: Iterable[str] = (),
+        states: Iterable[JobState] = (),
+        zones: Iterable[str] = (),
+        everywhere: bool = False,
     ) -> Select[Any]:
-        """Jobs of these queues and states (empty: any), unsorted; unless `everywhere`, within the filter's times and
-        after the cursor."""
+        """Jobs of these queues, states and zones (empty: any), unsorted; unless `everywhere`, those of the filter's
+        nodes and times after the cursor."""
         where, query = self.where, select(*columns)
-        for column, values in ((_JOB.queue, sorted(queues)), (_JOB.state, sorted(map(str, states)))):
-            if values:
-                plain: Any = without_index(column) if self._insists else column
-                query = query.where(plain == values[0] if len(values) == 1 else plain.in_(values))
+        nodes = () if everywhere else where.nodes
+        conditions: tuple[tuple[_By, Any, Iterable[str]], ...] = (
+            ("filter", _JOB.queue, queues),
+            ("filter", _JOB.state, states),
+            ("zones", _JOB.zone, zones),
+            ("nodes", _JOB.instance_id, nodes),
+        )
+        for kind, column, wanted in conditions:
+            if values := sorted(map(str, wanted)):
+                usable: Any = column if self._by in (None, kind) else without_index(column)
+                query = query.where(usable == values[0] if len(values) == 1 else usable.in_(values))
         if everywhere:
             return query
         created, finished = _JOB.created_at, _JOB.finished_at
@@ -203,11 +239,18 @@ class _Walk:
             query = query.where(created < min(ends))
         return query.where(self.keyset.beyond(self.after)) if self.after else query
 
-    def _branches(self) -> list[tuple[Iterable[str], Iterable[JobState]]]:
-        queues, states = self.where.queues, self.where.states
-        if self._name != "created_at" or max(1, len(queues)) * max(1, len(states)) > MOST_WALKS:
-            return [(queues, states)]
-        return list(product([[one] for one in sorted(queues)] or [[]], [[one] for one in sorted(states)] or [[]]))
+    def _branches(self) -> list[dict[str, Any]]:
+        """What each walk follows, as `matching` takes it."""
+        where = self.where
+        whole = {"queues": where.queues, "states": where.states, "zones": where.zones}
+        if self._name != "created_at" or where.nodes:
+            return [whole]
+        # A zone beside a queue or state is looked at along their walks.
+        split = ["queues", "states"] if where.queues or where.states else ["zones"]
+        if prod(max(1, len(whole[name])) for name in split) > MOST_WALKS:
+            return [whole]
+        ways = product(*([[one] for one in sorted(whole[name])] or [[]] for name in split))
+        return [whole | dict(zip(split, way, strict=True)) for way in ways]
 
     def sorted(self, query: Select[Any]) -> Select[Any]:
         """A query of jobs in this list's order."""
@@ -229,7 +272,8 @@ def _first(session: Session, walk: _Walk, limit: int) -> list[JobLine]:
 def _sorted(session: Session, walk: _Walk, limit: int, numbers: list[int]) -> tuple[list[Key], str | None]:
     """The page of a text that few jobs have: `numbers`. All are sorted: a database that is told of a limit may walk
     the whole list for those few."""
-    query = walk.matching(walk.columns, walk.where.queues, walk.where.states)
+    where = walk.where
+    query = walk.matching(walk.columns, queues=where.queues, states=where.states, zones=where.zones)
     query = query.join(_TEXTS, _TEXTS.c.job_id == _JOB.job_id)
     rows = session.execute(walk.sorted(query.where(_TEXTS.c.number.in_(numbers)))).all()
     keys = [(row[0], row[1]) for row in rows[: limit + 1]]

@@ -67,7 +67,9 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
 
 
 def _put_job(session: Session, job: Job, revision: int, position: int) -> None:
-    session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), revision=revision, position=position))
+    newest = job.attempts[-1] if job.attempts else None
+    place = {"instance_id": newest and newest.instance_id, "zone": newest and newest.zone}
+    session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), **place, revision=revision, position=position))
     session.flush()
 
 

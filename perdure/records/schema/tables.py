@@ -74,6 +74,8 @@ class JobRow(SQLModel, table=True):
             sqlite_where=text("unprotected <> ''"),
             postgresql_where=text("unprotected <> ''"),
         ),
+        Index("ix_jobs_zone", "zone", "created_at", "job_id"),
+        Index("ix_jobs_instance", "instance_id", "created_at", "job_id"),
     )
 
     job_id: str = Field(primary_key=True)
@@ -112,6 +114,11 @@ class JobRow(SQLModel, table=True):
     max_rootfs_bytes: int | None = Field(sa_type=BigInteger)
     hand_over: str | None
     attempts_left: int | None
+    log_group: str
+    instance_id: str | None
+    """Where the newest container is or was, copied of its attempt: lists are filtered by it, …"""
+    zone: str | None
+    """… and by this."""
 
 
 class AttemptRow(SQLModel, table=True):
@@ -135,6 +142,7 @@ class AttemptRow(SQLModel, table=True):
     batch_stopped_at: datetime | None = Field(sa_type=Instant)
     noticed_at: datetime | None = Field(sa_type=Instant)
     notice_deadline: datetime | None = Field(sa_type=Instant)
+    log_stream: str
 
 
 class VolumeRow(SQLModel, table=True):

@@ -1,11 +1,12 @@
-import DateInput from "@cloudscape-design/components/date-input";
-import FormField from "@cloudscape-design/components/form-field";
 import PropertyFilter, { type PropertyFilterProps } from "@cloudscape-design/components/property-filter";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
+import { lazy, Suspense } from "react";
 
+import { optionsOf } from "../../components/filter/names";
 import { STATES } from "../../components/JobStatus";
 import { localTime } from "../../format";
+import type { JobRow } from "./columns";
 import { queueNamesQuery } from "./queries";
 import { UNFINISHED, type JobsSearch } from "./search";
 import { searchOf, tokensOf } from "./tokens";
@@ -16,9 +17,16 @@ const ENUM: PropertyFilterProps.ExtendedOperator<string[]>[] = [
 
 const words = (status: string): string => (status === UNFINISHED ? "Not finished" : status);
 
+/** Calendars weigh much: they are loaded when somebody filters by time. */
+const DayForm = lazy(() => import("./DayForm"));
+
 const TIME: PropertyFilterProps.ExtendedOperator<string>[] = (["<", ">="] as const).map((operator) => ({
   operator,
-  form: DayForm,
+  form: (props) => (
+    <Suspense>
+      <DayForm {...props} />
+    </Suspense>
+  ),
   format: (value: string) => localTime(new Date(value)),
   match: "date",
 }));
@@ -26,37 +34,29 @@ const TIME: PropertyFilterProps.ExtendedOperator<string>[] = (["<", ">="] as con
 const PROPERTIES: PropertyFilterProps.FilteringProperty[] = [
   { key: "status", propertyLabel: "Status", groupValuesLabel: "Statuses", operators: ENUM },
   { key: "queue", propertyLabel: "Job queue", groupValuesLabel: "Job queues", operators: ENUM },
+  { key: "zone", propertyLabel: "Zone", groupValuesLabel: "Zones", operators: ENUM },
+  { key: "node", propertyLabel: "Node", groupValuesLabel: "Nodes", operators: ENUM },
   { key: "created", propertyLabel: "Created", groupValuesLabel: "Created", defaultOperator: ">=", operators: TIME },
   { key: "finished", propertyLabel: "Finished", groupValuesLabel: "Finished", defaultOperator: ">=", operators: TIME },
 ];
 
-function DayForm({ value, onChange }: PropertyFilterProps.ExtendedOperatorFormProps<string>) {
-  const day = value && !Number.isNaN(Date.parse(value)) ? localDay(new Date(value)) : "";
-  return (
-    <FormField label="Day" description="It begins at midnight, in your time.">
-      <DateInput
-        value={day}
-        placeholder="YYYY/MM/DD"
-        onChange={({ detail }) => {
-          const midnight = new Date(`${detail.value}T00:00:00`);
-          onChange(Number.isNaN(midnight.getTime()) ? null : midnight.toISOString());
-        }}
-      />
-    </FormField>
-  );
-}
-
-const two = (value: number): string => String(value).padStart(2, "0");
-const localDay = (at: Date): string => `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+type Props = {
+  search: JobsSearch;
+  /** On the page that is shown: their nodes and zones are suggested. */
+  jobs: readonly JobRow[];
+  found: string;
+};
 
 /** The filter of the list. The server does the work; the address holds what was asked. */
-export function Filter({ search, found }: { search: JobsSearch; found: string }) {
+export function Filter({ search, jobs, found }: Props) {
   const navigate = useNavigate({ from: "/jobs" });
   const { data: queues = [] } = useQuery(queueNamesQuery);
   const options: PropertyFilterProps.FilteringOption[] = [
     { propertyKey: "status", value: UNFINISHED, label: "Not finished" },
     ...STATES.map((value) => ({ propertyKey: "status", value })),
-    ...queues.map((value) => ({ propertyKey: "queue", value })),
+    ...optionsOf("queue", [...queues, ...(search.queue ?? [])]),
+    ...optionsOf("zone", [...jobs.map((one) => one.zone), ...(search.zone ?? [])]),
+    ...optionsOf("node", [...jobs.map((one) => one.instance_id), ...(search.node ?? [])]),
   ];
   return (
     <PropertyFilter
@@ -66,7 +66,7 @@ export function Filter({ search, found }: { search: JobsSearch; found: string })
       filteringOptions={options}
       hideOperations
       freeTextFiltering={{ operators: [":"], defaultOperator: ":" }}
-      filteringPlaceholder="Find jobs by id, name, queue, status or time"
+      filteringPlaceholder="Find jobs by id, name, status, queue, zone, node or time"
       filteringAriaLabel="Find jobs"
       countText={found}
       expandToViewport

@@ -6,6 +6,7 @@ import { JobStatus } from "../../components/JobStatus";
 import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
 import { bytes, count, duration } from "../../format";
+import { USUAL_SIZE } from "./queries";
 
 export type JobRow = Schema<"JobListed">;
 
@@ -98,7 +99,7 @@ export type JobsPreferences = {
 };
 
 export const USUAL: JobsPreferences = {
-  pageSize: 25,
+  pageSize: USUAL_SIZE,
   wrapLines: false,
   contentDisplay: [...FIRST, ...COLUMNS.map((one) => one.id!).filter((id) => !FIRST.includes(id))].map((id) => ({
     id,

@@ -17,8 +17,8 @@ import { usePreference } from "../../preferences";
 import { COLUMNS, USUAL, type JobRow, type JobsPreferences } from "./columns";
 import { Filter } from "./Filter";
 import { rememberJobs } from "./last";
-import { jobsQuery, queryOf } from "./queries";
-import { TIMES, type JobsSearch, type SortKey } from "./search";
+import { jobsQuery, queryOf, TABLE } from "./queries";
+import { NAMES, TIMES, type JobsSearch, type SortKey } from "./search";
 
 const GATHER_MS = 1000;
 const NEWEST = "-created_at";
@@ -26,7 +26,7 @@ const NEWEST = "-created_at";
 export default function Jobs() {
   const search = useSearch({ from: "/shell/jobs" });
   const navigate = useNavigate({ from: "/jobs" });
-  const [preferences, setPreferences] = usePreference<JobsPreferences>("jobs-table", USUAL);
+  const [preferences, setPreferences] = usePreference<JobsPreferences>(TABLE, USUAL);
   const query = jobsQuery(search, preferences.pageSize);
   const { data, error, isPending, isPlaceholderData, refetch } = useQuery(query);
   useLiveRows(query.queryKey);
@@ -35,7 +35,7 @@ export default function Jobs() {
 
   const pages = useCursors(search, data?.next);
   const sort = search.sort ?? NEWEST;
-  const filtered = Boolean(search.q || search.status || search.queue || TIMES.some((one) => search[one]));
+  const filtered = Boolean(search.q || search.status || [...NAMES, ...TIMES].some((one) => search[one]));
   const rows = data?.items ?? [];
   return (
     <Table
@@ -74,7 +74,7 @@ export default function Jobs() {
           Jobs
         </Header>
       }
-      filter={<Filter search={search} found={filtered && data ? `${rows.length}${data.next ? "+" : ""} on this page` : ""} />}
+      filter={<Filter search={search} jobs={rows} found={filtered && data ? `${rows.length}${data.next ? "+" : ""} on this page` : ""} />}
       pagination={
         <Pagination
           currentPageIndex={search.page ?? 1}

@@ -2,22 +2,18 @@
 import { keepPreviousData, queryOptions } from "@tanstack/react-query";
 
 import { api, wanted } from "../../api/client";
+import { preference } from "../../preferences";
 import { statesOf, type JobsSearch } from "./search";
 
 export function queryOf(search: JobsSearch) {
-  const { q, status, queue, sort, cursor, created_after, created_before, finished_after, finished_before } = search;
-  return {
-    q,
-    status: statesOf(status),
-    queue,
-    sort,
-    cursor,
-    created_after,
-    created_before,
-    finished_after,
-    finished_before,
-  };
+  const { status, page: _page, ...asked } = search;
+  return { ...asked, status: statesOf(status) };
 }
+
+export const TABLE = "jobs-table";
+export const USUAL_SIZE = 25;
+/** Jobs on a page, as it was chosen here. */
+export const pageSize = (): number => preference(TABLE, { pageSize: USUAL_SIZE }).pageSize;
 
 export const jobsQuery = (search: JobsSearch, limit: number) =>
   queryOptions({

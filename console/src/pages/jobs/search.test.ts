@@ -19,6 +19,8 @@ describe("what addresses say", () => {
       q: "align",
       status: ["unfinished", "Failed"],
       queue: ["spot"],
+      zone: ["us-east-1a", "us-east-1b"],
+      node: ["i-0abc"],
       created_after: "2026-03-01T00:00:00.000Z",
       finished_before: "2026-03-02T00:00:00.000Z",
       sort: "name",
@@ -32,11 +34,13 @@ describe("what addresses say", () => {
       tokens: [
         { propertyKey: "status", operator: "=", value: ["Running"] },
         { propertyKey: "status", operator: "=", value: ["Failed", "Running"] },
+        { propertyKey: "node", operator: "=", value: "i-1" },
+        { propertyKey: "node", operator: "=", value: ["i-2", "no name"] },
         { operator: ":", value: "first" },
         { operator: ":", value: "second" },
       ],
     };
-    expect(searchOf(query, {})).toEqual({ status: ["Running", "Failed"], q: "second" });
+    expect(searchOf(query, {})).toEqual({ status: ["Running", "Failed"], node: ["i-1", "i-2"], q: "second" });
   });
 
   it("asks for every state that is not an end", () => {

@@ -1,5 +1,6 @@
 /** What the address of the list of jobs says. Whatever is not usable is left out: an address may be typed by hand. */
 import type { JobState } from "../../components/JobStatus";
+import { namesIn, texts } from "../../components/filter/names";
 import { FINISHED, STATES } from "../../components/JobStatus";
 
 export const UNFINISHED = "unfinished";
@@ -11,6 +12,8 @@ export type JobsSearch = {
   q?: string;
   status?: Status[];
   queue?: string[];
+  zone?: string[];
+  node?: string[];
   created_after?: string;
   created_before?: string;
   finished_after?: string;
@@ -21,10 +24,9 @@ export type JobsSearch = {
   cursor?: string;
 };
 
+/** Properties of which several names may be asked for. */
+export const NAMES = ["queue", "zone", "node"] as const;
 export const TIMES = ["created_after", "created_before", "finished_after", "finished_before"] as const;
-
-const texts = (value: unknown): string[] =>
-  (Array.isArray(value) ? value : [value]).filter((one): one is string => typeof one === "string" && one !== "");
 
 export function validateJobsSearch(search: Record<string, unknown>): JobsSearch {
   const found: JobsSearch = {};
@@ -32,8 +34,7 @@ export function validateJobsSearch(search: Record<string, unknown>): JobsSearch 
   if (q) found.q = q.slice(0, 200);
   const status = texts(search.status).filter((one): one is Status => one === UNFINISHED || STATES.includes(one as JobState));
   if (status.length > 0) found.status = status;
-  const queue = texts(search.queue).slice(0, 20);
-  if (queue.length > 0) found.queue = queue;
+  Object.assign(found, namesIn(search, NAMES));
   for (const time of TIMES) {
     const [value] = texts(search[time]);
     if (value && !Number.isNaN(Date.parse(value))) found[time] = value;

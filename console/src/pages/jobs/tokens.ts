@@ -1,7 +1,8 @@
 /** The property filter's tokens and the address say the same: each is made of the other. */
 import type { PropertyFilterProps } from "@cloudscape-design/components/property-filter";
 
-import { TIMES, validateJobsSearch, type JobsSearch, type Status } from "./search";
+import { namesOfTokens, tokensOfNames } from "../../components/filter/names";
+import { NAMES, TIMES, validateJobsSearch, type JobsSearch, type Status } from "./search";
 
 export type Query = PropertyFilterProps.Query;
 type Token = PropertyFilterProps.Token;
@@ -16,7 +17,7 @@ const OPERATORS: Record<(typeof TIMES)[number], [key: string, operator: Property
 export function tokensOf(search: JobsSearch): Query {
   const tokens: Token[] = [];
   if (search.status) tokens.push({ propertyKey: "status", operator: "=", value: search.status });
-  if (search.queue) tokens.push({ propertyKey: "queue", operator: "=", value: search.queue });
+  tokens.push(...tokensOfNames(search, NAMES));
   for (const time of TIMES) {
     const value = search[time];
     if (value) tokens.push({ propertyKey: OPERATORS[time][0], operator: OPERATORS[time][1], value });
@@ -25,13 +26,12 @@ export function tokensOf(search: JobsSearch): Query {
   return { tokens, operation: "and" };
 }
 
-/** Each property once: of two tokens of the same, the later one wins; statuses and queues are put together. */
+/** Each property once: of two times or texts the later one wins; statuses and names are put together. */
 export function searchOf(query: Query, before: JobsSearch): JobsSearch {
-  const found: JobsSearch = { sort: before.sort };
+  const found: JobsSearch = { sort: before.sort, ...namesOfTokens(query.tokens, NAMES) };
   for (const { propertyKey, operator, value } of query.tokens) {
     const values = (Array.isArray(value) ? value : [value]) as string[];
     if (propertyKey === "status") found.status = [...new Set([...(found.status ?? []), ...(values as Status[])])];
-    else if (propertyKey === "queue") found.queue = [...new Set([...(found.queue ?? []), ...values])];
     else if (propertyKey === undefined) found.q = values[0];
     else {
       const time = TIMES.find((one) => OPERATORS[one][0] === propertyKey && OPERATORS[one][1] === operator);

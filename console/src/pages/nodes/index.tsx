@@ -5,19 +5,18 @@ import Header from "@cloudscape-design/components/header";
 import SegmentedControl from "@cloudscape-design/components/segmented-control";
 import SpaceBetween from "@cloudscape-design/components/space-between";
 import Table from "@cloudscape-design/components/table";
-import TextFilter from "@cloudscape-design/components/text-filter";
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 
 import { useLive } from "../../api/live";
 import { Failure } from "../../components/Failure";
 import { ShowMore } from "../../components/ShowMore";
-import { useGathered, useTitle, useTyped } from "../../hooks";
+import { useGathered, useTitle } from "../../hooks";
 import { COLUMNS } from "./columns";
+import { Filter } from "./Filter";
 import { nodesQuery } from "./queries";
-import { csvAddress, type NodeOrder, type NodesSearch, type Show } from "./search";
+import { csvAddress, NAMES, type NodeOrder, type NodesSearch, type Show } from "./search";
 
-const TYPING_MS = 250;
 const GATHER_MS = 500;
 
 export default function NodesPage() {
@@ -34,7 +33,7 @@ export default function NodesPage() {
 
   const nodes = data?.pages.flatMap((page) => page.items) ?? [];
   const sort = search.sort ?? "-first_seen_at";
-  const filtered = Boolean(search.q || search.show);
+  const filtered = Boolean(search.q || search.show || NAMES.some((one) => search[one]));
   return (
     <SpaceBetween size="m">
       {error && <Failure problem={error} onRetry={() => void refetch()} />}
@@ -63,8 +62,8 @@ export default function NodesPage() {
           </Header>
         }
         filter={
-          <SpaceBetween size="s" direction="horizontal">
-            <Find text={search.q ?? ""} onText={(q) => go({ q })} />
+          <div className="filters">
+            <Filter search={search} nodes={nodes} onChange={go} />
             <SegmentedControl
               label="Which nodes"
               selectedId={search.show ?? "all"}
@@ -77,7 +76,7 @@ export default function NodesPage() {
                 go({ show: detail.selectedId === "all" ? undefined : (detail.selectedId as Show) })
               }
             />
-          </SpaceBetween>
+          </div>
         }
         empty={
           <Box textAlign="center" padding="l" color="inherit">
@@ -92,26 +91,13 @@ export default function NodesPage() {
   );
 }
 
-/** What is typed goes into the address when it has stood still. */
-function Find({ text, onText }: { text: string; onText: (text: string | undefined) => void }) {
-  const [typed, type] = useTyped(text, (next) => onText(next || undefined), TYPING_MS);
-  return (
-    <TextFilter
-      filteringText={typed}
-      filteringPlaceholder="Find by id, type, zone"
-      filteringAriaLabel="Find nodes"
-      onChange={({ detail }) => type(detail.filteringText)}
-    />
-  );
-}
-
 function Download({ search }: { search: NodesSearch }) {
-  const filtered = Boolean(search.q);
+  const wanted = [search.q, ...NAMES.flatMap((name) => search[name] ?? [])].filter(Boolean).join(", ");
   return (
     <ButtonDropdown
       items={[
-        ...(filtered
-          ? [{ id: "found", text: `Finished nodes with “${search.q}”`, href: csvAddress(search, "gone") }]
+        ...(wanted
+          ? [{ id: "found", text: `Finished nodes of this list: ${wanted}`, href: csvAddress(search, "gone") }]
           : []),
         { id: "gone", text: "All finished nodes", href: csvAddress({}, "gone") },
         { id: "all", text: "All nodes, live ones too", href: csvAddress({}, "all") },
