@@ -22,6 +22,7 @@ from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
 from activities.kept_volumes import KeptVolumes
 from activities.logs import LogRecords
+from activities.output import Outputs
 from activities.pricing import Pricing
 from activities.reconciling import Reconciler
 from activities.records import Records
@@ -36,6 +37,7 @@ from perdure.logs import apply_log_settings, configure_logs
 from perdure.records.schema.database import migrate, open_engine
 from perdure.records.settings.log_settings import follow_log_settings
 from perdure.settings import ControlSettings, connect_temporal
+from workflows.job_output import OutputReading
 from workflows.job_protection import JobProtection
 from workflows.log_collection import LogCollection
 from workflows.log_keeping import LogKeeping
@@ -74,6 +76,7 @@ async def serve(settings: ControlSettings) -> None:
             NodeWatch,
             LogCollection,
             LogKeeping,
+            OutputReading,
             Retention,
             Resumption,
             PriceKeeping,
@@ -97,6 +100,7 @@ async def serve(settings: ControlSettings) -> None:
             records.load_configuration,
             records.load_log_settings,
             LogRecords(engine).keep_logs,
+            Outputs().read_output,
             resuming.submit_resumption,
             resuming.take_over,
             OldRecords(engine).forget_old_records,

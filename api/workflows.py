@@ -19,6 +19,7 @@ from perdure.contracts import names
 from perdure.contracts.inventory import NodeWatchInput
 from perdure.contracts.kept_volumes import RemoveVolume, VolumeRemoved
 from perdure.contracts.logs import CollectedLogs, CollectLogs
+from perdure.contracts.outputs import JobOutput, ReadOutput
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.contracts.resumption import Resumed, ResumeJob
 from perdure.domain.checkpoints import Checkpoint
@@ -37,6 +38,8 @@ RESUME_SECONDS = 75.0
 """How long a person waits for a new job: AWS is asked for at most 60 s."""
 REMOVE_SECONDS = 50.0
 """How long a person waits for a volume's deletion: AWS is asked for at most 40 s."""
+OUTPUT_SECONDS = 20.0
+"""How long a person waits for what a job printed."""
 LOGS_SECONDS = 12.0
 """How long a person waits for a node's logs: a node that is gone is known to be after 8 s."""
 
@@ -111,6 +114,25 @@ class JobWorkflows:
             return CollectedLogs(failure=f"nobody answered within {LOGS_SECONDS:g} s: is the control worker running?")
         except (TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError) as problem:
             return CollectedLogs(failure=f"{request.instance_id} was not asked: {problem}")
+        return found
+
+    async def read_output(self, request: ReadOutput, request_id: str) -> JobOutput:
+        """What the job printed, or in words why there is nothing. Never raises."""
+        try:
+            await self.reachable()
+            async with asyncio.timeout(OUTPUT_SECONDS):
+                found: JobOutput = await self._client.execute_workflow(
+                    names.JOB_OUTPUT,
+                    request,
+                    id=names.job_output_id(request_id),
+                    task_queue=names.CONTROL_QUEUE,
+                    execution_timeout=timedelta(seconds=2 * OUTPUT_SECONDS),
+                    result_type=JobOutput,
+                )
+        except TimeoutError:
+            return JobOutput(failure=f"Nobody answered within {OUTPUT_SECONDS:g} s: is the control worker running?")
+        except (TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError) as problem:
+            return JobOutput(failure=f"CloudWatch Logs was not asked: {problem}")
         return found
 
     async def resume(self, request: ResumeJob) -> Resumed:

@@ -43,7 +43,7 @@ from perdure.domain.log_pages import log_page
 from perdure.domain.run_time import batch_run_seconds, real_run_seconds
 from perdure.domain.standing import reclaim_now, standing
 from perdure.records.costs.job_costs import figures_of_jobs
-from perdure.records.jobs.events import list_events
+from perdure.records.jobs.events import list_events, newest_event_of_kind, newest_events
 from perdure.records.jobs.job_lists import JobFilter, JobOrder, list_jobs
 from perdure.records.jobs.jobs import get_job, get_jobs, list_checkpoints
 from perdure.records.nodes.nodes import cpu_features_seen, get_node
@@ -136,7 +136,8 @@ def job(session: Session, job_id: JobId, settings: Settings) -> JobWithTimeline:
     detail = JobDetail.model_validate(known)
     if not settings.aws_endpoint_url:
         detail.attempts = [_with_log_page(one, known.log_group) for one in detail.attempts]
-    events = list_events(session, job_id, limit=EVENTS_WITH_JOB)
+    events = newest_events(session, job_id, limit=EVENTS_WITH_JOB)
+    preflight = newest_event_of_kind(session, job_id, "preflight")
     figures = figures_of_jobs(session, [job_id]).get(job_id, Figures())
     return JobWithTimeline(
         **dict(detail),
@@ -148,6 +149,7 @@ def job(session: Session, job_id: JobId, settings: Settings) -> JobWithTimeline:
         timeout_left_seconds=timeout_left_seconds(known, now),
         batch_run_seconds=batch_run_seconds(known, now),
         run_seconds=real_run_seconds(known, now),
+        preflight=preflight and EventView.model_validate(preflight),
         events=[EventView.model_validate(event) for event in events],
     )
 

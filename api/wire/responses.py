@@ -288,7 +288,8 @@ class JobWithTimeline(JobDetail):
         description="Run time as AWS Batch counts it, attempts summed; null: it has told of none yet."
     )
     run_seconds: float = Field(description="Run time of its processes: without outages, freezes and waits.")
-    events: list[EventView] = Field(description="Oldest first; at most the first 500, see `/events` for the rest.")
+    preflight: EventView | None = Field(description="What preflight said last; null: it has not looked yet.")
+    events: list[EventView] = Field(description="Oldest first; at most the newest 500, see `/events` for the rest.")
 
 
 class CheckpointCommitted(Wire):

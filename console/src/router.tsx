@@ -28,6 +28,8 @@ import { validateVolumesSearch } from "./pages/volumes/search";
 
 const root = createRootRouteWithContext<{ queryClient: QueryClient }>()({ component: Outlet });
 
+const QUICK_MS = 150;
+
 /**
  * Pages for those who are signed in, inside the frame with navigation. A stranger is sent to sign in before anything is
  * asked for that would be refused. While the server is out of reach, pages are shown and say so.
@@ -66,7 +68,12 @@ const jobs = createRoute({
   path: "/jobs",
   validateSearch: validateJobsSearch,
   loaderDeps: ({ search }) => search,
-  loader: ({ context: { queryClient }, deps }) => ask(queryClient, jobsQuery(deps, pageSize()), queueNamesQuery),
+  // Drawing the table takes longer than most answers: a quick one is waited for, so that it is drawn once and not twice.
+  loader: async ({ context: { queryClient }, deps }) => {
+    ask(queryClient, queueNamesQuery);
+    const asked = queryClient.prefetchQuery(jobsQuery(deps, pageSize()));
+    await Promise.race([asked, new Promise((resolve) => setTimeout(resolve, QUICK_MS))]);
+  },
   component: lazyRouteComponent(() => import("./pages/jobs")),
 });
 const job = createRoute({

@@ -79,7 +79,7 @@ def job(job_id: JobId, server: Server = "", as_json: AsJson = False) -> None:
     asked = find_server(server, token_of_environment())
     path = f"/api/v1/jobs/{quote(job_id, safe='')}"
     found = asked.get(path)
-    found["events"] = [*found["events"], *_later_events(asked, path, found["events"])]
+    found["events"] = [*_earlier_events(asked, path, found["events"]), *found["events"]]
     if as_json:
         return show_json(found)
     show_fields(_facts(found))
@@ -193,12 +193,14 @@ def instant(text: str) -> str:
     return f"{text}T00:00:00Z" if len(text) == 10 else text
 
 
-def _later_events(asked: ApiServer, path: str, known: list[Any]) -> Iterator[Any]:
-    last = known[-1]["sequence"] if known else 0
-    while len(known) >= PAGE:
-        known = asked.get(f"{path}/events", {"after": last, "limit": PAGE})
-        yield from known
-        last = known[-1]["sequence"] if known else last
+def _earlier_events(asked: ApiServer, path: str, known: list[Any]) -> Iterator[Any]:
+    last, first = 0, known[0]["sequence"] if known else 0
+    while last < first - 1:
+        page = asked.get(f"{path}/events", {"after": last, "limit": min(PAGE, first - 1 - last)})
+        if not page:
+            return
+        yield from page
+        last = page[-1]["sequence"]
 
 
 def _went_on_from(attempt: dict[str, Any]) -> object:

@@ -10,6 +10,7 @@ NODE_WATCH = "NodeWatch"
 VOLUME_MIGRATION = "VolumeMigration"
 LOG_COLLECTION = "LogCollection"
 LOG_KEEPING = "LogKeeping"
+JOB_OUTPUT = "JobOutput"
 RESUMPTION = "Resumption"
 RETENTION = "Retention"
 PRICE_KEEPING = "PriceKeeping"
@@ -63,6 +64,11 @@ def volume_removal_id(volume_id: str) -> str:
 def log_collection_id(request_id: str) -> str:
     """Workflow that asks a node for its logs, once."""
     return f"logs/{request_id}"
+
+
+def job_output_id(request_id: str) -> str:
+    """Workflow that reads what a job printed, once."""
+    return f"output/{request_id}"
 
 
 def log_keeping_id(key: str) -> str:

@@ -68,7 +68,7 @@ def _verdict(
     if not asked:
         return Verdict(ending=ending, retried=False, rule=rule, message=f"{words} would NOT be retried: {rule}.")
     if left == 0:
-        said = f"{words} would NOT be retried: no attempt is left of {job.retry.attempts} (the rules would: {rule})."
+        said = f"{words} would NOT be retried: no attempt is left of {job.retry.attempts} (else: {rule})."
         return Verdict(ending=ending, retried=False, rule=rule, message=said)
     return Verdict(ending=ending, retried=True, rule=rule, message=f"{words} would be retried: {rule}.")
 

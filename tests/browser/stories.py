@@ -47,6 +47,7 @@ class Story:
             "vcpus": 4.0,
             "memory_mib": 16384,
             "interval_seconds": 900.0,
+            "log_group": "/aws/batch/job",
         } | fields
         self._job = Job(job_id=self._id(name), name=name, queue=queue, created_at=begins, state=JobState.CREATED)
         self.nodes: list[Node] = []
@@ -96,6 +97,7 @@ class Story:
             zone=zone,
             container_id=f"{number:064x}",
             accepted_at=self.now,
+            log_stream=f"{self._job.name}/default/{self._seed * 7919 + number:032x}",
         )
         self._attempts.append(attempt)
         self.tell("attached", f"Attempt {number} arrived on {node.instance_id} in {zone}.")
@@ -290,6 +292,12 @@ def fill(engine: Engine, now: datetime) -> dict[str, str]:
     unprotected = Story("train-unet", now - hour, queue="gpu", retry=RetryStrategy(attempts=1)).arrive()
     unprotected.run((now - unprotected.now).total_seconds())
     why = "its retry strategy would not start it again after a reclaim; add a rule that retries `Host EC2*`"
+    unprotected.tell(
+        "preflight",
+        "Preflight: protectable with changes. Process 12 (python3) has a unix socket open whose other end is outside"
+        " the container: /run/docker.sock (descriptor 9). Use TCP, or do without it.",
+        "warning",
+    )
     ids["unprotected"] = record(engine, unprotected, unprotected=why, attempts_left=0)
 
     last = Story("dock-ligands-4", now - 4 * hour, retry=RECLAIMS.model_copy(update={"attempts": 2})).arrive()

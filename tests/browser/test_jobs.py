@@ -45,6 +45,26 @@ def test_found_by_status_and_text_and_all_of_it_is_in_the_address(page: Page, re
     expect(page).to_have_url(address)
 
 
+def test_found_by_zone_and_node(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs?status=Running")
+    waiting = page.get_by_role("row").filter(has_text="align-NA12878")
+    expect(waiting).to_be_visible()
+    node = waiting.get_by_role("link", name=re.compile("^i-")).inner_text()
+    page.get_by_label("Find jobs").fill("Zone = us-east-1b")
+    page.keyboard.press("Enter")
+    expect(waiting).to_have_count(0)
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_label("Find jobs").fill(f"Node = {node}")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label(f"Remove filter, Node = {node}")).to_be_visible()
+    expect(waiting).to_be_visible()
+    assert rows(page) == ["align-NA12878"]
+    page.goto(f"{records.url}/nodes/{node}")
+    page.get_by_role("link", name="Jobs that are, or were last, here").click()
+    expect(waiting).to_be_visible()
+    assert rows(page) == ["align-NA12878"]
+
+
 def test_sorted_and_paged(page: Page, records: Records) -> None:
     page.goto(f"{records.url}/jobs")
     by_name = page.get_by_role("columnheader", name="Job", exact=True).get_by_role("button")

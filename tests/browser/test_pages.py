@@ -33,11 +33,33 @@ def test_a_page_is_accessible_in_both_themes_and_fits_a_telephone(page: Page, re
     assert width <= 390, f"the page is {width} pixels wide"
 
 
+DEPTH = """() => {
+    const asked = performance.getEntriesByType("resource")
+        .filter(one => one.name.includes("/api/v1/") && !one.name.includes("/stream"))
+        .sort((one, other) => one.startTime - other.startTime);
+    const depths = new Map();
+    for (const one of asked) {
+        const before = asked.filter(other => depths.has(other) && other.responseEnd <= one.startTime);
+        depths.set(one, 1 + Math.max(0, ...before.map(other => depths.get(other))));
+    }
+    return Math.max(...depths.values());
+}"""
+"""How many questions to the API followed each other at most, each asked when the one before was answered."""
+
+
+@pytest.mark.parametrize("address", ["/", "/jobs", "/jobs/{running}", "/nodes", "/volumes", "/configuration", "/audit"])
+def test_no_page_asks_thrice_in_a_row(page: Page, records: Records, address: str) -> None:
+    page.goto(records.url + address.format(**records.jobs))
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert page.evaluate(DEPTH) <= 2
+
+
 TABS = {
     "Checkpoints (": "Checkpoints of the job",
     "Costs": "What the job cost and saved",
-    "Configuration": "Configuration of the job",
-    "Where it can go on": "Instance types that can go on with the job",
+    "Settings": "Configuration of the job",
+    "Attempts (": "Attempts of the job",
+    "Instance types": "Instance types that can go on with the job",
 }
 
 

@@ -49,5 +49,11 @@ def test_a_reclaim_is_watched(page: Page, network: Network, user: User) -> None:
         user.finish(job_id)
         expect(standing).to_contain_text("It succeeded", timeout=PATIENCE_MS)
         expect(standing).to_contain_text("lost no work")
+        page.get_by_role("tab", name="Output").click()
+        for attempt in (1, 2):
+            expect(page.get_by_label(f"Lines of attempt {attempt}")).to_be_visible(timeout=30_000)
+        shown = "".join(page.locator("pre.log").all_text_contents()).splitlines()
+        printed = [line for line in user.logs(job_id)[0].splitlines() if line]
+        assert [re.sub(r"^[0-9:]+  ", "", line) for line in shown] == printed, "each line once"
         page.get_by_role("tab", name="Logs").click()
         expect(page.get_by_label("File", exact=True).first).to_be_visible(timeout=30_000)

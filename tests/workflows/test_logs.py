@@ -21,7 +21,17 @@ from perdure.contracts.logs import (
     LogActivities,
     LogKeepingActivities,
 )
+from perdure.contracts.outputs import (
+    LARGEST_OUTPUT,
+    JobOutput,
+    OutputActivities,
+    OutputLine,
+    OutputStream,
+    ReadOutput,
+    StreamOutput,
+)
 from workflows import options
+from workflows.job_output import OutputReading
 from workflows.log_collection import LogCollection
 from workflows.log_keeping import LogKeeping
 
@@ -82,6 +92,36 @@ async def test_a_dead_node_is_an_answer_within_seconds(
     answer = await ask(environment, "i-gone")
     assert answer.content == b""
     assert "i-gone did not answer within 1 s" in answer.failure
+
+
+class Printed(OutputActivities):
+    @activity.defn(name="read_output")
+    async def read_output(self, request: ReadOutput) -> JobOutput:
+        if request.job_id == "broken":
+            raise ApplicationError("the disk is broken")
+        lines = [OutputLine(at=datetime(2026, 1, 1, tzinfo=UTC), text="x" * 1023)] * (LARGEST_OUTPUT // 1024)
+        return JobOutput(streams=[StreamOutput(epoch=1, lines=lines)])
+
+
+async def test_the_largest_output_comes_through_and_a_fault_is_told(environment: WorkflowEnvironment) -> None:
+    async with Worker(
+        environment.client,
+        task_queue=names.CONTROL_QUEUE,
+        workflows=[OutputReading],
+        activities=[Printed().read_output],
+    ):
+        found, broken = [
+            await environment.client.execute_workflow(
+                names.JOB_OUTPUT,
+                ReadOutput(job_id=job_id, group="/aws/batch/job", streams=[OutputStream(epoch=1, name="a")]),
+                id=names.job_output_id(uuid.uuid4().hex),
+                task_queue=names.CONTROL_QUEUE,
+                result_type=JobOutput,
+            )
+            for job_id in ("whole", "broken")
+        ]
+    assert len(found.streams[0].lines) == LARGEST_OUTPUT // 1024
+    assert broken == JobOutput(failure="the disk is broken.")
 
 
 async def test_a_bundle_is_kept_once_the_database_is_back(environment: WorkflowEnvironment) -> None:

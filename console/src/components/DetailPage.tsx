@@ -50,7 +50,7 @@ export function DetailPage<T>({ list, name, asked: { data, error, refetch }, hea
         </SpaceBetween>
       }
     >
-      <SpaceBetween size="l">{children(data)}</SpaceBetween>
+      {children(data)}
     </ContentLayout>
   );
 }

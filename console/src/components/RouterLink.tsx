@@ -7,6 +7,21 @@ type Props = Omit<LinkProps, "href" | "onFollow"> & {
   search?: Record<string, unknown>;
 };
 
+/** Addresses that were worked out: the router takes long for that, and a list has a hundred links. */
+const known = new Map<string, string>();
+const MOST_KNOWN = 5000;
+
+function addressOf(router: RegisteredRouter, target: Parameters<RegisteredRouter["buildLocation"]>[0]): string {
+  const key = JSON.stringify(target);
+  let address = known.get(key);
+  if (address === undefined) {
+    address = router.buildLocation(target).href;
+    if (known.size >= MOST_KNOWN) known.clear();
+    known.set(key, address);
+  }
+  return address;
+}
+
 /** A link that stays inside the console. It has a real address: open it in a new tab, copy it, follow it by keyboard. */
 export function RouterLink({ to, params, search, ...rest }: Props) {
   const router = useRouter();
@@ -14,7 +29,7 @@ export function RouterLink({ to, params, search, ...rest }: Props) {
   return (
     <Link
       {...rest}
-      href={router.buildLocation(target).href}
+      href={addressOf(router, target)}
       onFollow={(event) => {
         event.preventDefault();
         void router.navigate(target);

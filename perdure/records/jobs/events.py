@@ -43,6 +43,13 @@ _OF_JOB = (
     .order_by(_EVENTS.c.sequence)
     .limit(bindparam("limit", type_=Integer))
 )
+_NEWEST = (
+    plain_select(_EVENTS)
+    .where(_EVENTS.c.job_id == bindparam("job_id"))
+    .order_by(_EVENTS.c.sequence.desc())
+    .limit(bindparam("limit", type_=Integer))
+)
+_NEWEST_OF_KIND = _NEWEST.where(_EVENTS.c.kind == bindparam("kind"))
 _OF_JOBS = (
     plain_select(_EVENTS)
     .where(_EVENTS.c.job_id.in_(bindparam("ids", expanding=True)), _EVENTS.c.sequence <= bindparam("last"))
@@ -59,6 +66,19 @@ def list_events(session: Session, job_id: str, *, after_sequence: int = 0, limit
     if not found and session.get(JobRow, job_id) is None:
         raise UnknownJob(f"There is no job {job_id[:80]!r} in Perdure's records")
     return found
+
+
+def newest_events(session: Session, job_id: str, *, limit: int = 500) -> list[JobEvent]:
+    """The newest lines of a job's timeline, oldest first. Empty for a job that nobody knows."""
+    rows = session.connection().execute(_NEWEST, {"job_id": job_id, "limit": limit}).mappings().all()
+    return [JobEvent.model_validate(dict(row)) for row in reversed(rows)]
+
+
+def newest_event_of_kind(session: Session, job_id: str, kind: str) -> JobEvent | None:
+    """The newest line of that kind; None: there is none."""
+    wanted = {"job_id": job_id, "kind": kind, "limit": 1}
+    row = session.connection().execute(_NEWEST_OF_KIND, wanted).mappings().first()
+    return JobEvent.model_validate(dict(row)) if row else None
 
 
 def timelines(session: Session, job_ids: Collection[str], *, first: int = 500) -> dict[str, list[JobEvent]]:

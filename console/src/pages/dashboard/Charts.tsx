@@ -44,13 +44,11 @@ const CHARTS: { title: string; lines: Line[] }[] = [
 const MOST_POINTS = 32;
 const togetherOf = (points: number): number => Math.max(1, Math.ceil(points / MOST_POINTS));
 
-/** Sums of so many values each. */
+/** Sums of so many values each. The last one ends with the values; what is too few for a first one is left out. */
 export function summed(values: readonly (number | null)[], together: number): number[] {
-  const sums: number[] = [];
-  values.forEach((value, place) => {
-    const sum = Math.floor(place / together);
-    sums[sum] = (sums[sum] ?? 0) + (value ?? 0);
-  });
+  const begin = values.length % together;
+  const sums = Array.from({ length: Math.floor(values.length / together) }, () => 0);
+  values.slice(begin).forEach((value, place) => (sums[Math.floor(place / together)]! += value ?? 0));
   return sums;
 }
 
@@ -88,7 +86,8 @@ function Chart({ title, lines, trends }: { title: string; lines: Line[]; trends:
   const format = (value: number) => amount(value, unit);
   const asBars = lines.some((one) => one.type === "bar");
   const together = togetherOf(times.length);
-  const at = times.filter((_, place) => place % together === 0);
+  const begin = times.length % together;
+  const at = times.filter((_, place) => place >= begin && (place - begin) % together === 0);
   const series = lines.map(({ metric, title: name, color, type }) => ({
     title: name,
     type,

@@ -11,7 +11,7 @@ import { Time } from "../../components/Time";
 import { bytes, count, duration } from "../../format";
 import { checkpointsQuery } from "./queries";
 
-export function Checkpoints({ jobId, quarantined }: { jobId: string; quarantined: number[] }) {
+export default function Checkpoints({ jobId, quarantined }: { jobId: string; quarantined: number[] }) {
   const { data, error, isPending, refetch } = useQuery(checkpointsQuery(jobId));
   const { items, collectionProps, paginationProps } = useCollection(data ?? [], {
     filtering: { empty: <Box textAlign="center">No checkpoint has been committed yet.</Box> },

@@ -5,6 +5,7 @@ import Table from "@cloudscape-design/components/table";
 import { useQuery } from "@tanstack/react-query";
 
 import { Failure } from "../../components/Failure";
+import { nameOf, shown } from "../configuration/shown";
 import { jobConfigurationQuery } from "./queries";
 
 const SOURCES: Record<string, { text: string; color: "grey" | "blue" | "green" }> = {
@@ -14,7 +15,7 @@ const SOURCES: Record<string, { text: string; color: "grey" | "blue" | "green" }
 };
 
 /** What holds for the job, and where each value comes from. */
-export function Configuration({ jobId }: { jobId: string }) {
+export default function Configuration({ jobId }: { jobId: string }) {
   const { data, error, isPending, refetch } = useQuery(jobConfigurationQuery(jobId));
   if (error && !data) return <Failure problem={error} onRetry={() => void refetch()} />;
   return (
@@ -38,8 +39,8 @@ export function Configuration({ jobId }: { jobId: string }) {
         ) : undefined
       }
       columnDefinitions={[
-        { id: "field", header: "Setting", cell: (one) => <code>{one.field}</code>, isRowHeader: true },
-        { id: "value", header: "Value", cell: (one) => one.words.split(", ")[0] },
+        { id: "field", header: "Setting", cell: (one) => nameOf(one.field), isRowHeader: true },
+        { id: "value", header: "Value", cell: (one) => shown(one.field, one.value) },
         {
           id: "source",
           header: "Comes from",

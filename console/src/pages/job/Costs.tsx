@@ -11,7 +11,7 @@ import { amount, count, dollars, hours, percent } from "../../format";
 import { jobReportQuery, ledgerQuery } from "./queries";
 
 /** The report of one job, then the lines of its ledger that it is the sum of. */
-export function Costs({ jobId }: { jobId: string }) {
+export default function Costs({ jobId }: { jobId: string }) {
   const report = useQuery(jobReportQuery(jobId));
   const ledger = useQuery(ledgerQuery(jobId));
   if (report.error && !report.data) return <Failure problem={report.error} onRetry={() => void report.refetch()} />;

@@ -1,45 +1,35 @@
 import { useCollection } from "@cloudscape-design/collection-hooks";
 import Box from "@cloudscape-design/components/box";
+import Button from "@cloudscape-design/components/button";
 import Header from "@cloudscape-design/components/header";
 import Pagination from "@cloudscape-design/components/pagination";
 import StatusIndicator, { type StatusIndicatorProps } from "@cloudscape-design/components/status-indicator";
 import Table from "@cloudscape-design/components/table";
 import TextFilter from "@cloudscape-design/components/text-filter";
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
+import { useMemo, useRef, useState } from "react";
 
-import { api, wanted, type Schema } from "../../api/client";
 import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import { count } from "../../format";
 import type { Job } from ".";
+import { earlierQuery } from "./queries";
 
-type Event = Schema<"EventView">;
-const WITH_JOB = 500;
-const PAGE = 200;
+type Event = Job["events"][number];
 const LEVELS: Record<string, StatusIndicatorProps.Type> = { info: "info", warning: "warning", error: "error" };
 
-/** The rest of a long timeline, in one go: the job itself brings its first 500 lines. */
-function useRest(job: Job): Event[] {
-  const last = job.events.at(-1)?.sequence ?? 0;
-  const { data, hasNextPage, fetchNextPage, isFetching } = useInfiniteQuery({
-    queryKey: ["job", job.job_id, "events-after", last],
-    enabled: job.events.length >= WITH_JOB,
-    initialPageParam: last,
-    queryFn: ({ pageParam }) =>
-      wanted(
-        api.GET("/api/v1/jobs/{job_id}/events", {
-          params: { path: { job_id: job.job_id }, query: { after: pageParam, limit: PAGE } },
-        }),
-      ),
-    getNextPageParam: (page) => (page.length < PAGE ? undefined : page.at(-1)?.sequence),
-  });
-  if (hasNextPage && !isFetching) void fetchNextPage();
-  return data?.pages.flat() ?? [];
-}
-
+/** What happened, newest first. Lines that were seen once stay, while the job brings its newest alone. */
 export function Events({ job }: { job: Job }) {
-  const rest = useRest(job);
-  const all = [...job.events, ...rest];
+  const first = job.events[0]?.sequence ?? 1;
+  // From where on the job's own lines were missing when somebody asked for them; newer ones come with the job.
+  const [before, setBefore] = useState(0);
+  const { data: earlier = [], isFetching } = useQuery({ ...earlierQuery(job.job_id, before), enabled: before > 1 });
+  const known = useRef(new Map<number, Event>());
+  const all = useMemo(() => {
+    for (const one of [...earlier, ...job.events]) known.current.set(one.sequence, one);
+    return [...known.current.values()].sort((one, other) => one.sequence - other.sequence);
+  }, [earlier, job.events]);
+  const missing = (all[0]?.sequence ?? 1) - 1;
   const { items, collectionProps, filterProps, paginationProps, filteredItemsCount } = useCollection(all, {
     filtering: {
       fields: ["message", "kind", "level"],
@@ -58,7 +48,20 @@ export function Events({ job }: { job: Job }) {
       contentDensity="compact"
       wrapLines
       ariaLabels={{ tableLabel: "Events of the job" }}
-      header={<Header counter={`(${count(all.length)})`}>Events</Header>}
+      header={
+        <Header
+          counter={`(${count(all.length)})`}
+          actions={
+            missing > 0 && (
+              <Button loading={isFetching} onClick={() => setBefore(first)}>
+                Load the {count(missing)} before
+              </Button>
+            )
+          }
+        >
+          Events
+        </Header>
+      }
       filter={
         <TextFilter
           {...filterProps}

@@ -9,7 +9,7 @@ import { Failure } from "../../components/Failure";
 import { instanceTypesQuery } from "./queries";
 
 /** Instance types that can restore the newest checkpoint, by the CPU features that its processes may rely on. */
-export function InstanceTypes({ jobId }: { jobId: string }) {
+export default function InstanceTypes({ jobId }: { jobId: string }) {
   const { data, error, isPending, refetch } = useQuery(instanceTypesQuery(jobId));
   if (error instanceof ApiError && error.status === 409) return <Box padding="m">{error.message}</Box>;
   if (error && !data) return <Failure problem={error} onRetry={() => void refetch()} />;

@@ -8,7 +8,9 @@ import type { Job } from ".";
 /** What is wrong with the job or soon will be; and, once it has failed, why. */
 export function JobAlerts({ job }: { job: Job }) {
   const why = job.state === "Failed" ? failure(job) : null;
-  if (job.alerts.length === 0 && !why) return null;
+  const { preflight } = job;
+  const changes = preflight && preflight.level !== "info" ? preflight : null;
+  if (job.alerts.length === 0 && !why && !changes) return null;
   return (
     <SpaceBetween size="xs">
       {why && (
@@ -21,6 +23,11 @@ export function JobAlerts({ job }: { job: Job }) {
           <div>
             <Prose text={hint(job)} />
           </div>
+        </Alert>
+      )}
+      {changes && (
+        <Alert type="warning" header="Preflight: what stands in the way of its checkpoints, and what helps">
+          <Prose text={changes.message.replace(/^Preflight: [^.]*\. ?/, "")} />
         </Alert>
       )}
       {job.alerts.map((one) => (

@@ -10,10 +10,16 @@ import { Time } from "../../components/Time";
 import { bytes, count, duration } from "../../format";
 import type { Job } from ".";
 
+/** `Preflight: protectable with changes. …` → `Protectable with changes`. */
+function verdictOf(message: string): string {
+  const verdict = message.replace(/^Preflight: /, "").split(".")[0] ?? "";
+  return verdict.charAt(0).toUpperCase() + verdict.slice(1);
+}
+
 /** What the job is, in figures. */
 export function JobFacts({ job }: { job: Job }) {
   const last = job.attempts.at(-1);
-  const preflight = job.events.findLast((one) => one.kind === "preflight");
+  const { preflight } = job;
   return (
     <Container header={<Header variant="h2">Details</Header>}>
       <KeyValuePairs
@@ -87,8 +93,8 @@ export function JobFacts({ job }: { job: Job }) {
           {
             label: "Preflight",
             value: preflight ? (
-              <StatusIndicator type={preflight.level === "info" ? "success" : preflight.level === "warning" ? "warning" : "error"}>
-                {preflight.message.replace(/^Preflight: /, "")}
+              <StatusIndicator type={preflight.level === "info" ? "success" : "warning"}>
+                {preflight.level === "info" ? verdictOf(preflight.message) : `${verdictOf(preflight.message)}; see above`}
               </StatusIndicator>
             ) : (
               "Not looked at yet"

@@ -14,7 +14,7 @@ import { bytes } from "../../format";
 import { logsQuery } from "./queries";
 
 /** What Perdure's programs wrote about the job, file by file. The job's own output is in its log stream in AWS. */
-export function Logs({ jobId }: { jobId: string }) {
+export default function Logs({ jobId }: { jobId: string }) {
   const { data, error, isFetching, refetch } = useQuery(logsQuery(jobId));
   const [name, setName] = useState<string | null>(null);
   if (error && !data) return <Failure problem={error} onRetry={() => void refetch()} />;

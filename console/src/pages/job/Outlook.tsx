@@ -72,10 +72,11 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
         />
         <ul className="plain-list">
           {job.verdicts.map((one) => (
-            <li key={one.ending}>
-              <StatusIndicator type={one.retried ? "success" : "stopped"}>
+            <li key={one.ending} className="verdict">
+              <StatusIndicator type={one.retried ? "success" : "stopped"} iconAriaLabel={one.retried ? "Retried" : "Not retried"} />
+              <span>
                 <Prose text={one.message} />
-              </StatusIndicator>
+              </span>
             </li>
           ))}
         </ul>

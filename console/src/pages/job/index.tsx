@@ -1,6 +1,8 @@
 /** One job: how it stands, its life-line, what a reclaim would do to it now, and everything that is known of it. */
+import SpaceBetween from "@cloudscape-design/components/space-between";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useParams } from "@tanstack/react-router";
+import { useDeferredValue } from "react";
 
 import type { Schema } from "../../api/client";
 import { useLive } from "../../api/live";
@@ -32,6 +34,7 @@ export default function JobPage() {
   const anew = useGathered(() => void client.invalidateQueries({ queryKey: ["job", jobId] }), GATHER_MS);
   useLive(anew, { job: jobId, onReset: anew });
 
+  const below = useDeferredValue(true, false); // what is not seen at first is drawn after what is
   const runs = asked.data !== undefined && !FINISHED.has(asked.data.state);
   const here = useNow(1000, runs);
   const now = life ? Date.parse(life.line.now) + (runs ? Math.max(0, here - life.cameAt) : 0) : here;
@@ -43,14 +46,14 @@ export default function JobPage() {
       header={(job) => <JobHeader job={job} />}
     >
       {(job) => (
-        <>
+        <SpaceBetween size="l">
           <JobAlerts job={job} />
           {life && life.line.stretches.length > 0 && <LifeLine line={life.line} now={now} />}
           {lifeError && !life && <Failure problem={lifeError} />}
           {job.reclaim_now && <Outlook job={job} reclaim={job.reclaim_now} />}
           <JobFacts job={job} />
-          <JobTabs job={job} />
-        </>
+          {below && <JobTabs job={job} />}
+        </SpaceBetween>
       )}
     </DetailPage>
   );

@@ -3,6 +3,8 @@ import { queryOptions } from "@tanstack/react-query";
 
 import { api, wanted, type Schema } from "../../api/client";
 
+const PAGE = 200;
+
 const of = (jobId: string) => ({ params: { path: { job_id: jobId } } });
 
 export const jobQuery = (jobId: string) =>
@@ -43,6 +45,32 @@ export const jobConfigurationQuery = (jobId: string) =>
   queryOptions({
     queryKey: ["job", jobId, "configuration"],
     queryFn: () => wanted(api.GET("/api/v1/jobs/{job_id}/configuration", of(jobId))),
+  });
+
+/** Read anew when it is asked for: it changes with every line that the job prints. */
+export const outputQuery = (jobId: string) =>
+  queryOptions({
+    queryKey: ["job-output", jobId],
+    queryFn: () => wanted(api.GET("/api/v1/jobs/{job_id}/output", of(jobId))),
+    staleTime: 0,
+  });
+
+/** All lines of the timeline before `first`. Their numbers follow each other, so the pages are asked for at once. */
+export const earlierQuery = (jobId: string, first: number) =>
+  queryOptions({
+    queryKey: ["job-events-before", jobId, first],
+    queryFn: async () => {
+      const begins = Array.from({ length: Math.ceil((first - 1) / PAGE) }, (_, page) => page * PAGE);
+      const pages = begins.map((after) =>
+        wanted(
+          api.GET("/api/v1/jobs/{job_id}/events", {
+            params: { path: { job_id: jobId }, query: { after, limit: Math.min(PAGE, first - 1 - after) } },
+          }),
+        ),
+      );
+      return (await Promise.all(pages)).flat();
+    },
+    staleTime: Infinity,
   });
 
 export const logsQuery = (jobId: string) =>

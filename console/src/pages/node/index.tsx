@@ -1,5 +1,6 @@
 /** One node: what AWS announced of it, what ran on it, and what that cost. */
 import Header from "@cloudscape-design/components/header";
+import SpaceBetween from "@cloudscape-design/components/space-between";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useParams } from "@tanstack/react-router";
 
@@ -51,11 +52,11 @@ export default function NodePage() {
       )}
     >
       {(node) => (
-        <>
+        <SpaceBetween size="l">
           <Notice node={node} />
           <Facts node={node} />
           <Runs runs={node.runs} />
-        </>
+        </SpaceBetween>
       )}
     </DetailPage>
   );

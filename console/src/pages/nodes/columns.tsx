@@ -14,7 +14,7 @@ export const COLUMNS: TableProps.ColumnDefinition<Node>[] = [
     header: "Instance",
     sortingField: "instance_id",
     isRowHeader: true,
-    minWidth: 190,
+    minWidth: 180,
     cell: (node) => (
       <RouterLink to="/nodes/$instanceId" params={{ instanceId: node.instance_id }}>
         {node.instance_id}
@@ -22,6 +22,8 @@ export const COLUMNS: TableProps.ColumnDefinition<Node>[] = [
     ),
   },
   { id: "state", header: "State", minWidth: 150, cell: (node) => <NodeStatus node={node} /> },
+  { id: "type", header: "Type", minWidth: 100, cell: (node) => node.instance_type },
+  { id: "zone", header: "Zone", minWidth: 100, cell: (node) => node.zone },
   { id: "jobs", header: "Jobs", minWidth: 70, cell: (node) => <span className="figure">{count(node.jobs)}</span> },
   {
     id: "checkpoints",
@@ -32,7 +34,7 @@ export const COLUMNS: TableProps.ColumnDefinition<Node>[] = [
   {
     id: "cost",
     header: "Cost of its jobs",
-    minWidth: 140,
+    minWidth: 120,
     cell: (node) => (
       <span className="figure" title={node.cost_estimated ? "Rests on a price that is estimated" : undefined}>
         {dollars(node.cost_usd)}
@@ -41,26 +43,24 @@ export const COLUMNS: TableProps.ColumnDefinition<Node>[] = [
     ),
   },
   {
-    id: "notice",
-    header: "Notice",
-    minWidth: 170,
-    cell: (node) => <Time at={node.notice?.seen_at} missing="none" />,
-  },
-  { id: "type", header: "Type", minWidth: 110, cell: (node) => node.instance_type },
-  { id: "zone", header: "Zone", minWidth: 110, cell: (node) => node.zone },
-  { id: "paid", header: "Paid as", minWidth: 100, cell: (node) => node.pay_type || "–" },
-  {
     id: "first_seen_at",
     header: "First seen",
     sortingField: "first_seen_at",
-    minWidth: 200,
+    minWidth: 180,
     cell: (node) => <Time at={node.first_seen_at} />,
   },
   {
     id: "ended_at",
     header: "Ended",
     sortingField: "ended_at",
-    minWidth: 200,
+    minWidth: 180,
     cell: (node) => <Time at={node.ended_at} />,
   },
+  {
+    id: "notice",
+    header: "Notice",
+    minWidth: 170,
+    cell: (node) => <Time at={node.notice?.seen_at} missing="–" />,
+  },
+  { id: "paid", header: "Paid as", minWidth: 100, cell: (node) => node.pay_type || "–" },
 ];

@@ -40,6 +40,7 @@ export default function NodesPage() {
       <Table
         variant="full-page"
         stickyHeader
+        contentDensity="compact"
         items={nodes}
         trackBy="instance_id"
         loading={isPending}

@@ -9,34 +9,34 @@ import { count, dollars } from "../../format";
 type Volume = Schema<"ExistingVolumeView">;
 
 export const COLUMNS: TableProps.ColumnDefinition<Volume>[] = [
-  { id: "volume", header: "Volume", isRowHeader: true, minWidth: 200, cell: (volume) => volume.volume_id },
+  { id: "volume", header: "Volume", isRowHeader: true, minWidth: 180, cell: (volume) => volume.volume_id },
   {
     id: "job",
     header: "Whose",
-    minWidth: 160,
+    minWidth: 130,
     cell: (volume) => (
       <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
         {volume.job_name || volume.job_id}
       </RouterLink>
     ),
   },
-  { id: "state", header: "Job", minWidth: 150, cell: (volume) => <JobStatus state={volume.job_state} /> },
+  { id: "state", header: "Job", minWidth: 130, cell: (volume) => <JobStatus state={volume.job_state} /> },
   {
     id: "month",
     header: "A month",
-    minWidth: 150,
+    minWidth: 90,
     cell: (volume) => <Money usd={volume.usd_per_month} estimated={volume.estimated} />,
   },
   {
     id: "cost",
     header: "So far",
-    minWidth: 150,
+    minWidth: 90,
     cell: (volume) => <Money usd={volume.cost_usd} estimated={volume.estimated} />,
   },
   {
     id: "size",
     header: "Size",
-    minWidth: 130,
+    minWidth: 100,
     cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
   },
   {
@@ -53,7 +53,7 @@ export const COLUMNS: TableProps.ColumnDefinition<Volume>[] = [
       ),
   },
   { id: "zone", header: "Zone", minWidth: 110, cell: (volume) => volume.zone },
-  { id: "created", header: "Made", minWidth: 200, cell: (volume) => <Time at={volume.created_at} /> },
+  { id: "created", header: "Made", minWidth: 180, cell: (volume) => <Time at={volume.created_at} /> },
 ];
 
 function Money({ usd, estimated }: { usd: number | null; estimated: boolean }) {

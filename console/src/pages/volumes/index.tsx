@@ -63,6 +63,7 @@ export default function VolumesPage() {
         {totals && <Totals totals={totals} />}
         <Table
           items={volumes}
+          contentDensity="compact"
           trackBy={(volume) => `${volume.job_id} ${volume.volume_id}`}
           loading={isPending}
           loadingText="Reading the volumes"
