@@ -6,8 +6,22 @@
 # BASE_IMAGE: any image with Python 3.11 or newer and its venv module (Debian: python3, python3-venv).
 # Without an index: put the wheels of requirements-server.txt and of hatchling into ./wheels, and add
 # --build-arg PIP_NO_INDEX=1.
-# The console comes as it was built here: run `make console` before. Without it the server says so in a browser.
+# NODE_IMAGE: any image with Node 20.19 or newer and npm, in which the console is built. Without npm's registry: run
+# `make console` before, which leaves it in api/static, and add --build-arg NODE_IMAGE=<BASE_IMAGE>. A server without a
+# console says so in a browser.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG NODE_IMAGE=node:22-bookworm-slim
+
+FROM ${NODE_IMAGE} AS console
+WORKDIR /build
+COPY console console
+# `stati[c]` may be absent.
+COPY api/stati[c] api/static
+RUN if [ ! -f api/static/index.html ] && command -v npm; then \
+        npm --prefix console ci --no-audit --no-fund --loglevel=error && npm --prefix console run --silent build; \
+    fi \
+ && mkdir -p api/static
+
 FROM ${BASE_IMAGE}
 ARG PIP_NO_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
@@ -24,6 +38,7 @@ COPY workflows /build/perdure/workflows
 COPY activities /build/perdure/activities
 COPY worker_agent /build/perdure/worker_agent
 COPY api /build/perdure/api
+COPY --from=console /build/api/static /build/perdure/api/static
 COPY localcloud /build/perdure/localcloud
 RUN /opt/perdure/bin/pip install --no-deps --find-links /build/wheels /build/perdure \
  && rm -r /build \

@@ -131,8 +131,8 @@ def project(folder: Path) -> Path:
     shutil.copy(ROOT / ".dockerignore", folder)
     (folder / "scripts").mkdir()
     shutil.copy(ROOT / "scripts/hatch_build.py", folder / "scripts")
-    for name in ("deploy", "perdure", "workflows", "activities", "worker_agent", "api", "localcloud"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("deploy", "perdure", "workflows", "activities", "worker_agent", "api", "localcloud", "console"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder / "wheels"), "--no-deps"]
     requirements = ["--require-hashes", "--requirement", str(folder / "requirements-server.txt")]
     builders = [line for line in _pins(ROOT / "requirements-dev.txt") if line.split("==")[0] in BUILDERS]

@@ -67,7 +67,7 @@ def bed() -> Iterator[tuple[Docker, Path]]:
         shutil.copy(Path(__file__).parent / "compose-postgresql.sh", stand_in / "postgresql.sh")
         shutil.copy(Path(__file__).parent / "compose_temporal.py", stand_in / "temporal.py")
         shutil.copy(Path(__file__).parent / "compose-without-registry.yml", folder)
-        settings = SETTINGS | {"BASE_IMAGE": BASE, "PIP_NO_INDEX": "1"}
+        settings = SETTINGS | {"BASE_IMAGE": BASE, "NODE_IMAGE": BASE, "PIP_NO_INDEX": "1"}
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         yield made, folder
 
@@ -95,6 +95,7 @@ def test_the_server_comes_up_with_a_token_and_a_certificate_of_its_own(bed: tupl
     assert health["status"] == 200 and health["body"]["status"] == "ok", health
     assert asked(machine, certificate, "/api/v1/jobs", token) == {"status": 200, "body": {"items": [], "next": None}}
     assert asked(machine, certificate, "/api/v1/jobs", "")["status"] == 401
+    assert '<div id="console">' in asked(machine, certificate, "/", "")["body"], "the image holds the console"
     pollers = ("exec", "-T", "temporal", "/stand-in/temporal", "task-queue", "describe", "--task-queue", "control")
     until(lambda: "workflow" in run(*pollers, "-o", "json"), "the control worker serves", run)
 
@@ -130,7 +131,8 @@ import ssl
 context = ssl.create_default_context(cafile=certificate)
 headers = {"Authorization": f"Bearer {token}"} if token else {}
 answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=60)
-print(json.dumps({"status": answer.status_code, "body": answer.json()}))
+body = answer.json() if "json" in answer.headers["content-type"] else answer.text
+print(json.dumps({"status": answer.status_code, "body": body}))
 """
 
 

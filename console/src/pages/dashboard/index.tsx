@@ -18,6 +18,7 @@ import { NothingYet } from "./NothingYet";
 import { Queues } from "./Queues";
 import { newestQuery, queuesQuery, reportQuery } from "./queries";
 import { Range } from "./Range";
+import { Unprotected } from "./Unprotected";
 
 const SOON_MS = 1000;
 const LATER_MS = 5000;
@@ -58,6 +59,7 @@ export default function Dashboard() {
       <SpaceBetween size="l">
         <Attention />
         <Figures report={report.data} running={queues.data?.reduce((sum, one) => sum + one.jobs_running, 0)} />
+        <Unprotected reasons={report.data.unprotected} />
         <Charts search={search} />
         <Grid gridDefinition={[{ colspan: { default: 12, s: 7 } }, { colspan: { default: 12, s: 5 } }]}>
           <Queues queues={queues.data} problem={queues.error} />

@@ -2,7 +2,6 @@
 import Alert from "@cloudscape-design/components/alert";
 import Box from "@cloudscape-design/components/box";
 import Button from "@cloudscape-design/components/button";
-import Modal from "@cloudscape-design/components/modal";
 import SpaceBetween from "@cloudscape-design/components/space-between";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useRouter } from "@tanstack/react-router";
@@ -10,7 +9,7 @@ import { useState } from "react";
 
 import { api, wanted } from "../../api/client";
 import { useIsAdmin } from "../../api/me";
-import { Failure } from "../../components/Failure";
+import { Confirm } from "../../components/Confirm";
 import { FINISHED } from "../../components/JobStatus";
 import { useNotices } from "../../components/notices";
 import { duration } from "../../format";
@@ -120,42 +119,5 @@ function Resume({ job, onClose }: { job: Job; onClose: () => void }) {
         </Alert>
       </SpaceBetween>
     </Confirm>
-  );
-}
-
-type ConfirmProps = {
-  title: string;
-  deed: string;
-  busy: boolean;
-  problem: unknown;
-  onConfirm: () => void;
-  onClose: () => void;
-  children: React.ReactNode;
-};
-
-function Confirm({ title, deed, busy, problem, onConfirm, onClose, children }: ConfirmProps) {
-  return (
-    <Modal
-      visible
-      header={title}
-      onDismiss={onClose}
-      footer={
-        <Box float="right">
-          <SpaceBetween direction="horizontal" size="xs">
-            <Button variant="link" onClick={onClose}>
-              Cancel
-            </Button>
-            <Button variant="primary" loading={busy} loadingText="Working" onClick={onConfirm}>
-              {deed}
-            </Button>
-          </SpaceBetween>
-        </Box>
-      }
-    >
-      <SpaceBetween size="m">
-        {problem != null && <Failure problem={problem} />}
-        {children}
-      </SpaceBetween>
-    </Modal>
   );
 }

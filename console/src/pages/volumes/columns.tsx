@@ -1,3 +1,4 @@
+import Button from "@cloudscape-design/components/button";
 import type { TableProps } from "@cloudscape-design/components/table";
 
 import type { Schema } from "../../api/client";
@@ -8,7 +9,10 @@ import { count, dollars } from "../../format";
 
 type Volume = Schema<"ExistingVolumeView">;
 
-export const COLUMNS: TableProps.ColumnDefinition<Volume>[] = [
+export type { Volume };
+
+/** `onDelete`: for those who may. */
+export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.ColumnDefinition<Volume>[] => [
   { id: "volume", header: "Volume", isRowHeader: true, minWidth: 180, cell: (volume) => volume.volume_id },
   {
     id: "job",
@@ -40,6 +44,13 @@ export const COLUMNS: TableProps.ColumnDefinition<Volume>[] = [
     cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
   },
   {
+    id: "until",
+    header: "Kept until",
+    minWidth: 180,
+    cell: (volume) =>
+      volume.kept_since === null ? "its job ends" : <Time at={volume.kept_until} missing="somebody deletes it" />,
+  },
+  {
     id: "node",
     header: "Attached to",
     minWidth: 190,
@@ -54,6 +65,21 @@ export const COLUMNS: TableProps.ColumnDefinition<Volume>[] = [
   },
   { id: "zone", header: "Zone", minWidth: 110, cell: (volume) => volume.zone },
   { id: "created", header: "Made", minWidth: 180, cell: (volume) => <Time at={volume.created_at} /> },
+  ...(onDelete
+    ? [
+        {
+          id: "delete",
+          header: "Delete",
+          minWidth: 90,
+          cell: (volume: Volume) =>
+            volume.kept_since && (
+              <Button variant="inline-link" ariaLabel={`Delete ${volume.volume_id}`} onClick={() => onDelete(volume)}>
+                Delete
+              </Button>
+            ),
+        },
+      ]
+    : []),
 ];
 
 function Money({ usd, estimated }: { usd: number | null; estimated: boolean }) {

@@ -9,14 +9,17 @@ import SpaceBetween from "@cloudscape-design/components/space-between";
 import Table from "@cloudscape-design/components/table";
 import { infiniteQueryOptions, keepPreviousData, useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
+import { useMemo, useState } from "react";
 
 import { api, wanted, type Schema } from "../../api/client";
+import { useIsAdmin } from "../../api/me";
 import { useLive } from "../../api/live";
 import { Failure } from "../../components/Failure";
 import { ShowMore } from "../../components/ShowMore";
 import { count, dollars } from "../../format";
 import { useGathered, useTitle } from "../../hooks";
-import { COLUMNS } from "./columns";
+import { columnsFor, type Volume } from "./columns";
+import { DeleteVolume } from "./DeleteVolume";
 import type { Whose } from "./search";
 
 const PER_PAGE = 50;
@@ -44,6 +47,9 @@ export default function VolumesPage() {
   const client = useQueryClient();
   const anew = useGathered(() => void client.invalidateQueries({ queryKey: ["volumes"] }), GATHER_MS);
   useLive((change) => change.kind === "job" && anew(), { onReset: anew });
+  const isAdmin = useIsAdmin();
+  const [unwanted, setUnwanted] = useState<Volume | null>(null);
+  const columns = useMemo(() => columnsFor(isAdmin ? setUnwanted : undefined), [isAdmin]);
   const volumes = data?.pages.flatMap((page) => page.items) ?? [];
   const totals = data?.pages[0]?.totals;
 
@@ -67,7 +73,7 @@ export default function VolumesPage() {
           trackBy={(volume) => `${volume.job_id} ${volume.volume_id}`}
           loading={isPending}
           loadingText="Reading the volumes"
-          columnDefinitions={COLUMNS}
+          columnDefinitions={columns}
           ariaLabels={{ tableLabel: "Volumes" }}
           filter={
             <SegmentedControl
@@ -92,6 +98,7 @@ export default function VolumesPage() {
           footer={hasNextPage && <ShowMore loading={isFetchingNextPage} onMore={() => void fetchNextPage()} />}
         />
       </SpaceBetween>
+      {unwanted && <DeleteVolume volume={unwanted} onClose={() => setUnwanted(null)} />}
     </ContentLayout>
   );
 }

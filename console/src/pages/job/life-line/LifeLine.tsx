@@ -4,12 +4,14 @@ import Button from "@cloudscape-design/components/button";
 import Container from "@cloudscape-design/components/container";
 import ExpandableSection from "@cloudscape-design/components/expandable-section";
 import Header from "@cloudscape-design/components/header";
-import Select from "@cloudscape-design/components/select";
 import SpaceBetween from "@cloudscape-design/components/space-between";
-import { useMemo, useRef, useState, type KeyboardEvent, type PointerEvent } from "react";
+import { useMemo, useState, type KeyboardEvent } from "react";
 
 import { duration, localTime } from "../../../format";
 import { useWidth } from "../../../hooks";
+import { useDrag } from "./drag";
+import { Interruptions } from "./Interruptions";
+import { Legend } from "./Legend";
 import { LifeLineTable } from "./LifeLineTable";
 import { Picture } from "./Picture";
 import {
@@ -19,7 +21,6 @@ import {
   moved,
   outages,
   rows,
-  totals,
   wholeLife,
   WORDS,
   zoomed,
@@ -83,7 +84,7 @@ export function LifeLine({ line, now }: { line: Line; now: number }) {
           actions={
             <SpaceBetween direction="horizontal" size="xs">
               {stops.length > 0 && (
-                <Reclaims stops={stops} zoom={zoom} onShow={(one) => setZoom(one && around(one, whole))} />
+                <Interruptions stops={stops} zoom={zoom} onShow={(one) => setZoom(one && around(one, whole))} />
               )}
               <Button iconName="zoom-out" ariaLabel="Zoom out" disabled={!zoom} onClick={() => near(2)} />
               <Button iconName="zoom-in" ariaLabel="Zoom in" onClick={() => near(0.5)} />
@@ -136,81 +137,4 @@ function said(one: Stretch, line: Line, now: number): string {
   const until = one.ended_at ? `until ${localTime(new Date(one.ended_at))}` : "and goes on";
   const where = lane ? ` on ${lane.instance_id} in ${lane.zone} (attempt ${lane.attempt})` : "";
   return `${WORDS[one.kind]}: ${duration((end(one, now) - begin(one)) / 1000)}${where}, from ${localTime(new Date(one.started_at))} ${until}.`;
-}
-
-function Legend({ line, now }: { line: Line; now: number }) {
-  return (
-    <ul className="ll-legend">
-      {totals(line, now).map(([kind, seconds]) => (
-        <li key={kind}>
-          <svg width="18" height="12" aria-hidden="true">
-            {kind === "wait" ? (
-              <line x1="0" x2="18" y1="6" y2="6" className="ll-wait" />
-            ) : (
-              <rect width="18" height="12" className={`ll-${kind}`} />
-            )}
-          </svg>
-          {WORDS[kind]} <span className="figure">{duration(seconds)}</span>
-        </li>
-      ))}
-      {line.marks.some((one) => one.kind !== "notice") && (
-        <li>
-          <svg width="12" height="12" aria-hidden="true">
-            <path d="M6 1l5 5-5 5-5-5z" className="ll-mark" />
-          </svg>
-          Checkpoint <span className="figure">{line.marks.filter((one) => one.kind !== "notice").length}</span>
-        </li>
-      )}
-      {line.marks.some((one) => one.kind === "notice") && (
-        <li>
-          <svg width="12" height="14" aria-hidden="true">
-            <path d="M1 14v-13h10l-3 3.5 3 3.5h-10" className="ll-notice" />
-          </svg>
-          AWS's notice
-        </li>
-      )}
-    </ul>
-  );
-}
-
-type ReclaimsProps = { stops: ReturnType<typeof outages>; zoom: Span | null; onShow: (one: Span | null) => void };
-
-function Reclaims({ stops, zoom, onShow }: ReclaimsProps) {
-  const options = [
-    { value: "all", label: "Whole life" },
-    ...stops.map((one, place) => ({
-      value: String(place),
-      label: `Interruption ${place + 1}`,
-      description: `${duration(one.seconds)}, ${localTime(new Date(one.from))}`,
-    })),
-  ];
-  const inside = zoom ? stops.findIndex((one) => one.from >= zoom.from && one.until <= zoom.until) : -1;
-  return (
-    <Select
-      ariaLabel="Show"
-      selectedOption={inside >= 0 ? (options[inside + 1] ?? null) : zoom ? null : options[0]!}
-      placeholder="A part of it"
-      options={options}
-      onChange={({ detail }) =>
-        onShow(detail.selectedOption.value === "all" ? null : (stops[Number(detail.selectedOption.value)] ?? null))
-      }
-    />
-  );
-}
-
-/** Pointer handlers that tell by how many pixels the picture was dragged since the last word. */
-function useDrag(onDrag: (pixels: number) => void) {
-  const last = useRef<number | null>(null);
-  return {
-    onPointerDown: (event: PointerEvent) => {
-      if (event.pointerType === "mouse" && event.button === 0) last.current = event.clientX;
-    },
-    onPointerMove: (event: PointerEvent) => {
-      if (last.current === null) return;
-      onDrag(event.clientX - last.current);
-      last.current = event.clientX;
-    },
-    onPointerUp: () => (last.current = null),
-    onPointerLeave: () => (last.current = null),
-  };
 }

@@ -1,0 +1,78 @@
+/** When checkpoints are taken, what is kept of them, and how. */
+import { form } from "./form";
+
+export const checkpoint = form<"checkpoint">()(
+  "Checkpoint",
+  "When checkpoints are taken and what is kept. A job's own environment wins over this. Running jobs hear of a change at once.",
+  [
+    {
+      title: "When",
+      settings: {
+        enabled: {
+          kind: "switch",
+          label: "Checkpoints",
+          help: "Off: nothing is saved, neither periodically nor on a Spot notice. A reclaimed job starts anew.",
+        },
+        interval_seconds: {
+          kind: "duration",
+          label: "Interval",
+          help: "Time between periodic checkpoints of a job. If a node dies without a notice, a job loses at most this much work.",
+          example: "15m",
+          zero: "0: no periodic checkpoints; the final one on a Spot notice is still taken.",
+        },
+        dump_limit_seconds: {
+          kind: "duration",
+          label: "Longest dump",
+          help: "A dump that takes longer is ended and the job goes on. A Spot notice leaves two minutes.",
+          example: "110s",
+        },
+      },
+    },
+    {
+      title: "What is kept",
+      settings: {
+        keep: {
+          kind: "integer",
+          label: "Checkpoints per job",
+          help: "The newest ones stay. If the newest cannot be restored, the one before is tried.",
+        },
+        reserve_mib: {
+          kind: "integer",
+          label: "Reserve",
+          unit: "MiB",
+          help: "Space of the job volume that no checkpoint may use.",
+        },
+        diagnosis: {
+          kind: "switch",
+          label: "Diagnosis",
+          help: "Keep volumes and checkpoints of finished jobs, to look into failures. Each volume costs money until you delete it.",
+        },
+      },
+    },
+    {
+      title: "How",
+      settings: {
+        predump: {
+          kind: "switch",
+          label: "Copy memory before the freeze",
+          help: "Where the kernel notes changed memory: the job runs on while most of it is copied, so the freeze is short.",
+        },
+        memory_chain: {
+          kind: "integer",
+          label: "Incremental checkpoints in a row",
+          help: "Where the kernel notes changed memory: all but the first of a row hold only what changed. 1: each holds everything.",
+        },
+        own_network: {
+          kind: "switch",
+          label: "A network of its own for each job",
+          help: "The job keeps its address on every node: NAT to the outside, no way in. Off: it shares the network of its host.",
+        },
+        refuse_io_uring: {
+          kind: "switch",
+          label: "Refuse io_uring",
+          help: "io_uring cannot be saved. Programs that are refused it fall back to epoll.",
+        },
+      },
+    },
+  ],
+);
