@@ -275,7 +275,7 @@ class JobWithTimeline(JobDetail):
 
     standing: str = Field(
         description="How it stands, in a sentence or two.",
-        examples=["It has run 2h3m on i-0123456789abcdef0 in us-east-1a. Its newest checkpoint, 7, is 4m old."],
+        examples=["It has run 2 h 3 min on i-0123456789abcdef0 in us-east-1a. Its newest checkpoint, 7, is 4 min old."],
     )
     reclaim_now: ReclaimNowView | None = Field(description="Null: it is finished, or has not begun.")
     costs: JobCosts

@@ -136,7 +136,8 @@ def _goes_on_in(job: Job, outage: Outage) -> int | None:
 
 
 def _closed(job: Job, outage: Outage) -> Iterator[Stretch]:
-    """The phases of an outage that is over: they follow each other without gaps."""
+    """The phases of an outage that is over: they follow each other without gaps, and none ends after it. Each is rounded
+    to a microsecond, so their sum may be longer."""
     here, there = outage.epoch, _goes_on_in(job, outage) or outage.epoch
     order = [
         ("frozen", StretchKind.FREEZE, here),
@@ -151,6 +152,7 @@ def _closed(job: Job, outage: Outage) -> Iterator[Stretch]:
     cursor = outage.started_at
     for phase, kind, epoch in order:
         end = cursor + timedelta(seconds=outage.phases.get(phase, 0.0))
+        end = end if outage.ended_at is None else max(cursor, min(end, outage.ended_at))
         yield Stretch(kind=kind, epoch=epoch, started_at=cursor, ended_at=end)
         cursor = end
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
 from perdure.domain.retries import HandOver
-from perdure.domain.values import Frozen, format_duration
+from perdure.domain.values import Frozen
 
 NOTICE_SECONDS = 120.0
 """Between AWS's notice and the end of the instance."""
@@ -134,12 +134,16 @@ def _duration(later: datetime | None, earlier: datetime | None) -> str:
 
 
 def _spoken(seconds: float) -> str:
-    """A duration to the minute from an hour on, to the hour from two days on: a sentence is no stopwatch."""
+    """A duration as the console writes them, to the minute from an hour on, to the hour from two days on: a sentence is
+    no stopwatch."""
     whole = max(1, round(seconds))
     if whole >= 2 * 86_400:
-        days, hours = divmod(whole // 3600, 24)
-        return f"{days}d{hours}h" if hours else f"{days}d"
-    return format_duration(whole - whole % 60 if whole >= 3600 else whole)
+        parts = (whole // 86_400, "d"), (whole // 3600 % 24, "h")
+    elif whole >= 3600:
+        parts = (whole // 3600, "h"), (whole // 60 % 60, "min")
+    else:
+        parts = (whole // 60, "min"), (whole % 60, "s")
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def _times(number: int, what: str) -> str:

@@ -20,6 +20,7 @@ from perdure.records.schema.database import reading
 from perdure.records.settings.configuration import current_configuration, newest_configuration
 from tests.browser.network import Network
 from tests.browser.serving import Serving, serving
+from tests.browser.stories import Story, record
 from tests.integration.test_configuration_api import certificate
 
 Configuration = Callable[[str], Page]
@@ -63,6 +64,15 @@ def save(page: Page) -> Locator:
     return page.get_by_text(": saved")
 
 
+def in_force(page: Page, server: Serving, *settings: str) -> None:
+    """A job's page says that these hold for it, and that the configuration of the system is where they come from."""
+    job_id = record(server.engine, Story("in-force", datetime.now(UTC)).arrive())
+    page.goto(f"{server.url}/jobs/{job_id}")
+    page.get_by_role("tab", name="Settings").click()
+    for setting in settings:
+        expect(page.get_by_role("row", name=f"{setting} System configuration")).to_be_visible()
+
+
 def test_checkpoints_are_reviewed_saved_and_in_the_history(configuration: Configuration, server: Serving) -> None:
     page = configuration("checkpoint")
     field(page, "Interval").fill("10m")
@@ -77,7 +87,10 @@ def test_checkpoints_are_reviewed_saved_and_in_the_history(configuration: Config
     expect(page.get_by_text("Checkpoint: saved")).to_be_visible()
     assert held(server).checkpoint == CheckpointConfiguration(interval_seconds=600, keep=4, diagnosis=True)
     expect(field(page, "Interval")).to_have_value("10m")
-    page.get_by_role("tab", name="History").click()
+    in_force(
+        page, server, "Checkpoint: Interval 10 min", "Checkpoint: Checkpoints per job 4", "Checkpoint: Diagnosis on"
+    )
+    page.goto(f"{server.url}/configuration?tab=history")
     newest = page.get_by_role("table").first
     expect(newest.get_by_role("row", name="Checkpoint: Interval 15 min 10 min")).to_be_visible()
     expect(page.get_by_text("local · version").first).to_be_visible()
@@ -96,6 +109,9 @@ def test_the_job_volume_with_its_tags(configuration: Configuration, server: Serv
     volume = held(server).job_volume
     assert (volume.size_gib, volume.volume_type, volume.tags) == (250, "gp2", {"team": "genomics"})
     assert volume.scratch == ["/scratch", "/work"]
+    in_force(
+        page, server, "Job volume: Size 250 GiB", "Job volume: Type gp2", "Job volume: Custom tags team = genomics"
+    )
 
 
 def test_the_log_is_in_force_within_seconds(configuration: Configuration, server: Serving) -> None:

@@ -47,7 +47,7 @@ def test_it_is_reclaimed_while_somebody_looks(page: Page, records: Records) -> N
     job_id = record(records.engine, story)
     page.goto(f"{records.url}/jobs/{job_id}")
     standing = page.get_by_test_id("standing")
-    expect(standing).to_contain_text("It has run 59m")
+    expect(standing).to_contain_text("It has run 59 min")
     record(records.engine, story.reclaim(), 2, state=JobState.CHECKPOINT_SUCCEEDED)
     expect(standing).to_contain_text("for another instance; it goes on from checkpoint 4 there.")
     expect(page.get_by_role("row").filter(has_text="The job is safe.")).to_be_visible()
@@ -64,6 +64,31 @@ def test_what_a_viewer_asks_and_what_failed(page: Page, records: Records) -> Non
     page.goto(f"{records.url}/jobs/{records.jobs['kept']}")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("Workflow managers such as Nextflow")).to_be_visible()
+
+
+def test_the_log_stream_of_each_attempt(page: Page, records: Records) -> None:
+    page.goto(f"{records.url}/jobs/{records.jobs['short']}")
+    page.get_by_role("tab", name="Attempts (4)").click()
+    table = page.get_by_role("table", name="Attempts of the job")
+    expect(table.get_by_role("row").filter(has_text="node lost")).to_have_count(1)
+    link = table.get_by_role("link", name="Log stream of attempt 2")
+    address = link.get_attribute("href") or ""
+    assert address.startswith("https://console.aws.amazon.com/cloudwatch/home?region=us-east-1#logsV2:log-groups/")
+
+
+def test_lines_before_the_newest_five_hundred_come_on_request(page: Page, records: Records) -> None:
+    story = Story("talkative", datetime.now(UTC) - timedelta(hours=1)).arrive()
+    for number in range(700):
+        story.tell("remark", f"Remark {number}.")
+    record(records.engine, story, log_group="")
+    page.goto(f"{records.url}/jobs/{story.job_id}")
+    expect(page.get_by_role("heading", name="Events (500)")).to_be_visible()
+    page.get_by_label("Find events").fill("preflight")
+    expect(page.get_by_text("No event matches")).to_be_visible()
+    page.get_by_role("button", name=re.compile("^Load the 2[0-9]+ before")).click()
+    expect(page.get_by_role("row").filter(has_text="Preflight: protectable.")).to_be_visible()
+    page.get_by_role("tab", name="Output").click()
+    expect(page.get_by_text("AWS Batch has named no CloudWatch log stream")).to_be_visible()
 
 
 @pytest.mark.expects("404")

@@ -33,6 +33,15 @@ def test_a_page_is_accessible_in_both_themes_and_fits_a_telephone(page: Page, re
     assert width <= 390, f"the page is {width} pixels wide"
 
 
+def test_the_dashboard_says_who_is_not_protected_and_why(page: Page, records: Records) -> None:
+    page.goto(records.url)
+    table = page.get_by_role("table", name="Jobs without protection")
+    row = table.get_by_role("row").filter(has_text="would not start it again after a reclaim")
+    row.get_by_role("link", name=records.jobs["unprotected"][:8]).click()
+    expect(page.get_by_role("heading", name="train-unet")).to_be_visible()
+    expect(page.get_by_text("Use TCP, or do without it.")).to_be_visible()
+
+
 DEPTH = """() => {
     const asked = performance.getEntriesByType("resource")
         .filter(one => one.name.includes("/api/v1/") && !one.name.includes("/stream"))

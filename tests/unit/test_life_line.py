@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
@@ -181,6 +181,7 @@ PHASES = st.dictionaries(
 
 
 @given(st.lists(st.tuples(PHASES, st.sampled_from(["notice", "no notice"]), st.floats(0, 500)), max_size=6))
+@example([({"frozen": 0.0, "dumped": 0.0, "detached": 6.3e-07, "waited": 6.3e-07}, "notice", 0.0)])
 def test_it_never_does_two_things_at_once_and_nothing_goes_backwards(
     outages: list[tuple[dict[str, float], str, float]],
 ) -> None:
@@ -210,25 +211,25 @@ def test_it_never_does_two_things_at_once_and_nothing_goes_backwards(
 def test_standing_says_what_goes_on() -> None:
     runs = attempt(1, 0, started_at=at(3))
     assert standing(job(), TEN) == "It waits for AWS Batch to start its first container."
-    assert standing(job(attempt(1, 0)), at(5)) == "It starts on i-1 in us-east-1a, since 5s."
-    assert "has run 1m57s on i-1 in us-east-1a. It has no checkpoint yet." in standing(job(runs), at(120))
+    assert standing(job(attempt(1, 0)), at(5)) == "It starts on i-1 in us-east-1a, since 5 s."
+    assert "has run 1 min 57 s on i-1 in us-east-1a. It has no checkpoint yet." in standing(job(runs), at(120))
     saved = job(runs, checkpoints=[checkpoint(4, 60)])
-    assert standing(saved, at(120)).endswith("Its newest checkpoint, 4, is 1m old.")
-    assert "has run 2h3m on" in standing(job(runs), at(3 + 2 * 3600 + 185))
-    assert "has run 2d18h on" in standing(job(runs), at(3 + 66 * 3600 + 1521))
+    assert standing(saved, at(120)).endswith("Its newest checkpoint, 4, is 1 min old.")
+    assert "has run 2 h 3 min on" in standing(job(runs), at(3 + 2 * 3600 + 185))
+    assert "has run 2 d 18 h on" in standing(job(runs), at(3 + 66 * 3600 + 1521))
     assert "It is not protected: no retry." in standing(job(runs, unprotected="no retry."), at(120))
     noticed = attempt(1, 0, started_at=at(3), noticed_at=at(60), notice_deadline=at(180))
     assert standing(job(noticed, state=JobState.CHECKPOINTING), at(120)) == (
-        "AWS takes i-1 in us-east-1a back in 1m: it is being saved."
+        "AWS takes i-1 in us-east-1a back in 1 min: it is being saved."
     )
     gone = attempt(1, 0, started_at=at(3), ended_at=at(100), end="handed over")
     assert standing(job(gone, checkpoints=[checkpoint(4, 60)]), at(120)) == (
-        "It has waited 20s for another instance; it goes on from checkpoint 4 there."
+        "It has waited 20 s for another instance; it goes on from checkpoint 4 there."
     )
     back = job(gone, attempt(2, 110), checkpoints=[checkpoint(4, 60)], state=JobState.RESTORING)
-    assert standing(back, at(120)) == "It is being restored from checkpoint 4 on i-2 in us-east-1a, since 10s."
+    assert standing(back, at(120)) == "It is being restored from checkpoint 4 on i-2 in us-east-1a, since 10 s."
     volume = back.model_copy(update={"state": JobState.RESTORE_VOLUME_UNREADY})
-    assert standing(volume, at(120)) == "It has waited 10s for its volume on i-2 in us-east-1a."
+    assert standing(volume, at(120)) == "It has waited 10 s for its volume on i-2 in us-east-1a."
 
 
 def test_standing_says_how_it_ended() -> None:
@@ -237,10 +238,11 @@ def test_standing_says_how_it_ended() -> None:
     assert (
         standing(job(ended, state=JobState.FAILED, **over), at(999)) == "It failed with exit code 7 in attempt 1 of 3."
     )
-    assert standing(job(ended, state=JobState.STOPPED, **over), at(999)) == "It was stopped by somebody after 1m40s."
+    stopped = job(ended, state=JobState.STOPPED, **over)
+    assert standing(stopped, at(999)) == "It was stopped by somebody after 1 min 40 s."
     survived = job(ended, state=JobState.SUCCEEDED, protections=1, outages=[WITH_NOTICE], **over)
     assert standing(survived, at(999)) == (
-        "It succeeded after 1m40s. It survived 1 reclaim, stood still 50s for that and lost no work."
+        "It succeeded after 1 min 40 s. It survived 1 reclaim, stood still 50 s for that and lost no work."
     )
     kept = attempt(1, 0, started_at=at(3), ended_at=at(100), end="handed over")
     last = job(kept, state=JobState.FAILED, hand_over=HandOver.KEEP_ONLY, **over)

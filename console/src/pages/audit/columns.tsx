@@ -12,11 +12,11 @@ type Line = Schema<"AuditLineView">;
 /** `only` narrows the list to what was clicked. */
 export function columns(only: (change: AuditSearch) => void): TableProps.ColumnDefinition<Line>[] {
   return [
-    { id: "at", header: "When", minWidth: 190, cell: (line) => <Time at={line.at} /> },
+    { id: "at", header: "When", minWidth: 180, cell: (line) => <Time at={line.at} /> },
     {
       id: "who",
       header: "Who",
-      minWidth: 140,
+      minWidth: 110,
       isRowHeader: true,
       cell: (line) =>
         line.who ? (
@@ -27,27 +27,27 @@ export function columns(only: (change: AuditSearch) => void): TableProps.ColumnD
           "nobody signed in"
         ),
     },
-    { id: "via", header: "By", minWidth: 90, cell: (line) => line.via || "–" },
     {
       id: "action",
       header: "Action",
-      minWidth: 260,
+      minWidth: 230,
       cell: (line) => (
         <Link onFollow={() => only({ action: line.action })} ariaLabel={`Only ${line.action}`}>
           {line.action}
         </Link>
       ),
     },
-    { id: "outcome", header: "Outcome", minWidth: 120, cell: (line) => <Outcome status={line.outcome} /> },
-    { id: "detail", header: "Details", minWidth: 220, cell: (line) => told(line.detail) || "–" },
+    { id: "outcome", header: "Outcome", minWidth: 150, cell: (line) => <Outcome status={line.outcome} /> },
+    { id: "detail", header: "Details", minWidth: 260, cell: (line) => told(line.detail) || "–" },
+    { id: "via", header: "By", minWidth: 90, cell: (line) => line.via || "–" },
     { id: "target", header: "Path", minWidth: 220, cell: (line) => line.target || "–" },
     { id: "address", header: "From", minWidth: 120, cell: (line) => line.address || "–" },
   ];
 }
 
 function Outcome({ status }: { status: number }) {
-  if (status < 400) return <StatusIndicator type="success">done ({status})</StatusIndicator>;
-  return <StatusIndicator type={status < 500 ? "error" : "warning"}>{`${REFUSED[status] ?? "refused"} (${status})`}</StatusIndicator>;
+  if (status < 400) return <StatusIndicator type="success">done</StatusIndicator>;
+  return <StatusIndicator wrapText={false} type={status < 500 ? "error" : "warning"}>{`${REFUSED[status] ?? "refused"} (${status})`}</StatusIndicator>;
 }
 
 const REFUSED: Record<number, string> = {

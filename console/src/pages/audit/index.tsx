@@ -64,6 +64,7 @@ function Audit() {
       <Table
         variant="full-page"
         stickyHeader
+        contentDensity="compact"
         wrapLines
         items={error ? [] : lines}
         trackBy="number"

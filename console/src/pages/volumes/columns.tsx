@@ -48,7 +48,20 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
     header: "Kept until",
     minWidth: 180,
     cell: (volume) =>
-      volume.kept_since === null ? "its job ends" : <Time at={volume.kept_until} missing="somebody deletes it" />,
+      volume.kept_since === null ? (
+        "its job ends"
+      ) : (
+        <>
+          <Time at={volume.kept_until} missing="somebody deletes it" />
+          {onDelete && (
+            <div>
+              <Button variant="inline-link" ariaLabel={`Delete ${volume.volume_id}`} onClick={() => onDelete(volume)}>
+                Delete now
+              </Button>
+            </div>
+          )}
+        </>
+      ),
   },
   {
     id: "node",
@@ -65,21 +78,6 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   },
   { id: "zone", header: "Zone", minWidth: 110, cell: (volume) => volume.zone },
   { id: "created", header: "Made", minWidth: 180, cell: (volume) => <Time at={volume.created_at} /> },
-  ...(onDelete
-    ? [
-        {
-          id: "delete",
-          header: "Delete",
-          minWidth: 90,
-          cell: (volume: Volume) =>
-            volume.kept_since && (
-              <Button variant="inline-link" ariaLabel={`Delete ${volume.volume_id}`} onClick={() => onDelete(volume)}>
-                Delete
-              </Button>
-            ),
-        },
-      ]
-    : []),
 ];
 
 function Money({ usd, estimated }: { usd: number | null; estimated: boolean }) {

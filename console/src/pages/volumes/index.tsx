@@ -116,7 +116,7 @@ function Totals({ totals }: { totals: Schema<"VolumeTotals"> }) {
           value={count(totals.kept)}
           note={
             totals.kept > 0
-              ? `${dollars(totals.kept_usd_per_month)} a month: kept for diagnosis, or not yet cleaned up`
+              ? `${dollars(totals.kept_usd_per_month)} a month: kept to resume or examine them`
               : "nothing is kept"
           }
         />
