@@ -136,8 +136,8 @@ def _goes_on_in(job: Job, outage: Outage) -> int | None:
 
 
 def _closed(job: Job, outage: Outage) -> Iterator[Stretch]:
-    """The phases of an outage that is over: they follow each other without gaps, and none ends after it. Each is rounded
-    to a microsecond, so their sum may be longer."""
+    """The phases of an outage that is over: they follow each other without gaps, and none ends after it. Each is
+    rounded to a microsecond, so their sum may be longer."""
     here, there = outage.epoch, _goes_on_in(job, outage) or outage.epoch
     order = [
         ("frozen", StretchKind.FREEZE, here),
