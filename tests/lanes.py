@@ -12,6 +12,15 @@ from pathlib import PurePosixPath
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = {
+    "browser": (
+        "tests/browser/test_configuration_pages.py",
+        "tests/browser/test_job.py",
+        "tests/browser/test_jobs.py",
+        "tests/browser/test_nodes_and_volumes.py",
+        "tests/browser/test_pages.py",
+        "tests/browser/test_people.py",
+        "tests/browser/test_server.py",
+    ),
     "stack": (
         "tests/browser/test_reclaim.py",
         "tests/e2e/test_identity.py",
@@ -23,10 +32,10 @@ TOGETHER = {
     ),
     "vm": ("tests/vm",),
 }
-"""Lanes of several files or folders. The virtual machine is one, because its first use on a machine builds it, and the
-others would only wait for that."""
+"""Lanes of several files or folders. The browser's files share a browser and a server. The virtual machine is one,
+because its first use on a machine builds it, and the others would only wait for that."""
 
-FIRST = ("stack", "tests/conformance", "tests/browser", "tests/e2e", "vm", "tests/integration", "tests/workflows")
+FIRST = ("stack", "browser", "tests/conformance", "tests/e2e", "vm", "tests/integration", "tests/workflows")
 """Lanes, files and folders in the order in which they begin; what is not here comes last, in pytest's own order."""
 
 

@@ -10,13 +10,16 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeVar
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect, sync_playwright
+from anyio.from_thread import start_blocking_portal
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from sqlalchemy import Engine
 
 from api.app import create_app
@@ -25,9 +28,7 @@ from perdure.records.schema.database import migrate, open_engine
 from perdure.settings import ApiSettings
 from tests.browser import stories
 from tests.browser.network import Network, own_network
-from tests.integration.test_api import address, portal, served, temporal
-
-__all__ = ["address", "portal", "temporal"]
+from tests.integration.test_api import jobs_at_work, served
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "console/node_modules/axe-core/axe.min.js"
@@ -45,46 +46,106 @@ class Records:
     names: dict[str, str] = field(default_factory=dict)
 
 
+Made = TypeVar("Made")
+
+
+class Shared:
+    """What the files of this folder share while they follow each other on one worker: a browser, its network, Temporal,
+    a platform at work. Each is made when it is first asked for; all end together."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._made: dict[Callable[..., Any], Any] = {}
+
+    def one(self, make: Callable[[], AbstractContextManager[Made]]) -> Made:
+        """What `make` makes; the same for whoever asks."""
+        if make not in self._made:
+            self._made[make] = self._stack.enter_context(make())
+        made: Made = self._made[make]
+        return made
+
+    def end(self) -> None:
+        """With playwright's event loop, which would be in the way of other tests."""
+        self._made.clear()
+        self._stack.close()
+
+
+SHARED = Shared()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The last test of this folder, for now: other tests follow on this worker."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        SHARED.end()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def built() -> None:
+def built() -> Iterator[None]:
     """What a person gets is tested: a console that is out of date would prove nothing."""
     if not (console.BUILT / "index.html").exists():
         pytest.fail("the console is not built: run `make console`")
+    yield
+    SHARED.end()  # after a run that was broken off
+
+
+@contextmanager
+def temporal_at_work() -> Iterator[str]:
+    """Address of a Temporal server with some workflows, in the environment too."""
+    with ExitStack() as stack:
+        portal = stack.enter_context(start_blocking_portal())
+        client = stack.enter_context(portal.wrap_async_context_manager(jobs_at_work()))
+        address = client.service_client.config.target_host
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("TEMPORAL_ADDRESS", address)
+        yield address
+
+
+@contextmanager
+def platform() -> Iterator[Records]:
+    SHARED.one(temporal_at_work)
+    with TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/perdure.db"
+        engine = open_engine(url)
+        migrate(engine)
+        found = Records(engine, stories.fill(engine, datetime.now(UTC)))
+        with served(create_app(ApiSettings(database_url=url)), SHARED.one(own_network).listen()) as found.url:
+            yield found
+        engine.dispose()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    playwright = SHARED.one(sync_playwright)
+    with TemporaryDirectory() as folder:
+        program = SHARED.one(own_network).program(CHROMIUM, Path(folder))
+        # As root, Chromium has no sandbox; it sees nothing but our own pages.
+        browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory, network: Network, address: None) -> Iterator[Records]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('console')}/perdure.db"
-    engine = open_engine(url)
-    migrate(engine)
-    found = Records(engine, stories.fill(engine, datetime.now(UTC)))
-    with served(create_app(ApiSettings(database_url=url)), network.listen()) as found.url:
-        yield found
-    engine.dispose()
+def address() -> str:
+    """Of Temporal."""
+    return SHARED.one(temporal_at_work)
+
+
+@pytest.fixture(scope="module")
+def records() -> Records:
+    return SHARED.one(platform)
 
 
 expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
+def network() -> Network:
+    return SHARED.one(own_network)
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    with own_network() as network:
-        yield network
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright, network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = network.program(CHROMIUM, tmp_path_factory.mktemp("chromium"))
-    # As root, Chromium has no sandbox; it sees nothing but our own pages.
-    browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox", "--disable-gpu"])
-    yield browser
-    browser.close()
+def browser() -> Browser:
+    return SHARED.one(chromium)
 
 
 class Watched:

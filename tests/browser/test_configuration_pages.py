@@ -27,7 +27,7 @@ Configuration = Callable[[str], Page]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, network: Network, address: None) -> Iterator[Serving]:
+def server(tmp_path_factory: pytest.TempPathFactory, network: Network, address: str) -> Iterator[Serving]:
     level = logging.getLogger().level
     with serving(tmp_path_factory.mktemp("console"), network) as server:
         yield server

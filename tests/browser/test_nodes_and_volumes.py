@@ -25,7 +25,7 @@ AWAY = "net::ERR_"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, network: Network, address: None) -> Iterator[Serving]:
+def server(tmp_path_factory: pytest.TempPathFactory, network: Network, address: str) -> Iterator[Serving]:
     with serving(tmp_path_factory.mktemp("nodes"), network) as server:
         fill(server)
         yield server
@@ -70,7 +70,7 @@ def downloaded(page: Page, item: str) -> list[dict[str, str]]:
 def test_the_csv_of_finished_nodes_filtered_and_all(page: Page, server: Serving) -> None:
     page.goto(f"{server.url}/nodes?q={LIVE}")
     expect(page.get_by_role("row", name=LIVE)).to_be_visible()
-    assert downloaded(page, f"Finished nodes with “{LIVE}”") == [], "it is not finished"
+    assert downloaded(page, f"Finished nodes of this list: {LIVE}") == [], "it is not finished"
     (line,) = downloaded(page, "All finished nodes")
     assert (line["instanceId"], line["endedBy"], line["jobsRun"]) == (ENDED, "aws", "2")
     assert {line["instanceId"] for line in downloaded(page, "All nodes")} >= {ENDED, LIVE, NOTICED}
@@ -118,7 +118,7 @@ def test_volumes_whose_they_are_and_what_they_cost(page: Page, server: Serving) 
     expect(page.get_by_text("$16.00", exact=True)).to_be_visible()
     page.get_by_role("button", name="Of finished jobs").click()
     expect(table.get_by_role("row")).to_have_count(2)
-    table.get_by_role("button", name=re.compile("^Delete vol-")).click()
+    table.get_by_role("button", name=re.compile("^Delete now: vol-")).click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("the job cannot be resumed any more")).to_be_visible()
     assert not (found := violations(page)), "\n".join(found)

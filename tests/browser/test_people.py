@@ -48,7 +48,7 @@ def bed(network: Network) -> Iterator[PoolBed]:
 
 @pytest.fixture(scope="module")
 def started(
-    tmp_path_factory: pytest.TempPathFactory, bed: PoolBed, network: Network, address: None
+    tmp_path_factory: pytest.TempPathFactory, bed: PoolBed, network: Network, address: str
 ) -> Iterator[Serving]:
     with serving(tmp_path_factory.mktemp("people"), network) as server:
         yield server

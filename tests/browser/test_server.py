@@ -23,7 +23,7 @@ MANY = 200_000
 
 
 @pytest.mark.expects("ERR_CONNECTION", "Failed to load resource", "ERR_INCOMPLETE", "ERR_EMPTY_RESPONSE")
-def test_the_server_restarts_under_an_open_page(page: Page, network: Network, tmp_path: Path, address: None) -> None:
+def test_the_server_restarts_under_an_open_page(page: Page, network: Network, tmp_path: Path, address: str) -> None:
     url = f"sqlite:///{tmp_path}/perdure.db"
     settings, engine = ApiSettings(database_url=url), open_engine(url)
     migrate(engine)
@@ -44,7 +44,7 @@ def test_the_server_restarts_under_an_open_page(page: Page, network: Network, tm
     engine.dispose()
 
 
-def test_a_newcomer_is_told_what_to_type(page: Page, network: Network, tmp_path: Path, address: None) -> None:
+def test_a_newcomer_is_told_what_to_type(page: Page, network: Network, tmp_path: Path, address: str) -> None:
     url = f"sqlite:///{tmp_path}/perdure.db"
     engine = open_engine(url)
     migrate(engine)
@@ -58,7 +58,7 @@ def test_a_newcomer_is_told_what_to_type(page: Page, network: Network, tmp_path:
     engine.dispose()
 
 
-def test_very_many_jobs(page: Page, network: Network, tmp_path: Path, address: None) -> None:
+def test_very_many_jobs(page: Page, network: Network, tmp_path: Path, address: str) -> None:
     """Whole and usable; how fast is bench/console.py's."""
     url = f"sqlite:///{tmp_path}/perdure.db"
     fill = [

@@ -89,11 +89,12 @@ def wanted(where: JobFilter, order: JobOrder) -> list[str]:
 
     def fits(one: Job) -> bool:
         words = where.text.casefold()
+        newest = one.attempts[-1] if one.attempts else None
         return (
             (not where.queues or one.queue in where.queues)
             and (not where.states or one.state in where.states)
-            and (not where.zones or (one.attempts and one.attempts[-1].zone in where.zones))
-            and (not where.nodes or (one.attempts and one.attempts[-1].instance_id in where.nodes))
+            and (not where.zones or (newest is not None and newest.zone in where.zones))
+            and (not where.nodes or (newest is not None and newest.instance_id in where.nodes))
             and any(words in part.casefold() for part in (one.job_id, one.name, one.queue))
             and (where.created_after is None or one.created_at >= where.created_after)
             and (where.created_before is None or one.created_at < where.created_before)

@@ -68,7 +68,7 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
 
 def _put_job(session: Session, job: Job, revision: int, position: int) -> None:
     newest = job.attempts[-1] if job.attempts else None
-    place = {"instance_id": newest and newest.instance_id, "zone": newest and newest.zone}
+    place = {"instance_id": newest.instance_id, "zone": newest.zone} if newest else {"instance_id": None, "zone": None}
     session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), **place, revision=revision, position=position))
     session.flush()
 

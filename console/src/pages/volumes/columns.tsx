@@ -55,7 +55,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
           <Time at={volume.kept_until} missing="somebody deletes it" />
           {onDelete && (
             <div>
-              <Button variant="inline-link" ariaLabel={`Delete ${volume.volume_id}`} onClick={() => onDelete(volume)}>
+              <Button variant="inline-link" ariaLabel={`Delete now: ${volume.volume_id}`} onClick={() => onDelete(volume)}>
                 Delete now
               </Button>
             </div>
