@@ -93,10 +93,9 @@ export function JobFacts({ job }: { job: Job }) {
           {
             label: "Preflight",
             value: preflight ? (
-              <span className="verdict">
-                <StatusIndicator type={preflight.level === "info" ? "success" : "warning"} iconAriaLabel={preflight.level} />
+              <StatusIndicator type={preflight.level === "info" ? "success" : "warning"}>
                 {preflight.level === "info" ? verdictOf(preflight.message) : `${verdictOf(preflight.message)}; see above`}
-              </span>
+              </StatusIndicator>
             ) : (
               "Not looked at yet"
             ),
