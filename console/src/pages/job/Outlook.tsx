@@ -10,6 +10,7 @@ import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import { duration } from "../../format";
 import type { Job } from ".";
+import { Rehearsed, type Rehearsal } from "./Rehearsed";
 
 type Reclaim = Schema<"ReclaimNowView">;
 
@@ -21,6 +22,7 @@ export function fits(reclaim: Pick<Reclaim, "final_seconds" | "notice_seconds">)
 }
 
 export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
+  const { rehearsal } = job as { rehearsal?: Rehearsal | null }; // a server without rehearsals has no such field
   const fit = fits(reclaim);
   const verdict = job.verdicts.find((one) => one.ending === "reclaim");
   return (
@@ -56,6 +58,7 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
                 "Not known yet"
               ),
             },
+            ...(rehearsal === undefined ? [] : [{ label: "Rehearsed", value: <Rehearsed of={rehearsal} /> }]),
             { label: "Lost without a notice", value: `${duration(reclaim.at_risk_seconds)} of work` },
             {
               label: "AWS Batch starts it again",
