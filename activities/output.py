@@ -50,8 +50,9 @@ class Outputs(OutputActivities):
         lines: list[OutputLine] = []
         token = None
         while most > 0:
-            more = {"nextToken": token} if token else {}
-            page = self._logs.get_log_events(**asked, **more, startFromHead=False)
+            if token:
+                asked["nextToken"] = token
+            page = self._logs.get_log_events(**asked, startFromHead=False)
             for event in reversed(page["events"]):
                 line = OutputLine(at=datetime.fromtimestamp(event["timestamp"] / 1000, UTC), text=event["message"])
                 most -= _size(line)

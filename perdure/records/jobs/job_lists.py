@@ -178,9 +178,10 @@ class _Walk:
         else:
             self._by = "order"
 
-    def _few(self, session: Session, **some: Iterable[str]) -> bool:
+    def _few(self, session: Session, **some: Any) -> bool:
         found = self.matching([_JOB.job_id], everywhere=True, **some).limit(FEW_MATCHES + 1).subquery()
-        return session.execute(select(func.count()).select_from(found)).scalar_one() <= FEW_MATCHES
+        counted: int = session.execute(select(func.count()).select_from(found)).scalar_one()
+        return counted <= FEW_MATCHES
 
     def key(self, line: JobLine) -> Key:
         """What the job is sorted by, and its id."""
