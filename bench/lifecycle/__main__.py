@@ -23,24 +23,28 @@ from bench.lifecycle.week import a_week
 from perdure.contracts import names
 from perdure.contracts.reconciling import ReconciliationState
 
+WARM = 20
+"""Jobs after which the control worker has made what it makes once."""
+
 
 async def measure(options: argparse.Namespace, jobs: int) -> tuple[dict[str, float], dict[str, float]]:
     """One size, on a bed of its own."""
     async with made(options.in_memory) as (bed, client):
-        empty = bed.worker.memory_info().rss
         await client.start_workflow(
             names.RECONCILIATION, ReconciliationState(), id=names.RECONCILIATION_ID, task_queue=names.CONTROL_QUEUE
         )
         agents = [Agent(client, number, options.interval) for number in range(jobs)]
-        begun = time.time()
-        await start_all(agents)
+        await start_all(agents[:WARM])
+        await quiet(bed, client)
+        warm, begun = bed.worker.memory_info().rss, time.time()
+        await start_all(agents[WARM:])
         await quiet(bed, client)
         started = time.time() - begun
         say(f"{jobs} jobs run after {started:.0f} s")
         found = await steady(bed, client, agents, options.seconds, options.interval)
         found["started"] = started
         found["rss_mb"] = bed.worker.memory_info().rss / 1e6
-        found["kb_per_job"] = (bed.worker.memory_info().rss - empty) / 1e3 / jobs
+        found["kb_per_job"] = (bed.worker.memory_info().rss - warm) / 1e3 / (jobs - WARM)
         found["server_mb"] = bed.server.memory_info().rss / 1e6
         found["load"] = os.getloadavg()[0]
         noticed = await reclaim(bed, agents[: options.nodes]) if options.nodes else {}

@@ -37,6 +37,8 @@ from perdure.contracts.control import (
     VolumeActivities,
     VolumeRef,
 )
+from perdure.contracts.kept_volumes import KeptVolumeActivities
+from perdure.contracts.reconciling import Reconcile, Reconciled
 from perdure.domain.retries import RetryStrategy
 from perdure.domain.volumes import JobVolume
 from perdure.records.schema.database import migrate, open_engine
@@ -48,7 +50,7 @@ from workflows.volume_migration import VolumeMigration
 RETRY = RetryStrategy(attempts=50)
 
 
-class Cloud(BatchActivities, VolumeActivities):
+class Cloud(BatchActivities, VolumeActivities, KeptVolumeActivities):
     """AWS, which answers at once: every job runs, every volume is there."""
 
     @activity.defn(name="describe_job")
@@ -70,6 +72,10 @@ class Cloud(BatchActivities, VolumeActivities):
     @activity.defn(name="delete_volume")
     async def delete_volume(self, request: VolumeRef) -> None:
         pass
+
+    @activity.defn(name="reconcile_volumes")
+    async def reconcile_volumes(self, request: Reconcile) -> Reconciled:
+        return Reconciled(looked_at=0, told=0)
 
     # What boto3's clients answer.
     def describe_instances(self, Filters: list[dict[str, Any]]) -> dict[str, Any]:
@@ -115,7 +121,12 @@ async def control(port: int, folder: Path, cached_workflows: int) -> None:
             activities=[
                 *(cloud.describe_job, cloud.create_volume, cloud.attach_volume, cloud.detach_volume),
                 *(cloud.delete_volume, records.record_job, records.record_node, records.load_configuration),
-                *(records.load_log_settings, reconciler.reconcile_instances, reconciler.reconcile_jobs),
+                *(
+                    records.load_log_settings,
+                    cloud.reconcile_volumes,
+                    reconciler.reconcile_instances,
+                    reconciler.reconcile_jobs,
+                ),
             ],
             **worker_options(cached_workflows),
         )
