@@ -28,7 +28,7 @@ from perdure.domain.errors import CommandFailed
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.container.surroundings import exchange, rewrite
 from worker_agent.engine.commands import run
-from worker_agent.engine.connections import in_network_of
+from worker_agent.engine.in_network import in_network_of
 
 log = structlog.get_logger()
 

@@ -10,36 +10,24 @@ Read from CRIU's `files.img`, and changed in a copy of it before the restore:
 So nothing is borrowed: no address is put on a device, no neighbour's can be taken, and no socket of a sibling on the
 shared network is touched. (CRIU's own --tcp-close closes loopback connections too, and jobs die of that: tried.)
 
-A socket that comes back closed says "not connected" (ENOTCONN), which few clients expect. `reset` therefore connects
-it, while the job still stands, to a listener of ours on loopback that resets it at once: the job sees the
-ECONNRESET that it would see if the network had broken, and its poll wakes up. These sockets are found again by a mark
-(SO_MARK) that the copy of the image gives them.
+A socket that comes back closed says "not connected" (ENOTCONN), which few clients expect. `closed_sockets.reset` puts
+that right. It finds these sockets by a mark (SO_MARK) that the copy of the image gives them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ctypes
 import ipaddress
 import os
 import socket
-import struct
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from worker_agent.engine import criu_image
 from worker_agent.engine.criu_image import Message
-from worker_agent.engine.descriptors import copied, links
+from worker_agent.engine.descriptors import copied
 from worker_agent.engine.looking import Look
-
-T = TypeVar("T")
-R = TypeVar("R")
-_libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNET = 0x40000000
 
 FILES = "files.img"
 FILES_MAGIC = 0x56303138
@@ -54,7 +42,6 @@ CLOSED_MARK = 0x5045_5244
 _CLOSE, _CLOSE_WAIT = 7, 8
 _ENDED = (_CLOSE, _CLOSE_WAIT)
 """Linux, include/net/tcp_states.h."""
-_LIMIT = 5.0
 _SHOWN = 5
 """Peers that a sentence names."""
 
@@ -240,59 +227,6 @@ def link_images(images: Path, folder: Path, changed: Mapping[str, bytes]) -> Non
         (folder / name).write_bytes(content)
 
 
-def reset(pids: Iterable[int]) -> int:
-    """Let the sockets that came back closed say "connection reset". How many did.
-
-    For restored processes that still stand. In the calling thread's network namespace must be theirs. Blocks shortly.
-    """
-    seen: set[int] = set()
-    done = 0
-    with contextlib.ExitStack() as open_listeners:
-        listeners: dict[int, socket.socket] = {}
-        for pid in pids:
-            for number, link in links(pid).items():
-                inode = int(link[8:-1]) if link.startswith("socket:[") else 0
-                if not inode or inode in seen:
-                    continue
-                seen.add(inode)
-                with copied(pid, number) as copy, socket.socket(fileno=os.dup(copy)) as found:
-                    if not _is_marked(found):
-                        continue
-                    done += 1
-                    found.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0)
-                    with contextlib.suppress(OSError):  # bound to a device, or no IPv6 here: it stays "not connected"
-                        _reset(found, listeners, open_listeners)
-    return done
-
-
-def _is_marked(found: socket.socket) -> bool:
-    if found.family not in (socket.AF_INET, socket.AF_INET6) or found.type != socket.SOCK_STREAM:
-        return False
-    return found.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == CLOSED_MARK
-
-
-def _reset(found: socket.socket, listeners: dict[int, socket.socket], scope: contextlib.ExitStack) -> None:
-    family = found.family
-    if family not in listeners:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        scope.enter_context(listener)
-        listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
-        listener.listen()
-        listener.settimeout(_LIMIT)
-        listeners[family] = listener
-    # Whether it blocks belongs to the job, and is shared with it.
-    was_blocking = os.get_blocking(found.fileno())
-    os.set_blocking(found.fileno(), False)
-    try:
-        with contextlib.suppress(BlockingIOError):
-            found.connect(listeners[family].getsockname())
-        accepted, _ = listeners[family].accept()
-        with accepted:
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    finally:
-        os.set_blocking(found.fileno(), was_blocking)
-
-
 def outside(look: Look) -> list[Connection]:
     """The connections of these processes that would come back closed after a restore: those whose other end is not in
     one of them. For preflight. What ends meanwhile is left out. Blocks shortly."""
@@ -346,20 +280,3 @@ def _numbers(family: int, address: Address) -> list[int]:
     if family == socket.AF_INET6 and len(packed) == 4:
         packed = b"\0" * 10 + b"\xff\xff" + packed
     return [int.from_bytes(packed[place : place + 4], "little") for place in range(0, len(packed), 4)]
-
-
-async def in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
-    """Do blocking work in the network namespace of a process. OSError if it is gone."""
-    loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(max_workers=1) as thread:  # not the loop's: a thread keeps the namespace that it enters
-        return await loop.run_in_executor(thread, _in_network_of, pid, work, argument)
-
-
-def _in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
-    namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _libc.setns(namespace, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), f"the network of process {pid} cannot be entered")
-    finally:
-        os.close(namespace)
-    return work(argument)

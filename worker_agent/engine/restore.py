@@ -36,9 +36,11 @@ from worker_agent.engine import (
     timers,
 )
 from worker_agent.engine import job_root as roots
-from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, in_network_of, link_images, reset
+from worker_agent.engine.closed_sockets import reset
+from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, link_images
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.in_network import in_network_of
 from worker_agent.engine.writable_layer import put_in_place
 
 StepCallback = Callable[[str], None]
