@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean
+.PHONY: help setup bundle demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -91,6 +91,9 @@ some-rows:
 	@echo "== rows of docs/compatibility.md: $(ROWS)"
 	@PERDURE_COMPATIBILITY=$(TABLE) $(PYTEST) -p no:xdist -m "$(ROWS)" $(or $(TESTS),tests); status=$$?; \
 		$(BIN)/python scripts/compatibility.py; exit $$status
+
+bundle: setup ## Build the release for instances into build/release: archive, installer, signed manifest (BUNDLE=--architecture …)
+	@nice $(BIN)/python -m scripts.bundle $(BUNDLE)
 
 up: setup ## Start a local stack in the background
 	@$(BIN)/perdure local up --detach

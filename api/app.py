@@ -29,6 +29,7 @@ from api.routes import (
     events,
     exports,
     health,
+    installing,
     jobs,
     life_line,
     logs,
@@ -91,9 +92,10 @@ RESOURCES = (
     mmbatch_configuration.router,
     mmbatch_metrics.router,
     mmbatch_security.router,
+    installing.router,
 )
 """Below /api/v1, in the order of the API's pages."""
-PAGES = (mmbatch_logs.root,)
+PAGES = (mmbatch_logs.root, installing.root)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

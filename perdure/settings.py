@@ -90,6 +90,8 @@ class ApiSettings(_Settings):
     aws_endpoint_url: str = Field(
         "", validation_alias="AWS_ENDPOINT_URL", description="Set: AWS is played by something that has no console."
     )
+    release_dir: Path | None = Field(None, description="Folder of the release for instances, served at /install.")
+    instances_temporal: str = Field("", description="Temporal as instances reach it, for the installer: HOST:PORT.")
 
 
 class CommandLineSettings(_Settings):

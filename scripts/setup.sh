@@ -67,6 +67,7 @@ gcc gcc
 bats bats
 busybox busybox-static
 jq jq
+minisign minisign
 gawk gawk
 /usr/bin/chromium chromium
 /usr/share/fonts/truetype/dejavu fonts-dejavu-core

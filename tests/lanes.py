@@ -31,11 +31,12 @@ TOGETHER = {
         "tests/e2e/test_ten_kinds.py",
     ),
     "vm": ("tests/vm",),
+    "release": ("tests/release",),
 }
 """Lanes of several files or folders. The browser's files share a browser and a server. The virtual machine is one,
-because its first use on a machine builds it, and the others would only wait for that."""
+because its first use on a machine builds it, and the others would only wait for that. So is the release."""
 
-FIRST = ("stack", "browser", "tests/conformance", "tests/e2e", "vm", "tests/integration", "tests/workflows")
+FIRST = ("stack", "browser", "tests/conformance", "tests/e2e", "release", "vm", "tests/integration", "tests/workflows")
 """Lanes, files and folders in the order in which they begin; what is not here comes last, in pytest's own order."""
 
 

@@ -132,7 +132,7 @@ def _build(made: Built, root_files: dict[str, str], qemu_files: dict[str, str], 
     version = next((root / "usr/lib/modules").iterdir()).name
     _furnish(root, version)
     step("making the disk and the initial RAM disk")
-    _initrd(root, version, made.qemu.initrd)
+    initrd(root, version, made.qemu.initrd, GUEST / "initrd.sh")
     (root / f"boot/vmlinuz-{version}").rename(made.qemu.kernel)
     argv = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=1,root_owner=0:0"]
     run([*argv, "-d", str(root), str(made.qemu.root), f"{_ROOT_MIB}M"])
@@ -210,14 +210,15 @@ def _distributions() -> set[str]:
     return found
 
 
-def _initrd(root: Path, version: str, target: Path) -> None:
+def initrd(root: Path, version: str, target: Path, script: Path) -> None:
+    """The initial RAM disk: the drivers of the disk, busybox, and `script` as the first program."""
     listed = run(["modprobe", "-d", str(root), "-S", version, "--show-depends", "-a", *_INITRD_MODULES])
     lines = [line.split()[1] for line in listed.splitlines() if line.startswith("insmod")]
     modules = [Path(line) for line in dict.fromkeys(lines)]
     files: dict[str, bytes] = {"bin/busybox": (root / "usr/bin/busybox").read_bytes()}
     files |= {f"modules/{module.name}": module.read_bytes() for module in modules}
     files["modules.list"] = "\n".join(f"/modules/{module.name}" for module in modules).encode()
-    files["init"] = (GUEST / "initrd.sh").read_bytes()
+    files["init"] = script.read_bytes()
     with open(target, "wb") as archive:
         for number, name in enumerate(("bin", "modules", "dev", "proc", "sys", "root")):
             archive.write(_cpio(name, b"", 0o40755, number + 1))

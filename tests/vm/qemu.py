@@ -33,6 +33,7 @@ class Qemu:
     """The machine in one folder of the cache."""
 
     folder: Path
+    job_mib: int = JOB_MIB
 
     @property
     def prefix(self) -> Path:
@@ -54,7 +55,7 @@ class Qemu:
         """Boot, wait until it is ready for a job, and save its state."""
         with tempfile.TemporaryDirectory(prefix="perdure-vm-", dir="/var/tmp") as name:
             place = Path(name)
-            _write_job(place / "job.img", b"", {})
+            _write_job(place / "job.img", b"", {}, self.job_mib)
             monitor = place / "monitor.sock"
             process = self._start(place, ["-qmp", f"unix:{monitor},server=on,wait=off"])
             try:
@@ -70,10 +71,15 @@ class Qemu:
 
     def run(self, state: Path, job: bytes, header: dict[str, Any], limit_seconds: float) -> list[dict[str, Any]]:
         """Run one job (a tar) in the machine as it was saved; what the guest said. VmFailed if it did not end."""
+        return self._finish(job, header, limit_seconds, ["-incoming", f"exec:cat {state}"])
+
+    def _finish(
+        self, job: bytes, header: dict[str, Any], limit_seconds: float, more: list[str]
+    ) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory(prefix="perdure-vm-", dir="/var/tmp") as name:
             place = Path(name)
-            _write_job(place / "job.img", job, {**header, "size": len(job), "now": time.time()})
-            process = self._start(place, ["-incoming", f"exec:cat {state}"])
+            _write_job(place / "job.img", job, {**header, "size": len(job), "now": time.time()}, self.job_mib)
+            process = self._start(place, more)
             try:
                 process.wait(limit_seconds)
             except subprocess.TimeoutExpired:
@@ -86,6 +92,11 @@ class Qemu:
             if not any(message.get("end") for message in said_all):
                 raise VmFailed(f"the virtual machine ended before the job:\n{said_all}\n{console(place)}")
             return said_all
+
+    def boot(self, job: bytes, header: dict[str, Any], limit_seconds: float) -> list[dict[str, Any]]:
+        """Boot it anew and run one job; with a network card that leads to this machine's loopback (10.0.2.2), and with
+        a disk that can be written. What the guest said. VmFailed if it did not end."""
+        return self._finish(job, header, limit_seconds, ["-nic", "user,model=virtio-net-pci"])
 
     def _start(self, place: Path, more: list[str]) -> subprocess.Popen[bytes]:
         libraries = self.prefix / "usr/lib/x86_64-linux-gnu"
@@ -135,10 +146,10 @@ def console(place: Path) -> str:
     return "\n".join(texts)
 
 
-def _write_job(path: Path, job: bytes, header: dict[str, Any]) -> None:
-    assert len(job) + BLOCK <= JOB_MIB << 20, "the job does not fit its disk"
+def _write_job(path: Path, job: bytes, header: dict[str, Any], mebibytes: int) -> None:
+    assert len(job) + BLOCK <= mebibytes << 20, "the job does not fit its disk"
     with open(path, "wb") as disk:
-        disk.truncate(JOB_MIB << 20)
+        disk.truncate(mebibytes << 20)
         if header:
             disk.write((MAGIC + json.dumps(header).encode()).ljust(BLOCK, b"\0"))
             disk.write(job)

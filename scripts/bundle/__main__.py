@@ -1,0 +1,102 @@
+"""`python -m scripts.bundle [--architecture x86_64|aarch64] [--output FOLDER]`: the release for instances.
+
+Leaves in FOLDER (default build/release):
+
+    perdure-install                     the installer; knows the archives' checksums
+    perdure-worker-<release>-<arch>.tar.gz
+    user-data.txt                       for a launch template; pins the installer's checksum
+    contents-<arch>.cdx.json            what is inside (CycloneDX)
+    MANIFEST, MANIFEST.minisig, perdure.pub
+
+PERDURE_SIGNING_KEY names an Ed25519 private key (PEM). Without it the key is made for this build and thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from scripts.bundle.contents import component_list
+from scripts.bundle.debian import BuildFailed, Suite, run
+from scripts.bundle.release import archive, release_name, write_release
+from scripts.bundle.signing import Signer
+from scripts.bundle.tree import PLATFORMS, PYTHON_PACKAGES, ROOT, TOOLS, Inputs, build
+
+CACHE = Path(os.environ.get("PERDURE_CACHE", "/var/cache/perdure")) / "bundle"
+
+
+def fetch(architecture: str) -> Inputs:
+    """Debian packages and wheels, fetched unless they are in the cache."""
+    debian, platforms = PLATFORMS[architecture]
+    base = Suite("bookworm", debian, CACHE).fetch([*PYTHON_PACKAGES, *TOOLS])
+    criu = Suite("sid", debian, CACHE).fetch(["criu"])
+    wheels = CACHE / f"wheels-{architecture}"
+    wheels.mkdir(parents=True, exist_ok=True)
+    where = [word for name in platforms for word in ("--platform", name)]
+    requirements = ROOT / "requirements-agent.txt"
+    # An empty folder each time, so that no wheel of an older pin stays; pip has a cache of its own.
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+        argv += ["--python-version", "3.11", "--implementation", "cp", *where, "--find-links", str(wheels)]
+        run([*argv, "--dest", folder, "-r", str(requirements)])
+        fresh = {path.name for path in Path(folder).iterdir()}
+        for path in Path(folder).iterdir():
+            path.replace(wheels / path.name)
+    for path in wheels.iterdir():
+        if path.name not in fresh:
+            path.unlink()
+    return Inputs(architecture, base, criu, sorted(wheels.iterdir()))
+
+
+def main() -> int:
+    """Build; exit code 1 with one sentence when something is missing."""
+    parser = argparse.ArgumentParser(prog="scripts.bundle")
+    parser.add_argument("--architecture", choices=sorted(PLATFORMS), action="append")
+    parser.add_argument("--output", type=Path, default=ROOT / "build/release")
+    arguments = parser.parse_args()
+    key = os.environ.get("PERDURE_SIGNING_KEY")
+    begun = time.monotonic()
+    try:
+        signer = Signer.from_pem(Path(key)) if key else Signer.for_this_build()
+        for architecture in arguments.architecture or [platform.machine()]:
+            _one(architecture, arguments.output)
+        write_release(arguments.output, signer)
+    except (BuildFailed, OSError, ValueError, subprocess.SubprocessError) as problem:
+        print(f"the bundle was not built: {problem}", file=sys.stderr)
+        return 1
+    if not key:
+        print("signed with a key made for this build: set PERDURE_SIGNING_KEY for a release")
+    print(f"{arguments.output}, {time.monotonic() - begun:.0f} s")
+    return 0
+
+
+def _one(architecture: str, output: Path) -> None:
+    inputs = fetch(architecture)
+    release = release_name(inputs)
+    output.mkdir(parents=True, exist_ok=True)
+    target = output / f"perdure-worker-{release}-{architecture}.tar.gz"
+    for old in output.glob(f"perdure-worker-*-{architecture}.tar.gz"):
+        if old != target:
+            old.unlink()
+    if target.exists():
+        print(f"{target.name} is there already")
+        return
+    with tempfile.TemporaryDirectory(prefix="perdure-bundle-", dir="/var/tmp") as name:
+        tree = Path(name) / release
+        tree.mkdir(mode=0o755)
+        build(inputs, release, tree, Path(name))
+        contents = component_list(inputs, release)
+        (tree / "share/contents.cdx.json").write_text(contents)
+        (output / f"contents-{architecture}.cdx.json").write_text(contents)
+        unpacked = archive(tree, target)
+    print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

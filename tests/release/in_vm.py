@@ -1,0 +1,167 @@
+"""What happens inside the virtual machine with systemd. Standard library only: nothing of this repository is there but
+this file, the release and a container's image, in /work.
+
+The machine plays both instances: after the hand-over, what the first one had is removed before the second one begins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 400.0
+"""Seconds: this kernel is emulated, on a busy machine perhaps."""
+_JOB = "i=0; until [ -e /tmp/stop ]; do i=$((i+1)); echo line $i; sleep 1; done"
+_DEVICE = Path("/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol1")
+_DOCKER, _ECS = Path("/etc/docker/daemon.json"), Path("/etc/ecs/ecs.config")
+_DROP_IN = Path("/etc/systemd/system/docker.service.d/99-somebody.conf")
+INSTALLER = "/work/release/perdure-install"
+
+
+def note(message: object) -> None:
+    """Shown with the test's output."""
+    with open("/dev/ttyS1", "wb", buffering=0) as line:
+        line.write(json.dumps({"note": message}).encode() + b"\n")
+
+
+def run(*argv: str, check: bool = True) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 or not check, f"{argv} ended with {done.returncode}: {said[-2500:]}{_journal()}"
+    return said.strip()
+
+
+def _journal() -> str:
+    argv = ["journalctl", "--no-pager", "-n", "60", "-u", "perdure-agent", "-u", "docker"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout[-5000:]
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {PATIENCE:g} s: {what}{_journal()}"
+        time.sleep(0.3)
+    return found
+
+
+def _files() -> dict[str, str]:
+    """Every file of the folders that an installation touches, by content or by where a link leads."""
+    found = {}
+    for top in ("/etc", "/opt", "/usr/local", "/var/lib/perdure"):
+        for folder, _, names in os.walk(top):
+            for path in (Path(folder, name) for name in names):
+                found[str(path)] = os.readlink(path) if path.is_symlink() else path.read_bytes().hex()
+    return found
+
+
+def life(around: dict[str, Any]) -> dict[str, Any]:
+    """The whole life; what was seen."""
+    found: dict[str, Any] = {}
+    begun = time.monotonic()
+
+    def seen(name: str, value: object) -> None:
+        found[name] = value
+        note({name: str(value)[:300], "second": round(time.monotonic() - begun)})
+
+    seen("versions", [run("uname", "-r"), run("docker", "--version"), run("systemctl", "--version").splitlines()[0]])
+    _DOCKER.parent.mkdir(exist_ok=True)
+    _DOCKER.write_text('{"bridge": "none",\n "iptables": false, "labels": ["somebody=else"]}\n')
+    _ECS.write_text("ECS_CLUSTER=genomics\n")
+    run("systemctl", "restart", "docker")
+    run("docker", "load", "--input", "/work/image.tar")
+    run("truncate", "-s", "512M", "/volume.img")
+    _DEVICE.parent.mkdir(parents=True, exist_ok=True)
+    _DEVICE.symlink_to(run("losetup", "--find", "--show", "/volume.img"))
+    before = _files()
+    install = ["sh", INSTALLER, "--from", "/work/release", "--temporal", f"10.0.2.2:{around['temporal']}"]
+    install += ["--set", f"PERDURE_METADATA_URL=http://10.0.2.2:{around['metadata']}"]
+    install += ["--set", "PERDURE_ATTACH_PATIENCE=170"]
+    seen("dry run", run(*install, "--dry-run"))
+    assert _files() == before, "a dry run changed something"
+    pid = Path("/run/docker.pid").read_text()
+    clock = time.monotonic()
+    seen("installed", run(*install))
+    seen("seconds to install", round(time.monotonic() - clock))
+    seen("default runtime", run("docker", "info", "--format", "{{.DefaultRuntime}}"))
+    seen("docker kept running", Path("/run/docker.pid").read_text() == pid)
+    seen("agent", run("systemctl", "show", "--property=ActiveState,SubState,ExecMainStatus", "perdure-agent"))
+    _reclaim(around, seen)
+    _refusing_dockerd(install, seen)
+    seen("uninstalled", run("/opt/perdure/current/bin/perdure-install", "--uninstall"))
+    after = _files()
+    names = before.keys() | after.keys()
+    seen("different", sorted(name for name in names if before.get(name) != after.get(name)))
+    seen("units left", run("systemctl", "list-unit-files", "perdure*", "--no-legend", check=False))
+    seen("runtime at the end", run("docker", "info", "--format", "{{.DefaultRuntime}}"))
+    return found
+
+
+def _reclaim(around: dict[str, Any], seen: Callable[[str, object], None]) -> None:
+    """A job goes from one instance to the next."""
+    first = _start(around["job"], 1)
+    _more_lines(first)
+    seen("cgroup", Path(f"/proc/{run('docker', 'inspect', '--format', '{{.State.Pid}}', first)}/cgroup").read_text())
+    _ask(around, "notice")
+    until(lambda: _ask(around, "volume") == "free", "the volume is free")
+    saved = run("docker", "logs", first).splitlines()
+    run("systemctl", "stop", "perdure-agent")
+    run("docker", "rm", "--force", first)
+    for name in ("/var/lib/perdure", "/run/perdure"):
+        run("rm", "-rf", "--one-file-system", name)
+    _ask(around, "reclaimed")
+    run("systemctl", "start", "perdure-agent")
+    second = _start(around["job"], 2)
+    _more_lines(second)
+    lines = [*saved, *run("docker", "logs", second).splitlines()]
+    seen("saved", len(saved))
+    seen("lines", [int(line.split()[1]) for line in lines])
+    _ask(around, "ended")
+    run("docker", "exec", second, "touch", "/tmp/stop")
+    seen("exit code", run("docker", "wait", second))
+    run("docker", "rm", second)
+    until(lambda: _ask(around, "volume") == "deleted", "the job is closed")
+
+
+def _refusing_dockerd(install: list[str], seen: Callable[[str, object], None]) -> None:
+    """Somebody gives dockerd a flag that it does not take beside ours in daemon.json. At its next start it refuses; it
+    gets its old file back and serves."""
+    _DROP_IN.write_text(
+        "[Service]\nExecStart=\n"
+        "ExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock --default-runtime runc\n"
+    )
+    run("systemctl", "daemon-reload")
+    run("systemctl", "restart", "docker", check=False)
+    until(lambda: run("docker", "info", "--format", "{{.DefaultRuntime}}", check=False) == "runc", "dockerd serves")
+    seen("after a refusal", _DOCKER.read_text())
+    _DROP_IN.unlink()
+    run("systemctl", "daemon-reload")
+    run("systemctl", "restart", "docker")
+    run(*install)
+    seen("default runtime again", run("docker", "info", "--format", "{{.DefaultRuntime}}"))
+
+
+def _start(job: str, attempt: int) -> str:
+    variables = [f"AWS_BATCH_JOB_ID={job}", f"AWS_BATCH_JOB_ATTEMPT={attempt}"]
+    options = [word for text in variables for word in ("--env", text)]
+    return run("docker", "run", "--detach", "--network", "host", *options, "perdure-test:1", "sh", "-c", _JOB).split()[
+        -1
+    ]
+
+
+def _more_lines(container: str) -> None:
+    def count() -> int:
+        return len(run("docker", "logs", container).splitlines())
+
+    wanted = count() + 3
+    until(lambda: count() >= wanted, f"more lines: {run('docker', 'logs', container)[-300:]}")
+
+
+def _ask(around: dict[str, Any], what: str) -> str:
+    with urllib.request.urlopen(f"http://10.0.2.2:{around['metadata']}/_test/{what}", timeout=60) as answer:
+        return str(answer.read().decode())

@@ -1,0 +1,59 @@
+"""A small release: a real archive with the real installer and Python in it, but a stand-in for agent and CRIU. For what
+the installer does when something goes wrong; that the real release works is test_life.py's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from scripts.bundle.release import archive, write_release
+from scripts.bundle.signing import Signer
+
+ROOT = Path(__file__).parents[2]
+WORKER = ROOT / "deploy/worker"
+_MODULES = (
+    "asyncio",
+    "unittest",
+    "multiprocessing",
+    "xml",
+    "email",
+    "http",
+    "concurrent",
+    "sqlite3",
+    "pydoc.py",
+    "dist-packages",
+)
+"""What the editor of files does not import: half of the library."""
+
+
+def small_release(folder: Path, real: Path, scratch: Path, number: str = "0.0.1-small") -> Path:
+    """A release in `folder`, made of the unpacked `real` one."""
+    tree = scratch / number
+    (tree / "criu/bin").mkdir(parents=True)
+    shutil.copytree(real / "lib", tree / "lib", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", *_MODULES))
+    shutil.copytree(real / "share", tree / "share", ignore=shutil.ignore_patterns("licences"))
+    (tree / "bin").mkdir()
+    shutil.copy(real / "bin/python3", tree / "bin/python3")
+    libraries = f"/opt/perdure/versions/{number}/lib/system"
+    loader = next((tree / "lib/system").glob("ld-linux-*")).name
+    argv = ["patchelf", "--set-interpreter", f"{libraries}/{loader}", "--force-rpath", "--set-rpath", libraries]
+    subprocess.run([*argv, str(tree / "bin/python3")], check=True, timeout=60)
+    agent = tree / "lib/python3.11/dist-packages/worker_agent"
+    agent.mkdir(parents=True)
+    for name in ("__init__.py", "__main__.py"):
+        (agent / name).touch()
+    for name, text in {"criu/bin/criu": "exit 0", "bin/perdure-runtime": 'exec runc "$@"'}.items():
+        (tree / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tree / name).chmod(0o755)
+    shutil.copy(WORKER / "perdure-install", tree / "bin/perdure-install")
+    for name in ("edit_files.py", "perdure-agent.service", "perdure-undo-docker.service", "docker.conf"):
+        shutil.copy(WORKER / name, tree / "share" / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    archive(tree, folder / f"perdure-worker-{number}-{_machine()}.tar.gz")
+    write_release(folder, Signer.for_this_build())
+    return folder
+
+
+def _machine() -> str:
+    return subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
