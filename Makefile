@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean
+.PHONY: help setup bundle release-check demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -94,6 +94,9 @@ some-rows:
 
 bundle: setup ## Build the release for instances into build/release: archive, installer, signed manifest (BUNDLE=--architecture …)
 	@nice $(BIN)/python -m scripts.bundle $(BUNDLE)
+
+release-check: bundle ## Try the release alone: in a chroot, and in a VM with systemd and Docker (half an hour); writes the record
+	@PERDURE_RELEASE_RECORD=$(CURDIR)/docs/install-record.json $(PYTEST) -p no:xdist -s tests/release
 
 up: setup ## Start a local stack in the background
 	@$(BIN)/perdure local up --detach

@@ -1,7 +1,7 @@
 """Edits Docker's daemon.json and the ECS agent's ecs.config for perdure-install, and takes the edits back.
 
     edit_files.py diff|edit|undo|undo-docker RECORD [--daemon-json FILE] [--ecs-config FILE] [--runtime FILE]
-                  [--replace-runtime]
+                  [--replace-runtime] [--dockerd PID]
 
 The record (one JSON file, written before anything else) holds each file as it was, byte for byte, and as we left it.
 Undo puts the old bytes back. Where somebody changed a file after us, undo takes back our settings alone.
@@ -19,8 +19,11 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +35,8 @@ ECS_DRAINING = "ECS_ENABLE_SPOT_INSTANCE_DRAINING"
 """Off: nobody shall stop containers while they are saved. The agent acts on the notice itself."""
 _RUNTIME, _NVIDIA = "perdure", "nvidia"
 _ABSENT = object()
+_PATIENCE = 30.0
+"""Seconds for dockerd to load its file."""
 
 
 class Refused(Exception):
@@ -120,6 +125,26 @@ def undo_daemon_json(current: str, before: str, after: str) -> str:
     return _text(now, current) if now else ""
 
 
+def with_default(undone: str, like: str) -> str:
+    """`undone` with the default runtime by name. A dockerd that loads a file without one keeps the one that it has."""
+    settings = _parse(undone, "daemon.json")
+    return _text({"default-runtime": "runc", **settings}, like)
+
+
+def _until_docker_says(pid: int, runtime: str) -> None:
+    """dockerd loads the file; OSError when it does not have that default runtime in time."""
+    os.kill(pid, signal.SIGHUP)
+    end = time.monotonic() + _PATIENCE
+    argv = ["docker", "info", "--format", "{{.DefaultRuntime}}"]
+    while True:
+        said = subprocess.run(argv, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout.strip()
+        if said == runtime:
+            return
+        if time.monotonic() > end:
+            raise OSError(f"dockerd still has the default runtime {said!r}: restart it, then run this again")
+        time.sleep(0.1)
+
+
 # ---- ecs.config ---------------------------------------------------------------------------------------------------
 
 
@@ -188,9 +213,13 @@ class Edit:
     times_ns: list[int]
     made_folder: bool = False
 
+    def passing(self) -> str | None:
+        """What the file is for a moment during undo, while dockerd runs."""
+        return with_default(self.before or "", self.after) if self.kind == "docker" else None
+
     def undone(self, current: str) -> str | None:
         """What the file is to be after undo; None: gone."""
-        if current == self.after:
+        if current in (self.after, self.passing()):
             return self.before
         undo = undo_daemon_json if self.kind == "docker" else undo_ecs_config
         text = undo(current, self.before or "", self.after)
@@ -311,24 +340,28 @@ def apply(record: Path, edits: list[Edit]) -> None:
         print(f"edited {path}")
 
 
-def undo(record: Path, kinds: tuple[str, ...]) -> None:
-    """Each file as it was. The record goes last."""
+def undo(record: Path, kinds: tuple[str, ...], dockerd: int | None) -> None:
+    """Each file as it was; a dockerd that runs goes by it. The record goes last."""
     edits = read_record(record)
     for edit in edits:
         if edit.kind in kinds:
-            _undo(edit)
+            _undo(edit, dockerd if edit.kind == "docker" else None)
     if left := [edit for edit in edits if edit.kind not in kinds]:
         write_record(record, left)
     else:
         record.unlink(missing_ok=True)
 
 
-def _undo(edit: Edit) -> None:
+def _undo(edit: Edit, dockerd: int | None) -> None:
     path = Path(edit.path)
     current = read(path)
     if current is None or current == edit.before:
         return  # gone, or undone before; nothing of ours is in it
     text = edit.undone(current)
+    if dockerd is not None:
+        passing = with_default(text or "", edit.after)
+        replace(path, passing.encode("utf-8", "surrogateescape"), edit.mode, like=path)
+        _until_docker_says(dockerd, json.loads(passing)["default-runtime"])
     if text is None:
         path.unlink()
         if edit.made_folder and not any(path.parent.iterdir()):
@@ -351,6 +384,7 @@ def main() -> int:
     parser.add_argument("--ecs-config", default="")
     parser.add_argument("--runtime", default="")
     parser.add_argument("--replace-runtime", action="store_true")
+    parser.add_argument("--dockerd", default="", help="process id of a dockerd that runs by --daemon-json")
     arguments = parser.parse_args()
     try:
         if arguments.action == "diff":
@@ -361,8 +395,9 @@ def main() -> int:
             there = dict(_ecs_lines(edit_ecs_config(read(Path(arguments.ecs_config)) or "")))
             print(f"{seconds(there['ECS_CONTAINER_START_TIMEOUT']):g}")
         else:
-            undo(arguments.record, ("docker",) if arguments.action == "undo-docker" else ("docker", "ecs"))
-    except (Refused, OSError, UnicodeError) as problem:
+            kinds = ("docker",) if arguments.action == "undo-docker" else ("docker", "ecs")
+            undo(arguments.record, kinds, int(arguments.dockerd) if arguments.dockerd else None)
+    except (Refused, OSError, UnicodeError, subprocess.SubprocessError) as problem:
         print(problem, file=sys.stderr)
         return 1
     return 0
