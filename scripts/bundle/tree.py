@@ -126,17 +126,15 @@ def _launchers(tree: Path, final: Path) -> None:
     runtime = f"../lib/{PYTHON}/dist-packages/worker_agent/runtime"
     for name in ("perdure-runtime", "perdure-runtime-nvidia"):
         (tree / "bin" / name).symlink_to(f"{runtime}/{name}")
-    _script(
-        tree / "bin/perdure", f"exec {final}/bin/python3 -I -c 'from perdure.cli.main import main; main()' \"$@\"\n"
-    )
-    _script(
-        tree / "bin/perdure-agent",
+    ours = (
         f"PATH=${{PATH:-/usr/sbin:/usr/bin:/sbin:/bin}}:{final}/tools\n"
         f"PERDURE_CRIU=${{PERDURE_CRIU:-{final}/criu/bin/criu}}\n"
         f"PERDURE_CRIU_PATH_FIRST=${{PERDURE_CRIU_PATH_FIRST:-{final}/criu/path}}\n"
         "export PATH PERDURE_CRIU PERDURE_CRIU_PATH_FIRST\n"
-        f"exec {final}/bin/python3 -I -m worker_agent\n",
     )
+    command = "-c 'from perdure.cli.main import main; main()'"
+    _script(tree / "bin/perdure", f'{ours}exec {final}/bin/python3 -I {command} "$@"\n')
+    _script(tree / "bin/perdure-agent", f"{ours}exec {final}/bin/python3 -I -m worker_agent\n")
     _script(
         tree / "bin/perdure-await",
         "# Waits until the agent listens; systemd's time-out ends it.\n"

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.errors import CheckpointFailed, ConfigurationInvalid, NotCheckpointable, RestoreFailed, UnknownJob
-from perdure.settings import CRIU_PREFIX
+from perdure.settings import AgentSettings
 from worker_agent.container.mounts import BundleMount, find_rules
 from worker_agent.engine import Freezer, Tools
 from worker_agent.preflight import examine
@@ -73,7 +73,8 @@ def command(
 
 
 async def _run(words: list[str], seconds: float | None, really: bool, io_uring: bool) -> Report:
-    tools = Tools(criu=CRIU_PREFIX / "bin" / "criu", path_first=CRIU_PREFIX / "libexec")
+    settings = AgentSettings()
+    tools = Tools(criu=settings.criu, path_first=settings.criu_path_first)
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
