@@ -40,6 +40,10 @@ _UNUSED_MODULES = (
     *("venv", "curses", "dbm", "msilib", "sqlite3", "config-3.11-*"),
 )
 _OUR_PACKAGES = ("perdure", "worker_agent")
+_COMMANDS = """[perdure.commands]
+preflight = worker_agent.preflight.command:command
+doctor = worker_agent.doctor.command:command
+"""
 _NOT_ON_INSTANCES = ("records",)
 """Parts of `perdure` that the agent may not import (pyproject's import contracts)."""
 PLATFORMS = {
@@ -112,7 +116,7 @@ def _ours(tree: Path, release: str) -> None:
     about = packages / f"perdure-{perdure.__version__}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: perdure\nVersion: {perdure.__version__}\n")
-    (about / "entry_points.txt").write_text("[perdure.commands]\npreflight = worker_agent.preflight.command:command\n")
+    (about / "entry_points.txt").write_text(_COMMANDS)
     worker = ROOT / "deploy/worker"
     for name in ("edit_files.py", "perdure-agent.service", "perdure-undo-docker.service", "docker.conf"):
         (tree / "share").mkdir(exist_ok=True)

@@ -22,7 +22,10 @@ _BUILD = 900.0
 
 @pytest.fixture(scope="session")
 def release() -> Path:
-    """Folder of the release: archive, installer, manifest. Skips, with the reason, where its parts cannot be had."""
+    """Folder of the release: archive, installer, manifest; the one that PERDURE_RELEASE names, if it does. Skips,
+    with the reason, where its parts cannot be had."""
+    if given := os.environ.get("PERDURE_RELEASE"):
+        return Path(given).resolve()
     folder = ROOT / "build/release"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / "release.lock", "w") as lock:

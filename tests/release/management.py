@@ -15,16 +15,19 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from temporalio import activity
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.__main__ import register_search_attributes
 from perdure.contracts import names
+from perdure.contracts.logs import KeepLogs, LogKeepingActivities
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from tests.fakes import RETRY_ALL, FakeCloud
 from tests.workflows.conftest import program
 from workflows.job_protection import JobProtection
+from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
 from workflows.volume_migration import VolumeMigration
 
@@ -92,6 +95,14 @@ class MetadataService:
         self._server.server_close()
 
 
+class KeptLogs(LogKeepingActivities):
+    """Logs that an instance sends before it goes; nobody reads them here."""
+
+    @activity.defn(name="keep_logs")
+    async def keep_logs(self, bundle: KeepLogs) -> None:
+        pass
+
+
 @dataclass
 class Management:
     """What an instance needs around it."""
@@ -138,11 +149,12 @@ async def management(job_id: str) -> AsyncIterator[Management]:
                 cloud.record_node,
                 cloud.load_configuration,
                 cloud.load_log_settings,
+                KeptLogs().keep_logs,
             ]
             async with Worker(
                 client,
                 task_queue=names.CONTROL_QUEUE,
-                workflows=[JobProtection, VolumeMigration, NodeWatch],
+                workflows=[JobProtection, VolumeMigration, NodeWatch, LogKeeping],
                 activities=activities,
             ):
                 yield Management(client.service_client.config.target_host, metadata, cloud)
