@@ -149,9 +149,20 @@ def _refusing_dockerd(install: list[str], seen: Callable[[str, object], None]) -
 def _start(job: str, attempt: int) -> str:
     variables = [f"AWS_BATCH_JOB_ID={job}", f"AWS_BATCH_JOB_ATTEMPT={attempt}"]
     options = [word for text in variables for word in ("--env", text)]
-    return run("docker", "run", "--detach", "--network", "host", *options, "perdure-test:1", "sh", "-c", _JOB).split()[
-        -1
-    ]
+    return run(
+        "docker",
+        "run",
+        "--detach",
+        "--network",
+        "host",
+        "--user",
+        "1000:1000",
+        *options,
+        "perdure-test:1",
+        "sh",
+        "-c",
+        _JOB,
+    ).split()[-1]
 
 
 def _more_lines(container: str) -> None:
