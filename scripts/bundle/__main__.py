@@ -81,9 +81,6 @@ def _one(architecture: str, output: Path) -> None:
     release = release_name(inputs)
     output.mkdir(parents=True, exist_ok=True)
     target = output / f"perdure-worker-{release}-{architecture}.tar.gz"
-    for old in output.glob(f"perdure-worker-*-{architecture}.tar.gz"):
-        if old != target:
-            old.unlink()
     if target.exists():
         print(f"{target.name} is there already")
         return
@@ -95,6 +92,9 @@ def _one(architecture: str, output: Path) -> None:
         (tree / "share/contents.cdx.json").write_text(contents)
         (output / f"contents-{architecture}.cdx.json").write_text(contents)
         unpacked = archive(tree, target)
+    for old in output.glob(f"perdure-worker-*-{architecture}.tar.gz"):
+        if old != target:
+            old.unlink()
     print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, unpacked {unpacked / 1e6:.1f} MB")
 
 
