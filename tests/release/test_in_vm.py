@@ -1,6 +1,6 @@
 """The release alone in a virtual machine with systemd and Docker, Debian's cloud kernel and cgroup version 2 alone.
 
-`make release-check` runs it and keeps what was seen in docs/install-record.json.
+`make release-check` runs it and keeps what was seen.
 """
 
 from __future__ import annotations
