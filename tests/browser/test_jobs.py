@@ -56,12 +56,12 @@ def test_found_by_zone_and_node(page: Page, records: Records) -> None:
     page.get_by_role("button", name="Clear").click()
     page.get_by_label("Find jobs").fill(f"Node = {node}")
     page.keyboard.press("Enter")
-    expect(page.get_by_label(f"Remove filter, Node = {node}")).to_be_visible()
-    expect(waiting).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile(f"Remove.*{node}"))).to_be_visible()
+    expect(page.get_by_role("table", name="Jobs").locator("tbody tr")).to_have_count(1)
     assert rows(page) == ["align-NA12878"]
     page.goto(f"{records.url}/nodes/{node}")
     page.get_by_role("link", name="Jobs that are, or were last, here").click()
-    expect(waiting).to_be_visible()
+    expect(page.get_by_role("table", name="Jobs").locator("tbody tr")).to_have_count(1)
     assert rows(page) == ["align-NA12878"]
 
 

@@ -33,6 +33,15 @@ def test_a_page_is_accessible_in_both_themes_and_fits_a_telephone(page: Page, re
     assert width <= 390, f"the page is {width} pixels wide"
 
 
+def test_the_dashboard_says_who_is_not_protected_and_why(page: Page, records: Records) -> None:
+    page.goto(records.url)
+    table = page.get_by_role("table", name="Jobs without protection")
+    row = table.get_by_role("row").filter(has_text="would not start it again after a reclaim")
+    row.get_by_role("link", name=records.jobs["unprotected"][:8]).click()
+    expect(page.get_by_role("heading", name="train-unet")).to_be_visible()
+    expect(page.get_by_text("Use TCP, or do without it.")).to_be_visible()
+
+
 DEPTH = """() => {
     const asked = performance.getEntriesByType("resource")
         .filter(one => one.name.includes("/api/v1/") && !one.name.includes("/stream"))
@@ -47,9 +56,9 @@ DEPTH = """() => {
 """How many questions to the API followed each other at most, each asked when the one before was answered."""
 
 
-@pytest.mark.parametrize("address", ["/", "/jobs", "/jobs/{running}", "/nodes", "/volumes", "/configuration", "/audit"])
-def test_no_page_asks_thrice_in_a_row(page: Page, records: Records, address: str) -> None:
-    page.goto(records.url + address.format(**records.jobs))
+@pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/{running}", "/nodes", "/volumes", "/configuration", "/audit"])
+def test_no_page_asks_thrice_in_a_row(page: Page, records: Records, path: str) -> None:
+    page.goto(records.url + path.format(**records.jobs))
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert page.evaluate(DEPTH) <= 2
 

@@ -93,9 +93,10 @@ export function JobFacts({ job }: { job: Job }) {
           {
             label: "Preflight",
             value: preflight ? (
-              <StatusIndicator type={preflight.level === "info" ? "success" : "warning"}>
+              <span className="verdict">
+                <StatusIndicator type={preflight.level === "info" ? "success" : "warning"} iconAriaLabel={preflight.level} />
                 {preflight.level === "info" ? verdictOf(preflight.message) : `${verdictOf(preflight.message)}; see above`}
-              </StatusIndicator>
+              </span>
             ) : (
               "Not looked at yet"
             ),

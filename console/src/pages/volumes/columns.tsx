@@ -9,7 +9,10 @@ import { count, dollars } from "../../format";
 
 type Volume = Schema<"ExistingVolumeView">;
 
-export const COLUMNS: TableProps.ColumnDefinition<Volume>[] = [
+export type { Volume };
+
+/** `onDelete`: for those who may. */
+export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.ColumnDefinition<Volume>[] => [
   { id: "volume", header: "Volume", isRowHeader: true, minWidth: 180, cell: (volume) => volume.volume_id },
   {
     id: "job",
