@@ -22,6 +22,8 @@ from localcloud.demo.verdict import Kind, PlannedReclaim, Sighting, judge
 from localcloud.stack.stack import StackPlace
 from perdure import waiting
 from perdure.domain.jobs import folder_name
+from perdure.image.checksums import digest_images
+from perdure.image.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.stack
 
@@ -75,14 +77,44 @@ def test_a_checkpoint_deleted_behind_its_back_turns_ok_false(user: StackUser, tm
     assert (verdict.work_lost_seconds or 0) > 0
 
 
+def test_a_checkpoint_that_no_node_can_restore_is_told_and_the_one_before_goes_on(user: StackUser) -> None:
+    """Its image is whole by its checksums; CRIU cannot read it."""
+    job_id = user.submit(small_chain(pause=0.1), PROGRAMS, interval="0")
+    until(user, job_id, lambda now: now.running and now.progress > 0)
+    good, bad = user.checkpoint(job_id), user.checkpoint(job_id)
+    spoil_checkpoint(user, job_id, bad)
+    user.reclaim(job_id, to_zone=None, notice=False, tell=print)
+    until(user, job_id, lambda now: now.finished)
+    page = user.client.job_page(job_id) or {}
+    told = [event["message"] for event in page["events"]]
+    assert any(f"heckpoint {bad}" in line and "memory image is damaged" in line for line in told), told
+    assert any(f"goes on from checkpoint {good}" in line for line in told), told
+    assert page["quarantined"] == [bad]
+
+
+def spoil_checkpoint(user: StackUser, job_id: str, number: int) -> None:
+    """On the node's own disk, and sealed again; a power loss does not bring it back."""
+    folder = checkpoints_of(user, job_id) / str(number)
+    image = bytearray((folder / "images/mm-1.img").read_bytes())
+    image[8:] = bytes(len(image) - 8)
+    (folder / "images/mm-1.img").write_bytes(image)
+    write_manifest(folder, read_manifest(folder).model_copy(update={"images": digest_images(folder)}))
+    os.sync()
+
+
 def delete_checkpoint(user: StackUser, job_id: str, number: int) -> None:
     """On the node's own disk, for good: a power loss may not bring it back."""
-    node = user.client.cloud("GET", f"/_local/nodes/{user.client.placed(job_id)['node']}")
-    root = Path(f"/proc/{node['init_pid']}/root/var/lib/perdure/jobs") / folder_name(job_id) / "checkpoints"
+    root = checkpoints_of(user, job_id)
     shutil.rmtree(root / str(number))
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(folder)
     os.close(folder)
+
+
+def checkpoints_of(user: StackUser, job_id: str) -> Path:
+    """Their folder on the job's node, as this machine sees it."""
+    node = user.client.cloud("GET", f"/_local/nodes/{user.client.placed(job_id)['node']}")
+    return Path(f"/proc/{node['init_pid']}/root/var/lib/perdure/jobs") / folder_name(job_id) / "checkpoints"
 
 
 def until(user: StackUser, job_id: str, condition: Callable[[Look], bool], limit: float = 180) -> Look:

@@ -17,6 +17,8 @@ import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, Fenced, ImageInvalid, JobRootBusy, JobRootFull, NotCheckpointable
+from perdure.image.checksums import digest_images
+from perdure.image.manifest import read_manifest, write_manifest
 from tests.integration import engine_agent
 from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive, freezer_of
 from tests.integration.engine_faults import end_criu, traced
@@ -182,6 +184,26 @@ async def test_a_damaged_checkpoint_is_refused_and_the_one_before_restores(bed: 
         image.write(bytes([byte[0] ^ 1]))
     assert offered(bed.volume.root) == [2, 1]
     with pytest.raises(ImageInvalid, match="wrong checksum"):
+        await restored(bed, 2, 2)
+    running = await restored(bed, 2, 1)
+    assert running.exit_code() == 0
+    assert written(bed, running) == uninterrupted()
+
+
+async def test_a_memory_image_that_was_short_when_it_was_sealed_is_refused_before_criu_reads_it(bed: Bed) -> None:
+    """CRIU would read on and on at its end."""
+    bed.command = chain()
+    running = await fresh(bed)
+    running.more_lines(5)
+    await checkpoint(running)
+    running.more_lines(5)
+    short = await checkpoint(running)
+    await die(bed, running)
+    folder = bed.volume.root / "checkpoints" / str(short.number)
+    pages = next(image for image in short.images if Path(image.path).name == "pages-1.img")
+    os.truncate(folder / pages.path, pages.size - 4096)
+    write_manifest(folder, read_manifest(folder).model_copy(update={"images": digest_images(folder)}))
+    with pytest.raises(ImageInvalid, match=rf"pages-1.img ends at {pages.size - 4096} of {pages.size} bytes"):
         await restored(bed, 2, 2)
     running = await restored(bed, 2, 1)
     assert running.exit_code() == 0

@@ -29,6 +29,7 @@ from worker_agent.engine import (
     leavings,
     lost_names,
     machine,
+    page_images,
     quiet_parents,
     runc,
     signal_queues,
@@ -98,6 +99,7 @@ async def _verify(work: _Restore) -> None:
     manifest = await asyncio.to_thread(roots.store(work.container.job_root).verify, work.number)
     if manifest.job_id not in {work.job_id, *work.predecessors}:
         raise ImageInvalid(f"checkpoint {work.number} belongs to another job: {manifest.job_id[:64]!r}", "verify")
+    await asyncio.to_thread(page_images.check_length, work.images)
     missing = missing_features(manifest.cpu_features, machine.cpu_features())
     if missing:
         said = f"this node's CPU lacks {' '.join(missing)}, which the job may be using"
