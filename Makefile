@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle release-check demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean
+.PHONY: help setup bundle release-check demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean bench
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -86,6 +86,9 @@ under-load: setup ## Ten kinds of job on one busy node: notice, other zone, powe
 
 conformance: setup ## Run CRIU's and runc's own tests through the product and write docs/conformance.md (an hour)
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
+
+bench: setup ## Measure what checkpoints cost, on a quiet machine (30 minutes), and print the tables of docs/performance.md
+	@$(BIN)/python -m bench.dataplane --all && $(BIN)/python -m bench.dataplane --report
 
 some-rows:
 	@echo "== rows of docs/compatibility.md: $(ROWS)"

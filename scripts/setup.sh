@@ -16,7 +16,7 @@ export PATH=$PATH:/usr/sbin:/sbin # `su` without a login shell leaves them out
 
 fail() { echo "set-up failed: $1" >&2; exit 1; }
 
-step() { printf '[%s/6] %s\n' "$1" "$2"; }
+step() { printf '[%s/7] %s\n' "$1" "$2"; }
 
 # Runs a command with its output in the log; on failure shows the log's last lines, then the sentence $1.
 logged() {
@@ -64,6 +64,7 @@ gcc gcc
 /usr/include/stdio.h libc6-dev
 /usr/include/libaio.h libaio-dev
 /usr/include/sys/capability.h libcap-dev
+/usr/include/xxhash.h libxxhash-dev
 bats bats
 busybox busybox-static
 jq jq
@@ -142,6 +143,10 @@ install_venv() {
     echo "$stamp" >"$venv/.stamp"
 }
 
+build_native() {
+    logged "the loop of shared-page checkpoints could not be compiled" bash scripts/native.sh
+}
+
 build_console() {
     scripts/console.sh stale || return 0
     echo "      from console/, about a minute"
@@ -162,6 +167,8 @@ check_kernel
 install_criu
 step 4 "Python environment in .venv"
 install_venv
-step 5 "Console in api/static"
+step 5 "Loop of shared-page checkpoints, compiled"
+build_native
+step 6 "Console in api/static"
 build_console
-step 6 "Ready: $("$venv/bin/python" -V), $(runc --version | head -n1)"
+step 7 "Ready: $("$venv/bin/python" -V), $(runc --version | head -n1)"

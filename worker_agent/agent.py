@@ -20,11 +20,11 @@ from perdure.contracts.names import node_queue
 from perdure.contracts.runtime import RuntimeOperation
 from perdure.domain.errors import CloudUnavailable, PerdureError
 from perdure.domain.nodes import Notice, NoticeKind
+from perdure.image.pages.prints import compiled
 from perdure.settings import AgentSettings, connect_temporal
 from worker_agent import engine
 from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.protected_jobs import ProtectedJobs
-from worker_agent.engine.memory import tracks_changes
 from worker_agent.node.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
 from worker_agent.node.metadata import Metadata
 from worker_agent.node.this_node import ThisNode
@@ -134,8 +134,8 @@ class Agent:
         except PerdureError as problem:
             log.error("CRIU cannot work on this node: jobs run, but no checkpoint will be taken", reason=str(problem))
         await self._bundles.learn_versions()
-        if not await tracks_changes(str(self._node.tools.criu)):
-            log.warning("this kernel does not note changed memory (soft-dirty): every checkpoint holds all of it")
+        if compiled() is None:
+            log.warning("the compiled loop of shared-page checkpoints is missing: freezes are longer than they need be")
 
     # ---- the parts ------------------------------------------------------------------------------------------------
 

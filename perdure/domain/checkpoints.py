@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -9,7 +10,8 @@ from pydantic import Field
 
 from perdure.domain.values import Frozen
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+"""Version 1 had no page indexes; it is still read."""
 
 
 class CheckpointKind(StrEnum):
@@ -21,11 +23,14 @@ class CheckpointKind(StrEnum):
 
 
 class ImageFile(Frozen):
-    """One file of the memory image: path relative to the checkpoint folder, bytes, BLAKE3 (hex)."""
+    """One file of the memory image: path relative to the checkpoint folder, bytes, BLAKE3 (hex).
+
+    `index`: path of its page index, if it has one. `blake3` is then the index's, which has a checksum of each page."""
 
     path: str
     size: int
     blake3: str
+    index: str = ""
 
 
 class MountRule(Frozen):
@@ -53,14 +58,6 @@ class GpuDevice(Frozen):
     name: str
     driver: str
     used_bytes: int
-
-
-class ParentLink(Frozen):
-    """The checkpoint that holds the memory pages which another one leaves out: its number, and the BLAKE3 (hex) of its
-    manifest, which covers its images."""
-
-    number: int
-    manifest_blake3: str
 
 
 class Surroundings(Frozen):
@@ -135,14 +132,17 @@ class ManifestHead(Frozen):
     stopped: list[int] = Field(default_factory=list)
     """Processes, as the container numbers them, that somebody had stopped (SIGSTOP): they stay so after a restore."""
 
-    parent: ParentLink | None = None
-    """Restoring needs its memory images too. None: this image is complete."""
-    parent_bytes: int = 0
-    """Bytes of all memory images that a restore reads beside this one's."""
+    full: int = 0
+    """The number of the full checkpoint with which, and with those after it, this one may share pages; its own number
+    if it is the full one; 0 where nobody knows."""
+    after_full: int = 0
+    """How many lie between: 0 for the full one itself."""
+    written_bytes: int | None = None
+    """Bytes of the memory image that were written for this checkpoint; the rest are shared or zeros. None: unknown."""
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of this checkpoint's own memory image; with a parent, only what changed since."""
+        """Bytes of this checkpoint's memory image, which is complete; other checkpoints may share some of them."""
         return sum(image.size for image in self.images)
 
     def summary(self) -> Checkpoint:
@@ -184,7 +184,17 @@ class Checkpoint(Frozen):
     """Instruction sets that its processes may rely on, as words; a node that lacks one cannot restore it."""
 
 
-def droppable(numbers: list[int], keep: int) -> list[int]:
-    """The checkpoint numbers that may go when the newest `keep` (at least 1) stay; oldest first."""
-    ordered = sorted(numbers)
-    return ordered[: max(0, len(ordered) - max(1, keep))]
+def droppable(numbers: list[int], keep: int, full: Mapping[int, int] | None = None) -> list[int]:
+    """The checkpoint numbers that may go when the newest `keep` (at least 1) stay; oldest first.
+
+    `full`: the full checkpoint of each, as manifests name it. If all that stay share pages with one another, the newest
+    one that shares none with them stays too: one bad block may damage all the others.
+    """
+    ordered, full = sorted(numbers), full or {}
+    stay = ordered[max(0, len(ordered) - max(1, keep)) :]
+    older = ordered[: len(ordered) - len(stay)]
+    families = {full.get(number, 0) or number for number in stay}
+    if len(families) == 1 and stay:
+        apart = [number for number in older if number in full and (full[number] or number) not in families]
+        older = [number for number in older if number not in apart[-1:]]
+    return older

@@ -57,17 +57,19 @@ class CheckpointConfiguration(Frozen):
     reserve_mib: int = Field(
         64, ge=0, le=LARGEST_RESERVE_MIB, description="MiB of the job volume that no checkpoint may use.", examples=[64]
     )
-    memory_chain: int = Field(
+    full_every: int = Field(
         8,
         ge=1,
         le=64,
-        description="Where the kernel notes changed memory: checkpoints in a row that build on each other, so that all"
-        " but the first hold only what changed (fewer if much changes). 1: each holds everything.",
+        description="Where the job volume can share unchanged memory between checkpoints (XFS): of so many in a row,"
+        " one is written whole and shares nothing with those before it, so that one bad block does not damage all."
+        " 1: none shares anything.",
         examples=[8],
     )
     predump: bool = Field(
         True,
-        description="Where the kernel notes changed memory: copy most of it before the freeze, which is short then.",
+        description="Where the job volume can share unchanged memory: read it, and write what is new, before the"
+        " freeze, which is short then.",
         examples=[True],
     )
     dump_limit_seconds: Seconds = Field(

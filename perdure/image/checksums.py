@@ -1,4 +1,6 @@
-"""BLAKE3 over memory images: made after a dump, compared before a restore.
+"""Checksums over memory images: made after a dump, compared before a restore.
+
+A file is covered by its BLAKE3, or page by page by its index (pages/index.py), whose BLAKE3 the manifest has.
 
 A flipped byte in an image restores without complaint and gives a wrong result (tried), so nothing is restored
 unverified.
@@ -8,13 +10,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from blake3 import blake3
 
 from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
-from perdure.image.chain import IMAGES, LINK, PREDUMP
+from perdure.image.layout import IMAGES
+from perdure.image.pages.index import verify_pages
 
 _BLOCK = 8 << 20
 
@@ -40,15 +44,19 @@ def digest_file(path: Path) -> ImageFile:
     return ImageFile(path=path.name, size=size, blake3=digest.hexdigest())
 
 
-def digest_images(checkpoint: Path) -> list[ImageFile]:
-    """Every file of the checkpoint's memory images, paths relative to the checkpoint, in order of path."""
+def digest_images(checkpoint: Path, known: Iterable[ImageFile] = ()) -> list[ImageFile]:
+    """Every file of the checkpoint's memory images, paths relative to the checkpoint, in order of path. Those that are
+    `known` are taken as they are."""
+    indexed = {image.path: image for image in known}
     return [
-        digest_file(checkpoint / path).model_copy(update={"path": path}) for path in sorted(_image_paths(checkpoint))
+        indexed.get(path) or digest_file(checkpoint / path).model_copy(update={"path": path})
+        for path in sorted(_image_paths(checkpoint) | indexed.keys())
     ]
 
 
 def verify_images(checkpoint: Path, images: list[ImageFile]) -> None:
-    """ImageInvalid, naming the file, unless the folders of images hold exactly these files with exactly these bytes."""
+    """ImageInvalid, naming the file, unless the folder of images holds exactly these files with exactly these bytes.
+    Every byte is read once."""
     found, wanted = _image_paths(checkpoint), {image.path for image in images}
     if found != wanted:
         odd = sorted(found ^ wanted)[0]
@@ -58,14 +66,15 @@ def verify_images(checkpoint: Path, images: list[ImageFile]) -> None:
         if size != image.size:
             raise ImageInvalid(f"{checkpoint / image.path} has {size} bytes instead of {image.size}")
     for image in images:
-        if digest_file(checkpoint / image.path).blake3 != image.blake3:
+        if image.index:
+            verify_pages(checkpoint, image)
+        elif digest_file(checkpoint / image.path).blake3 != image.blake3:
             raise ImageInvalid(f"{checkpoint / image.path} has a wrong checksum: the image is damaged")
 
 
 def _image_paths(checkpoint: Path) -> set[str]:
     paths = set()
-    for top in (IMAGES, PREDUMP):
-        for folder, folders, names in os.walk(checkpoint / top):
-            links = [name for name in folders if (Path(folder) / name).is_symlink()]
-            paths |= {str((Path(folder) / name).relative_to(checkpoint)) for name in [*names, *links]}
-    return paths - {f"{IMAGES}/{LINK}", f"{PREDUMP}/{LINK}"}  # `verify_links` looks at these
+    for folder, folders, names in os.walk(checkpoint / IMAGES):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        paths |= {str((Path(folder) / name).relative_to(checkpoint)) for name in [*names, *links]}
+    return paths

@@ -18,16 +18,16 @@ from pydantic import ValidationError
 
 from perdure.domain.checkpoints import MANIFEST_VERSION, Manifest, ManifestHead
 from perdure.domain.errors import ImageInvalid
-from perdure.image.chain import IMAGES, PREDUMP
 from perdure.image.disk import fsync_folder
+from perdure.image.layout import IMAGES
+from perdure.image.pages.index import INDEX
 
 Read = TypeVar("Read", bound=ManifestHead)
 
 MANIFEST = "manifest.json"
-BASE = "base.json"
-"""The manifest of a checkpoint that is none any more, but whose images others still need."""
 LARGEST_MANIFEST = 256 << 20
 """Bytes; about two million cloned files."""
+_READS = (1, MANIFEST_VERSION)
 _HEX = re.compile(r"[0-9a-f]{64}")
 _AS_IT_IS = " !\"#$&'()*+,-./:;<=>?@[]^_`{|}~"
 """Printable ASCII but % and \\; letters and digits never change."""
@@ -43,10 +43,8 @@ def decode_name(name: str) -> str:
     return os.fsdecode(unquote_to_bytes(name))
 
 
-def write_manifest(checkpoint: Path, manifest: Manifest) -> str:
-    """Commit the checkpoint: after this it exists, even if the power fails. Its other bytes must be durable already.
-
-    Returns the manifest's BLAKE3 (hex), by which a later checkpoint names it as its parent."""
+def write_manifest(checkpoint: Path, manifest: Manifest) -> None:
+    """Commit the checkpoint: after this it exists, even if the power fails. Its other bytes must be durable already."""
     line = manifest.model_dump_json().encode()
     digest = blake3(line).hexdigest()
     fresh = checkpoint / (MANIFEST + ".new")
@@ -57,12 +55,11 @@ def write_manifest(checkpoint: Path, manifest: Manifest) -> str:
     os.rename(fresh, checkpoint / MANIFEST)
     fsync_folder(checkpoint)
     fsync_folder(checkpoint.parent)
-    return digest
 
 
 def read_manifest(checkpoint: Path) -> Manifest:
     """The committed manifest of a checkpoint folder, whose name is its number. ImageInvalid says what is wrong."""
-    manifest = _parse(checkpoint, MANIFEST, Manifest)
+    manifest = _parse(checkpoint, Manifest)
     for name, number in manifest.inodes.items():
         if not safe_path(name, {"layer", "data", "volumes"}) or not 0 < number < 1 << 64:
             problem = f"file {name[:100]!r} has an unsafe path or inode number"
@@ -70,19 +67,17 @@ def read_manifest(checkpoint: Path) -> Manifest:
     return manifest
 
 
-def read_head(checkpoint: Path, name: str = MANIFEST, blake3_hex: str = "") -> ManifestHead:
-    """As `read_manifest`, without the list of files. ImageInvalid also if it is another one than `blake3_hex` names."""
-    return _parse(checkpoint, name, ManifestHead, blake3_hex)
+def read_head(checkpoint: Path) -> ManifestHead:
+    """As `read_manifest`, without the list of files."""
+    return _parse(checkpoint, ManifestHead)
 
 
-def _parse(checkpoint: Path, name: str, kind: type[Read], blake3_hex: str = "") -> Read:
-    path = checkpoint / name
+def _parse(checkpoint: Path, kind: type[Read]) -> Read:
+    path = checkpoint / MANIFEST
     line, _, rest = _read(path).partition(b"\n")
     digest = blake3(line).hexdigest()
     if rest != b'{"blake3":"' + digest.encode() + b'"}\n':
         raise ImageInvalid(f"{path} is damaged: its checksum is wrong")
-    if blake3_hex not in ("", digest):
-        raise ImageInvalid(f"{path} is not the manifest that was written there: another has taken its place")
     try:
         manifest = kind.model_validate_json(line)
     except ValidationError as error:
@@ -107,21 +102,20 @@ def _read(path: Path) -> bytes:
 
 def _problem(manifest: ManifestHead, folder: str) -> str:
     """What makes a well-formed manifest unusable; empty if nothing does."""
-    if manifest.version != MANIFEST_VERSION:
-        return f"it has version {manifest.version}, this Perdure reads version {MANIFEST_VERSION}"
+    if manifest.version not in _READS:
+        return f"it has version {manifest.version}, this Perdure reads versions 1 to {MANIFEST_VERSION}"
     if str(manifest.number) != folder or manifest.number < 1:
         return f"it says number {manifest.number} but lies in folder {folder}"
     paths = [image.path for image in manifest.images]
     if not paths or len(set(paths)) != len(paths):
         return "it names no image, or one twice"
     for image in manifest.images:
-        if not safe_path(image.path, {IMAGES, PREDUMP}) or image.size < 0 or not _HEX.fullmatch(image.blake3):
+        if not safe_path(image.path, {IMAGES}) or image.size < 0 or not _HEX.fullmatch(image.blake3):
             return f"image {image.path[:100]!r} has an unsafe path, size or checksum"
+        if image.index and not safe_path(image.index, {INDEX}):
+            return f"image {image.path[:100]!r} has a page index with an unsafe path"
     if manifest.stdio.stdout < 0 or manifest.stdio.stderr < 0:
         return "an offset of the job's output is negative"
-    parent = manifest.parent
-    if parent and not (0 < parent.number < manifest.number and _HEX.fullmatch(parent.manifest_blake3)):
-        return f"it names checkpoint {parent.number} as its parent"
     return ""
 
 

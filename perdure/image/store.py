@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 
-from perdure.domain.checkpoints import Manifest, ManifestHead, ParentLink
+from perdure.domain.checkpoints import Manifest, ManifestHead
 from perdure.domain.errors import ImageInvalid, JobRootBusy
-from perdure.image.chain import IMAGES, linked_parent, verify_links
 from perdure.image.checksums import verify_images
 from perdure.image.disk import fsync_folder
 from perdure.image.files import FILES, verify_clones
-from perdure.image.manifest import BASE, MANIFEST, read_head, read_manifest, write_manifest
+from perdure.image.layout import IMAGES
+from perdure.image.manifest import MANIFEST, read_head, read_manifest, write_manifest
 from perdure.image.mounts import Stop, delete_tree
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -32,9 +31,8 @@ class CheckpointStore(ABC):
         """
 
     @abstractmethod
-    def put(self, manifest: Manifest) -> str:
-        """Commit what lies in the folder that `begin` gave for `manifest.number`; the manifest's BLAKE3 (hex), by which
-        a later checkpoint may name it as its parent.
+    def put(self, manifest: Manifest) -> None:
+        """Commit what lies in the folder that `begin` gave for `manifest.number`.
 
         When it returns the checkpoint survives a power loss; when it raises, or the power fails before, either the
         whole checkpoint exists or none. The folder's own bytes must be durable before.
@@ -51,10 +49,6 @@ class CheckpointStore(ABC):
         """The numbers of all committed checkpoints, oldest first, those with a damaged manifest included."""
 
     @abstractmethod
-    def ancestors(self, number: int) -> list[int]:
-        """The checkpoints whose memory images this one builds on, nearest first, as its images name them."""
-
-    @abstractmethod
     def open(self, number: int) -> Manifest:
         """The manifest of one committed checkpoint. ImageInvalid if there is none or it is damaged."""
 
@@ -64,29 +58,21 @@ class CheckpointStore(ABC):
 
     @abstractmethod
     def verify(self, number: int) -> Manifest:
-        """Like `open`, after comparing every image byte and the inventory of the files with the manifest, and the
-        images of its parent, of the parent's parent, and so on.
+        """Like `open`, after comparing every image byte and the inventory of the files with the manifest.
 
         ImageInvalid names the first thing that is wrong. Read-only.
         """
 
     @abstractmethod
-    def check_parent(self, link: ParentLink) -> None:
-        """ImageInvalid unless the checkpoint of that name (or what is left of it for others) is still there, with its
-        own parents. Manifests are read, images are not."""
-
-    @abstractmethod
     def delete(self, number: int, stop: Stop | None = None) -> None:
         """Remove one checkpoint, whole or torn; nothing happens if there is none. Cut short, it leaves a torn one; once
         `stop` says True, it cuts itself short with JobRootBusy.
-
-        Memory images that other committed checkpoints lead to stay, as a *base*, until the last of these goes.
+        Other checkpoints lose nothing: what they share with it stays theirs.
         """
 
     @abstractmethod
     def sweep(self) -> list[int]:
-        """Delete what was never committed (a dump that was cut short); the numbers deleted. Bases that nobody needs any
-        more go too."""
+        """Delete what was never committed (a dump that was cut short); the numbers deleted."""
 
 
 class DirectoryStore(CheckpointStore):
@@ -110,8 +96,8 @@ class DirectoryStore(CheckpointStore):
         fresh.rename(self.root / "last")
         return folder
 
-    def put(self, manifest: Manifest) -> str:
-        return write_manifest(self.folder(manifest.number), manifest)
+    def put(self, manifest: Manifest) -> None:
+        write_manifest(self.folder(manifest.number), manifest)
 
     def committed(self) -> list[ManifestHead]:
         manifests = []
@@ -125,14 +111,6 @@ class DirectoryStore(CheckpointStore):
     def numbers(self) -> list[int]:
         return [number for number in self._folders() if os.path.lexists(self.folder(number) / MANIFEST)]
 
-    def ancestors(self, number: int) -> list[int]:
-        found: list[int] = []
-        ancestor = linked_parent(self.folder(number))
-        while ancestor is not None and ancestor not in found:
-            found.append(ancestor)
-            ancestor = linked_parent(self.folder(ancestor))
-        return found
-
     def open(self, number: int) -> Manifest:
         return read_manifest(self.folder(number))
 
@@ -141,76 +119,25 @@ class DirectoryStore(CheckpointStore):
 
     def verify(self, number: int) -> Manifest:
         manifest = self.open(number)
-        self._verify_memory(manifest)
+        verify_images(self.folder(number), manifest.images)
         verify_clones(self.folder(number), manifest.files_digest)
-        for parent in self._parents(manifest.parent):
-            self._verify_memory(parent)
         return manifest
 
-    def check_parent(self, link: ParentLink) -> None:
-        for parent in self._parents(link):
-            verify_links(self.folder(parent.number), parent)
-
-    def _parents(self, link: ParentLink | None) -> Iterator[ManifestHead]:
-        while link is not None:  # ends: a parent's number is always smaller
-            name = MANIFEST if (self.folder(link.number) / MANIFEST).exists() else BASE
-            parent = read_head(self.folder(link.number), name, link.manifest_blake3)
-            yield parent
-            link = parent.parent
-
-    def _verify_memory(self, manifest: ManifestHead) -> None:
-        verify_links(self.folder(manifest.number), manifest)
-        verify_images(self.folder(manifest.number), manifest.images)
-
     def delete(self, number: int, stop: Stop | None = None) -> None:
-        if number in self._needed(without=number):
-            self._retire(number, stop)
-        else:
-            self._remove(number, stop)
-        self._collect(stop)
-
-    def sweep(self) -> list[int]:
-        committed = set(self.numbers())
-        bases = set(self._bases())
-        torn = [number for number in self._folders() if number not in committed | bases]
-        for number in torn:
-            self._remove(number)
-        self._collect()
-        return torn
-
-    def _needed(self, without: int = 0) -> set[int]:
-        """The numbers that committed checkpoints, but for `without`, lead to."""
-        return {ancestor for number in self.numbers() if number != without for ancestor in self.ancestors(number)}
-
-    def _retire(self, number: int, stop: Stop | None) -> None:
-        """No checkpoint any more, but its images stay."""
-        folder = self.folder(number)
-        if (folder / MANIFEST).exists():
-            os.rename(folder / MANIFEST, folder / BASE)
-            fsync_folder(folder)
-        delete_tree(folder / FILES, stop=stop)
-
-    def _remove(self, number: int, stop: Stop | None = None) -> None:
         folder = self.folder(number)
         if not folder.is_dir():
             return
         # The manifest first, so that a half-deleted checkpoint is never offered.
-        for name in (MANIFEST, BASE):
-            (folder / name).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
         fsync_folder(folder)
         delete_tree(folder, stop=stop)
 
-    def _bases(self) -> list[int]:
-        folders = [(number, self.folder(number)) for number in self._folders()]
-        return [number for number, folder in folders if (folder / BASE).exists() and not (folder / MANIFEST).exists()]
-
-    def _collect(self, stop: Stop | None = None) -> None:
-        needed = self._needed()
-        for number in self._bases():
-            if number not in needed:
-                self._remove(number, stop)
-            else:
-                delete_tree(self.folder(number) / FILES, stop=stop)  # a retirement may have been cut short
+    def sweep(self) -> list[int]:
+        committed = set(self.numbers())
+        torn = [number for number in self._folders() if number not in committed]
+        for number in torn:
+            self.delete(number)
+        return torn
 
     def _folders(self) -> list[int]:
         if not self.root.is_dir():

@@ -111,7 +111,7 @@ class Bed:
     running: list[Running] = field(default_factory=list)
 
     @classmethod
-    def make(cls, mebibytes: int = 1500) -> Bed:
+    def make(cls, mebibytes: int = 1500, *, reflink: bool = True, volume: type[Volume] = Volume) -> Bed:
         """Not below pytest's folder, which other runs of pytest tidy up: nothing must be deleted through our mounts."""
         assert _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
         disk = Path(tempfile.mkdtemp(prefix="perdure-test-", dir="/var/tmp"))
@@ -122,11 +122,11 @@ class Bed:
         for name in MASKED:
             (folder / "mask" / name).mkdir(parents=True)
             os.setxattr(folder / "mask" / name, "trusted.overlay.opaque", b"y")
-        volume = Volume(disk / "volume.img", folder / "job", mebibytes)
-        volume.attach()
+        made = volume(disk / "volume.img", folder / "job", mebibytes, reflink=reflink)
+        made.attach()
         return cls(
             folder,
-            volume,
+            made,
             f"/perdure-test-{secrets.token_hex(4)}",
             folder / "runc",
             os.open("/proc/thread-self/ns/net", os.O_RDONLY),
@@ -331,7 +331,7 @@ class Bed:
         async with contextlib.AsyncExitStack() as steps:  # run from the last to the first
             steps.callback(os.close, self.home)
             steps.callback(self._remove_cgroups)
-            steps.callback(delete_tree, self.volume.image.parent)
+            steps.callback(delete_tree, self.folder.parent)
             steps.callback(tool, "umount", self.folder)
             steps.callback(self.volume.detach)
             steps.callback(self._unmount)

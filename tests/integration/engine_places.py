@@ -41,11 +41,11 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = N
 class Volume:
     """A job volume: an XFS image that is mounted on one node at a time."""
 
-    def __init__(self, image: Path, mount_point: Path, mebibytes: int) -> None:
+    def __init__(self, image: Path, mount_point: Path, mebibytes: int, *, reflink: bool = True) -> None:
         self.image, self.root, self.loop = image, mount_point, ""
         mount_point.mkdir()
         tool("truncate", "-s", f"{mebibytes}M", image)
-        tool("mkfs.xfs", "-q", image)
+        tool("mkfs.xfs", "-q", "-m", f"reflink={reflink:d}", image)
 
     def attach(self) -> None:
         self.loop = tool("losetup", "--find", "--show", self.image)

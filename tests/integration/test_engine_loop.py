@@ -81,7 +81,7 @@ async def test_no_step_looks_into_proc_or_at_the_job_volume_on_the_event_loop(be
             keep=1,
             reserve_bytes=RESERVE,
             predump=True,
-            longest_chain=4,
+            full_every=4,
         )
     await thaw(container)
     await thaw_and_clean(container)

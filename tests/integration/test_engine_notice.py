@@ -53,7 +53,7 @@ async def noticed_at(running: Running, step: str, seconds: float = 60, predump: 
         kind=CheckpointKind.PERIODIC,
         keep=2,
         reserve_bytes=RESERVE,
-        longest_chain=4,
+        full_every=4,
         predump=predump,
     )
     return manifest, promoted[0]

@@ -20,6 +20,7 @@ import pytest
 
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.image.mounts import mounts_below
+from perdure.image.pages.sink import NAME as PAGE_SINK
 from tests.integration import engine_killed
 from tests.integration.engine_bed import JOBS, Bed, Running, alive, freezer_of
 from tests.integration.engine_killed import AGENT, Order
@@ -40,7 +41,8 @@ KINDS = (CheckpointKind.PERIODIC, CheckpointKind.FINAL)
 IN_TURN = [(step, AGENT, KINDS[number % 2]) for number, step in enumerate(CHECKPOINT_STEPS)]
 IN_TURN += [("pause", "runc", KINDS[1]), ("dump", "runc", KINDS[0]), ("clone", "cp", KINDS[1])]
 IN_TURN += [("dump", "criu", KINDS[0])]
-PRODUCT = list(product(CHECKPOINT_STEPS, (AGENT, "runc", "cp", "criu"), KINDS))
+IN_TURN += [("dump", PAGE_SINK, KINDS[1]), ("clone", PAGE_SINK, KINDS[0]), ("assemble", PAGE_SINK, KINDS[1])]
+PRODUCT = list(product(CHECKPOINT_STEPS, (AGENT, "runc", "cp", "criu", PAGE_SINK), KINDS))
 
 
 @pytest.fixture

@@ -57,7 +57,6 @@ SAMPLES = [
     ("fsnotify: \tCan't dump that handle", "inotify", False, False),
     ("Timeout reached. Try to interrupt: 1", "traced", False, True),
     ("inet: In-flight connection (l) for 8a3f", "connection", False, True),
-    ("Pid-reuse detection failed: no parent inventory", "chain", False, True),
     ("sockets: Can't get 1:16 opt: Operation not supported", "CRIU does not fit", True, False),
     ("cpu: CPU instruction capabilities do not match run time", "CPU", True, False),
     (

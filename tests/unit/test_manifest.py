@@ -90,7 +90,7 @@ def image(path: str, size: int = 3, digest: str = DIGEST) -> list[ImageFile]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"version": 2},
+        {"version": 3},
         {"number": 8},
         {"images": []},
         {"images": image("images/a") * 2},
@@ -101,6 +101,8 @@ def image(path: str, size: int = 3, digest: str = DIGEST) -> list[ImageFile]:
         {"images": image("images/a\0b")},
         {"images": image("images/%2e%2e/a")},
         {"images": image("images/a", size=-1)},
+        {"images": [image("images/a")[0].model_copy(update={"index": "images/a"})]},
+        {"images": [image("images/a")[0].model_copy(update={"index": "index/../a"})]},
         {"images": image("images/a", digest="AB" * 32)},
         {"inodes": {"layer/../x": 5}},
         {"inodes": {"log/x": 5}},

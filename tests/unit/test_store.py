@@ -11,9 +11,9 @@ import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import ImageInvalid, JobRootBusy
-from perdure.image.chain import IMAGES
 from perdure.image.checksums import digest_images
 from perdure.image.files import FILES, TREES, digest_clones
+from perdure.image.layout import IMAGES
 from perdure.image.manifest import MANIFEST
 from perdure.image.store import DirectoryStore
 from tests.unit.test_manifest import WHEN

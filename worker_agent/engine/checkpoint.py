@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, CommandFailed, FreezerFailed, ImageInvalid, TooLate
 from worker_agent.engine import checkpoint_steps as steps
-from worker_agent.engine import dump
+from worker_agent.engine import committing, dump
 from worker_agent.engine import job_root as roots
-from worker_agent.engine.checkpoint_steps import Work
 from worker_agent.engine.commands import complete
 from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.explanations import explain
 from worker_agent.engine.threads import urgently
+from worker_agent.engine.work import Work
 
 StepCallback = Callable[[str], None]
 _Step = tuple[str, Callable[[Work], Awaitable[None]]]
@@ -30,7 +30,7 @@ BEFORE: tuple[_Step, ...] = (
     ("room", steps.room),
     ("presync", steps.sync),
     ("suspend GPU", steps.suspend_gpu),
-    ("choose base", dump.choose_base),
+    ("page sink", dump.open_page_sink),
     ("predump", dump.predump),
 )
 FROZEN: tuple[_Step, ...] = (
@@ -44,12 +44,13 @@ FROZEN: tuple[_Step, ...] = (
 )
 AFTER: tuple[_Step, ...] = (
     ("resume GPU", steps.resume_gpu),
-    ("images", steps.examine_images),
+    ("assemble", dump.assemble),
+    ("images", committing.examine_images),
     ("sync", steps.sync),
-    ("checksums", steps.digest),
-    ("commit", steps.commit),
+    ("checksums", committing.digest),
+    ("commit", committing.commit),
 )
-COMMITTED: tuple[_Step, ...] = (("prune", steps.prune),)
+COMMITTED: tuple[_Step, ...] = (("prune", committing.prune),)
 
 
 async def take_checkpoint(
@@ -60,7 +61,7 @@ async def take_checkpoint(
     limit_seconds: float,
     keep: int,
     reserve_bytes: int,
-    longest_chain: int = 1,
+    full_every: int = 8,
     predump: bool = False,
     commit_by: float | None = None,
     on_step: StepCallback | None = None,
@@ -68,11 +69,12 @@ async def take_checkpoint(
     """Freeze, dump, clone, commit; returns the committed manifest. Only a FINAL one leaves the container frozen.
 
     `limit_seconds` bounds the time in which the job stands still for dump and clone; `keep` committed checkpoints
-    stay, and `reserve_bytes` of the job root are never used. Where the kernel can tell, a dump holds only the memory
-    that changed since the checkpoint before, for at most `longest_chain` in a row (1: always all of it); with
-    `predump`, most of it is copied before the freeze. `commit_by` (monotonic seconds) bounds everything up to the
-    commit; a dump that would take longer, by those before it, is not begun. `on_step` is told each step's name as it
-    begins. The manifest's phases are seconds by step, and `frozen` from the pause to the resume (FINAL: to the commit).
+    stay, and `reserve_bytes` of the job root are never used. Each checkpoint is complete. Where the file system can, it
+    shares the memory pages that did not change with those before it, but for one of every `full_every` (1: none share);
+    with `predump`, what is new is read and written before the freeze. `commit_by` (monotonic seconds) bounds everything
+    up to the commit; a dump that would take longer, by those before it, is not begun. `on_step` is told each step's
+    name as it begins. The manifest's phases are seconds by step, and `frozen` from the pause to the resume (FINAL: to
+    the commit).
 
     Raises NotCheckpointable (naming process and command), JobRootFull, TooLate, Fenced, JobRootBusy, or
     CheckpointFailed with the step; the job then runs on and nothing of the checkpoint is left. Cancelling does the
@@ -85,7 +87,7 @@ async def take_checkpoint(
         kind=kind,
         keep=keep,
         reserve_bytes=reserve_bytes,
-        longest_chain=longest_chain,
+        full_every=full_every,
         predump=predump,
     )
 
@@ -115,7 +117,7 @@ class Taking:
         kind: CheckpointKind,
         keep: int,
         reserve_bytes: int,
-        longest_chain: int = 1,
+        full_every: int = 8,
         predump: bool = False,
     ) -> Manifest:
         """See `take_checkpoint`."""
@@ -124,7 +126,7 @@ class Taking:
         async with roots.held(container.job_root):
             await urgently(roots.check_lease, container.job_root, identity.epoch)
             store, freezer = roots.store(container.job_root), container.freezer
-            work = Work(container, freezer, identity, kind, keep, reserve_bytes, store, longest_chain, predump)
+            work = Work(container, freezer, identity, kind, keep, reserve_bytes, store, full_every, predump)
             self._work = work
             if self._wanted is not None:
                 self._become_final(work, self._wanted)
@@ -156,15 +158,18 @@ class Taking:
         work.kind = CheckpointKind.FINAL
         self._commit_by = work.commit_by = commit_by
         self._set_limit()
-        if work.predumping is not None:
-            work.predumping.cancel()
+        if work.sink is not None:
+            work.sink.hurry()
 
     @property
     def worth_finishing(self) -> bool:
-        """After a `promote` that came too late: is this one committed in a moment, or does the final one only hold what
-        changed since, so that it takes less time than a whole one now?"""
+        """After a `promote` that came too late: is this one committed in a moment, or does the final one then share its
+        pages, so that both together take less time than a whole one now?"""
         work = self._work
-        return work is not None and (work.tracks or self._step == "commit" or work.manifest is not None)
+        if work is None:
+            return False
+        shares = work.sink is not None or work.assembled is not None
+        return shares or self._step == "commit" or work.manifest is not None
 
     async def _all_steps(self, work: Work) -> None:
         work.commit_by = self._commit_by
@@ -218,6 +223,8 @@ async def _abandon(work: Work) -> None:
     """Delete what was begun, *then* let the job run on: on a full volume it would die at its next write. A checkpoint
     that is committed already (the caller was cancelled while old ones were deleted) stays."""
     try:
+        if work.sink is not None:
+            await work.sink.end()
         if work.folder is not None and work.manifest is None:
             await work.in_thread(work.store.delete, int(work.folder.name))
         if work.names:

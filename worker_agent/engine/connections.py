@@ -217,7 +217,7 @@ def link_images(images: Path, folder: Path, changed: Mapping[str, bytes]) -> Non
     """Make `folder`, beside `images`, a view of it in which some files (by name) have another content. Blocks.
 
     Hard links: CRIU opens images from inside the restored mount namespace too, where a symbolic link leads nowhere
-    (tried: "No pagemap-1.img image"). A chain's `parent` is a relative link, and holds in a folder beside it.
+    (tried: "No pagemap-1.img image").
     """
     folder.mkdir(mode=0o700)
     for entry in images.iterdir():

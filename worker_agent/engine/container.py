@@ -9,7 +9,6 @@ from pathlib import Path
 from perdure.domain.checkpoints import ContainerImage, MountRule, Surroundings
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
-from worker_agent.engine.memory import ChangedMemory
 from worker_agent.engine.overlay import OverlayMount
 
 
@@ -71,8 +70,9 @@ class Container:
     """Folder of this node in which logs of failed dumps and restores are kept."""
     init_pid: int = 0
     freezer: Freezer | None = None
-    memory: ChangedMemory = field(default_factory=ChangedMemory, compare=False)
-    """The same for all copies: what the next dump may leave out."""
+    doubts: set[str] = field(default_factory=set, compare=False)
+    """The same for all copies: what went wrong with the page sink since the newest checkpoint. With any, the next one
+    does without it."""
 
     def with_init(self, pid: int) -> Container:
         """The same container once its first process exists (created, or restored and left stopped).

@@ -16,21 +16,15 @@ _ALWAYS = (
 )
 
 
-def write_options(
-    path: Path, *, restore: bool, cgroup_root: str = "", watched: Iterable[str] = (), track_memory: bool = False
-) -> None:
+def write_options(path: Path, *, restore: bool, cgroup_root: str = "", watched: Iterable[str] = ()) -> None:
     """Write the file for a dump or a restore.
 
     `watched`: paths inside the container under which a dump finds watched files again (plain characters only).
-    `track_memory`: from this dump on the kernel notes which pages are written (without it the next dump cannot build on
-    this one: "no parent inventory").
 
     A restore leaves the processes stopped until the container is started. On cgroup version 2 `cgroup_root` brings
     them into the new container's cgroup; without it they land, unlimited, in the old one.
     """
     lines = [f"ghost-limit {GHOST_LIMIT}", *_ALWAYS, *(f"irmap-scan-path {watched_path}" for watched_path in watched)]
-    if track_memory:
-        lines.append("track-mem")
     if restore:
         lines.append("leave-stopped")
         if cgroup_root:

@@ -1,7 +1,7 @@
-"""The memory half of a checkpoint: what it builds on, the copy just before the freeze, and the dump in it.
+"""The memory half of a checkpoint: what it shares pages with, what is read before the freeze, dump and pages files.
 
-choose → (predump, while the job runs) → dump. A chain of dumps is begun anew, with a full one, whenever anything about
-it is in doubt (memory.py has the rule).
+page sink → (predump, while the job runs) → dump → (the job runs on) → assemble. Whenever anything about the page sink
+is in doubt, CRIU writes the pages files itself, whole.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import time
 
 import structlog
 
-from perdure.domain.checkpoints import CheckpointKind
+from perdure.domain.checkpoints import CheckpointKind, ManifestHead
 from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, JobRootFull, NotCheckpointable
-from perdure.image.chain import IMAGES, PREDUMP, link_to
+from perdure.image.layout import IMAGES
 from perdure.image.mounts import delete_tree
-from worker_agent.engine import criu_log, criu_options, memory, runc, stopped, tasks
+from perdure.image.pages.assembly import shares_pages
+from perdure.image.pages.sink import Request
+from worker_agent.engine import criu_log, criu_options, runc, stopped, tasks
 from worker_agent.engine import job_root as roots
-from worker_agent.engine.checkpoint_steps import NO_LIMIT, SLACK, Work, bytes_needed
 from worker_agent.engine.commands import complete
+from worker_agent.engine.page_sink import PageSink
 from worker_agent.engine.threads import urgently
+from worker_agent.engine.work import NO_LIMIT, SLACK, Work
 
 log = structlog.get_logger()
 
@@ -37,112 +40,168 @@ than the longest freeze."""
 _WORTH_A_PREDUMP = 64 << 20
 """Bytes of memory below which a dump is so short that a predump only costs."""
 _BALLAST = "ballast"
+_STAGING = 128 << 20
+"""Bytes of memory in which new pages wait for the disk. A freeze waits for the disk once they are full."""
+_JUMPS = 24
+"""That reading 1 MiB of an image may make a volume do, once a checkpoint that is not the last shares pages: 43 KiB
+between jumps is where gp3's 3,000 IO/s meet its 125 MiB/s. Without a limit a series fell apart after a dozen."""
+_GROWTH = 256 << 20
+"""Bytes by which a job's memory may grow between the first look and the dump; at least a quarter of it."""
+_SPARE_PIPES = 64
+_MOST_PIPES = 4096
+"""Pages files beyond them are written by CRIU itself."""
 
 
-async def choose_base(work: Work) -> None:
-    """What this dump may leave out: only what the last dump of all, if it became a checkpoint, holds unharmed."""
-    container = work.container
-    if work.longest_chain < 2 or not await memory.tracks_changes(str(container.tools.criu)):
+def base_of(work: Work, *, full_is_due: bool = True) -> ManifestHead | None:
+    """The newest checkpoint, if this one may share its pages; None for a full one. Pages are found by their content, so
+    it does not matter which agent took it, on which node, or what became of the dumps since. Blocks."""
+    numbers = work.store.numbers()
+    if not numbers or work.container.doubts:
+        return None
+    try:
+        newest = work.store.head(numbers[-1])
+    except ImageInvalid:
+        return None
+    if not newest.full or not any(image.index for image in newest.images):
+        return None
+    due = work.kind is not CheckpointKind.FINAL and newest.after_full + 1 >= work.full_every
+    return None if due and full_is_due else newest
+
+
+async def open_page_sink(work: Work) -> None:
+    """Start what takes the job's pages, if the job root can share them and nothing is in doubt."""
+    doubts = sorted(work.container.doubts)
+    if doubts:
+        log.warning("a checkpoint is written whole", job_id=work.identity.job_id, reason=doubts[0])
         return
-    used_by_job = await work.in_thread(lambda: memory.clears_it_itself(work.freezer.pids()))
-    if used_by_job or work.gpus:
-        return  # the job clears the note, or a driver writes its memory: only a full dump is sure
-    work.tracks = True
-    work.base = container.memory.next_base(work.longest_chain)
-    if work.base is not None:
-        try:
-            await work.in_thread(work.store.check_parent, work.base.link)
-        except ImageInvalid as error:
-            log.warning("a chain of checkpoints begins anew", job_id=work.identity.job_id, reason=str(error))
-            work.base = None
+    if not await work.in_thread(shares_pages, work.path):
+        log.info("the job root's file system cannot share pages: each checkpoint is written whole")
+        work.base = None
+        return
+    try:
+        work.sink = await PageSink.start(await work.in_thread(_request, work))
+    except CheckpointFailed as error:
+        await _do_without(work, error)
+        return
+    if work.sink.doubt:
+        log.warning("a checkpoint shares no pages", job_id=work.identity.job_id, reason=work.sink.doubt)
+        work.base = None
+
+
+def _request(work: Work) -> Request:
+    needed, base = work.needed, work.base
+    growth = max(_GROWTH, needed // 4)
+    free = max(0, _free(work) - SLACK)
+    predump = max(0, min(needed + growth, free - needed)) if work.predump else 0
+    return Request(
+        checkpoint=str(work.path),
+        images=IMAGES,
+        number=int(work.path.name),
+        most_bytes=needed + growth + predump,
+        most_written=free,
+        staging_bytes=_STAGING,
+        most_jumps=0 if work.kind is CheckpointKind.FINAL else _JUMPS,
+        base=str(work.store.folder(base.number)) if base else "",
+        base_files=[image.model_dump() for image in base.images if image.index] if base else [],
+        predump_bytes=predump,
+        predump_seconds=_PREDUMP_LIMIT,
+    )
+
+
+def _free(work: Work) -> int:
+    return roots.free_bytes(work.container.job_root) - work.reserve_bytes
 
 
 async def predump(work: Work) -> None:
-    """Copy the memory while the job runs, so that the freeze has only what changes meanwhile. Not before a final
-    checkpoint: there all of it together counts. What goes wrong only costs the time: the dump is a full one then."""
-    if not (work.predump and work.tracks and work.kind is not CheckpointKind.FINAL):
+    """Read the memory while the job runs and write what is new, so that the freeze has only what changes meanwhile.
+    Not before a final checkpoint: there all of it together counts."""
+    if work.sink is None or not work.predump or work.hurry.is_set() or work.kind is CheckpointKind.FINAL:
         return
-    if not await work.in_thread(_may_predump, work):
+    if work.needed - SLACK < _WORTH_A_PREDUMP or await work.in_thread(_free, work) < 2 * work.needed:
         return
-    await work.in_thread((work.path / PREDUMP).mkdir, mode=0o700)
-    parent = link_to(work.base.link.number) if work.base else ""
-    work.predumping = asyncio.ensure_future(_criu(work, PREDUMP, parent, _PREDUMP_LIMIT))
     try:
-        await work.predumping
+        await work.sink.predump(await work.in_thread(work.freezer.pids))
     except CheckpointFailed as error:
-        await _begin_anew(work, error)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if not work.hurry.is_set() or task is None or task.cancelling():
-            raise
-        await _begin_anew(work, CheckpointFailed("a notice came: there is no time for a predump", PREDUMP))
-    finally:
-        work.predumping = None
-
-
-def _may_predump(work: Work) -> bool:
-    pids = work.freezer.pids()
-    if not work.freezer.unified and stopped.stopped_tasks(pids):
-        return False  # CRIU would wait for them in a freeze of its own
-    if tasks.obstacle(pids, work.listening):
-        return False  # it goes away by itself, but CRIU would let the job stand still for it
-    size = bytes_needed(work)
-    free = roots.free_bytes(work.container.job_root)
-    return size - SLACK >= _WORTH_A_PREDUMP and free >= 2 * size + work.reserve_bytes
+        await _do_without(work, error)
 
 
 async def dump(work: Work) -> None:
-    """In the freeze. A dump that cannot build on what it should is taken once more, whole."""
+    """In the freeze. If the page sink fails, CRIU dumps once more, whole."""
+    if work.sink is not None:
+        try:
+            await _dump_into(work, work.sink)
+            return
+        except NotCheckpointable:
+            raise
+        except JobRootFull as error:
+            await _do_without(work, error)
+            raise
+        except CheckpointFailed as error:
+            alive = work.sink.alive
+            await _do_without(work, error)
+            if alive:
+                raise  # CRIU itself failed
+        if await urgently(_free, work) < work.needed:
+            raise JobRootFull("the job volume has no room for a whole checkpoint, and the page sink failed", "dump")
+        await urgently(delete_tree, work.path / IMAGES)
+        await urgently((work.path / IMAGES).mkdir, mode=0o700)
+    await _dump(work)
+
+
+async def _dump_into(work: Work, sink: PageSink) -> None:
+    if work.hurry.is_set() or work.kind is CheckpointKind.FINAL:
+        sink.hurry()
+    await sink.pipes(min(_MOST_PIPES, 2 * len(work.processes) + _SPARE_PIPES))
+    watching = asyncio.create_task(sink.watch())
     try:
         await _dump(work)
-    except (NotCheckpointable, JobRootFull):
-        raise
-    except CheckpointFailed as error:
-        if await urgently(_parent, work) == "":
-            raise
-        await _begin_anew(work, error)
-        await _dump(work)
+        await sink.captured()
+    finally:
+        watching.cancel()
 
 
 async def _dump(work: Work) -> None:
     async with stopped.let_through(work.freezer, work.stopped):
-        await _criu(work, IMAGES, await urgently(_parent, work), NO_LIMIT)
+        await _criu(work)
 
 
-def _parent(work: Work) -> str:
-    """What the images of the freeze build on, as CRIU's link names it; empty if they are complete."""
-    if (work.path / PREDUMP).is_dir():
-        return f"../{PREDUMP}"
-    return link_to(work.base.link.number) if work.base else ""
+async def assemble(work: Work) -> None:
+    """The pages files, out of what is shared and what is new. What fails here fails the checkpoint: the next one is
+    written whole."""
+    if work.sink is None:
+        return
+    try:
+        work.assembled = await work.sink.finish()
+    except CheckpointFailed as error:
+        await _do_without(work, error)
+        raise
+    await complete(work.sink.end())
+    work.sink = None
 
 
-async def _begin_anew(work: Work, error: CheckpointFailed) -> None:
-    """Away with what was dumped; the next dump is a full one."""
-    log.warning("a chain of checkpoints begins anew", job_id=work.identity.job_id, reason=str(error))
+async def _do_without(work: Work, error: CheckpointFailed) -> None:
+    log.warning("the page sink is of no use", job_id=work.identity.job_id, reason=str(error))
+    work.container.doubts.add(str(error))
     work.base = None
-    for name in (PREDUMP, IMAGES, _BALLAST):
-        await urgently(delete_tree, work.path / name)
-    await urgently((work.path / IMAGES).mkdir, mode=0o700)
+    if work.sink is not None:
+        await complete(work.sink.end())
+        work.sink = None
+    await urgently(delete_tree, work.path / "staging")
 
 
-async def _criu(work: Work, folder: str, parent: str, limit_seconds: float) -> None:
-    """One dump or predump into a folder of the checkpoint. From here on the kernel's note is another one."""
+async def _criu(work: Work) -> None:
     container = work.container
-    container.memory.begin()
-    criu_options.write_options(container.criu_config, restore=False, watched=work.watched, track_memory=work.tracks)
+    criu_options.write_options(container.criu_config, restore=False, watched=work.watched)
     try:
         await runc.checkpoint(
             container,
-            work.path / folder,
-            parent=parent,
-            predump=folder == PREDUMP,
-            limit_seconds=limit_seconds,
+            work.path / IMAGES,
+            limit_seconds=NO_LIMIT,
             give_up=lambda: _give_up(work),
             grace_seconds=_DUMP_GRACE,
         )
     except CommandFailed as error:
-        step = PREDUMP if folder == PREDUMP else "dump"
-        raise await urgently(criu_log.dump_failure, container, error.stderr, step=step) from error
+        raise await urgently(criu_log.dump_failure, container, error.stderr, step="dump") from error
     except asyncio.CancelledError:  # the limit, or nobody wants it any more: how far it came may matter
         await complete(urgently(criu_log.keep, container, "dump", "given up"))
         raise
@@ -151,16 +210,19 @@ async def _criu(work: Work, folder: str, parent: str, limit_seconds: float) -> N
 def _give_up(work: Work) -> None:
     """Make a dump end by itself, soon and cleanly. Blocks.
 
-    One that has much left to write soon finds the disk full; the file that fills it goes with the torn checkpoint. The
-    job stands still meanwhile: it would die of the full disk (tried). One that waits for a process that cannot wake
-    goes on once the cgroup is thawed (tried).
+    One that writes into the page sink fails as soon as nobody reads. One that writes to the disk and has much left soon
+    finds it full; the file that fills it goes with the torn checkpoint. The job stands still meanwhile: it would die of
+    the full disk (tried). One that waits for a process that cannot wake goes on once the cgroup is thawed (tried).
     """
-    size = roots.free_bytes(work.container.job_root) - work.reserve_bytes
-    if size > 0:
+    if work.sink is not None:
+        work.sink.kill()
+    elif (size := _free(work)) > 0:
         with open(work.path / _BALLAST, "wb") as file, contextlib.suppress(OSError):  # somebody else took the space
             os.posix_fallocate(file.fileno(), 0, size)
     end = time.monotonic() + _ENDS_FROZEN
     while tasks.users_of(work.container.work_dir):
+        if work.sink is not None:
+            work.sink.release_writers()
         if time.monotonic() > end:
             work.freezer.thaw()
             return

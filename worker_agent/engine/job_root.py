@@ -182,10 +182,9 @@ def read_head(job_root: Path, number: int) -> ManifestHead:
 
 
 def offered(job_root: Path, without: Collection[int] = ()) -> list[int]:
-    """The numbers of all committed checkpoints, newest first: the rungs of the ladder, damaged ones included. Not those
-    of `without`, nor those whose memory builds on one of them."""
-    checkpoints, bad = store(job_root), set(without)
-    return [number for number in checkpoints.numbers()[::-1] if not bad & {number, *checkpoints.ancestors(number)}]
+    """The numbers of all committed checkpoints, newest first: the rungs of the ladder, damaged ones included, those
+    of `without` left out."""
+    return [number for number in store(job_root).numbers()[::-1] if number not in without]
 
 
 def sweep(job_root: Path) -> list[int]:

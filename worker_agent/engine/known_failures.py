@@ -257,12 +257,6 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         _PASSES,
         _LATER,
     ),
-    (
-        r"no parent inventory|not found in parent|Missing .* in parent pagemap|Hole .* not found",
-        "the chain of incremental checkpoints is broken",
-        "",
-        _LATER,
-    ),
     # ---- what a node lacks (dumps and restores)
     (
         r"Can't get 1:(?:16|34) opt|has rseq but kernel lacks|Can't set FPU registers|Unsupported kernel",

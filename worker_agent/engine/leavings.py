@@ -17,7 +17,10 @@ from pathlib import Path
 from perdure.domain.errors import FreezerFailed, JobRootBusy
 from perdure.image.disk import syncfs
 from perdure.image.files import TREES
+from perdure.image.layout import IMAGES
 from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo
+from perdure.image.pages.pipes import release_writers
+from perdure.image.pages.sink import NAME as PAGE_SINK
 from perdure.waiting import until
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import runc, stdio, stopped, tasks
@@ -32,7 +35,7 @@ _ORPHAN_PATIENCE = 120.0
 """Seconds in which a dump that lost its agent may still end by itself, before it is thawed."""
 _ORPHAN_GRACE = 30.0
 """Seconds more before it is killed: the last resort, which the job may not survive."""
-_ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar")
+_ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", PAGE_SINK)
 """What may still work among the checkpoints after an agent's death; anything else there is not ours to kill."""
 _DEATH = 20.0
 """Seconds in which killed processes must be gone."""
@@ -81,13 +84,29 @@ def _places(container: Container) -> tuple[Path, Path]:
 
 
 async def _outwait(container: Container) -> None:
-    for seconds in (_ORPHAN_PATIENCE, _ORPHAN_GRACE):
-        try:
-            await _wait_until_unused(*_places(container), limit_seconds=seconds)
-            return
-        except JobRootBusy:
-            await thaw(container)  # what hangs on a stopped process goes on now
-    await _end_users(container.work_dir)
+    releasing = asyncio.create_task(_release_writers(container.job_root))
+    try:
+        for seconds in (_ORPHAN_PATIENCE, _ORPHAN_GRACE):
+            try:
+                await _wait_until_unused(*_places(container), limit_seconds=seconds)
+                return
+            except JobRootBusy:
+                await thaw(container)  # what hangs on a stopped process goes on now
+        await _end_users(container.work_dir)
+    finally:
+        releasing.cancel()
+
+
+async def _release_writers(job_root: Path) -> None:
+    """For ever: a dump whose page sink went with the agent fails instead of waiting for a reader."""
+
+    def release() -> None:
+        for images in roots.store(job_root).root.glob(f"*/{IMAGES}"):
+            release_writers(images)
+
+    while True:
+        await urgently(release)
+        await asyncio.sleep(_POLL)
 
 
 def _sweep(job_root: Path) -> list[int]:

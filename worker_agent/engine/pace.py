@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from perdure.domain.checkpoints import ManifestHead
 
 _TELLING = 64 << 20
-"""Bytes of an image from which on its dump says something about the volume: below it, starting CRIU takes longer."""
-_BY_BYTES = ("dump", "sync", "checksums")
+"""Bytes that went to the disk, from which on a dump tells about the volume; below, starting CRIU takes longer."""
+_BY_BYTES = ("predump", "dump", "assemble", "sync", "checksums")
 """Steps that take longer for more bytes."""
 _BESIDES = ("pause", "measure", "names", "drain", "clone", "commit")
 
@@ -20,11 +20,15 @@ _BESIDES = ("pause", "measure", "names", "drain", "clone", "commit")
 def seconds_needed(size: int, known: Iterable[ManifestHead]) -> float:
     """At least how many seconds a whole dump of `size` bytes takes from the freeze to the commit, by the checkpoints
     that are `known`; 0 if they tell nothing."""
-    telling = [head for head in known if head.image_bytes >= _TELLING and _seconds(head, _BY_BYTES) > 0]
+    telling = [head for head in known if _written(head) >= _TELLING and _seconds(head, _BY_BYTES) > 0]
     if not telling:
         return 0.0
-    pace = max(head.image_bytes / _seconds(head, _BY_BYTES) for head in telling)
+    pace = max(_written(head) / _seconds(head, _BY_BYTES) for head in telling)
     return size / pace + min(_seconds(head, _BESIDES) for head in telling)
+
+
+def _written(head: ManifestHead) -> int:
+    return head.image_bytes if head.written_bytes is None else head.written_bytes
 
 
 def _seconds(head: ManifestHead, steps: Iterable[str]) -> float:

@@ -23,7 +23,7 @@ import structlog
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid, RestoreFailed
-from perdure.image import chain
+from perdure.image.layout import IMAGES
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import quiet_parents, runc, signal_queues, stopped
 from worker_agent.engine.container import Container
@@ -57,7 +57,7 @@ async def continue_restored(container: Container, manifest: Manifest) -> None:
     pids = await runc.pids(container)
     inner = {pid: number for pid in pids for number in await urgently(stopped.inner_pids, [pid], container.init_pid)}
     stay = {pid for pid, number in inner.items() if number in manifest.stopped}
-    images = roots.store(container.job_root).folder(manifest.number) / chain.IMAGES
+    images = roots.store(container.job_root).folder(manifest.number) / IMAGES
     try:
         hushed = await urgently(_hushed, images, inner, container.init_pid)
     except (ImageInvalid, OSError) as problem:

@@ -17,8 +17,8 @@ from pathlib import Path
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import CheckpointFailed, CommandFailed, DeviceNumberTaken, ImageInvalid, RestoreFailed
 from perdure.domain.instance_types import missing_features
-from perdure.image import chain
 from perdure.image.disk import syncfs
+from perdure.image.layout import IMAGES
 from perdure.image.manifest import decode_name
 from perdure.image.mounts import delete_tree
 from perdure.image.rollback import roll_back
@@ -75,7 +75,7 @@ class _Restore:
     @property
     def images(self) -> Path:
         """The checkpoint's images."""
-        return roots.store(self.container.job_root).folder(self.number) / chain.IMAGES
+        return roots.store(self.container.job_root).folder(self.number) / IMAGES
 
     @property
     def view(self) -> Path:
@@ -231,7 +231,7 @@ async def name_taken_port(container: Container, number: int, problem: RestoreFai
     since `prepare_restore` looked."""
     if "Address already in use" not in str(problem) or not problem.node_fault:
         return problem
-    images = roots.store(container.job_root).folder(number) / chain.IMAGES
+    images = roots.store(container.job_root).folder(number) / IMAGES
     try:
         manifest = await asyncio.to_thread(roots.read_head, container.job_root, number)
         _, network = await asyncio.to_thread(adapt, images, addresses.exchange(manifest.addresses))

@@ -50,20 +50,13 @@ async def checkpoint(
     limit_seconds: float,
     give_up: Callable[[], None],
     grace_seconds: float,
-    parent: str = "",
-    predump: bool = False,
 ) -> None:
     """Dump the paused container into `images`; it stays paused. The log is `dump.log` in the work folder.
-
-    `parent`, relative to `images`: a folder of earlier images; pages that it has and that did not change are left out.
-    `predump`: only the memory, and the container may run.
 
     At the limit, or when cancelled, `give_up` is called; a dump that has not ended `grace_seconds` later is killed.
     """
     where = ["--image-path", str(images), "--work-path", str(container.work_dir)]
-    where += ["--parent-path", parent] if parent else []
-    how = "--pre-dump" if predump else "--leave-running"
-    argv = [*_globals(container), "checkpoint", how, *where, *_CRIU_FLAGS, container.id]
+    argv = [*_globals(container), "checkpoint", "--leave-running", *where, *_CRIU_FLAGS, container.id]
     await run(
         argv,
         limit_seconds=limit_seconds,

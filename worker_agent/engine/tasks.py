@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from perdure.image.mounts import parse_mountinfo
+from perdure.image.pages.sink import NAME as PAGE_SINK
 from worker_agent.engine.descriptors import links
 from worker_agent.engine.waiting_clients import Listening, who_waits_for
 
@@ -19,7 +20,7 @@ _BIRTHS = {"do_signal_stop", "ptrace_stop", "do_freezer_trap", "__refrigerator",
 """Where in the kernel a new task stands that has not run yet because it was stopped, traced or frozen."""
 _KIB = 1024
 _NOBODY: Listening = {}
-ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", "gzip")
+ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", "gzip", PAGE_SINK)
 """The names of the programs that work for the engine (CRIU's restored processes are called `criu`, too, until they get
 their own names)."""
 

@@ -99,7 +99,7 @@ class Checkpoints:
                 kind=kind,
                 keep=settings.keep,
                 reserve_bytes=settings.reserve_mib << 20,
-                longest_chain=settings.memory_chain,
+                full_every=settings.full_every,
                 predump=settings.predump,
             )
         finally:

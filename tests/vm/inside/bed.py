@@ -69,7 +69,7 @@ class Scene:
         self.bed.new_node()
         self.epoch = 0
         self.kept = 2
-        self.longest_chain = 8
+        self.full_every = 8
         self.predump = False
 
     def _container(self) -> Container:
@@ -120,7 +120,7 @@ class Scene:
             limit_seconds=PATIENCE,
             keep=self.kept,
             reserve_bytes=32 << 20,
-            longest_chain=self.longest_chain,
+            full_every=self.full_every,
             predump=self.predump,
         )
         note(summary(manifest))
@@ -145,9 +145,9 @@ class Scene:
 def summary(manifest: Manifest) -> dict[str, object]:
     return {
         "number": manifest.number,
-        "parent": manifest.parent.number if manifest.parent else None,
+        "full": manifest.full,
         "KiB": manifest.image_bytes >> 10,
-        "with parents": (manifest.image_bytes + manifest.parent_bytes) >> 10,
+        "written KiB": (manifest.written_bytes or 0) >> 10,
         "frozen": round(manifest.phases.get("frozen", 0), 2),
         "phases": {name: round(seconds, 2) for name, seconds in manifest.phases.items() if seconds > 0.1},
     }

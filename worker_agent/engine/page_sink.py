@@ -1,0 +1,155 @@
+"""The agent's side of the page sink: one process for each checkpoint (perdure/image/pages/sink.py says what it does).
+
+It is a program of its own, so that its memory goes with it and nothing of it holds up the event loop of a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from perdure.domain.checkpoints import ImageFile
+from perdure.domain.errors import CheckpointFailed, JobRootFull
+from perdure.image.pages.pipes import release_writers
+from perdure.image.pages.sink import Request
+from worker_agent.engine.commands import complete
+from worker_agent.engine.threads import urgently
+
+_START = 30.0
+"""Seconds in which it must be ready: it reads the base's indexes and takes its memory."""
+_POLL = 0.05
+_LONGEST_ANSWER = 64 << 20
+"""Bytes; one line that names every pages file."""
+_FILES = TypeAdapter(list[ImageFile])
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What became of the pages: their files, the bytes that went to the disk for them, and how many extents they
+    have."""
+
+    files: list[ImageFile]
+    written_bytes: int
+    extents: int
+
+
+class PageSink:
+    """One that runs. Every call raises CheckpointFailed (JobRootFull) if it failed or died: it is of no use then."""
+
+    def __init__(self, process: asyncio.subprocess.Process, said: int, images: Path) -> None:
+        self._process = process
+        self._said = said
+        self._images = images
+        self.base_bytes = 0
+        self.doubt = ""
+        """Why nothing is shared although there is a base."""
+
+    @classmethod
+    async def start(cls, request: Request) -> PageSink:
+        """It is ready for the job's pages when this returns."""
+        said = os.memfd_create("sink")
+        argv = [sys.executable, "-m", "perdure.image.pages"]
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,
+            limit=_LONGEST_ANSWER,
+        )
+        sink = cls(process, said, Path(request.checkpoint) / request.images)
+        try:
+            answer = await sink._ask(json.dumps(asdict(request)), limit_seconds=_START)
+        except BaseException:
+            await complete(sink.end())
+            raise
+        sink.base_bytes, sink.doubt = int(str(answer["base_bytes"])), str(answer["doubt"])
+        return sink
+
+    async def predump(self, pids: Iterable[int]) -> int:
+        """Read these processes' memory while they run and write what is new, until all is read or `hurry`; the bytes
+        that were new."""
+        answer = await self._ask(f"predump {' '.join(map(str, pids))}")
+        return int(str(answer["staged_bytes"]))
+
+    def hurry(self) -> None:
+        """A predump ends at once, and what is new is written without delay."""
+        self._say("hurry")
+
+    async def pipes(self, count: int) -> None:
+        """The folder of images has pipes for so many pages files: the dump may begin."""
+        await self._ask(f"pipes {count}", limit_seconds=_START)
+
+    async def captured(self) -> None:
+        """The dump has ended. When this returns every page has been taken, and the job may go on."""
+        await self._ask("written")
+
+    async def finish(self) -> Assembled:
+        """Put the pages files together. They are durable after a syncfs."""
+        answer = await self._ask("finish")
+        files = _FILES.validate_python(answer["finished"])
+        return Assembled(files, int(str(answer["written_bytes"])), int(str(answer["extents"])))
+
+    @property
+    def alive(self) -> bool:
+        """It has not failed."""
+        return self._process.returncode is None
+
+    async def watch(self) -> None:
+        """For ever: should it die, the dump fails instead of waiting for a reader."""
+        await self._process.wait()
+        while True:
+            await urgently(self.release_writers)
+            await asyncio.sleep(_POLL)
+
+    def release_writers(self) -> None:
+        """Whoever waits for it to read fails. From any thread, when it is dead."""
+        release_writers(self._images)
+
+    def kill(self) -> None:
+        """From any thread."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def end(self) -> None:
+        """It is gone when this returns. Idempotent."""
+        if self._said < 0:
+            return
+        self.kill()
+        await self._process.wait()
+        os.close(self._said)
+        self._said = -1
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            self._process.stdin.write(line.encode() + b"\n")
+
+    async def _ask(self, line: str, limit_seconds: float | None = None) -> dict[str, object]:
+        assert self._process.stdout is not None
+        self._say(line)
+        try:
+            async with asyncio.timeout(limit_seconds):
+                answer = await self._process.stdout.readline()
+        except TimeoutError as error:
+            raise CheckpointFailed("the page sink did not answer", "sink") from error
+        whole = answer.endswith(b"\n")
+        found: dict[str, object] = json.loads(answer) if whole else {"failed": await self._last_words()}
+        if "failed" in found:
+            kind = JobRootFull if found.get("full") else CheckpointFailed
+            raise kind(f"the page sink failed: {found['failed']}", "sink")
+        return found
+
+    async def _last_words(self) -> str:
+        status = await self._process.wait()
+        said = os.pread(self._said, 4096, max(0, os.fstat(self._said).st_size - 4096)).decode("utf-8", "replace")
+        return f"it ended with status {status} {said.strip()[-500:]}"
