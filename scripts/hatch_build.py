@@ -1,4 +1,5 @@
-"""Sees to it that a wheel holds the built console. Part of the build, never of the product."""
+"""Sees to it that a wheel holds the built console and the compiled loop of shared-page checkpoints. Part of the build,
+never of the product."""
 
 from __future__ import annotations
 
@@ -14,6 +15,11 @@ class Console(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
+        if (
+            version != "editable"
+            and subprocess.run(["bash", "scripts/native.sh"], cwd=root, check=False).returncode != 0
+        ):
+            self.app.display_warning("pages.c was not compiled (gcc and xxhash.h are needed): checkpoints are slower.")
         if version == "editable" or (root / "api/static/index.html").exists():
             return
         if not (root / "console/package.json").exists():

@@ -33,6 +33,17 @@ def test_the_newest_are_kept(numbers: list[int], keep: int) -> None:
     assert not gone or not kept or max(gone) < min(kept)
 
 
+def test_one_that_shares_nothing_with_the_newest_is_kept() -> None:
+    """Fault: one bad block spoilt every checkpoint that was left."""
+    full = {1: 1, 2: 1, 3: 1, 4: 4, 5: 4, 6: 4}
+    assert droppable([1, 2, 3, 4, 5, 6], 2, full) == [1, 2, 4]
+    assert droppable([3, 4, 5, 6], 1, full) == [4, 5]
+    assert droppable([3, 4], 2, full) == []
+    assert droppable([1, 2, 3], 2, full) == [1], "there is none"
+    assert droppable([2, 3, 4], 2, full) == [2], "the two that stay share nothing with each other"
+    assert droppable([1, 2, 3], 2, {1: 0, 2: 0, 3: 0}) == [1], "each whole one is for itself"
+
+
 def test_volume_steps() -> None:
     volume = JobVolume(volume_id="vol-1", zone="a", size_gib=1, attached_to="i-1")
     assert next_volume_step(None, "a", "i-1") is VolumeStep.CREATE

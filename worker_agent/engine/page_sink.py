@@ -58,14 +58,18 @@ class PageSink:
         """It is ready for the job's pages when this returns."""
         said = os.memfd_create("sink")
         argv = [sys.executable, "-m", "perdure.image.pages"]
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=said,
-            start_new_session=True,
-            limit=_LONGEST_ANSWER,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=said,
+                start_new_session=True,
+                limit=_LONGEST_ANSWER,
+            )
+        except OSError as error:
+            os.close(said)
+            raise CheckpointFailed(f"the page sink cannot be started: {error}", "sink") from error
         sink = cls(process, said, Path(request.checkpoint) / request.images)
         try:
             answer = await sink._ask(json.dumps(asdict(request)), limit_seconds=_START)
