@@ -192,7 +192,8 @@ def committed(progress: JobProgress, checkpoint: Checkpoint) -> None:
         frozen_seconds=progress.job.frozen_seconds + _stood_still(checkpoint),
     )
     size = checkpoint.image_bytes / 2**20
-    message = f"Checkpoint {checkpoint.number} ({checkpoint.kind}) is committed: {size:.1f} MiB of memory."
+    wrote = "" if checkpoint.written_bytes is None else f"; {checkpoint.written_bytes / 2**20:.1f} MiB were written for it"
+    message = f"Checkpoint {checkpoint.number} ({checkpoint.kind}) is committed: {size:.1f} MiB of memory{wrote}."
     progress.tell(checkpoint.committed_at, "checkpoint", message, epoch=checkpoint.epoch)
 
 
@@ -205,7 +206,7 @@ def _offer(progress: JobProgress, checkpoints: Iterable[Checkpoint]) -> None:
     """These lie on the job root; the node keeps the newest ones only."""
     listed = sorted(checkpoints, key=lambda one: one.number)
     keep = progress.configuration.checkpoint.keep if progress.configuration else len(listed)
-    gone = set(droppable([one.number for one in listed], keep))
+    gone = set(droppable([one.number for one in listed], keep, {one.number: one.full for one in listed}))
     progress.show(checkpoints=[one for one in listed if one.number not in gone])
 
 

@@ -38,7 +38,7 @@ class CheckpointView(Wire):
     epoch: int = Field(description="The container it was taken of.")
     frozen_at: datetime = Field(description="The instant that a restore brings back.")
     committed_at: datetime
-    image_bytes: int = Field(description="Bytes of its own memory image; an incremental one holds what changed.")
+    image_bytes: int = Field(description="Bytes of its memory image, which is complete; it may share some with older ones.")
     phases: dict[str, float] = Field(description="Seconds by step, as the node measured them.")
     cpu_features: str = Field(description="Instruction sets that its processes may rely on.", examples=["avx avx2"])
 

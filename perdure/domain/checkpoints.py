@@ -154,6 +154,8 @@ class ManifestHead(Frozen):
             frozen_at=self.frozen_at,
             committed_at=self.committed_at,
             image_bytes=self.image_bytes,
+            written_bytes=self.written_bytes,
+            full=self.full,
             phases=self.phases,
             cpu_features=self.cpu_features,
         )
@@ -178,6 +180,10 @@ class Checkpoint(Frozen):
     frozen_at: datetime
     committed_at: datetime
     image_bytes: int = 0
+    written_bytes: int | None = None
+    """Of these, bytes that were written for it; the rest are shared with older ones or zeros. None: unknown."""
+    full: int = 0
+    """As the manifest's."""
     phases: dict[str, float] = Field(default_factory=dict)
     """Seconds by engine step, in order, as the node measured them."""
     cpu_features: str = ""
@@ -187,14 +193,14 @@ class Checkpoint(Frozen):
 def droppable(numbers: list[int], keep: int, full: Mapping[int, int] | None = None) -> list[int]:
     """The checkpoint numbers that may go when the newest `keep` (at least 1) stay; oldest first.
 
-    `full`: the full checkpoint of each, as manifests name it. If all that stay share pages with one another, the newest
-    one that shares none with them stays too: one bad block may damage all the others.
+    `full`: the full checkpoint of each, as manifests name it. If several stay and share pages with one another, the
+    newest one that shares none with them stays too: one bad block may damage all the others.
     """
     ordered, full = sorted(numbers), full or {}
     stay = ordered[max(0, len(ordered) - max(1, keep)) :]
     older = ordered[: len(ordered) - len(stay)]
     families = {full.get(number, 0) or number for number in stay}
-    if len(families) == 1 and stay:
+    if len(families) == 1 and len(stay) > 1:
         apart = [number for number in older if number in full and (full[number] or number) not in families]
         older = [number for number in older if number not in apart[-1:]]
     return older
