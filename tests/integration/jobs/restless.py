@@ -1,7 +1,7 @@
 """A job that a predump never finds at rest: restless.py ROUNDS MEBIBYTES
 
-Each round maps and unmaps memory, lets a child of a fork change its copy and end, and runs another program, beside a
-hash chain over memory that is rewritten. What it prints depends on ROUNDS and MEBIBYTES only.
+Each round maps and unmaps memory, lets a child of a fork change its copy and memory that both share, and runs another
+program, beside a hash chain over memory that is rewritten. What it prints depends on ROUNDS and MEBIBYTES only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import os
 import sys
 
 
-def child(memory: mmap.mmap, digest: bytes) -> bytes:
+def child(memory: mmap.mmap, shared: mmap.mmap, digest: bytes) -> bytes:
     """What a forked copy makes of the memory."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         memory[: 1 << 20] = digest * (2**20 // len(digest))
+        at = digest[0] * 4096
+        shared[at : at + 4096] = digest * (4096 // len(digest))
         os.write(writer, hashlib.sha256(memory[: 1 << 20]).digest())
         os._exit(0)
     os.close(writer)
@@ -34,6 +36,7 @@ def program(digest: bytes) -> None:
 
 def main(rounds: int, mebibytes: int) -> None:
     memory = mmap.mmap(-1, mebibytes << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    shared = mmap.mmap(-1, 8 << 20)
     digest = hashlib.sha256(b"start").digest()
     for place in range(0, len(memory), 4096):
         memory[place : place + 8] = place.to_bytes(8, "big")
@@ -42,11 +45,11 @@ def main(rounds: int, mebibytes: int) -> None:
         passing[:] = digest * (len(passing) // len(digest))
         at = number * 7919 * 4096 % (len(memory) - (1 << 20))
         memory[at : at + (1 << 18)] = passing[: 1 << 18]
-        digest = hashlib.sha256(child(memory, digest) + memory[at : at + (1 << 19)]).digest()
+        digest = hashlib.sha256(child(memory, shared, digest) + memory[at : at + (1 << 19)]).digest()
         program(digest)
         passing.close()
         print(number, digest.hex(), flush=True)
-    print("end", hashlib.sha256(memory).hexdigest(), flush=True)
+    print("end", hashlib.sha256(memory[:] + shared[:]).hexdigest(), flush=True)
 
 
 main(int(sys.argv[1]), int(sys.argv[2]))
