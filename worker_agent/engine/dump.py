@@ -137,9 +137,9 @@ async def dump(work: Work) -> None:
             await _do_without(work, error)
             raise
         except CheckpointFailed as error:
-            alive = work.sink.alive
+            failed = await work.sink.failed()
             await _do_without(work, error)
-            if alive:
+            if not failed:
                 raise  # CRIU itself failed
         if await urgently(_free, work) < work.needed:
             raise JobRootFull("the job volume has no room for a whole checkpoint, and the page sink failed", "dump")

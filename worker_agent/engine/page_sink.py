@@ -27,6 +27,8 @@ from worker_agent.engine.threads import urgently
 _START = 30.0
 """Seconds in which it must be ready: it reads the base's indexes and takes its memory."""
 _POLL = 0.05
+_DEATH_NEWS = 0.5
+"""Seconds after which the death that made a dump fail is surely known."""
 _LONGEST_ANSWER = 64 << 20
 """Bytes; one line that names every pages file."""
 _FILES = TypeAdapter(list[ImageFile])
@@ -103,10 +105,11 @@ class PageSink:
         files = _FILES.validate_python(answer["finished"])
         return Assembled(files, int(str(answer["written_bytes"])), int(str(answer["extents"])))
 
-    @property
-    def alive(self) -> bool:
-        """It has not failed."""
-        return self._process.returncode is None
+    async def failed(self) -> bool:
+        """Did it fail, or die a moment ago?"""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), _DEATH_NEWS)
+        return self._process.returncode is not None
 
     async def watch(self) -> None:
         """For ever: should it die, the dump fails instead of waiting for a reader."""
