@@ -224,6 +224,7 @@ class FakeNode(NodeActivities):
         """When its last checkpoint was begun, or its container started."""
         self.settings: list[CheckpointSettings] = []
         self.taken: list[Checkpoint] = []
+        self.dump_seconds = 1.5
         self.requests: list[CheckpointRequest] = []
         self.finals: list[FinalCheckpointRequest] = []
         self.log_settings: list[LogSettings] = []
@@ -286,7 +287,7 @@ class FakeNode(NodeActivities):
             frozen_at=frozen,
             committed_at=frozen + timedelta(seconds=2),
             image_bytes=1 << 20,
-            phases={"pause": 0.25, "dump": 1.5, "frozen": 1.75},
+            phases={"pause": 0.25, "dump": self.dump_seconds, "frozen": self.dump_seconds + 0.25},
         )
         self.taken.append(checkpoint)
         return checkpoint

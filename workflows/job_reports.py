@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from perdure.contracts.protection import Doubt, NodeReport, ReportKind, RestoreRung, Verdict
+from perdure.domain.budget import BudgetColour, budget_of
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, droppable
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Notice, NoticeKind
@@ -192,9 +193,23 @@ def committed(progress: JobProgress, checkpoint: Checkpoint) -> None:
         frozen_seconds=progress.job.frozen_seconds + _stood_still(checkpoint),
     )
     size = checkpoint.image_bytes / 2**20
-    wrote = "" if checkpoint.written_bytes is None else f"; {checkpoint.written_bytes / 2**20:.1f} MiB were written for it"
+    wrote = (
+        "" if checkpoint.written_bytes is None else f"; {checkpoint.written_bytes / 2**20:.1f} MiB were written for it"
+    )
     message = f"Checkpoint {checkpoint.number} ({checkpoint.kind}) is committed: {size:.1f} MiB of memory{wrote}."
     progress.tell(checkpoint.committed_at, "checkpoint", message, epoch=checkpoint.epoch)
+    _tell_budget(progress, others, checkpoint)
+
+
+def _tell_budget(progress: JobProgress, others: list[Checkpoint], checkpoint: Checkpoint) -> None:
+    """Would a final checkpoint fit into a notice? Told when the answer changes, and when the first one says no."""
+    budget = budget_of(checkpoint.phases)
+    before = budget_of(max(others, key=lambda one: one.number).phases) if others else None
+    was = before.colour if before else BudgetColour.GREEN
+    if budget is None or budget.colour is was or checkpoint.kind is CheckpointKind.FINAL:
+        return
+    level = "info" if budget.colour is BudgetColour.GREEN else "warning"
+    progress.tell(checkpoint.committed_at, "budget", budget.sentence, level, epoch=checkpoint.epoch)
 
 
 def _stood_still(checkpoint: Checkpoint) -> float:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from perdure.domain.budget import BudgetColour, budget_of
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState, NoticeKind
@@ -30,6 +31,15 @@ class PageOf(Wire, Generic[Item]):
     next: str | None = Field(None, description="Pass it as `cursor` for the next page; null on the last one.")
 
 
+class BudgetView(Wire):
+    """What a final checkpoint would take."""
+
+    seconds: float = Field(description="From the notice until the volume is free, predicted.", examples=[14.2])
+    notice_seconds: float = Field(description="What Spot gives.", examples=[120])
+    colour: BudgetColour = Field(description="`green`: it fits twice; `amber`: it fits; `red`: it may not.")
+    advice: str = Field(description="What would help; empty when green.")
+
+
 class CheckpointView(Wire):
     """A committed, restorable point of one job."""
 
@@ -38,7 +48,9 @@ class CheckpointView(Wire):
     epoch: int = Field(description="The container it was taken of.")
     frozen_at: datetime = Field(description="The instant that a restore brings back.")
     committed_at: datetime
-    image_bytes: int = Field(description="Bytes of its memory image, which is complete; it may share some with older ones.")
+    image_bytes: int = Field(
+        description="Bytes of its memory image, which is complete; it may share some with older ones."
+    )
     phases: dict[str, float] = Field(description="Seconds by step, as the node measured them.")
     cpu_features: str = Field(description="Instruction sets that its processes may rely on.", examples=["avx avx2"])
 
@@ -59,8 +71,16 @@ class CheckpointView(Wire):
     )
     @property
     def upload_seconds(self) -> float | None:
-        known = [self.phases[step] for step in ("sync", "checksums", "commit") if step in self.phases]
+        known = [self.phases[step] for step in ("assemble", "sync", "checksums", "commit") if step in self.phases]
         return sum(known) if known else None
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="What a final checkpoint would take now, predicted from this one, against the notice."
+    )
+    @property
+    def budget(self) -> BudgetView | None:
+        found = budget_of(self.phases)
+        return BudgetView(**found.model_dump()) if found else None
 
 
 class PastCheckpointView(CheckpointView):

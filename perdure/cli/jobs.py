@@ -140,10 +140,11 @@ def checkpoints(
     if as_json:
         return show_json(found)
     show_table(
-        [">number", "kind", ">epoch", "frozen (UTC)", ">image", "steps", "can be restored"],
+        [">number", "kind", ">epoch", "frozen (UTC)", ">image", ">a final one", "steps", "can be restored"],
         (
             (
                 *(one["number"], one["kind"], one["epoch"], when(one["frozen_at"]), size(one["image_bytes"])),
+                _budget(one.get("budget")),
                 ", ".join(f"{name} {seconds:.2f} s" for name, seconds in one["phases"].items()),
                 "yes" if one["offered"] else "no",
             )
@@ -151,6 +152,10 @@ def checkpoints(
         ),
         "No checkpoint was committed yet.",
     )
+
+
+def _budget(budget: dict[str, Any] | None) -> str:
+    return f"{budget['seconds']:.0f} s {budget['colour']}" if budget else ""
 
 
 def resume(

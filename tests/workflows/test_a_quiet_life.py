@@ -56,6 +56,20 @@ async def test_the_agent_keeps_the_rhythm_and_every_checkpoint_is_heard_of(story
     assert story.cloud.kinds(story.job_id).count("checkpoint") == 5
 
 
+async def test_a_final_checkpoint_that_may_not_fit_into_a_notice_is_told_of_once(story: Story) -> None:
+    story.cloud.configuration = every(60)
+    await story.run_on("i-1", "zone-a")
+    node = story.nodes["i-1"]
+    for seconds, beat in ((1.5, 64.3), (100.0, 57.3), (100.0, 62.3), (1.5, 57.3)):
+        node.dump_seconds = seconds
+        await story.sleep(beat)
+    await story.ends()
+    told = [event for event in story.cloud.timeline(story.job_id) if event.kind == "budget"]
+    assert [event.level for event in told] == ["warning", "info"]
+    assert "would take about 110 s of the 120 s of a notice (red)" in told[0].message
+    assert "reading the job's memory" in told[0].message and "(green)" in told[1].message
+
+
 async def test_only_the_newest_checkpoints_are_offered(story: Story) -> None:
     story.cloud.configuration = every(60, keep=2)
     await story.run_on("i-1", "zone-a")

@@ -13,6 +13,7 @@ import time
 
 import structlog
 
+from perdure.domain.budget import WRITING
 from perdure.domain.checkpoints import CheckpointKind, ManifestHead
 from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, JobRootFull, NotCheckpointable
 from perdure.image.layout import IMAGES
@@ -172,6 +173,7 @@ async def assemble(work: Work) -> None:
         return
     try:
         work.assembled = await work.sink.finish()
+        work.phases[WRITING] = work.assembled.write_seconds
     except CheckpointFailed as error:
         await _do_without(work, error)
         raise

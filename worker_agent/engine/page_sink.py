@@ -36,12 +36,13 @@ _FILES = TypeAdapter(list[ImageFile])
 
 @dataclass(frozen=True)
 class Assembled:
-    """What became of the pages: their files, the bytes that went to the disk for them, and how many extents they
-    have."""
+    """What became of the pages: their files, the bytes that went to the disk for them, how many extents they have,
+    and the seconds in which the disk took those bytes."""
 
     files: list[ImageFile]
     written_bytes: int
     extents: int
+    write_seconds: float
 
 
 class PageSink:
@@ -103,7 +104,8 @@ class PageSink:
         """Put the pages files together. They are durable after a syncfs."""
         answer = await self._ask("finish")
         files = _FILES.validate_python(answer["finished"])
-        return Assembled(files, int(str(answer["written_bytes"])), int(str(answer["extents"])))
+        written, extents, seconds = (str(answer[name]) for name in ("written_bytes", "extents", "write_seconds"))
+        return Assembled(files, int(written), int(extents), float(seconds))
 
     async def failed(self) -> bool:
         """Did it fail, or die a moment ago?"""

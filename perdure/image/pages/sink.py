@@ -182,9 +182,7 @@ class Sink:
     def finish(self) -> dict[str, object]:
         assert self._pipes is not None
         self._staging.set_eager(True)
-        begun = time.monotonic()
         staged = self._staging.finish()
-        assembled = time.monotonic()
         for number in self._pipes.opened:
             self._taken.setdefault(number, Taken())
         self._pipes.remove()
@@ -199,12 +197,11 @@ class Sink:
             path, size = f"{self._request.images}/{name}", taken.pages * PAGE
             files.append(ImageFile(path=path, size=size, index=f"{INDEX}/{name}.index", blake3=digest).model_dump())
         self._staging.close()
-        ended = time.monotonic()
         return {
             "finished": files,
             "written_bytes": staged * PAGE,
             "extents": extents,
-            "seconds": {"write": assembled - begun, "assemble": ended - assembled},
+            "write_seconds": self._staging.write_seconds,
         }
 
 

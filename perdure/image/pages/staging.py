@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Staging:
         self._file = _open(path)
         self._staged: Callable[[], int] = lambda: 0
         self._written = 0
+        self.write_seconds = 0.0
+        """In which the disk took what was staged."""
         self._eager, self._ended = False, False
         self._problem: OSError | None = None
         self._moved = threading.Condition()
@@ -92,7 +95,9 @@ class Staging:
                 begin, count = piece
                 at = begin % self._ring
                 count = min(count, self._ring - at)
+                begun = time.monotonic()
                 self._write_out(self._view[at * PAGE : (at + count) * PAGE], begin * PAGE)
+                self.write_seconds += time.monotonic() - begun
                 with self._moved:
                     self._written = begin + count
                     self._moved.notify_all()
