@@ -253,7 +253,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     try:
         await in_network_of(container.init_pid, reset, await runc.pids(container))
         view = _view(container, manifest.number)
-        await asyncio.to_thread(tcp_queues.send_held, view.with_name(chain.IMAGES), view, await runc.pids(container))
+        await asyncio.to_thread(tcp_queues.send_held, view.with_name(IMAGES), view, await runc.pids(container))
         await asyncio.to_thread(delete_tree, view)
         await asyncio.to_thread(timers.restart, await runc.pids(container))
         await asyncio.to_thread(tcp_queues.hurry, await runc.pids(container))
