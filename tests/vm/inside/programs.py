@@ -20,7 +20,7 @@ async def _postgresql() -> dict[str, object]:
     await scene.checkpoint(first)
     scene.go_on(first, 15)
     manifest = await scene.checkpoint(first)
-    assert manifest.parent is not None and any(name.endswith("postgres") for name in manifest.processes)
+    assert manifest.after_full == 1 and any(name.endswith("postgres") for name in manifest.processes)
     scene.go_on(first, 20)
     scene.die(first)
     second = await scene.restored(manifest.number)

@@ -38,7 +38,7 @@ async def _moved(user: dict[str, object] | None) -> dict[str, object]:
     after = limits(second), status(pid, "Uid", "Gid", "Groups")
     scene.go_on(second, 20)
     again = await scene.checkpoint(second)
-    assert again.number > manifest.number and again.parent is None
+    assert again.number > manifest.number and again.full == manifest.full
     scene.go_on(second, 30)
     assert second.exit_code(PATIENCE) == -signal.SIGKILL
     return {
