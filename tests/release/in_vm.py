@@ -74,6 +74,7 @@ def life(around: dict[str, Any]) -> dict[str, Any]:
     _DOCKER.write_text('{"bridge": "none",\n "iptables": false, "labels": ["somebody=else"]}\n')
     _ECS.write_text("ECS_CLUSTER=genomics\n")
     run("systemctl", "restart", "docker")
+    until(lambda: "Server:" in run("docker", "version", check=False), "Docker answers")
     run("docker", "load", "--input", "/work/image.tar")
     run("truncate", "-s", "512M", "/volume.img")
     _DEVICE.parent.mkdir(parents=True, exist_ok=True)
