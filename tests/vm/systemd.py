@@ -78,7 +78,9 @@ def _furnish(root: Path, version: str) -> None:
     """What the packages' own scripts would have done, and the service that runs a test's job."""
     for name in ("proc", "sys", "dev", "run", "tmp", "work", "opt/vm", "var/tmp", "var/lib/docker", "root", "etc/ecs"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "var/run").symlink_to("/run")
+    for name, target in (("run", "/run"), ("lock", "/run/lock")):
+        (root / "var" / name).rmdir()
+        (root / "var" / name).symlink_to(target)
     for name in ("passwd", "group"):
         shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
     with open(root / "etc/passwd", "a") as users, open(root / "etc/group", "a") as groups:
