@@ -175,29 +175,33 @@ def machine(
         delete_tree(folder)
 
 
-def debian_base() -> Path:
-    """The base root, made once on this machine. Skips the test, with the reason, where Debian cannot be had."""
+def debian_base(suite: str = "bookworm", packages: str = PACKAGES) -> Path:
+    """A base root, made once on this machine. Skips the test, with the reason, where Debian cannot be had."""
     if shutil.which("debootstrap") is None:
         pytest.skip("debootstrap is not installed")
     CACHE.mkdir(parents=True, exist_ok=True)
-    base = CACHE / f"debian-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:12]}"
+    base = CACHE / f"debian-{suite}-{hashlib.sha256(packages.encode()).hexdigest()[:12]}"
     with open(CACHE / "debian.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not base.exists():
-            _bootstrap(base)
+            _bootstrap(base, suite, packages)
     return base
 
 
-def _bootstrap(base: Path) -> None:
+def _bootstrap(base: Path, suite: str, packages: str) -> None:
     draft, debs = base.with_name(base.name + ".draft"), CACHE / "debs"
     debs.mkdir(exist_ok=True)
     if draft.exists():
         delete_tree(draft)
     try:
-        argv = ["debootstrap", "--variant=minbase", f"--cache-dir={debs}", f"--include={PACKAGES}"]
-        done = subprocess.run(
-            [*argv, "bookworm", str(draft), site()], capture_output=True, text=True, timeout=600, check=False
-        )
+        argv = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--cache-dir={debs}",
+            *([f"--include={packages}"] if packages else []),
+        ]
+        argv += [suite, str(draft), site()]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     except BuildFailed as problem:
         pytest.skip(f"Debian cannot be had here: {problem}")
     if done.returncode != 0:
