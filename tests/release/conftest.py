@@ -18,6 +18,7 @@ from tests.release.small import small_release
 
 ROOT = Path(__file__).parents[2]
 _BUILD = 900.0
+"""Seconds. The first test of a session waits for it, so these tests have a long time-out."""
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from perdure.waiting import until
 from tests.release.machine import LIMIT, Machine, machine
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(1200)]
 
 
 @pytest.fixture

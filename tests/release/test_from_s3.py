@@ -18,7 +18,7 @@ from tests.release.machine import machine
 
 REGION, ROLE, BUCKET = "eu-central-1", "instances", "releases"
 KEY = Credentials("AKIAEXAMPLE", "secret/with+signs=", "a-session-token")
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(1200)]
 
 
 class Cloud:

@@ -21,7 +21,7 @@ INSTALL = ("sh", "/release/perdure-install", "--from", "/release", "--temporal",
 UNINSTALL = ("sh", "/opt/perdure/current/bin/perdure-install", "--uninstall")
 WATCHED = ("/etc", "/opt", "/var/lib/perdure", "/usr/local")
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(1200)]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tests.integration.docker_images import IMAGE, image_archive
 from tests.release.machine import Machine, machine
 from tests.release.management import VOLUME, Management, management
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(1200)]
 LIMIT = 120.0
 _JOB = "i=0; until [ -e /tmp/stop ]; do i=$((i+1)); echo line $i; sleep 0.1; done"
 _DEVICE = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol1"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.release.machine import Machine, debian_base, machine
 
-pytestmark = [pytest.mark.matrix, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(1200)]
 _LOAD = """
 import os, worker_agent.__main__, temporalio.bridge.temporal_sdk_bridge, blake3, pydantic_core, ssl, ctypes, lzma
 loaded = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
