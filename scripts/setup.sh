@@ -69,6 +69,7 @@ bats bats
 busybox busybox-static
 jq jq
 minisign minisign
+openssl openssl
 gawk gawk
 /usr/bin/chromium chromium
 /usr/share/fonts/truetype/dejavu fonts-dejavu-core
