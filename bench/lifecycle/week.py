@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 
-from tests.workflows.conftest import skipping_time
-from tests.workflows.long_life import live
-from tests.workflows.story import Story
+from tests.workflows.long_life import LongStory, live
 
 RECLAIMS = 30
 
@@ -18,7 +16,7 @@ RECLAIMS = 30
 async def a_week(days: float) -> dict[str, float]:
     """What came of it, by what it is called."""
     begun = time.time()
-    async with skipping_time(one_history=False) as environment, Story.begin(environment.client, environment) as story:
+    async with LongStory.alone() as story:
         life = await live(story, days, RECLAIMS)
     assert life.job.protections == RECLAIMS and life.job.checkpoints_committed == life.checkpoints
     return {

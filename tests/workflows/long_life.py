@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from temporalio.api.testservice.v1 import UnlockTimeSkippingRequest
 
 from perdure.contracts import names
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.jobs import Job
 from tests.fakes import RETRY_ALL
+from tests.workflows.conftest import skipping_time
 from tests.workflows.story import Story
 
 BEAT = 59.3
 """Seconds between two checkpoints: a minute, but never at the instant of a timer, which this server does not like
 (Story.sleep)."""
+STUCK_SECONDS = 2
 ENDED_BY_US = {"exit_code": 137, "status_reason": "Essential container in task exited"}
+
+
+class LongStory(Story):
+    """A story in which the server's time passes again and again."""
+
+    @classmethod
+    @asynccontextmanager
+    async def alone(cls) -> AsyncIterator[LongStory]:
+        """On a server of its own, where histories are renewed."""
+        async with skipping_time(one_history=False) as environment:
+            story = cls(environment.client, environment)
+            async with story.begun():
+                yield story
+
+    async def job(self) -> Job:
+        """As it is recorded: the thousands of questions to the workflow are spared."""
+        return self.cloud.recorded(self.job_id)
+
+    async def _let_pass(self, until: datetime) -> None:
+        """This server counts who forbids it to skip time, and forgets to count down now and then: it stands still then,
+        although nobody has anything to do. Then it is told to go on."""
+        left = until - await self.now()
+        if left <= timedelta(0):
+            return
+        passing = asyncio.create_task(self.environment.sleep(left))
+        while not (await asyncio.wait([passing], timeout=STUCK_SECONDS))[0]:
+            if await self._idle():
+                await self.client.test_service.unlock_time_skipping(UnlockTimeSkippingRequest())
+        await passing
+
+    async def _idle(self) -> bool:
+        found = (await self.handle.describe()).raw_description
+        return not found.pending_activities and not found.HasField("pending_workflow_task")
 
 
 @dataclass
@@ -29,7 +70,7 @@ class LongLife:
     """… and the bytes of its history."""
 
 
-async def live(story: Story, days: float, reclaims: int) -> LongLife:
+async def live(story: LongStory, days: float, reclaims: int) -> LongLife:
     """Let the job run for so many days on `reclaims` + 1 nodes, in two zones by turns, until it ends by itself."""
     story.cloud.job(story.job_id, retry=RETRY_ALL.model_copy(update={"attempts": reclaims + 2}))
     story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=BEAT))
@@ -48,6 +89,7 @@ async def live(story: Story, days: float, reclaims: int) -> LongLife:
         await story.run_on(f"i-{number + 1}", zone, number + 1, restored_from=last[-1].number, found=last)
     await _stay(story, stay)
     taken += len(story.nodes[f"i-{reclaims + 1}"].taken)
+    await story.lose(f"i-{reclaims + 1}")  # it takes no more checkpoints
     return await _counted(story, await story.ends(), taken)
 
 

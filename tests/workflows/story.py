@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.api.testservice.v1 import UnlockTimeSkippingRequest
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.testing import WorkflowEnvironment
@@ -41,8 +40,6 @@ from workflows.volume_migration import VolumeMigration
 
 HISTORIES = Path(__file__).parent / "histories"
 RUNS = {JobState.RUNNING, JobState.RESTORE_SUCCEEDED, JobState.RESTORE_FAILED}
-STUCK = 3
-"""Seconds of real time after which the server does not skip time, although nothing is to be done."""
 LIMIT = 45
 """Seconds of real time after which a story counts as stuck."""
 
@@ -68,10 +65,16 @@ class Story:
     @contextlib.asynccontextmanager
     async def begin(cls, client: Client, environment: WorkflowEnvironment) -> AsyncIterator[Story]:
         story = cls(client, environment)
-        story.cloud.job(story.job_id, retry=RETRY_ALL)
-        async with story._stack:
-            await story._start_control_worker()
+        async with story.begun():
             yield story
+
+    @contextlib.asynccontextmanager
+    async def begun(self) -> AsyncIterator[None]:
+        """Batch has the job, and the control worker serves; nodes come as they are named."""
+        self.cloud.job(self.job_id, retry=RETRY_ALL)
+        async with self._stack:
+            await self._start_control_worker()
+            yield
 
     async def _start_control_worker(self) -> None:
         self._control = await self._stack.enter_async_context(self._control_worker())
@@ -125,13 +128,8 @@ class Story:
 
     async def _let_pass(self, until: datetime) -> None:
         left = until - await self.now()
-        if left <= timedelta(0):
-            return
-        passing = asyncio.create_task(self.environment.sleep(left))
-        while not (await asyncio.wait([passing], timeout=STUCK))[0]:
-            # This server counts who forbids it to skip time, and forgets to count down now and then.
-            await self.client.test_service.unlock_time_skipping(UnlockTimeSkippingRequest())
-        await passing
+        if left > timedelta(0):
+            await self.environment.sleep(left)
 
     def _next_beat(self, before: datetime) -> tuple[datetime, str] | None:
         """When the first agent takes its next checkpoint, and which that is."""

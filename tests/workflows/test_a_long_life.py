@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tests.workflows.conftest import skipping_time
-from tests.workflows.long_life import live
-from tests.workflows.story import Story
+from tests.workflows.long_life import LongStory, live
 from workflows.options import RENEW_AFTER
 
 RECLAIM = 150
@@ -12,7 +10,7 @@ RECLAIM = 150
 
 
 async def test_a_history_stays_short_for_hours_and_through_reclaims() -> None:
-    async with skipping_time(one_history=False) as environment, Story.begin(environment.client, environment) as story:
+    async with LongStory.alone() as story:
         life = await live(story, days=0.2, reclaims=2)
     assert life.job.protections == 2 and life.job.checkpoints_committed == life.checkpoints >= 280
     assert max(life.events) <= RENEW_AFTER + RECLAIM, life.events
