@@ -17,19 +17,22 @@ MAGIC, FILES_MAGIC, DESCRIPTORS_MAGIC = 0x51465506, 0x56303138, 0x56213732
 RTO_MAX = 44
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
 SENT, UNSENT = b"not acknowledged", b"to be sent" * 300
-ESTABLISHED, FIN_WAIT1, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING = 1, 4, 7, 8, 9, 11
+ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING = 1, 4, 5, 7, 8, 9, 11
+SOURCE_PORT, PEER_PORT = 7, 8
 
 
 def stream(unsent: bytes, sequence: int = 10_000) -> bytes:
     """Of a connection that had received eight bytes."""
-    numbers = {1: 8, 2: 5000, 3: len(SENT + unsent), 4: sequence, 12: len(unsent)}
+    numbers = {1: 8, 2: 5000, 3: len(SENT + unsent), 4: sequence, 12: len(unsent), 16: 700, 17: 4990}
     message = [*(Field(number, 0, value) for number, value in numbers.items()), Field(99, 2, b"of another version")]
     return criu_image.image(MAGIC, [criu_image.encode(message)]) + b"received" + SENT + unsent
 
 
-def inet_socket(inode: int, state: int, shut: int = 0, mark: int = 0) -> Message:
+def inet_socket(inode: int, state: int, shut: int = 0, mark: int = 0, peer: int = 0) -> Message:
+    """Its port is its inode's number, and its peer's likewise."""
     options = criu_image.encode([Field(10, 0, mark)] if mark else [])
-    fields = [Field(1, 0, inode + 100), Field(2, 0, inode), Field(6, 0, state), Field(14, 2, options)]
+    ends = [Field(3, 0, socket.AF_INET), Field(SOURCE_PORT, 0, inode), Field(PEER_PORT, 0, peer)]
+    fields = [Field(1, 0, inode + 100), Field(2, 0, inode), *ends, Field(6, 0, state), Field(14, 2, options)]
     return [*fields, Field(19, 0, shut)] if shut else fields
 
 
@@ -55,33 +58,51 @@ def message_of(image: bytes) -> Message:
 
 
 def test_only_streams_with_unsent_bytes_change_and_only_in_that(tmp_path: Path) -> None:
-    sockets = [inet_socket(0x1A, ESTABLISHED), inet_socket(0x2B, CLOSE_WAIT, shut=1)]
+    sockets = [inet_socket(0x1A, ESTABLISHED), inet_socket(0x2B, ESTABLISHED, shut=1)]
     images = saved(tmp_path / "images", sockets, {0x1A: stream(b""), 0x2B: stream(UNSENT)})
     changed = hold_back(images, None)
     assert changed.keys() == {"tcp-stream-2b.img", "files.img"}
     message = message_of(changed["tcp-stream-2b.img"])
-    wanted = {1: 8, 2: 5000, 3: len(SENT), 4: 10_000 - len(UNSENT), 12: 0}
+    wanted = {1: 8, 2: 5000, 3: len(SENT), 4: 10_000 - len(UNSENT), 12: 0, 16: 700, 17: 4990}
     assert {number: criu_image.number(message, number) for number in wanted} == wanted
     assert Field(99, 2, b"of another version") in message
     assert changed["tcp-stream-2b.img"].endswith(b"received" + SENT)
     first, second = sockets_in(changed["files.img"])
     assert first == sockets[0]
-    assert (criu_image.number(second, 6), criu_image.number(second, 19)) == (CLOSE_WAIT, 1)
+    assert (criu_image.number(second, 6), criu_image.number(second, 19)) == (ESTABLISHED, 1)
 
 
-@pytest.mark.parametrize(
-    ("state", "before", "shut", "shut_before"), [(FIN_WAIT1, ESTABLISHED, 2, 0), (LAST_ACK, CLOSE_WAIT, 3, 1)]
-)
-def test_one_that_was_ended_by_its_writer_comes_back_as_it_was_before(
-    tmp_path: Path, state: int, before: int, shut: int, shut_before: int
-) -> None:
+@pytest.mark.parametrize(("shut", "shut_before"), [(2, 0), (3, 1)])
+def test_one_that_was_ended_by_its_writer_comes_back_open(tmp_path: Path, shut: int, shut_before: int) -> None:
     """The end has a number of its own, behind the last byte; numbers begin anew at 2^32."""
     sequence = len(UNSENT) - 10
-    images = saved(tmp_path / "images", [inet_socket(5, state, shut)], {5: stream(UNSENT, sequence)})
+    images = saved(tmp_path / "images", [inet_socket(5, FIN_WAIT1, shut)], {5: stream(UNSENT, sequence)})
     changed = hold_back(images, None)
     (found,) = sockets_in(changed["files.img"])
-    assert (criu_image.number(found, 6), criu_image.number(found, 19)) == (before, shut_before)
+    assert (criu_image.number(found, 6), criu_image.number(found, 19)) == (ESTABLISHED, shut_before)
     assert criu_image.number(message_of(changed["tcp-stream-5.img"]), 4) == (1 << 32) - 11
+
+
+@pytest.mark.parametrize(("state", "unsent"), [(CLOSE_WAIT, b""), (CLOSE_WAIT, UNSENT), (LAST_ACK, UNSENT)])
+def test_both_ends_of_one_that_one_end_has_ended_come_back_open(tmp_path: Path, state: int, unsent: bytes) -> None:
+    shut = {CLOSE_WAIT: 1, LAST_ACK: 3}[state]
+    sockets = [inet_socket(5, state, shut, peer=6), inet_socket(6, FIN_WAIT2, 2, peer=5)]
+    images = saved(tmp_path / "images", sockets, {5: stream(unsent), 6: stream(b"")})
+    changed = hold_back(images, None)
+    assert [(criu_image.number(one, 6), criu_image.number(one, 19)) for one in sockets_in(changed["files.img"])] == [
+        (ESTABLISHED, 0),
+        (ESTABLISHED, 0),
+    ]
+    ended, ender = (message_of(changed[f"tcp-stream-{inode}.img"]) for inode in (5, 6))
+    last = 10_000 - len(unsent) - (state == LAST_ACK)
+    assert [criu_image.number(ended, number) for number in (2, 4, 16, 17)] == [4999, last, 701, 4989]
+    assert [criu_image.number(ender, number) for number in (2, 4, 16, 17)] == [5000, 9999, 700, 4990]
+
+
+@pytest.mark.parametrize("state", [CLOSE_WAIT, FIN_WAIT2])
+def test_one_whose_other_end_is_gone_stays_as_it_is(tmp_path: Path, state: int) -> None:
+    images = saved(tmp_path / "images", [inet_socket(5, state, peer=6)], {5: stream(b"")})
+    assert hold_back(images, None) == {}
 
 
 @pytest.mark.parametrize("state", [CLOSE, CLOSING])
@@ -129,6 +150,28 @@ def test_what_was_held_back_is_written_and_nothing_else_changes(tmp_path: Path, 
                 read += data
             assert read == unsent
             assert send_held(images, tmp_path / "no folder", [os.getpid()]) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")
+def test_one_end_says_its_last_word_before_the_other(tmp_path: Path) -> None:
+    sockets = [inet_socket(5, LAST_ACK, 3, peer=6), inet_socket(6, FIN_WAIT2, 2, peer=5)]
+    images = saved(tmp_path / "images", sockets, {5: stream(UNSENT), 6: stream(b"")})
+    restored = tmp_path / "restoring"
+    restored.mkdir()
+    (restored / "files.img").write_bytes(hold_back(images, None)["files.img"])
+    marks = [
+        criu_image.number(criu_image.part(one, 14) or [], 10)
+        for one in sockets_in((restored / "files.img").read_bytes())
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as writer:
+        reader, _ = listener.accept()
+        with reader:
+            for one, mark in zip((writer, reader), marks, strict=True):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            assert send_held(images, restored, [os.getpid()]) == 2
+            assert writer.recv(1) == b""
+            read = b"".join(iter(lambda: reader.recv(1 << 16), b""))
+            assert read == UNSENT
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")

@@ -197,6 +197,12 @@ def outside_addresses(images: Path) -> list[str]:
     return sorted(str(address) for address in sources if _is_borrowed(address))
 
 
+def ends_in(message: Message) -> tuple[Endpoint, Endpoint] | None:
+    """Own address and peer of a socket of the image (inet_sk_entry); None if it is none of the Internet's."""
+    found = _Socket.read(message)
+    return None if found is None else (found.source, found.peer)
+
+
 def _is_borrowed(address: Address) -> bool:
     """A link-local address belongs to one device and cannot be exchanged."""
     usual = address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast

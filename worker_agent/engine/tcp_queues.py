@@ -1,14 +1,18 @@
-"""TCP connections with bytes that had not been sent when the job was frozen: a writer faster than its reader.
+"""TCP connections inside the job that CRIU alone would not bring back as they were.
 
-CRIU restores such bytes by really sending them, before the other end of the connection exists again: inside one
-container the answer is a reset, and the whole restore fails ("Can't restore not-sent send queue data … Broken pipe",
-CRIU 4.2.1, tried). So the images to restore from do not have them, and `send_held` writes them once both ends are
-there, before the job goes on: the kernel then holds them as before, and they move when the reader reads.
+* Bytes that had not been sent when the job was frozen, of a writer faster than its reader. CRIU restores them by really
+  sending them, before the other end of the connection exists again: the answer is a reset, and the whole restore fails
+  ("Can't restore not-sent send queue data … Broken pipe", CRIU 4.2.1, tried).
+* One end has said that nothing more comes. CRIU sends the other a packet that says so, in the first one's name. The
+  kernel acknowledges it, 40 ms later, and where the first end does not exist yet, on a busy machine, the answer is a
+  reset, too (tried: what was on its way is lost).
 
-A connection whose writer had said already that nothing more comes (FIN-WAIT1, LAST-ACK) comes back as one that has not
-yet, and says so after its bytes. One whose other end had said so at the same time (CLOSING) cannot come back that way:
-there the images call the bytes sent but not acknowledged, and the kernel sends them anew by its timers. Those back off
-while the reader is slow, to two minutes; `hurry` bounds them to a second, where the kernel can (Linux 6.15).
+So the images to restore from have neither: `hold_back` makes them connections that are still open. Once all of them
+exist, and before the job goes on, `send_held` ends and fills them again. Then bytes move when the reader reads.
+
+Where that cannot be done (CLOSING: both ends have said it at the same time), the images call unsent bytes sent but not
+acknowledged, and the kernel sends them anew by its timers. Those back off while the reader is slow, to two minutes;
+`hurry` bounds them to a second, where the kernel can (Linux 6.15).
 """
 
 from __future__ import annotations
@@ -25,15 +29,16 @@ from pathlib import Path
 
 from perdure.waiting import until
 from worker_agent.engine import criu_image
-from worker_agent.engine.connections import FILES, FILES_MAGIC
+from worker_agent.engine.connections import FILES, FILES_MAGIC, Endpoint, ends_in
 from worker_agent.engine.criu_image import Message
 from worker_agent.engine.descriptors import copied, links
 
 _MAGIC = 0x51465506
 """CRIU, criu/include/magic.h: TCP_STREAM_MAGIC."""
-_OUT_LENGTH, _OUT_SEQUENCE, _UNSENT = 3, 4, 12
-"""tcp_stream_entry (images/tcp-stream.proto): bytes of the send queue, the number after its last, and how many bytes at
-its end were not sent. Outside the entry follow the bytes of both queues, those to send at the end."""
+_IN_SEQUENCE, _OUT_LENGTH, _OUT_SEQUENCE, _UNSENT, _WINDOW, _WINDOW_FROM = 2, 3, 4, 12, 16, 17
+"""tcp_stream_entry (images/tcp-stream.proto): the number after the last byte received; bytes of the send queue, the
+number after its last, how many bytes at its end were not sent; the window offered (rcv_wnd), and from where (rcv_wup).
+Outside the entry follow the bytes of both queues, those to send at the end."""
 _HEAD = 12
 """Bytes before the message: two magic numbers and its size."""
 _SOCKET, _ID, _INODE, _STATE, _OPTS, _SHUTDOWN, _SO_MARK = 4, 1, 2, 6, 14, 19, 10
@@ -41,10 +46,15 @@ _SOCKET, _ID, _INODE, _STATE, _OPTS, _SHUTDOWN, _SO_MARK = 4, 1, 2, 6, 14, 19, 1
 and a field of its options."""
 _DESCRIPTORS_MAGIC = 0x56213732
 """FDINFO_MAGIC."""
-_ESTABLISHED, _FIN_WAIT1, _CLOSE_WAIT, _LAST_ACK = 1, 4, 8, 9
+_ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT, _LAST_ACK = 1, 4, 5, 8, 9
 """Linux, include/net/tcp_states.h."""
-_BEFORE_ITS_END = {_FIN_WAIT1: _ESTABLISHED, _LAST_ACK: _CLOSE_WAIT}
-"""The state of a connection before its own end said that nothing more comes."""
+_HAS_ENDED = {_FIN_WAIT1, _FIN_WAIT2, _LAST_ACK}
+"""This end has said that nothing more comes."""
+_IS_ENDED = {_CLOSE_WAIT, _LAST_ACK}
+"""The other end has said so."""
+_END_ARRIVES = 0.5
+"""Seconds to wait for that before this end says it, too. It does not come before the reader has read, if its buffer is
+full."""
 _SHUT_READ = 1
 _HELD_MARK = 0x5046_0000
 """On sockets whose bytes are held back, with a number of their own in the lower half: how they are found again."""
@@ -64,11 +74,35 @@ tcp_retries2), which would shrink with the time between the tries."""
 
 @dataclass(frozen=True)
 class _Held:
-    """A connection with bytes that are held back. `mark` is the job's own, `ends`: nothing comes after the bytes."""
+    """What a connection gets back. `mark` is the job's own; `ends`: nothing comes after the bytes; `ended`: the other
+    end has said that before."""
 
     unsent: bytes
     mark: int
     ends: bool
+    ended: bool
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """One in the images: the place of its entry in `files.img`, and its stream."""
+
+    place: int
+    found: Message
+    stream: bytes
+    ends: tuple[Endpoint, Endpoint]
+
+    @property
+    def name(self) -> str:
+        return _stream_name(self.found)
+
+    @property
+    def state(self) -> int:
+        return criu_image.number(self.found, _STATE)
+
+    @property
+    def unsent(self) -> int:
+        return criu_image.number(_message(self.stream), _UNSENT)
 
 
 def hold_back(images: Path, files: bytes | None) -> dict[str, bytes]:
@@ -77,44 +111,59 @@ def hold_back(images: Path, files: bytes | None) -> dict[str, bytes]:
 
     ImageInvalid if one cannot be read. Blocks.
     """
-    streams = _streams_with_unsent(images)
+    streams = {path.name: path.read_bytes() for path in sorted(images.glob("tcp-stream-*.img"))}
     if not streams:
         return {}
-    image = files or (images / FILES).read_bytes()
+    unsent = {name for name, image in streams.items() if criu_image.number(_message(image), _UNSENT)}
+    changed = {name: _called_sent(streams[name]) for name in unsent}
+    image = (images / FILES).read_bytes() if files is None else files
     entries = [criu_image.parse(entry) for entry in criu_image.entries(image, FILES_MAGIC)]
-    changed = {name: _called_sent(stream) for name, stream in streams.items()}
-    count, reachable = 0, _of_descriptors(images)
-    for place, entry in enumerate(entries):
-        found = criu_image.part(entry, _SOCKET)
-        name = f"tcp-stream-{criu_image.number(found, _INODE):x}.img" if found else ""
-        if found and name in streams and _can_wait(found, reachable) and count < _MOST_HELD:
-            count += 1
-            ends = criu_image.number(found, _STATE) in _BEFORE_ITS_END
-            changed[name] = _without_unsent(streams[name], ends)
-            held = criu_image.encode(_marked(_reopened(found), _HELD_MARK + count))
-            entries[place] = criu_image.with_field(entry, _SOCKET, held)
-    if count:
+    held = list(_to_hold(entries, streams, _of_descriptors(images)))[:_MOST_HELD]
+    for count, one in enumerate(held, 1):
+        changed[one.name] = _still_open(one)
+        message = criu_image.encode(_marked(_without_ends(one.found), _HELD_MARK + count))
+        entries[one.place] = criu_image.with_field(entries[one.place], _SOCKET, message)
+    if held:
         changed[FILES] = criu_image.image(FILES_MAGIC, map(criu_image.encode, entries))
     return changed
 
 
-def send_held(images: Path, restored: Path, pids: Iterable[int]) -> int:
-    """Write the bytes that `hold_back` took out of `images` to the connections of restored processes, which came back
-    from the images in `restored` and still stand. How many connections there were.
+def _to_hold(entries: list[Message], streams: dict[str, bytes], reachable: set[int]) -> Iterator[_Connection]:
+    found = {}
+    for place, entry in enumerate(entries):
+        message = criu_image.part(entry, _SOCKET)
+        ends = ends_in(message) if message else None
+        if message and ends and _stream_name(message) in streams and criu_image.number(message, _ID) in reachable:
+            found[ends] = _Connection(place, message, streams[_stream_name(message)], ends)
+    for (source, peer), one in found.items():
+        other = found.get((peer, source))
+        if one.state == _FIN_WAIT2 or one.state in _IS_ENDED:  # only together with the other end
+            if other and {one.state, other.state} in ({_FIN_WAIT2, _CLOSE_WAIT}, {_FIN_WAIT2, _LAST_ACK}):
+                yield one
+        elif one.state in (_ESTABLISHED, _FIN_WAIT1) and one.unsent:
+            yield one
 
-    ImageInvalid, OSError (also TimeoutError): not all could be written. Blocks shortly.
+
+def send_held(images: Path, restored: Path, pids: Iterable[int]) -> int:
+    """Bring the connections of restored processes, which came back from the images in `restored` and still stand, to
+    where they were in `images`. How many there were.
+
+    ImageInvalid, OSError (also TimeoutError): not all could be. Blocks shortly.
     """
     held = _held(images, restored) if (restored / FILES).exists() else {}
-    found = set()
-    if held:
+    if not held:
+        return 0
+    with contextlib.ExitStack() as copies:
+        found = {}
         for copy in _tcp_sockets(pids):
             mark = copy.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
             if mark in held:
-                found.add(mark)
-                _send(copy, held[mark])
-    if missing := held.keys() - found:
-        raise OSError(f"{len(missing)} TCP connections that have something to send did not come back")
-    return len(found)
+                found[mark] = copies.enter_context(copy.dup())
+        if missing := held.keys() - found:
+            raise OSError(f"{len(missing)} TCP connections inside the job did not come back")
+        for mark in sorted(held, key=lambda mark: held[mark].ended):  # first those that have ended the others
+            _send(found[mark], held[mark])
+    return len(held)
 
 
 def hurry(pids: Iterable[int]) -> int:
@@ -150,9 +199,8 @@ def _tcp_sockets(pids: Iterable[int]) -> Iterator[socket.socket]:
                     yield found
 
 
-def _streams_with_unsent(images: Path) -> dict[str, bytes]:
-    found = {path.name: path.read_bytes() for path in sorted(images.glob("tcp-stream-*.img"))}
-    return {name: image for name, image in found.items() if criu_image.number(_message(image), _UNSENT)}
+def _stream_name(found: Message) -> str:
+    return f"tcp-stream-{criu_image.number(found, _INODE):x}.img"
 
 
 def _message(stream: bytes) -> Message:
@@ -170,13 +218,17 @@ def _called_sent(stream: bytes) -> bytes:
     return _with_message(stream, criu_image.with_field(_message(stream), _UNSENT, 0))
 
 
-def _without_unsent(stream: bytes, ends: bool) -> bytes:
-    message = _message(stream)
-    unsent = criu_image.number(message, _UNSENT)
-    sequence = criu_image.number(message, _OUT_SEQUENCE) - unsent - ends  # its end has a number of its own
-    message = criu_image.with_field(message, _UNSENT, 0)
-    message = criu_image.with_field(message, _OUT_LENGTH, criu_image.number(message, _OUT_LENGTH) - unsent)
-    return _with_message(stream, criu_image.with_field(message, _OUT_SEQUENCE, sequence % (1 << 32)), unsent)
+def _still_open(one: _Connection) -> bytes:
+    """Its stream without what was not sent, and without the ends that were said: each has a number of its own."""
+    message = _message(one.stream)
+    less = {_OUT_LENGTH: one.unsent, _OUT_SEQUENCE: one.unsent + (one.state in _HAS_ENDED), _UNSENT: one.unsent}
+    if one.state in _IS_ENDED:
+        less |= {_IN_SEQUENCE: 1, _WINDOW_FROM: 1, _WINDOW: -1}
+    present = {field.number for field in message}
+    for field, count in less.items():
+        if field in present:
+            message = criu_image.with_field(message, field, (criu_image.number(message, field) - count) % (1 << 32))
+    return _with_message(one.stream, message, one.unsent)
 
 
 def _of_descriptors(images: Path) -> set[int]:
@@ -188,18 +240,10 @@ def _of_descriptors(images: Path) -> set[int]:
     return found
 
 
-def _can_wait(found: Message, reachable: set[int]) -> bool:
-    state = criu_image.number(found, _STATE)
-    return state in (_ESTABLISHED, _CLOSE_WAIT, *_BEFORE_ITS_END) and criu_image.number(found, _ID) in reachable
-
-
-def _reopened(found: Message) -> Message:
-    """As it was before its end said that nothing more comes."""
-    state = criu_image.number(found, _STATE)
-    if state not in _BEFORE_ITS_END:
-        return found
-    found = criu_image.with_field(found, _STATE, _BEFORE_ITS_END[state])
-    return criu_image.with_field(found, _SHUTDOWN, criu_image.number(found, _SHUTDOWN) & _SHUT_READ or None)
+def _without_ends(found: Message) -> Message:
+    """That it reads no more (SHUT_RD) stays, where it was the job that said so."""
+    own = 0 if criu_image.number(found, _STATE) in _IS_ENDED else criu_image.number(found, _SHUTDOWN) & _SHUT_READ
+    return criu_image.with_field(criu_image.with_field(found, _STATE, _ESTABLISHED), _SHUTDOWN, own or None)
 
 
 def _marked(found: Message, mark: int) -> Message:
@@ -214,10 +258,10 @@ def _held(images: Path, restored: Path) -> dict[int, _Held]:
     for inode, found in after.items():
         mark = _mark(found)
         if _HELD_MARK < mark <= _HELD_MARK + _MOST_HELD and inode in before:
-            stream = (images / f"tcp-stream-{inode:x}.img").read_bytes()
+            stream = (images / _stream_name(found)).read_bytes()
             unsent = stream[len(stream) - criu_image.number(_message(stream), _UNSENT) :]
-            ends = criu_image.number(before[inode], _STATE) in _BEFORE_ITS_END
-            held[mark] = _Held(unsent, _mark(before[inode]), ends)
+            state = criu_image.number(before[inode], _STATE)
+            held[mark] = _Held(unsent, _mark(before[inode]), state in _HAS_ENDED, state in _IS_ENDED)
     return held
 
 
@@ -233,6 +277,9 @@ def _mark(found: Message) -> int:
 
 def _send(to: socket.socket, held: _Held) -> None:
     """All of it at once: the buffer is larger meanwhile, because the same bytes may take more room than before."""
+    if held.ended:
+        with contextlib.suppress(TimeoutError):
+            until(lambda: _state(to) != _ESTABLISHED, _END_ARRIVES, 0.005)
     to.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, held.mark)
     locked = _lock_of_buffers(to)
     size = to.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2  # the kernel says twice what it is told
@@ -251,6 +298,10 @@ def _send(to: socket.socket, held: _Held) -> None:
     to.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
     if locked is not None:
         to.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, locked)
+
+
+def _state(of: socket.socket) -> int:
+    return of.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def _lock_of_buffers(found: socket.socket) -> int | None:

@@ -195,9 +195,14 @@ def tcp_full() -> Check:
     finished, its_reader = _tcp(listener)
     last_word, first_word = _tcp(listener)
     first_word.shutdown(socket.SHUT_WR)
-    writers = [(client, server), (another, other), (finished, its_reader), (last_word, first_word)]
+    both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    first_word4 = socket.create_connection(("127.0.0.1", both.getsockname()[1]))
+    last_word6 = both.accept()[0]
+    first_word4.shutdown(socket.SHUT_WR)
+    writers = [(client, server), (another, other), (finished, its_reader)]
+    writers += [(last_word, first_word), (last_word6, first_word4)]
     pairs = [(one, reader, _fill(one, pattern)) for one, reader in writers]
-    for one in (finished, last_word):
+    for one in (finished, last_word, last_word6):
         one.shutdown(socket.SHUT_WR)
     small = socket.SO_SNDBUF, client.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     states = [_state(one) for one, _ in writers]
