@@ -90,7 +90,6 @@ class _Connection:
     place: int
     found: Message
     stream: bytes
-    ends: tuple[Endpoint, Endpoint]
 
     @property
     def name(self) -> str:
@@ -118,7 +117,11 @@ def hold_back(images: Path, files: bytes | None) -> dict[str, bytes]:
     changed = {name: _called_sent(streams[name]) for name in unsent}
     image = (images / FILES).read_bytes() if files is None else files
     entries = [criu_image.parse(entry) for entry in criu_image.entries(image, FILES_MAGIC)]
-    held = list(_to_hold(entries, streams, _of_descriptors(images)))[:_MOST_HELD]
+    found = _connections(entries, streams)
+    if any(_to_hold(found)):  # only then: a job may have hundreds of thousands of descriptors
+        reachable = _of_descriptors(images)
+        found = {ends: one for ends, one in found.items() if criu_image.number(one.found, _ID) in reachable}
+    held = list(_to_hold(found))[:_MOST_HELD]
     for count, one in enumerate(held, 1):
         changed[one.name] = _still_open(one)
         message = criu_image.encode(_marked(_without_ends(one.found), _HELD_MARK + count))
@@ -128,16 +131,20 @@ def hold_back(images: Path, files: bytes | None) -> dict[str, bytes]:
     return changed
 
 
-def _to_hold(entries: list[Message], streams: dict[str, bytes], reachable: set[int]) -> Iterator[_Connection]:
+def _connections(entries: list[Message], streams: dict[str, bytes]) -> dict[tuple[Endpoint, Endpoint], _Connection]:
     found = {}
     for place, entry in enumerate(entries):
         message = criu_image.part(entry, _SOCKET)
         ends = ends_in(message) if message else None
-        if message and ends and _stream_name(message) in streams and criu_image.number(message, _ID) in reachable:
-            found[ends] = _Connection(place, message, streams[_stream_name(message)], ends)
+        if message and ends and _stream_name(message) in streams:
+            found[ends] = _Connection(place, message, streams[_stream_name(message)])
+    return found
+
+
+def _to_hold(found: dict[tuple[Endpoint, Endpoint], _Connection]) -> Iterator[_Connection]:
     for (source, peer), one in found.items():
-        other = found.get((peer, source))
         if one.state == _FIN_WAIT2 or one.state in _IS_ENDED:  # only together with the other end
+            other = found.get((peer, source))
             if other and {one.state, other.state} in ({_FIN_WAIT2, _CLOSE_WAIT}, {_FIN_WAIT2, _LAST_ACK}):
                 yield one
         elif one.state in (_ESTABLISHED, _FIN_WAIT1) and one.unsent:
