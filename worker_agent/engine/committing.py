@@ -16,6 +16,7 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine import lost_names, machine, stopped
 from worker_agent.engine.commands import complete
 from worker_agent.engine.connections import outside_addresses
+from worker_agent.engine.page_images import check_length
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.work import Work
 
@@ -23,9 +24,10 @@ log = structlog.get_logger()
 
 
 async def examine_images(work: Work) -> None:
-    """What the freeze has no time for: whose the job's sockets were, and whether a file lost its name since the look
-    (CheckpointFailed; the next try sees it)."""
+    """What the freeze has no time for: whether CRIU's lists agree with what the pages files hold (ImageInvalid), whose
+    the job's sockets were, and whether a file lost its name since the look (CheckpointFailed; the next try sees it)."""
     images = work.path / IMAGES
+    await work.in_thread(check_length, images)
     work.addresses = await work.in_thread(outside_addresses, images)
     if await work.in_thread(lost_names.missed, images):
         raise CheckpointFailed("a file that the job has open lost its name in the moment of the checkpoint", "images")
