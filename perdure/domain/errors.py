@@ -29,6 +29,11 @@
     ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
     │  ├─ VolumeGone                … because it, or its snapshot, no longer exists
     │  └─ VolumeForeign             … because it, or its snapshot, does not bear our tags
+    ├─ StoreFailed                  a store of checkpoints (a directory, S3) did not do what was asked
+    │  ├─ StoreUnavailable          … because it was out of reach or overloaded
+    │  ├─ StoreRefused              … and will not: no right, no such bucket, a full disk
+    │  ├─ ObjectMissing             … because there is no such object
+    │  └─ ObjectExists              … because there is one already
     ├─ CloudUnavailable             AWS did not answer, or answered with a fault worth trying again
     ├─ TemporalUnavailable          the Temporal server is out of reach
     ├─ BackupInvalid                a backup file is damaged, cut off, or of a newer version
@@ -213,6 +218,28 @@ class VolumeForeign(VolumeFailed):
     """A volume or snapshot does not bear Perdure's tags, so it is not touched."""
 
     retryable = False
+
+
+class StoreFailed(PerdureError):
+    """A store of checkpoints did not do what was asked."""
+
+
+class StoreUnavailable(StoreFailed):
+    """The store did not answer, or asked for patience. Whether the call took effect is not known."""
+
+    retryable = True
+
+
+class StoreRefused(StoreFailed):
+    """The store will not do it, however often it is asked. The message says what to look at."""
+
+
+class ObjectMissing(StoreFailed):
+    """There is no such object in the store."""
+
+
+class ObjectExists(StoreFailed):
+    """There is an object of that name already, which is not overwritten."""
 
 
 class CloudUnavailable(PerdureError):

@@ -1,0 +1,237 @@
+"""Bringing a checkpoint into a store: cut, look what is there, pack, send; the manifest last, and only if nobody was
+quicker.
+
+    read and cut (one thread) → pack (some threads) → fill packs (the first thread again) → send (some threads)
+
+A chunk waits for nobody but the ones before it, and no more than some packs are in memory at a time, however large the
+job is. Cut short at any moment, nothing of it is a checkpoint; what was sent is found again by the next try.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from perdure.domain.checkpoints import Manifest
+from perdure.domain.errors import ImageInvalid
+from perdure.stores import codecs
+from perdure.stores.bandwidth import NO_DEADLINE, Bandwidth
+from perdure.stores.cutting import LARGEST, cuts
+from perdure.stores.known_chunks import KnownChunks
+from perdure.stores.layout import Place
+from perdure.stores.objects import Objects
+from perdure.stores.packs import FULL, PackBuilder, Row
+from perdure.stores.patience import Stopped
+from perdure.stores.stored_manifest import HOLE, Entry, PackRef, Sizes, StoredManifest
+from perdure.stores.tree import scan
+
+PACKERS = 2
+_BLOCK = 4 << 20
+"""Bytes read at a time, and about the size of a batch that is packed as one."""
+_BATCHES = 4
+"""Batches in memory beside the packs that are being sent."""
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A batch as stored."""
+
+    rows: list[tuple[int, bytes, int, codecs.Codec, bytes | memoryview]]
+
+
+class Upload:
+    """One checkpoint on its way into a store. `run` is called once; it blocks."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        place: Place,
+        known: KnownChunks,
+        choice: codecs.CodecChoice,
+        bandwidth: Bandwidth,
+        *,
+        deadline: float = NO_DEADLINE,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._objects, self._place, self._known, self._choice = objects, place, known, choice
+        self._bandwidth, self._deadline = bandwidth, deadline
+        self._stop = stop or threading.Event()
+        self._ids: dict[bytes, int] = {}
+        self._found: list[tuple[PackRef, Row] | None] = []
+        """Where each chunk lies, by its number; None while it is on its way."""
+        self._batch: list[tuple[int, bytes, bytes]] = []
+        self._batch_bytes = 0
+        self._packing: deque[Future[_Packed]] = deque()
+        self._builder = PackBuilder()
+        self._filled: list[int] = []
+        """Numbers of the chunks in the pack that is being filled."""
+        self._sending: deque[Future[None]] = deque()
+        self._wrote = 0
+        self._new: set[bytes] = set()
+        self._active = 0
+        self._counting = threading.Lock()
+
+    def run(self, job_root: Path, folder: Path, checkpoint: Manifest) -> StoredManifest:
+        """Send all that the checkpoint in `folder` needs and the store has not; its manifest is the caller's to put.
+
+        Raises the store's errors, ImageInvalid if a file is not what it was said to be, Stopped.
+        """
+        packers = ThreadPoolExecutor(PACKERS, "pack")
+        senders = ThreadPoolExecutor(self._bandwidth.at_once, "send")
+        self._packers, self._senders = packers, senders
+        try:
+            entries = []
+            output = {"stdout": checkpoint.stdio.stdout, "stderr": checkpoint.stdio.stderr}
+            for entry, path, size in scan(job_root, folder, output):
+                if entry.size:
+                    self._take(entry, path, size)
+                entries.append(entry)
+            self._pack_batch()
+            self._fill(0)
+            self._send_pack()
+            while self._sending:
+                self._sending.popleft().result()
+        finally:
+            for pool in (packers, senders):
+                pool.shutdown(wait=True, cancel_futures=True)
+        return self._manifest(entries, checkpoint)
+
+    def _take(self, entry: Entry, path: Path, size: int) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            position = 0
+            for begin, end in _data(descriptor, size):
+                if begin > position:
+                    entry.runs.append((HOLE, begin - position))
+                self._read(descriptor, begin, end, entry, path)
+                position = end
+            if size > position:
+                entry.runs.append((HOLE, size - position))
+        finally:
+            os.close(descriptor)
+
+    def _read(self, descriptor: int, begin: int, end: int, entry: Entry, path: Path) -> None:
+        buffer = memoryview(bytearray(_BLOCK + LARGEST))
+        held = 0
+        while begin < end:
+            if self._stop.is_set():
+                raise Stopped("the upload is not wanted any more")
+            count = os.preadv(descriptor, [buffer[held : held + min(_BLOCK, end - begin)]], begin)
+            if not count:
+                raise ImageInvalid(f"{path} ended at byte {begin} while it was read")
+            begin += count
+            block = buffer[: held + count]
+            last = 0
+            for cut in cuts(block, final=begin >= end):
+                self._chunk(block[last:cut], entry)
+                last = cut
+            held = len(block) - last
+            buffer[:held] = bytes(block[last:])
+
+    def _chunk(self, chunk: memoryview, entry: Entry) -> None:
+        digest = blake3(chunk).digest()
+        number = self._ids.get(digest)
+        if number is None:
+            number = self._ids[digest] = len(self._found)
+            found = self._known.get(digest)
+            self._found.append(found)
+            if found is None:
+                self._new.add(digest)
+                self._batch.append((number, digest, bytes(chunk)))
+                self._batch_bytes += len(chunk)
+                if self._batch_bytes >= _BLOCK:
+                    self._pack_batch()
+                    self._fill(_BATCHES)
+        first, count = entry.runs[-1] if entry.runs else (HOLE, 0)
+        if first != HOLE and first + count == number:
+            entry.runs[-1] = (first, count + 1)
+        else:
+            entry.runs.append((number, 1))
+
+    def _pack_batch(self) -> None:
+        if self._batch:
+            self._packing.append(self._packers.submit(self._pack, self._batch, self._choice.next()))
+            self._batch, self._batch_bytes = [], 0
+
+    def _pack(self, batch: list[tuple[int, bytes, bytes]], codec: codecs.Codec) -> _Packed:
+        began = time.thread_time()
+        rows = [(number, digest, len(chunk), *codecs.pack(codec, chunk)) for number, digest, chunk in batch]
+        before, after = sum(row[2] for row in rows), sum(len(row[4]) for row in rows)
+        self._choice.packed(codec, before, after, time.thread_time() - began)
+        return _Packed(rows)
+
+    def _fill(self, leave: int) -> None:
+        """Put packed batches into packs, until no more than `leave` are on their way."""
+        while len(self._packing) > leave or (self._packing and self._packing[0].done()):
+            for number, digest, size, codec, stored in self._packing.popleft().result().rows:
+                if not self._builder.fits(len(stored)):
+                    self._send_pack()
+                self._builder.add(digest, size, codec, stored)
+                self._filled.append(number)
+                if self._builder.size >= FULL:
+                    self._send_pack()
+
+    def _send_pack(self) -> None:
+        if not self._filled:
+            return
+        builder, numbers = self._builder, self._filled
+        self._builder, self._filled = PackBuilder(), []
+        pack_id, content = builder.close()
+        pack = PackRef(self._place.folder, pack_id, len(content))
+        for number, row in zip(numbers, builder.rows, strict=True):
+            self._found[number] = (pack, row)
+        while len(self._sending) > self._bandwidth.at_once:
+            self._sending.popleft().result()
+        self._sending.append(self._senders.submit(self._send, pack, content, builder.rows))
+
+    def _send(self, pack: PackRef, content: bytearray, rows: list[Row]) -> None:
+        with self._bandwidth.turn(self._deadline):
+            if self._stop.is_set():
+                raise Stopped("the upload is not wanted any more")
+            with self._counting:
+                self._active += 1
+            began, beside = time.monotonic(), self._active
+            try:
+                self._objects.put(self._place.pack_of(pack.folder, pack.pack_id), content)
+            finally:
+                with self._counting:
+                    self._active -= 1
+        self._choice.sent(len(content) * beside, time.monotonic() - began)
+        with self._counting:
+            self._known.add(pack, rows)
+            self._wrote += len(content)
+
+    def _manifest(self, entries: list[Entry], checkpoint: Manifest) -> StoredManifest:
+        packs: dict[PackRef, int] = {}
+        chunks, shares = [], 0
+        for found in self._found:
+            assert found is not None
+            pack, row = found
+            chunks.append((packs.setdefault(pack, len(packs)), row))
+            shares += row.stored if row.blake3 not in self._new else 0
+        holds = sum(entry.size - sum(size for first, size in entry.runs if first == HOLE) for entry in entries)
+        sizes = Sizes(holds=holds, wrote=self._wrote, shares=shares)
+        return StoredManifest(checkpoint, list(packs), entries, chunks, sizes)
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are no holes, as (begin, end)."""
+    position = 0
+    while position < size:
+        try:
+            position = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError:  # nothing but a hole up to the end
+            return
+        if position >= size:
+            return
+        end = min(os.lseek(descriptor, position, os.SEEK_HOLE), size)
+        yield position, end
+        position = end
