@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle release-check demo test unit some lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean bench
+.PHONY: help setup bundle release-check demo test unit some fuzz lint style types format console console-check screenshots openapi requirements rows matrix docker-matrix under-load conformance some-rows up down clean bench
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -36,6 +36,9 @@ unit: ## Run the fast tests alone: no root, no containers
 
 some: ## Run what you name: make some TESTS="tests/unit/test_ledger.py -k name"
 	@$(PYTEST) -p no:xdist $(or $(TESTS),$(error say which: make some TESTS="tests/unit/test_ledger.py -k name"))
+
+fuzz: ## Change manifests and packs of stores at random for a minute, and read them
+	@$(BIN)/python -m tests.stores.fuzz 60
 
 lint: style types ## Check style, types and import direction
 
