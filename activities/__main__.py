@@ -28,6 +28,7 @@ from activities.reconciling import Reconciler
 from activities.records import Records
 from activities.resumption import Resumptions
 from activities.retention import OldRecords
+from activities.stores import Stores
 from activities.volumes import Volumes
 from activities.worker import worker_options
 from perdure.contracts import names
@@ -104,6 +105,7 @@ async def serve(settings: ControlSettings) -> None:
             resuming.submit_resumption,
             resuming.take_over,
             OldRecords(engine).forget_old_records,
+            Stores(settings.store_key_file).forget_checkpoints,
             pricing.refresh_prices,
             pricing.work_out_ledgers,
         ],

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 if TYPE_CHECKING:
     from temporalio.client import Client
 
+STORE_KEY = Path("/etc/perdure/store.key")
+"""The installation's key for the seals of stored checkpoints: on every instance and on the server, for root alone."""
 CRIU_PREFIX = Path("/opt/perdure/criu")
 """Where set-up puts CRIU and the private PATH folder of its helpers."""
 
@@ -55,6 +57,7 @@ class AgentSettings(_Settings):
     """How long a first attempt waits for an answer from Temporal before it runs unprotected."""
     notice_poll: float = 1.0
     """Seconds between two looks at the metadata service."""
+    store_key_file: Path = STORE_KEY
 
 
 class ControlSettings(_Settings):
@@ -66,6 +69,7 @@ class ControlSettings(_Settings):
     cached_workflows: int = Field(
         2_000, ge=1, description="Open jobs that stay in memory; the others are read anew when something happens."
     )
+    store_key_file: Path = STORE_KEY
 
 
 class ApiSettings(_Settings):

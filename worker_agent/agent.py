@@ -27,6 +27,7 @@ from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.protected_jobs import ProtectedJobs
 from worker_agent.node.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
 from worker_agent.node.metadata import Metadata
+from worker_agent.node.scratch import sweep_scratch
 from worker_agent.node.this_node import ThisNode
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
@@ -106,6 +107,7 @@ class Agent:
         await asyncio.to_thread(self._node.remember)
         await asyncio.to_thread(self._spool.load)
         left = await asyncio.to_thread(self._jobs.load)
+        await asyncio.to_thread(sweep_scratch, self._node.scratch, {job.scratch for job in left})
         try:
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(self._inheritance.sweep_networks({job.record.container_id for job in left}))

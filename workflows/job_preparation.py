@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.racing import while_wanted
 
 T = TypeVar("T")
-VOLUMES_OFF = "managed job volumes are off (job_volume.enabled), and checkpoints live on them"
+NO_PLACE = "managed job volumes are off (job_volume.enabled), and there is no store (store.kind) for its checkpoints"
 
 
 async def prepare_container(progress: JobProgress) -> None:
@@ -44,19 +44,31 @@ async def prepare_container(progress: JobProgress) -> None:
     progress.know_chances(request)
     await _configure(progress, race)
     assert progress.configuration is not None
-    if not progress.configuration.job_volume.enabled and progress.volume is None and progress.volume_asked_for is None:
+    if not _find_place(progress):
         # No guard for old histories is needed: they know no configuration with volumes off.
-        progress.leave_unprotected(VOLUMES_OFF, workflow.now())
+        progress.leave_unprotected(NO_PLACE, workflow.now())
         return
     if progress.verdict is None:
         progress.verdict = choose_verdict(progress, request, batch, workflow.now())
-    if progress.verdict is Verdict.FRESH:
-        progress.show(state=JobState.VOLUME_UNREADY)
-    await bring_volume(progress, request, race)
+    if progress.store is None:
+        if progress.verdict is Verdict.FRESH:
+            progress.show(state=JobState.VOLUME_UNREADY)
+        await bring_volume(progress, request, race)
     if progress.volume is not None and progress.volume.blank:
         progress.verdict = Verdict.FRESH  # nothing to restore is on it, and an agent formats no volume for a restore
     if wanted():
         progress.plan(request, progress.verdict, workflow.now())
+
+
+def _find_place(progress: JobProgress) -> bool:
+    """Where the job root lives, once for the job's life: on a volume, or on each node's own disk, with its checkpoints
+    in a store. False: nowhere."""
+    assert progress.configuration is not None
+    if progress.store is not None or progress.volume is not None or progress.volume_asked_for is not None:
+        return True
+    if not progress.configuration.job_volume.enabled and progress.configuration.store.kind != "none":
+        progress.store = progress.configuration.store
+    return progress.configuration.job_volume.enabled or progress.store is not None
 
 
 async def refuse_if_ended(progress: JobProgress) -> None:

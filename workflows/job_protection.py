@@ -10,7 +10,8 @@ dead, the reconciler finds (workflows/reconciliation.py).
 
 `run` is the story. Around it: job_state (what is known), job_preparation (a container's plan), job_checkpoints (what is
 asked of the node), job_configuration (what the node is told), job_reports (what nodes say), job_endings (what an end
-means), job_volume (the volume's way to the next node), job_records and job_display (what people see).
+means), job_volume (the volume's way to the next node), job_store (the end of a job that has none), job_records and
+job_display (what people see).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_records import JobRecorder
     from workflows.job_reports import SELDOM, SOON, hear_doubt, hear_notice, hear_report
     from workflows.job_state import JobProgress, JobStart, Stage
+    from workflows.job_store import put_away_store
     from workflows.job_volume import free_volume, put_away_volume
     from workflows.options import ATTACH_PATIENCE, RENEW_AFTER
     from workflows.racing import Overtaken, while_wanted
@@ -98,7 +100,7 @@ class JobProtection:
                 continue
             except (ActivityError, ChildWorkflowError) as problem:
                 await self._live_with(problem)
-        await put_away_volume(progress)
+        await (put_away_volume(progress) if progress.store is None else put_away_store(progress))
         self._closing = True
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() and recorder.up_to_date)
         for task in background:

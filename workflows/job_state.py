@@ -15,7 +15,12 @@ from pydantic import BaseModel, Field
 
 from perdure.contracts.control import BatchJob, CreateVolume
 from perdure.contracts.protection import AttachReply, AttachRequest, CheckpointTaken, JobProtectionInput, Verdict
-from perdure.domain.configuration import EffectiveConfiguration, JobConfiguration, effective_configuration
+from perdure.domain.configuration import (
+    EffectiveConfiguration,
+    JobConfiguration,
+    StoreConfiguration,
+    effective_configuration,
+)
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Notice
 from perdure.domain.outages import Milestones
@@ -64,6 +69,8 @@ class JobProgress(BaseModel):
     environment: dict[str, str] = Field(default_factory=dict)
     configuration: EffectiveConfiguration | None = None
     retry: RetryStrategy = RetryStrategy()
+    store: StoreConfiguration | None = None
+    """Where its checkpoints are, if it has no volume: chosen for its first container, the same for its whole life."""
     volume: JobVolume | None = None
     volume_asked_for: CreateVolume | None = None
     """A volume that was asked for and of which nothing was heard: it may exist."""
@@ -294,13 +301,15 @@ class JobProgress(BaseModel):
         self.show(volume_id=volume.volume_id, volume_zone=volume.zone)
 
     def plan(self, request: AttachRequest, verdict: Verdict, now: datetime) -> None:
-        """The container may start: its volume is there."""
-        assert self.volume is not None and self.current is not None
-        self.volume = self.volume.model_copy(update={"blank": False})
+        """The container may start: its volume is there, or it needs none."""
+        assert self.current is not None and (self.volume is not None or self.store is not None)
+        if self.volume is not None:
+            self.volume = self.volume.model_copy(update={"blank": False})
         self.reply = AttachReply(
             verdict=verdict,
             epoch=self.job.epoch,
-            volume_id=self.volume.volume_id,
+            volume_id=self.volume.volume_id if self.volume is not None else None,
+            store=self.store,
             configuration=self.configuration,
             settings_number=self.settings_number,
             retry=self.retry,

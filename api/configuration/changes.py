@@ -151,6 +151,7 @@ def shown(version: ConfigurationChange, settings: ApiSettings) -> Configuration:
         changed_by=version.by if version.number else None,
         checkpoint=stored.checkpoint,
         job_volume=stored.job_volume,
+        store=stored.store,
         log=stored.log,
         server=stored.server,
         cognito=stored.cognito,
@@ -219,6 +220,10 @@ def notes_of(
         notes.append("Running jobs go by it from now on; what a job's own environment says still wins for that job.")
     if "job_volume" in changed:
         notes.append("It holds for volumes made from now on; those that exist stay as they are.")
+    if "store" in changed:
+        notes.append("It holds for jobs that begin from now on; those that have begun stay with their store.")
+        if after.store.kind != "none" and after.job_volume.enabled:
+            notes.append("Jobs use it once job_volume.enabled is off; until then each has a managed volume.")
     if "log" in changed:
         notes += log_notes(after.log, log_sources(settings))
     if before.cognito.enabled != after.cognito.enabled:

@@ -20,13 +20,15 @@ from perdure.domain.configuration import (
     JobVolumeConfiguration,
     LogConfiguration,
     ServerConfiguration,
+    StoreConfiguration,
 )
 from perdure.domain.values import Frozen
 
-Section = Literal["checkpoint", "job_volume", "log", "server", "cognito"]
+Section = Literal["checkpoint", "job_volume", "store", "log", "server", "cognito"]
 SECTIONS: dict[Section, type[Frozen]] = {
     "checkpoint": CheckpointConfiguration,
     "job_volume": JobVolumeConfiguration,
+    "store": StoreConfiguration,
     "log": LogConfiguration,
     "server": ServerConfiguration,
     "cognito": CognitoConfiguration,
@@ -41,6 +43,12 @@ class CheckpointReplacement(CheckpointConfiguration):
 
 
 class JobVolumeReplacement(JobVolumeConfiguration):
+    """The whole section; what is left out gets its default."""
+
+    model_config = _STRICT
+
+
+class StoreReplacement(StoreConfiguration):
     """The whole section; what is left out gets its default."""
 
     model_config = _STRICT
@@ -67,6 +75,7 @@ class CognitoReplacement(CognitoConfiguration):
 REPLACEMENTS: dict[Section, type[BaseModel]] = {
     "checkpoint": CheckpointReplacement,
     "job_volume": JobVolumeReplacement,
+    "store": StoreReplacement,
     "log": LogReplacement,
     "server": ServerReplacement,
     "cognito": CognitoReplacement,
@@ -86,6 +95,7 @@ def _change_of(name: str, section: type[Frozen]) -> type[BaseModel]:
 CHANGES: dict[Section, type[BaseModel]] = {
     "checkpoint": _change_of("CheckpointChange", CheckpointConfiguration),
     "job_volume": _change_of("JobVolumeChange", JobVolumeConfiguration),
+    "store": _change_of("StoreChange", StoreConfiguration),
     "log": _change_of("LogChange", LogConfiguration),
     "server": _change_of("ServerChange", ServerConfiguration),
     "cognito": _change_of("CognitoChange", CognitoConfiguration),
@@ -93,12 +103,13 @@ CHANGES: dict[Section, type[BaseModel]] = {
 
 
 class ConfigurationReplacement(BaseModel):
-    """All five sections, so that none is reset by being forgotten."""
+    """All six sections, so that none is reset by being forgotten."""
 
     model_config = _STRICT
 
     checkpoint: CheckpointReplacement
     job_volume: JobVolumeReplacement
+    store: StoreReplacement
     log: LogReplacement
     server: ServerReplacement
     cognito: CognitoReplacement
@@ -139,6 +150,7 @@ class Configuration(BaseModel):
     changed_by: str | None = Field(description="Who changed it last.", examples=["local"])
     checkpoint: CheckpointConfiguration
     job_volume: JobVolumeConfiguration
+    store: StoreConfiguration
     log: LogConfiguration
     server: ServerConfiguration
     cognito: CognitoConfiguration

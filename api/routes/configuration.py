@@ -79,7 +79,7 @@ async def replace(
     wanted: ConfigurationReplacement,
     if_match: IfMatch = None,
 ) -> ConfigurationChanged:
-    """All five sections must be there; a field that is left out gets its default."""
+    """All six sections must be there; a field that is left out gets its default."""
     values: dict[str, Any] = {
         name: SECTIONS[name].model_validate(getattr(wanted, name).model_dump()) for name in SECTIONS
     }

@@ -22,6 +22,9 @@ def command(
         ContainerEngine, typer.Option(help="What runs the containers: runc alone, or a dockerd on each node.")
     ] = ContainerEngine.RUNC,
     reclaims: Annotated[int, typer.Option(min=1, max=MOST_RECLAIMS, help="Of each job; fewer are sooner done.")] = 3,
+    store: Annotated[
+        str, typer.Option("--store", help="Keep checkpoints in `s3`, or in this directory, and not on job volumes.")
+    ] = "",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running.")] = False,
     stack: Annotated[str, typer.Option("--stack", envvar="PERDURE_STACK", help="Name of the stack.")] = DEMO_STACK,
     base: Annotated[Path, typer.Option("--base", envvar="PERDURE_LOCAL_DIR", hidden=True)] = DEFAULT_BASE,
@@ -39,7 +42,7 @@ def command(
     # A service manager's stop is as good as Ctrl-C: the stack must go in both cases.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = StackPlace(stack, base)
-    told = run_demo(place, keep, progress, engine.value, reclaims)
+    told = run_demo(place, keep, progress, engine.value, reclaims, store)
     ok = all(each.verdict.ok for each in told)
     out = progress if as_json else Console(highlight=False)
     out.print(everything([(each.verdict, each.page, each.title) for each in told]))

@@ -32,9 +32,15 @@ class Told:
 
 
 def run_demo(
-    place: StackPlace, keep: bool, console: Console, engine: EngineName = "runc", reclaims: int = MOST_RECLAIMS
+    place: StackPlace,
+    keep: bool,
+    console: Console,
+    engine: EngineName = "runc",
+    reclaims: int = MOST_RECLAIMS,
+    store: str = "",
 ) -> list[Told]:
-    """The whole demo on a stack of its own, which is gone afterwards unless `keep`; `reclaims` for each job.
+    """The whole demo on a stack of its own, which is gone afterwards unless `keep`; `reclaims` for each job. With a
+    `store` (`s3`, or a directory) no job has a volume.
 
     Raises StackError, with the stack stopped, when it could not be brought to an end; so does Ctrl-C.
     """
@@ -48,6 +54,9 @@ def run_demo(
     display = Display(console)
     try:
         status = user.up(lambda line: display.tell("stack", line))
+        if store:
+            user.use_store(store)
+            display.tell("demo", f"Checkpoints are kept in {store}; no job has a volume")
         temporal = status["temporal_ui_url"] or "(at your own server)"
         display.tell("demo", f"Console {status['api_url']}   watch both jobs move there")
         display.tell("demo", f"Temporal UI {temporal}   API {status['api_url']}/docs")

@@ -42,6 +42,8 @@ PROGRESS = re.compile(rb"^\[[0-9a-f]{16}\] progress (\d+)/(\d+)", re.MULTILINE)
 RECLAIM_LIMIT_SECONDS = 240.0
 COMMAND_LIMIT_SECONDS = 180.0
 BUILD_LIMIT_SECONDS = 1800.0
+BUCKET, SCRATCH_GIB = "perdure-demo", 4
+"""Of a demo without volumes: where checkpoints are kept, and how much of its node's disk a job may take."""
 INTERRUPT_SECONDS = 30.0
 
 
@@ -106,6 +108,19 @@ class StackUser:
         self._perdure(*up, tell=lambda line: tell(line) if line.startswith("✓") else None)
         status: dict[str, Any] = json.loads(self._perdure("local", "status", "--json"))
         return status
+
+    def use_store(self, store: str) -> None:
+        """From now on jobs have no volume, and their checkpoints are kept in `s3`, or in that directory. What the ended
+        jobs leave stays on their nodes, for the comparison."""
+        if store == "s3":
+            self.client.s3.create_bucket(Bucket=BUCKET)
+            section = {"kind": "s3", "bucket": BUCKET, "scratch_gib": SCRATCH_GIB}
+        else:
+            folder = Path(store).resolve()
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            section = {"kind": "directory", "directory": str(folder), "scratch_gib": SCRATCH_GIB}
+        body = {"job_volume": {"enabled": False}, "checkpoint": {"diagnosis": True}, "store": section}
+        self.client.asked("PATCH", "/api/v1/configuration", json=body)
 
     def close(self) -> None:
         """Let go of all connections."""

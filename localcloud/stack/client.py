@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_batch import BatchClient
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
 
 FINISHED = {"SUCCEEDED", "FAILED"}
 POLL_SECONDS = 0.5
@@ -47,7 +48,7 @@ class StackClient:
     def close(self) -> None:
         """Let go of all connections."""
         self._http.close()
-        for service in {"batch", "cognito", "logs"} & self.__dict__.keys():  # those that were used
+        for service in {"batch", "cognito", "logs", "s3"} & self.__dict__.keys():  # those that were used
             getattr(self, service).close()
 
     @functools.cached_property
@@ -64,6 +65,11 @@ class StackClient:
     def cognito(self) -> CognitoIdentityProviderClient:
         """Cognito's user pools of this stack."""
         return self._aws("cognito-idp")  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def s3(self) -> S3Client:
+        """S3 of this stack."""
+        return self._aws("s3")  # type: ignore[no-any-return]
 
     def status(self) -> dict[str, Any]:
         """What `status --json` prints: addresses, queues, nodes (those that serve or served) and jobs."""

@@ -1,8 +1,8 @@
 """A job's own files, wherever they are now: its output, its root layer, its volume.
 
-A job root is read in place while a node has it mounted; otherwise from a reflink copy of the volume's backing file,
-mounted for the moment. The stack's disk is mounted in the stack's own mount namespace only, so everything is
-seen through the eyes of a process in there.
+A job root is read in place while a node has it mounted; otherwise from a reflink copy of the volume's backing file, or
+of the file on its node's disk that held it, mounted for the moment. The stack's disk is mounted in the stack's own
+mount namespace only, so everything is seen through the eyes of a process in there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import posixpath
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,10 +47,14 @@ def job_root(client: StackClient, place: StackPlace, job_id: str) -> Iterator[Pa
         return
     with contextlib.ExitStack() as held:
         for volume_id in reversed(job["volumes"]):  # the newest that an agent has formatted
-            copy = held.enter_context(_copy_mounted(client, place, volume_id))
+            copy = held.enter_context(_copy_mounted(client, place, partial(_copy_volume, client, volume_id)))
             if copy is not None:
                 yield copy
                 return
+        scratch = _scratch(client, place, job)
+        if scratch is not None:
+            yield held.enter_context(_copy_mounted(client, place, partial(_copy_file, scratch)))
+            return
         yield None
 
 
@@ -174,9 +179,19 @@ def _mounted_job_root(client: StackClient, job: dict[str, object]) -> Path | Non
     return _seen_by(node["init_pid"], inside)
 
 
+def _scratch(client: StackClient, place: StackPlace, job: dict[str, Any]) -> Path | None:
+    """What the job's newest container left on its node's own disk: a job without a volume, in diagnosis mode."""
+    nodes = _seen_by(client.state.processes["cloud"], place.folder / "pool" / "nodes")
+    for attempt in reversed(job["attempts"]):
+        image = nodes / str(attempt["node"]) / "state" / "scratch" / f"{folder_name(str(job['id']))}.xfs"
+        if image.is_file():
+            return image
+    return None
+
+
 @contextlib.contextmanager
-def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Iterator[Path | None]:
-    """A reflink copy of a volume, mounted where the stack's disk is; None when there is no file system on it yet.
+def _copy_mounted(client: StackClient, place: StackPlace, copy: Callable[[Path], None]) -> Iterator[Path | None]:
+    """A reflink copy of a job's file system, mounted where the stack's disk is; None when there is none on it yet.
 
     A copy, because the log of a volume that lost power must be replayed, and that writes.
     """
@@ -187,7 +202,7 @@ def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Ite
     image, point = folder / "volume.img", folder / "mounted"
     point.mkdir(parents=True)
     try:
-        _copy_image(client, volume_id, image)
+        copy(image)
         with image.open("rb") as file:
             formatted = file.read(len(XFS_MAGIC)) == XFS_MAGIC
         if formatted:
@@ -200,12 +215,16 @@ def _copy_mounted(client: StackClient, place: StackPlace, volume_id: str) -> Ite
         shutil.rmtree(folder)
 
 
-def _copy_image(client: StackClient, volume_id: str, image: Path) -> None:
+def _copy_file(source: Path, image: Path) -> None:
+    run(["cp", "--reflink=always", str(source), str(image)])
+
+
+def _copy_volume(client: StackClient, volume_id: str, image: Path) -> None:
     cloud, backing = client.state.processes["cloud"], ""
     while True:
         previous, backing = backing, client.cloud("GET", f"/_local/volumes/{volume_id}")["backing_file"]
         try:
-            run(["cp", "--reflink=always", str(_seen_by(cloud, Path(backing))), str(image)])
+            _copy_file(_seen_by(cloud, Path(backing)), image)
             return
         except CommandFailed:
             if backing == previous:

@@ -14,7 +14,7 @@ from perdure.cli.tables import AsJson, show_json, show_table, when
 from perdure.domain.errors import ConfigurationInvalid
 
 PATH = "/api/v1/configuration"
-SECTIONS = ("checkpoint", "job_volume", "log", "server", "cognito")
+SECTIONS = ("checkpoint", "job_volume", "store", "log", "server", "cognito")
 
 app = typer.Typer(help="The server's configuration.", no_args_is_help=True)
 Key = Annotated[str, typer.Argument(metavar="[KEY]", help="Such as checkpoint.interval_seconds, or a section.")]

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.configuration import EffectiveConfiguration
+from perdure.domain.configuration import EffectiveConfiguration, StoreConfiguration
 from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.domain.values import Frozen
 
@@ -55,7 +55,8 @@ class Verdict(StrEnum):
 
 
 class AttachReply(Frozen):
-    """The plan for a container. `volume_id` is attached to the asking node once the verdict is FRESH or RESTORE.
+    """The plan for a container. Where its job root lives: on the volume `volume_id`, attached to the asking node once
+    the verdict is FRESH or RESTORE; or, with `store`, on the node's own disk, and its checkpoints in that store.
 
     `retry`, `attempts_made` (this one included) and `hand_over` let the node act on a notice while nobody answers.
     `quarantined`: checkpoint numbers that failed twice on sound nodes and must not be tried. `predecessors`: jobs that
@@ -67,6 +68,7 @@ class AttachReply(Frozen):
     reason: str = ""
     epoch: int = 0
     volume_id: str | None = None
+    store: StoreConfiguration | None = None
     configuration: EffectiveConfiguration | None = None
     settings_number: int = 0
     """Of the checkpoint settings therein; those of a higher number are newer."""

@@ -105,8 +105,8 @@ class JobVolumeConfiguration(Frozen):
 
     enabled: bool = Field(
         True,
-        description="Make a volume for each job. Off: jobs that have none yet run unprotected, each with an event that"
-        " says so, because checkpoints live on that volume.",
+        description="Make a volume for each job. Off: checkpoints of jobs that have none yet go to the store; without a"
+        " store these jobs run unprotected, each with an event that says so.",
         examples=[True],
     )
     volume_type: Literal["gp2", "gp3"] = Field(
@@ -158,6 +158,86 @@ class JobVolumeConfiguration(Frozen):
             if name.lower().startswith(("aws:", "perdure:")):
                 raise ValueError("names may not begin with 'aws:' or 'perdure:', which are taken")
         return value
+
+
+class StoreConfiguration(Frozen):
+    """Where the checkpoints of jobs without a managed volume are kept (`job_volume.enabled` off). Holds for jobs that
+    begin from now on; one that has begun stays with the store that it began with."""
+
+    kind: Literal["none", "directory", "s3"] = Field(
+        "none",
+        description="`directory`: a file system that all instances and the server have mounted (EFS, FSx, NFS,"
+        " JuiceFS). `s3`: a bucket. `none`: a job without a managed volume runs unprotected, with an event that says"
+        " so.",
+        examples=["s3"],
+    )
+    directory: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._/-]{1,200})?$",
+        description="For `directory`: an absolute path, the same on every instance and on the server. It must exist.",
+        examples=["/mmc-checkpoint"],
+    )
+    bucket: str = Field(
+        "",
+        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$",
+        description="For `s3`: the bucket's name. The instances' role and the server's must be allowed to list it, and"
+        " to get, put and delete its objects.",
+        examples=["my-checkpoints"],
+    )
+    prefix: str = Field(
+        "perdure/",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/){0,8}$",
+        max_length=200,
+        description="For `s3`: what the names of all objects begin with; empty, or ending with a slash.",
+        examples=["perdure/"],
+    )
+    region: str = Field(
+        "",
+        pattern=r"^([a-z]{2}(-[a-z]{2,12}){1,3}-\d{1,2})?$",
+        description="For `s3`: the bucket's region; empty: the instance's own.",
+        examples=["us-east-1"],
+    )
+    kms_key: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9:/_-]{0,300}$",
+        description="For `s3`: id, ARN or alias of the KMS key that encrypts the objects; empty: the bucket's default.",
+        examples=["alias/checkpoints"],
+    )
+    bucket_owner: str = Field(
+        "",
+        pattern=r"^(\d{12})?$",
+        description="For `s3`: the AWS account that the bucket must belong to; empty: not looked at.",
+        examples=["123456789012"],
+    )
+    sealed: bool = Field(
+        False,
+        description="Accept only checkpoints that are sealed with the installation's key, a file on each instance and"
+        " on the server (`PERDURE_STORE_KEY_FILE`). For stores that others can write.",
+        examples=[True],
+    )
+    scratch_gib: int = Field(
+        100,
+        ge=1,
+        le=16384,
+        description="GiB of its instance's disk that a running job's files and newest checkpoint may take, at most;"
+        " less where less is free.",
+        examples=[100],
+    )
+
+    @field_validator("directory")
+    @classmethod
+    def _no_parent(cls, value: str) -> str:
+        if ".." in value.split("/"):
+            raise ValueError("must be an absolute path without '..'")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> StoreConfiguration:
+        if self.kind == "directory" and not self.directory:
+            raise ValueError("kind directory needs a directory")
+        if self.kind == "s3" and not self.bucket:
+            raise ValueError("kind s3 needs a bucket")
+        return self
 
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -333,6 +413,7 @@ class JobConfiguration(Frozen):
 
     checkpoint: CheckpointConfiguration = CheckpointConfiguration()
     job_volume: JobVolumeConfiguration = JobVolumeConfiguration()
+    store: StoreConfiguration = StoreConfiguration()
 
 
 class SystemConfiguration(JobConfiguration):
@@ -370,6 +451,7 @@ class EffectiveConfiguration(Frozen):
 
     checkpoint: CheckpointConfiguration
     job_volume: JobVolumeConfiguration
+    store: StoreConfiguration = StoreConfiguration()
     interval_source: str = "system"
 
 
@@ -379,7 +461,7 @@ DIAGNOSIS_NAMES = ("PERDURE_CHECKPOINT_DIAGNOSIS", "MMC_CHECKPOINT_DIAGNOSIS")
 IO_URING_NAMES = ("PERDURE_REFUSE_IO_URING",)
 NETWORK_NAMES = ("PERDURE_CHECKPOINT_OWN_NETWORK",)
 IMAGE_NAMES = ("MMC_CHECKPOINT_IMAGE_PATH", "MMC_CHECKPOINT_IMAGE_SUBPATH")
-"""Without effect: checkpoints live on the job's own volume."""
+"""Without effect: where checkpoints are kept is the system's to say (the store section)."""
 JOB_LEVEL_NAMES = MODE_NAMES + INTERVAL_NAMES + DIAGNOSIS_NAMES + IO_URING_NAMES + NETWORK_NAMES + IMAGE_NAMES
 """Environment variables of a job that configure Perdure; ours before the reference product's."""
 
@@ -436,6 +518,7 @@ def effective_configuration(
     effective = EffectiveConfiguration(
         checkpoint=system.checkpoint.model_copy(update={each.field: each.value for each in usable}),
         job_volume=system.job_volume,
+        store=system.store,
         interval_source=next((each.variable for each in usable if each.field == "interval_seconds"), "system"),
     )
     warnings = [

@@ -16,7 +16,7 @@ from perdure.domain.configuration import (
 )
 from perdure.domain.values import Frozen, format_duration
 
-IMAGE_PATH_WHY = "checkpoints live on the job's own volume, so there is no shared folder to choose"
+IMAGE_PATH_WHY = "where checkpoints are kept is set for all jobs at once, by store.kind and store.directory"
 
 
 class JobSetting(Frozen):
@@ -48,6 +48,7 @@ def job_settings(
     for section, values, by_default in (
         ("checkpoint", effective.checkpoint, defaults.checkpoint),
         ("job_volume", volume_from.job_volume, defaults.job_volume),
+        ("store", volume_from.store, defaults.store),
     ):
         usual = by_default.model_dump(mode="json")
         for field, value in values.model_dump(mode="json").items():

@@ -91,10 +91,15 @@ class DirectoryStore(CheckpointStore):
         folder.mkdir(mode=0o700)
         for part in (IMAGES, FILES):
             (folder / part).mkdir(mode=0o700)
-        fresh = self.root / "last.new"
-        fresh.write_text(str(number))
-        fresh.rename(self.root / "last")
+        self.count_from(number)
         return folder
+
+    def count_from(self, number: int) -> None:
+        """No number up to this one is given any more."""
+        if number > self._last_number():
+            fresh = self.root / "last.new"
+            fresh.write_text(str(number))
+            fresh.rename(self.root / "last")
 
     def put(self, manifest: Manifest) -> None:
         write_manifest(self.folder(manifest.number), manifest)

@@ -79,7 +79,7 @@ def test_a_mount_path_is_a_folder_of_its_own(path: str) -> None:
 
 
 def test_workflows_get_no_section_of_the_server() -> None:
-    assert set(JobConfiguration.model_fields) == {"checkpoint", "job_volume"}
+    assert set(JobConfiguration.model_fields) == {"checkpoint", "job_volume", "store"}
     assert set(SystemConfiguration.model_fields) > set(JobConfiguration.model_fields)
 
 

@@ -10,11 +10,11 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import Field, ValidationError
@@ -22,14 +22,17 @@ from pydantic import Field, ValidationError
 from perdure.contracts.node import CheckpointSettings
 from perdure.contracts.protection import AttachReply, RestoreRung
 from perdure.domain.checkpoints import Checkpoint, ContainerImage, Manifest, MountRule, Surroundings
-from perdure.domain.configuration import CheckpointConfiguration
+from perdure.domain.configuration import CheckpointConfiguration, StoreConfiguration
 from perdure.domain.errors import FreezerFailed
+from perdure.domain.jobs import folder_name
 from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
 from perdure.image.mounts import delete_tree
+from perdure.stores.stored_checkpoints import StoredCheckpoints
 from worker_agent.engine import Container, Identity, OverlayMount, Taking, criu_log
 from worker_agent.node.this_node import ThisNode
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 CONTAINER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
@@ -119,6 +122,8 @@ class ProtectedJob:
         self.manifest: Manifest | None = None
         """Of the checkpoint that is being restored."""
         self.dump: asyncio.Task[Checkpoint] | None = None
+        self.uploading: asyncio.Future[Checkpoint] | None = None
+        """A checkpoint on its way into the store; the job runs on, unless it is the final one."""
         self.taking: Taking | None = None
         """The checkpoint that is being taken, for a notice."""
         self.final: asyncio.Task[None] | None = None
@@ -161,6 +166,30 @@ class ProtectedJob:
     def epoch(self) -> int:
         """0 before there is a plan."""
         return self.record.plan.epoch if self.record.plan else 0
+
+    @property
+    def store(self) -> StoreConfiguration | None:
+        """Where its checkpoints are kept, if it has no volume."""
+        return self.record.plan.store if self.record.plan else None
+
+    @property
+    def scratch(self) -> Path:
+        """The file that holds its job root, if it has no volume."""
+        return self._node.scratch / f"{folder_name(self.record.job_id)}.xfs"
+
+    @property
+    def stored(self) -> StoredCheckpoints:
+        """Its checkpoints in the store; only if it has one. Blocks: not for the event loop."""
+        assert self.store is not None
+        return self._node.stores.checkpoints(self.record.job_id, self.store)
+
+    async def in_store(self, work: Callable[[], T]) -> T:
+        """Blocking work on the store, in a thread that goes on when the waiting is cancelled."""
+        return await self._node.stores.run(work)
+
+    def forget_store(self) -> None:
+        """What was remembered of its checkpoints in the store is needed no more."""
+        self._node.stores.forget(self.record.job_id)
 
     @property
     def settings(self) -> CheckpointConfiguration:

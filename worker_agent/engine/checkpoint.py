@@ -162,6 +162,11 @@ class Taking:
             work.sink.hurry()
 
     @property
+    def commit_by(self) -> float | None:
+        """When it must be committed (monotonic seconds); a notice may have set it meanwhile."""
+        return self._commit_by
+
+    @property
     def worth_finishing(self) -> bool:
         """After a `promote` that came too late: is this one committed in a moment, or does the final one then share its
         pages, so that both together take less time than a whole one now?"""

@@ -79,6 +79,11 @@ def empty(job_root: Path) -> None:
     ensure_layout(job_root)
 
 
+def number_from(job_root: Path, last: int) -> None:
+    """The next checkpoint gets a number above `last`, which lies somewhere else."""
+    store(job_root).count_from(last)
+
+
 _giving_way: dict[Path, threading.Event] = {}
 """Job roots on which this agent tidies up, and what tells it that somebody waits for the lock."""
 

@@ -17,6 +17,7 @@ from perdure.domain.nodes import Node, NodeState, Notice
 from perdure.settings import AgentSettings
 from worker_agent.engine import GpuTools, Tools, cpu_features
 from worker_agent.node.metadata import Identity
+from worker_agent.node.stores import NodeStores
 
 _IDENTITY = "identity.json"
 
@@ -29,6 +30,7 @@ class ThisNode:
         self.settings = settings
         gpu = GpuTools(settings.gpu, settings.nvidia_smi, settings.cuda_checkpoint)
         self.tools = Tools(criu=settings.criu, path_first=settings.criu_path_first, runc=settings.runc, gpu=gpu)
+        self.stores = NodeStores(settings.store_key_file)
         self.identified = asyncio.Event()
         self.interrupted = asyncio.Event()
         self.notice: Notice | None = None
@@ -91,8 +93,13 @@ class ThisNode:
         )
 
     def job_root(self, job_id: str) -> Path:
-        """Mount point of the job's volume."""
+        """Mount point of the job's volume, or of its file system on this instance's disk."""
         return self.settings.state_dir / "jobs" / folder_name(job_id)
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of the files that hold job roots, for jobs without a volume."""
+        return self.settings.state_dir / "scratch"
 
     @property
     def containers(self) -> Path:

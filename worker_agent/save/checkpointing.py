@@ -13,10 +13,11 @@ import uuid
 import structlog
 
 from perdure.contracts.protection import ReportKind
-from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, NotCheckpointable, PerdureError
+from worker_agent.container import stored_job
 from worker_agent.container.protected_jobs import ProtectedJob
-from worker_agent.engine import Taking, keep_log, used_rootfs_bytes
+from worker_agent.engine import Taking, keep_log, thaw, used_rootfs_bytes
 from worker_agent.tell.reporting import Reporter
 
 log = structlog.get_logger()
@@ -91,13 +92,15 @@ class Checkpoints:
         def at_step(name: str) -> None:
             job.step = name
 
-        job.taking = Taking(limit_seconds, commit_by, at_step)
+        taking = job.taking = Taking(limit_seconds, commit_by, at_step)
+        in_store = job.store is not None
         try:
-            manifest = await job.taking.take(
+            manifest = await taking.take(
                 job.container,
                 job.identity(),
                 kind=kind,
-                keep=settings.keep,
+                # Those before it are in the store.
+                keep=1 if in_store else settings.keep,
                 reserve_bytes=settings.reserve_mib << 20,
                 full_every=settings.full_every,
                 predump=settings.predump,
@@ -106,7 +109,7 @@ class Checkpoints:
             job.step = ""
             job.taking = None
         job.refusal = ""
-        checkpoint = manifest.summary()
+        checkpoint = await self._store(job, manifest, taking.commit_by) if in_store else manifest.summary()
         job.note(newest=checkpoint, answered="")
         if settings.diagnosis:
             await asyncio.to_thread(keep_log, job.container, "dump", "it went well")
@@ -118,6 +121,21 @@ class Checkpoints:
             checkpoint=checkpoint,
             max_rootfs_bytes=job.record.max_rootfs_bytes,
         )
+        return checkpoint
+
+    async def _store(self, job: ProtectedJob, manifest: Manifest, commit_by: float | None) -> Checkpoint:
+        """Only what is in the store is a checkpoint. If it does not get there, the job runs on."""
+        job.step = "upload"
+        try:
+            checkpoint = await stored_job.put(job, manifest, commit_by)
+        except BaseException:
+            if manifest.kind is CheckpointKind.FINAL and not job.gone.is_set():
+                await thaw(job.container)
+            raise
+        finally:
+            job.step = ""
+        if manifest.kind is not CheckpointKind.FINAL:
+            await stored_job.prune(job)
         return checkpoint
 
 

@@ -11,6 +11,7 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.domain.errors import PerdureError
+from worker_agent.container import stored_job
 from worker_agent.container.bundle import restore_config
 from worker_agent.container.network import remove_network
 from worker_agent.container.protected_jobs import ProtectedJob
@@ -121,6 +122,7 @@ class Endings:
             await self._leave_to_engine(job, in_place)
             await remove_network(job.network_file)
             await unmount_volume(job.job_root)
+            await stored_job.drop_root(job)
         job.released.set()
 
     async def _leave_to_engine(self, job: ProtectedJob, in_place: bool) -> None:

@@ -172,8 +172,8 @@ class HandOvers:
         if dump is None or dump.done():
             return None
         promoted = taking is not None and taking.promote(self._commit_by())
-        if not promoted and taking is not None and not taking.worth_finishing:
-            dump.cancel()
+        if not promoted and (job.uploading is not None or (taking is not None and not taking.worth_finishing)):
+            dump.cancel()  # what an upload has sent, the final one need not send again
         await asyncio.wait([dump])
         return dump.result() if promoted and not dump.cancelled() and dump.exception() is None else None
 

@@ -104,7 +104,7 @@ class Planner:
             return Refusal(why)
         if known is not None and retries_failed_start(known):
             return Refusal(f"{why}; the next attempt tries again", fail=True)
-        return Refusal(f"{why}; it starts anew, and its checkpoints are kept on the job volume", level="error")
+        return Refusal(f"{why}; it starts anew, and its checkpoints are kept", level="error")
 
 
 def retries_failed_start(plan: AttachReply) -> bool:

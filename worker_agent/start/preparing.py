@@ -32,6 +32,7 @@ from perdure.domain.errors import (
     VolumeFailed,
 )
 from worker_agent import engine
+from worker_agent.container import stored_job
 from worker_agent.container.bundle import Bundle, edit_config
 from worker_agent.container.image import layers_for, read_image
 from worker_agent.container.mounts import check_same, make_volumes
@@ -71,12 +72,17 @@ class Preparer:
         plan = _plan(job)
         job.rules = await asyncio.to_thread(bundle.rules, _volume_settings(plan))
         await self._await_predecessors(job)
-        if plan.volume_id is None:
-            raise VolumeFailed(f"the plan for {bundle.job_id} names no job volume")
+        if plan.volume_id is None and plan.store is None:
+            raise VolumeFailed(f"the plan for {bundle.job_id} names neither a job volume nor a store")
         job.hold()
-        phases = await mount_volume(plan.volume_id, job.job_root, may_format=plan.verdict is Verdict.FRESH)
+        if plan.volume_id is not None:
+            phases = await mount_volume(plan.volume_id, job.job_root, may_format=plan.verdict is Verdict.FRESH)
+        else:
+            phases = await stored_job.mount_root(job)
         await asyncio.to_thread(engine.ensure_layout, job.job_root)
-        job.note(phases={**job.record.phases, "attached": phases["attached"] + phases["mounted"]})
+        job.note(phases={**job.record.phases, "attached": sum(phases.values())})
+        if plan.store is not None:
+            await stored_job.claim(job, fresh=plan.verdict is Verdict.FRESH)
         if plan.verdict is Verdict.RESTORE:
             return await self._next_rung(job, bundle)
         return await self._fresh(job, bundle)
@@ -108,11 +114,12 @@ class Preparer:
     async def _next_rung(self, job: ProtectedJob, bundle: Bundle) -> RuntimeReply:
         """The newest checkpoint that has not failed yet; below the last rung a clean start on clean files."""
         done = {rung.number for rung in job.record.rungs if not rung.node_fault and not rung.again}
-        for number in await asyncio.to_thread(engine.offered, job.job_root, _plan(job).quarantined):
+        for number in await stored_job.offered(job, _plan(job).quarantined):
             if number in done:
                 continue
             job.mark_restoring(number)
             try:
+                await stored_job.bring(job, number)
                 await self._fit(job, number)
                 prepare = partial(
                     engine.prepare_restore,

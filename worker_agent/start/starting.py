@@ -17,6 +17,7 @@ from perdure.contracts.protection import ReportKind
 from perdure.contracts.runtime import RuntimeAction, RuntimeReply, RuntimeRequest
 from perdure.domain.errors import Fenced, ImageInvalid, NotCheckpointable, PerdureError
 from worker_agent import engine
+from worker_agent.container import stored_job
 from worker_agent.container.bundle import Bundle, read_bundle
 from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.mounts import shared_destinations
@@ -250,14 +251,14 @@ class Starter:
         job.note(started_at=at)
         job.started.set()
         self._hand_overs.started(job)
-        found = await asyncio.to_thread(engine.committed, job.job_root)
+        found = await stored_job.found(job)
         await self._reporter.report(
             job,
             ReportKind.STARTED,
             at=at,
             restored_from=record.restoring,
             rungs=record.rungs,
-            found=[manifest.summary() for manifest in found],
+            found=found,
             phases=_phases_for_people(record.phases),
         )
         if record.older_image and record.image is not None:
