@@ -36,9 +36,10 @@ from perdure.contracts.node import (
     LogSettings,
     NodeActivities,
 )
+from perdure.contracts.stores import ForgetCheckpoints, Forgotten, StoreActivities
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
-from perdure.domain.errors import Fenced, UnknownJob, VolumeFailed, VolumeGone
+from perdure.domain.errors import Fenced, StoreRefused, UnknownJob, VolumeFailed, VolumeGone
 from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node, as_told
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
@@ -58,8 +59,8 @@ HOST_LOST = "Host EC2 (instance i-gone) terminated."
 Now = Callable[[], Awaitable[datetime]]
 
 
-class FakeCloud(BatchActivities, VolumeActivities, RecordActivities):
-    """Batch, EBS and the database. `calls` holds the names of all activities that ran, in order."""
+class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivities):
+    """Batch, EBS, stores and the database. `calls` holds the names of all activities that ran, in order."""
 
     def __init__(self) -> None:
         self.batch: dict[str, BatchJob] = {}
@@ -78,6 +79,8 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities):
         self.volume_gate = asyncio.Event()
         self.volume_gate.set()
         self.database_down = False
+        self.forgotten: list[ForgetCheckpoints] = []
+        self.store_failure = ""
         self.mounted: set[str] = set()
         """Volumes that a live instance has mounted: EC2 does not detach them."""
 
@@ -165,6 +168,14 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities):
     async def delete_snapshot(self, request: SnapshotRef) -> None:
         self._called()
         self.snapshots.pop(request.snapshot_id, None)
+
+    @activity.defn(name="forget_checkpoints")
+    async def forget_checkpoints(self, request: ForgetCheckpoints) -> Forgotten:
+        self._called()
+        if self.store_failure:
+            raise StoreRefused(self.store_failure)
+        self.forgotten.append(request)
+        return Forgotten(checkpoints=1)
 
     @activity.defn(name="record_job")
     async def record_job(self, record: JobRecord) -> None:

@@ -17,6 +17,7 @@ from perdure.domain.configuration import (
     JobVolumeConfiguration,
     LogConfiguration,
     ServerConfiguration,
+    StoreConfiguration,
     SystemConfiguration,
     differences,
     effective_configuration,
@@ -141,7 +142,8 @@ def test_words_for_a_jobs_settings() -> None:
     assert found["job_volume.tags"] == "none, the default"
     assert found["checkpoint.dump_limit_seconds"] == "1m50s, the default"
     assert "the default, because the job's MMC_CHECKPOINT_DIAGNOSIS is not usable" in found["checkpoint.diagnosis"]
-    assert len(found) == len(CheckpointConfiguration.model_fields) + len(JobVolumeConfiguration.model_fields)
+    sections = (CheckpointConfiguration, JobVolumeConfiguration, StoreConfiguration)
+    assert len(found) == sum(len(section.model_fields) for section in sections)
 
 
 @given(st.dictionaries(st.sampled_from(JOB_LEVEL_NAMES), st.text(max_size=300)))
@@ -151,3 +153,23 @@ def test_what_is_told_of_a_job_is_what_holds(environment: dict[str, str]) -> Non
     for field, value in effective.checkpoint.model_dump().items():
         assert told[field] == value
     assert {each.name for each in ignored_variables(environment)} == set(environment) & set(IMAGE_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"kind": "directory"}, "needs a directory"),
+        ({"kind": "s3"}, "needs a bucket"),
+        ({"kind": "tape"}, "none"),
+        ({"directory": "relative"}, "pattern"),
+        ({"directory": "/a/../b"}, r"without '\.\.'"),
+        ({"bucket": "Capitals"}, "pattern"),
+        ({"prefix": "no-slash"}, "pattern"),
+        ({"prefix": "../"}, "pattern"),
+        ({"bucket_owner": "12"}, "pattern"),
+        ({"scratch_gib": 0}, "greater than or equal"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused(section: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        StoreConfiguration.model_validate(section)

@@ -100,6 +100,7 @@ class Story:
                 cloud.create_snapshot,
                 cloud.delete_volume,
                 cloud.delete_snapshot,
+                cloud.forget_checkpoints,
                 cloud.record_job,
                 cloud.record_node,
                 cloud.load_configuration,
@@ -225,8 +226,9 @@ class Story:
         while (reply := await self.attach(instance_id, zone, attempt, container, **more)).verdict is Verdict.WAIT:
             await asyncio.sleep(0.05)
         assert reply.verdict in {Verdict.FRESH, Verdict.RESTORE}, reply
-        assert self.cloud.volumes[reply.volume_id or ""].attached_to == instance_id
-        assert self.cloud.volumes[reply.volume_id or ""].zone == zone
+        if reply.store is None:
+            assert self.cloud.volumes[reply.volume_id or ""].attached_to == instance_id
+            assert self.cloud.volumes[reply.volume_id or ""].zone == zone
         node.epoch, node.beat_at = reply.epoch, await self.now()
         assert reply.configuration is not None
         node.follow(reply.configuration.checkpoint)

@@ -1,0 +1,93 @@
+"""Jobs without a volume whose checkpoints are in a store: the same life, and no volume anywhere in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.contracts.protection import Verdict
+from perdure.domain.configuration import (
+    CheckpointConfiguration,
+    JobVolumeConfiguration,
+    StoreConfiguration,
+    SystemConfiguration,
+)
+from perdure.domain.jobs import Job
+from tests.workflows.story import Story
+from tests.workflows.test_reclaims import ENDED_BY_US, LOST
+
+STORE = StoreConfiguration(kind="s3", bucket="checkpoints", prefix="perdure/")
+IN_A_STORE = SystemConfiguration(job_volume=JobVolumeConfiguration(enabled=False), store=STORE)
+VOLUME_CALLS = {"create_volume", "attach_volume", "detach_volume", "create_snapshot", "delete_volume"}
+
+
+async def reclaimed(story: Story, instance_id: str) -> Job:
+    await story.notice(instance_id)
+    await story.happens("handed over")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **ENDED_BY_US)
+    return await story.job()
+
+
+@pytest.mark.recorded("in_a_store")
+async def test_a_job_moves_by_its_store_alone(story: Story) -> None:
+    story.cloud.configuration = IN_A_STORE
+    reply = await story.run_on("i-1", "zone-a")
+    assert (reply.verdict, reply.volume_id, reply.store) == (Verdict.FRESH, None, STORE)
+    await story.sleep(304.3)
+    await reclaimed(story, "i-1")
+    await story.sleep(34.3)
+    reply = await story.run_on("i-2", "zone-b", 2, restored_from=1, found=story.nodes["i-1"].taken)
+    assert (reply.verdict, reply.volume_id, reply.store) == (Verdict.RESTORE, None, STORE)
+    job = await story.ends()
+    assert (job.protections, job.volumes, job.volume_id) == (1, [], None)
+    assert job.outages[0].work_lost_seconds == 0.0
+    assert [one.job_id for one in story.cloud.forgotten] == [story.job_id]
+    assert story.cloud.forgotten[0].store == STORE and job.checkpoints == []
+    assert not VOLUME_CALLS & set(story.cloud.calls)
+
+
+async def test_it_stays_with_its_store_whatever_is_configured_later(story: Story) -> None:
+    story.cloud.configuration = IN_A_STORE
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(904.3)
+    story.cloud.configuration = SystemConfiguration(store=StoreConfiguration(kind="directory", directory="/efs"))
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    await story.doubt("i-1")
+    reply = await story.run_on("i-2", "zone-b", 2, restored_from=1, found=story.nodes["i-1"].taken)
+    assert (reply.verdict, reply.store, story.cloud.volumes) == (Verdict.RESTORE, STORE, {})
+    await story.ends()
+    assert story.cloud.forgotten[0].store == STORE
+
+
+async def test_with_volumes_on_a_store_changes_nothing(story: Story) -> None:
+    story.cloud.configuration = SystemConfiguration(store=STORE)
+    reply = await story.run_on("i-1", "zone-a")
+    assert (reply.volume_id, reply.store) == ("vol-1", None)
+    await story.ends()
+    assert story.cloud.forgotten == []
+
+
+async def test_a_failure_of_its_own_starts_clean(story: Story) -> None:
+    story.cloud.configuration = IN_A_STORE
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(904.3)
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), exit_code=1)
+    reply = await story.run_on("i-2", "zone-a", 2)
+    assert (reply.verdict, reply.store) == (Verdict.FRESH, STORE)
+    await story.ends()
+
+
+async def test_diagnosis_mode_keeps_what_is_in_the_store(story: Story) -> None:
+    story.cloud.configuration = IN_A_STORE.model_copy(update={"checkpoint": CheckpointConfiguration(diagnosis=True)})
+    await story.run_on("i-1", "zone-a")
+    await story.ends("FAILED", exit_code=1)
+    assert story.cloud.forgotten == []
+    assert "kept in the store: diagnosis mode" in story.cloud.timeline(story.job_id)[-1].message
+
+
+async def test_what_could_not_be_deleted_is_told(story: Story) -> None:
+    story.cloud.configuration = IN_A_STORE
+    story.cloud.store_failure = "s3://checkpoints/: S3 answered AccessDenied"
+    await story.run_on("i-1", "zone-a")
+    await story.ends()
+    last = story.cloud.timeline(story.job_id)[-1]
+    assert last.level == "error" and "still take space" in last.message and "AccessDenied" in last.message
