@@ -1,4 +1,4 @@
-"""`perdure jobs`, `perdure job ID`, `perdure checkpoints ID`, `perdure resume ID`: jobs as a server knows them."""
+"""`perdure jobs`, `perdure job ID`, `perdure resume ID`: jobs as a server knows them."""
 
 from __future__ import annotations
 
@@ -122,40 +122,6 @@ def job(job_id: JobId, server: Server = "", as_json: AsJson = False) -> None:
         ),
         "Nothing has happened yet.",
     )
-
-
-def checkpoints(
-    job_id: JobId,
-    server: Server = "",
-    take: Annotated[bool, typer.Option("--take", help="Take one now, and wait for it.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List every checkpoint that was ever committed of a job."""
-    asked = find_server(server, token_of_environment())
-    path = f"/api/v1/jobs/{quote(job_id, safe='')}/checkpoints"
-    if take:
-        taken = asked.ask("POST", path, limit_seconds=200).json()
-        print(f"checkpoint {taken['number']} is committed", file=sys.stderr)
-    found = asked.get(path)
-    if as_json:
-        return show_json(found)
-    show_table(
-        [">number", "kind", ">epoch", "frozen (UTC)", ">image", ">a final one", "steps", "can be restored"],
-        (
-            (
-                *(one["number"], one["kind"], one["epoch"], when(one["frozen_at"]), size(one["image_bytes"])),
-                _budget(one.get("budget")),
-                ", ".join(f"{name} {seconds:.2f} s" for name, seconds in one["phases"].items()),
-                "yes" if one["offered"] else "no",
-            )
-            for one in found
-        ),
-        "No checkpoint was committed yet.",
-    )
-
-
-def _budget(budget: dict[str, Any] | None) -> str:
-    return f"{budget['seconds']:.0f} s {budget['colour']}" if budget else ""
 
 
 def resume(

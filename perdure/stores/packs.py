@@ -46,16 +46,20 @@ class Row:
 
 
 class PackBuilder:
-    """A pack that is being filled. One thread."""
+    """A pack that is being filled, in a buffer of LARGEST_PACK bytes that may be used again afterwards: new memory
+    costs more than what is written into it. One thread."""
 
-    def __init__(self) -> None:
-        self._content = bytearray(HEAD.pack(MAGIC, VERSION))
+    def __init__(self, buffer: bytearray | None = None) -> None:
+        self.buffer = buffer if buffer is not None else bytearray(LARGEST_PACK)
+        self._view = memoryview(self.buffer)
+        self._end = HEAD.size
+        HEAD.pack_into(self.buffer, 0, MAGIC, VERSION)
         self.rows: list[Row] = []
 
     @property
     def size(self) -> int:
         """Bytes so far, its table included."""
-        return len(self._content) + _ROW.size * len(self.rows) + _TAIL.size
+        return self._end + _ROW.size * len(self.rows) + _TAIL.size
 
     def fits(self, stored: int) -> bool:
         """Has it room for a chunk of so many bytes as stored?"""
@@ -63,17 +67,20 @@ class PackBuilder:
 
     def add(self, digest: bytes, size: int, codec: int, stored: bytes | memoryview) -> Row:
         """Put a chunk in; `fits` was asked."""
-        row = Row(digest, len(self._content), len(stored), size, codec)
-        self._content += stored
+        row = Row(digest, self._end, len(stored), size, codec)
+        self._view[self._end : self._end + len(stored)] = stored
+        self._end += len(stored)
         self.rows.append(row)
         return row
 
-    def close(self) -> tuple[str, bytearray]:
+    def close(self) -> tuple[str, memoryview]:
         """The pack's id, by which the same chunks in the same order are the same pack, and its bytes."""
         table = b"".join(_ROW.pack(row.blake3, row.offset, row.stored, row.size, row.codec) for row in self.rows)
         digest = blake3(table).digest()
-        self._content += table + _TAIL.pack(len(self.rows), digest, END)
-        return digest.hex()[:32], self._content
+        table += _TAIL.pack(len(self.rows), digest, END)
+        whole = self._end + len(table)
+        self._view[self._end : whole] = table
+        return digest.hex()[:32], self._view[:whole]
 
 
 def read_table(get: Callable[[int, int], bytes], size: int, name: str) -> list[Row]:

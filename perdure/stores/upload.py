@@ -34,17 +34,20 @@ from perdure.stores.stored_manifest import HOLE, Entry, PackRef, Sizes, StoredMa
 from perdure.stores.tree import scan
 
 PACKERS = 2
-_BLOCK = 4 << 20
-"""Bytes read at a time, and about the size of a batch that is packed as one."""
+_BLOCK = 1 << 20
+"""Bytes read at a time."""
+_ARENA = 4 << 20
+"""Bytes of a buffer that is read into; its new chunks are packed as one batch."""
 _BATCHES = 4
 """Batches in memory beside the packs that are being sent."""
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A batch as stored."""
+    """A batch as stored; what is kept raw lies in the arena still."""
 
     rows: list[tuple[int, bytes, int, codecs.Codec, bytes | memoryview]]
+    arena: bytearray
 
 
 class Upload:
@@ -67,9 +70,13 @@ class Upload:
         self._ids: dict[bytes, int] = {}
         self._found: list[tuple[PackRef, Row] | None] = []
         """Where each chunk lies, by its number; None while it is on its way."""
-        self._batch: list[tuple[int, bytes, bytes]] = []
-        self._batch_bytes = 0
+        self._arenas: list[bytearray] = []
+        self._arena = bytearray(_ARENA)
+        self._used = 0
+        self._batch: list[tuple[int, bytes, memoryview]] = []
+        """New chunks in the arena."""
         self._packing: deque[Future[_Packed]] = deque()
+        self._buffers: list[bytearray] = []
         self._builder = PackBuilder()
         self._filled: list[int] = []
         """Numbers of the chunks in the pack that is being filled."""
@@ -94,7 +101,7 @@ class Upload:
                 if entry.size:
                     self._take(entry, path, size)
                 entries.append(entry)
-            self._pack_batch()
+            self._next_arena(self._used)
             self._fill(0)
             self._send_pack()
             while self._sending:
@@ -119,22 +126,36 @@ class Upload:
             os.close(descriptor)
 
     def _read(self, descriptor: int, begin: int, end: int, entry: Entry, path: Path) -> None:
-        buffer = memoryview(bytearray(_BLOCK + LARGEST))
-        held = 0
+        start = self._used  # of what is read and not cut yet
         while begin < end:
             if self._stop.is_set():
                 raise Stopped("the upload is not wanted any more")
-            count = os.preadv(descriptor, [buffer[held : held + min(_BLOCK, end - begin)]], begin)
+            if self._used > _ARENA - LARGEST:
+                self._next_arena(start)
+                start = 0
+            arena, used = memoryview(self._arena), self._used
+            count = os.preadv(descriptor, [arena[used : min(used + _BLOCK, _ARENA, used + end - begin)]], begin)
             if not count:
                 raise ImageInvalid(f"{path} ended at byte {begin} while it was read")
-            begin += count
-            block = buffer[: held + count]
-            last = 0
+            begin, self._used = begin + count, used + count
+            block, last = arena[start : self._used], 0
             for cut in cuts(block, final=begin >= end):
                 self._chunk(block[last:cut], entry)
                 last = cut
-            held = len(block) - last
-            buffer[:held] = bytes(block[last:])
+            start += last
+
+    def _next_arena(self, start: int) -> None:
+        """Have what is new in the arena packed, and go on in another one, which begins with what was read from `start`
+        on."""
+        rest = bytes(memoryview(self._arena)[start : self._used])
+        if self._batch:
+            packing = self._packers.submit(self._pack, self._batch, self._arena, self._choice.next())
+            self._packing.append(packing)
+            self._batch = []
+            self._fill(_BATCHES)
+            self._arena = self._arenas.pop() if self._arenas else bytearray(_ARENA)
+        self._arena[: len(rest)] = rest
+        self._used = len(rest)
 
     def _chunk(self, chunk: memoryview, entry: Entry) -> None:
         digest = blake3(chunk).digest()
@@ -145,54 +166,47 @@ class Upload:
             self._found.append(found)
             if found is None:
                 self._new.add(digest)
-                self._batch.append((number, digest, bytes(chunk)))
-                self._batch_bytes += len(chunk)
-                if self._batch_bytes >= _BLOCK:
-                    self._pack_batch()
-                    self._fill(_BATCHES)
+                self._batch.append((number, digest, chunk))
         first, count = entry.runs[-1] if entry.runs else (HOLE, 0)
         if first != HOLE and first + count == number:
             entry.runs[-1] = (first, count + 1)
         else:
             entry.runs.append((number, 1))
 
-    def _pack_batch(self) -> None:
-        if self._batch:
-            self._packing.append(self._packers.submit(self._pack, self._batch, self._choice.next()))
-            self._batch, self._batch_bytes = [], 0
-
-    def _pack(self, batch: list[tuple[int, bytes, bytes]], codec: codecs.Codec) -> _Packed:
+    def _pack(self, batch: list[tuple[int, bytes, memoryview]], arena: bytearray, codec: codecs.Codec) -> _Packed:
         began = time.thread_time()
         rows = [(number, digest, len(chunk), *codecs.pack(codec, chunk)) for number, digest, chunk in batch]
         before, after = sum(row[2] for row in rows), sum(len(row[4]) for row in rows)
         self._choice.packed(codec, before, after, time.thread_time() - began)
-        return _Packed(rows)
+        return _Packed(rows, arena)
 
     def _fill(self, leave: int) -> None:
         """Put packed batches into packs, until no more than `leave` are on their way."""
         while len(self._packing) > leave or (self._packing and self._packing[0].done()):
-            for number, digest, size, codec, stored in self._packing.popleft().result().rows:
+            packed = self._packing.popleft().result()
+            for number, digest, size, codec, stored in packed.rows:
                 if not self._builder.fits(len(stored)):
                     self._send_pack()
                 self._builder.add(digest, size, codec, stored)
                 self._filled.append(number)
                 if self._builder.size >= FULL:
                     self._send_pack()
+            self._arenas.append(packed.arena)
 
     def _send_pack(self) -> None:
         if not self._filled:
             return
         builder, numbers = self._builder, self._filled
-        self._builder, self._filled = PackBuilder(), []
+        self._builder, self._filled = PackBuilder(self._buffers.pop() if self._buffers else None), []
         pack_id, content = builder.close()
         pack = PackRef(self._place.folder, pack_id, len(content))
         for number, row in zip(numbers, builder.rows, strict=True):
             self._found[number] = (pack, row)
         while len(self._sending) > self._bandwidth.at_once:
             self._sending.popleft().result()
-        self._sending.append(self._senders.submit(self._send, pack, content, builder.rows))
+        self._sending.append(self._senders.submit(self._send, pack, content, builder))
 
-    def _send(self, pack: PackRef, content: bytearray, rows: list[Row]) -> None:
+    def _send(self, pack: PackRef, content: memoryview, builder: PackBuilder) -> None:
         with self._bandwidth.turn(self._deadline):
             if self._stop.is_set():
                 raise Stopped("the upload is not wanted any more")
@@ -206,8 +220,9 @@ class Upload:
                     self._active -= 1
         self._choice.sent(len(content) * beside, time.monotonic() - began)
         with self._counting:
-            self._known.add(pack, rows)
+            self._known.add(pack, builder.rows)
             self._wrote += len(content)
+            self._buffers.append(builder.buffer)
 
     def _manifest(self, entries: list[Entry], checkpoint: Manifest) -> StoredManifest:
         packs: dict[PackRef, int] = {}

@@ -213,8 +213,8 @@ def test_one_job_its_checkpoints_and_nodes(ann: User) -> None:
     assert ann.json("job", "job-1")["events"][0]["sequence"] == 1
     assert "There is no job 'nosuch'" in ann.run("job", "nosuch", status=3).stderr
     assert "Not Found" in ann.run("job", "../nodes", status=3).stderr
-    assert [one["number"] for one in ann.json("checkpoints", "job-1")] == [1, 2]
-    assert "Temporal" in ann.run("checkpoints", "job-1", "--take", status=1).stderr
+    assert [one["number"] for one in ann.json("checkpoints", "list", "job-1")] == [1, 2]
+    assert "Temporal" in ann.run("checkpoints", "take", "job-1", status=1).stderr
     assert {node["instance_id"] for node in ann.json("nodes")} == {"i-1", "i-2"}
     assert [node["instance_id"] for node in ann.json("nodes", "--state", "ready")] == ["i-2"]
     assert ann.run("nodes", "--csv").stdout.splitlines()[1].startswith("i-1,")

@@ -122,7 +122,7 @@ def fuzz_pack(chance: random.Random) -> None:
         chunk = chance.randbytes(10) * 100
         codec, stored = codecs.pack(codecs.Codec(number % 3), chunk)
         builder.add(blake3(chunk).digest(), len(chunk), codec, stored)
-    content = builder.close()[1]
+    content = bytearray(builder.close()[1])
     for _ in range(chance.randrange(1, 4)):
         content[chance.randrange(len(content))] = chance.randrange(256)
     if chance.random() < 0.7:
@@ -133,9 +133,8 @@ def fuzz_pack(chance: random.Random) -> None:
     except ImageInvalid:
         return
     for row in rows:
-        stored = memoryview(content)[row.offset : row.offset + row.stored]
-        chunk = codecs.unpack(row.codec, stored, row.size)
-        assert chunk is None or len(chunk) == row.size <= LARGEST
+        unpacked = codecs.unpack(row.codec, memoryview(content)[row.offset : row.offset + row.stored], row.size)
+        assert unpacked is None or len(unpacked) == row.size <= LARGEST
 
 
 def main(seconds: float, seed: int) -> None:

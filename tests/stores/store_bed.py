@@ -138,6 +138,8 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     argv = [str(Path(sys.executable).with_name("weed")), "-logtostderr", "server", f"-dir={folder}", "-s3"]
     argv += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={folder / 's3.json'}", "-volume.max=20"]
+    # Its other services have fixed ports, which a second server could not have.
+    argv += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-filer.localSocket={folder}/f", f"-s3.localSocket={folder}/s"]
     argv += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
     log = folder / "weed.log"
     with log.open("wb") as out:

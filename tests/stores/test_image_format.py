@@ -272,13 +272,13 @@ def test_a_fast_store_gets_raw_chunks_and_a_slow_one_gets_small_ones() -> None:
         choice.packed(Codec.LZ4, 100 << 20, 40 << 20, 0.25)
         choice.packed(Codec.ZSTD, 100 << 20, 20 << 20, 0.4)
         choice.sent(100 << 20, 0.02)
-    assert choice.best is Codec.RAW
+    assert str(choice.best.name) == "RAW"
     for _ in range(30):
         choice.sent(100 << 20, 0.4)
-    assert choice.best is Codec.LZ4
+    assert str(choice.best.name) == "LZ4"
     for _ in range(30):
         choice.sent(100 << 20, 5.0)
-    assert choice.best is Codec.ZSTD
+    assert str(choice.best.name) == "ZSTD"
     assert {choice.next() for _ in range(40)} == set(Codec)
 
 

