@@ -3,7 +3,7 @@ import type { Section } from "./sections";
 
 export type Tab = Section | "history";
 // Not taken of ./sections: its texts are loaded with the page, this with the console.
-const TABS: Tab[] = ["checkpoint", "job_volume", "log", "server", "cognito", "history"];
+const TABS: Tab[] = ["checkpoint", "job_volume", "store", "log", "server", "cognito", "history"];
 
 export type ConfigurationSearch = { tab?: Tab };
 

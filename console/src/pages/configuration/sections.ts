@@ -1,9 +1,10 @@
-/** The five forms: which settings, in which groups, called how. */
+/** The six forms: which settings, in which groups, called how. */
 import { checkpoint } from "./forms/checkpoint";
 import { cognito } from "./forms/cognito";
 import { jobVolume } from "./forms/jobVolume";
 import { log } from "./forms/log";
 import { server } from "./forms/server";
+import { store } from "./forms/store";
 import type { Form, Section, Setting } from "./forms/form";
 
 export type { Form, Kind, Section, Setting } from "./forms/form";
@@ -11,6 +12,7 @@ export type { Form, Kind, Section, Setting } from "./forms/form";
 export const FORMS: Record<Section, Form> = {
   checkpoint,
   job_volume: jobVolume,
+  store,
   log,
   server,
   cognito,

@@ -4,6 +4,7 @@ import type { Schema } from "../../../api/client";
 export type Values = {
   checkpoint: Schema<"CheckpointConfiguration">;
   job_volume: Schema<"JobVolumeConfiguration">;
+  store: Schema<"StoreConfiguration">;
   log: Schema<"LogConfiguration">;
   server: Schema<"ServerConfiguration">;
   cognito: Schema<"CognitoConfiguration">;

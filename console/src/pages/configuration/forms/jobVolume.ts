@@ -11,7 +11,7 @@ export const jobVolume = form<"job_volume">()(
         enabled: {
           kind: "switch",
           label: "Managed volumes",
-          help: "Off: jobs that have no volume yet run unprotected, each with an event that says so. Volumes that exist are used on.",
+          help: "Off: checkpoints of jobs that have no volume yet go to the store; without a store these jobs run unprotected. Volumes that exist are used on.",
         },
         volume_type: { kind: "choice", label: "Type", help: "EBS volume type." },
         size_gib: {
