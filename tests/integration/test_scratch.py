@@ -1,0 +1,85 @@
+"""Job roots on an instance's own disk: made, found again, given back; and what a store's control activity deletes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.stores import Stores
+from perdure.contracts.stores import ForgetCheckpoints
+from perdure.domain.configuration import StoreConfiguration
+from perdure.domain.errors import VolumeFailed
+from perdure.stores.opening import open_store
+from perdure.stores.stored_checkpoints import StoredCheckpoints
+from tests.stores.checkpoint_bed import JOB, JobRoot
+from worker_agent.node.scratch import drop_scratch, mount_scratch, sweep_scratch
+from worker_agent.node.volumes import unmount_volume
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def point(tmp_path: Path) -> AsyncIterator[Path]:
+    """Where a job root is mounted; unmounted afterwards, whatever happens."""
+    yield tmp_path / "jobs" / "one"
+    await unmount_volume(tmp_path / "jobs" / "one")
+
+
+async def test_a_job_root_is_made_once_and_given_back(tmp_path: Path, point: Path) -> None:
+    image = tmp_path / "scratch" / "one.xfs"
+    await mount_scratch(image, point, most_bytes=600 * MIB)
+    (point / "file").write_text("content")
+    assert await mount_scratch(image, point, most_bytes=600 * MIB) == {"mounted": 0.0}
+    assert (point / "file").read_text() == "content"
+    assert os.statvfs(point).f_blocks * os.statvfs(point).f_frsize < 600 * MIB
+    assert image.stat().st_blocks * 512 < 100 * MIB
+    assert sweep_scratch(image.parent) == [], "what is mounted is somebody's"
+    await unmount_volume(point)
+    assert sweep_scratch(image.parent, [image]) == []
+    assert sweep_scratch(image.parent) == ["one.xfs"]
+    drop_scratch(image)
+
+
+async def test_what_an_ended_container_left_is_not_found_again(tmp_path: Path, point: Path) -> None:
+    image = tmp_path / "scratch" / "one.xfs"
+    await mount_scratch(image, point, most_bytes=600 * MIB)
+    (point / "file").write_text("content")
+    await unmount_volume(point)
+    await mount_scratch(image, point, most_bytes=600 * MIB)
+    assert os.listdir(point) == []
+
+
+async def test_another_mount_in_its_place_is_left_alone(tmp_path: Path, point: Path) -> None:
+    await mount_scratch(tmp_path / "scratch" / "one.xfs", point, most_bytes=600 * MIB)
+    with pytest.raises(VolumeFailed, match="belongs"):
+        await mount_scratch(tmp_path / "scratch" / "two.xfs", point, most_bytes=600 * MIB)
+
+
+async def test_too_little_space_is_said(tmp_path: Path, point: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", "size=200M", "none", str(disk))
+    assert await mounting.wait() == 0
+    try:
+        with pytest.raises(VolumeFailed, match="too little"):
+            await mount_scratch(disk / "scratch" / "one.xfs", point, most_bytes=600 * MIB)
+    finally:
+        assert await (await asyncio.create_subprocess_exec("umount", str(disk))).wait() == 0
+
+
+async def test_the_server_deletes_what_an_ended_job_left(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = StoreConfiguration(kind="directory", directory=str(tmp_path / "store"))
+    job = JobRoot(tmp_path / "root", memory_pages=50)
+    manifest = job.take()
+    StoredCheckpoints(open_store(store), JOB).put(job.root, job.folder(1), manifest)
+    activities = Stores(tmp_path / "no-key")
+    request = ForgetCheckpoints(job_id=JOB, store=store)
+    assert (await ActivityEnvironment().run(activities.forget_checkpoints, request)).checkpoints == 1
+    assert (await ActivityEnvironment().run(activities.forget_checkpoints, request)).checkpoints == 0
+    assert [*open_store(store).list("")] == []
