@@ -50,6 +50,10 @@ class KnownChunks:
             digest: found for digest, found in self._found.items() if (found[0].folder, found[0].pack_id) not in packs
         }
 
+    def distrust(self) -> None:
+        """Something of what is known is damaged: for this while, everything is sent anew."""
+        self._found, self._loaded_at = {}, time.monotonic()
+
     def forget(self) -> None:
         """Know nothing any more; the next look is a whole one."""
         self._found, self._loaded_at = {}, float("-inf")

@@ -22,7 +22,7 @@ from perdure.stores.fetch import Fetch
 from perdure.stores.known_chunks import KnownChunks, siblings
 from perdure.stores.layout import Place, number_in
 from perdure.stores.patience import Patient
-from perdure.stores.stored_manifest import Sizes, StoredManifest
+from perdure.stores.stored_manifest import PackRef, Sizes, StoredManifest
 from perdure.stores.upload import PACKERS, Upload
 
 PATIENCE = 60.0
@@ -38,6 +38,8 @@ class StoredCheckpoints:
         self._bandwidth = bandwidth or Bandwidth()
         self._known = KnownChunks()
         self._choice = CodecChoice(PACKERS)
+        self._sound: set[PackRef] = set()
+        """Packs that were read back."""
 
     def within(self, limit_seconds: float) -> StoredCheckpoints:
         """The same, with less patience than PATIENCE for each call."""
@@ -119,6 +121,13 @@ class StoredCheckpoints:
         Fetch(self._store.within(PATIENCE, stop), self._place, stored, self._bandwidth, stop=stop).verify()
         return stored
 
+    def verify_new(self, number: int, stop: threading.Event | None = None) -> None:
+        """As `verify`, without the packs that were found sound before: what is read is about what was written."""
+        stored = self.open(number)
+        fetch = Fetch(self._store.within(PATIENCE, stop), self._place, stored, self._bandwidth, stop=stop)
+        fetch.verify(without=self._sound)
+        self._sound |= {*stored.packs}
+
     def prune(self, keep: int) -> list[int]:
         """Drop the oldest checkpoints but for `keep`, and what only they needed; the numbers dropped."""
         gone = droppable(self.numbers(), keep)
@@ -128,6 +137,21 @@ class StoredCheckpoints:
     def delete(self, number: int) -> None:
         """Drop one checkpoint, readable or not. Nothing happens if there is none."""
         self._drop([number])
+
+    def discard_damaged(self, stop: threading.Event | None = None) -> list[int]:
+        """Read every checkpoint and drop those that are damaged; their numbers. After that nothing in the store is
+        taken for granted: the next checkpoint is sent as a whole."""
+        self._sound = set()
+        damaged = []
+        for number in self.numbers():
+            try:
+                self.verify_new(number, stop)
+            except ImageInvalid:
+                damaged.append(number)
+        self._drop(damaged)
+        if damaged:
+            self._known.distrust()
+        return damaged
 
     def forget(self) -> None:
         """The job is over: nothing of it stays but what siblings still need. Idempotent."""

@@ -191,3 +191,25 @@ async def test_a_clean_start_leaves_nothing_to_restore(home: Bed, shared: StoreC
     await launched.more_lines(5)
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None and outcome.checkpoint.number == 2
+
+
+async def test_damage_in_the_store_is_found_while_the_job_runs(home: Bed, shared: StoreConfiguration) -> None:
+    """Another one is taken, and it does not lean on what is damaged, whoever wrote that."""
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=6000), home.plan(**in_store(shared)))
+    await launched.more_lines(5)
+    outcome = await home.checkpoint(node)
+    assert outcome.checkpoint is not None, outcome.failure
+    node.kill_agent()  # nothing that it has read back is remembered
+    packs = Path(shared.directory) / Place.of(home.job_id).packs
+    for pack in packs.iterdir():
+        content = pack.read_bytes()
+        pack.write_bytes(content[:16] + bytes(len(content) // 2) + content[16 + len(content) // 2 :])
+    await node.start_agent()
+    second = await home.checkpoint(node)
+    assert second.checkpoint is not None, second.failure
+    await until(lambda: (numbers := stored(home, shared).numbers()) and min(numbers) > 2, "a sound one alone")
+    remark = next(one for one in await home.reports(ReportKind.REMARK) if "Damaged in the store" in one.reason)
+    assert remark.level == "error"
+    for number in stored(home, shared).numbers():
+        stored(home, shared).verify(number)

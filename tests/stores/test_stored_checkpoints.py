@@ -346,3 +346,28 @@ def test_who_has_the_nearest_deadline_is_next() -> None:
     for thread in waiting:
         thread.join()
     assert order == [10.0, 20.0, 30.0, float("inf")]
+
+
+def test_what_is_damaged_is_found_by_reading_back_and_nothing_leans_on_it(
+    directory: DirectoryObjects, tmp_path: Path
+) -> None:
+    job, stored = JobRoot(tmp_path / "one"), of(directory)
+    put(job, stored)
+    stored.verify_new(1)
+    job.memory[: 4096 * 20] = text_pages(5, 20)
+    second = put(job, stored)
+    asked = Faulty(directory)
+    other = of(asked)
+    other.verify_new(1)
+    before = len(asked.calls)
+    other.verify_new(2)
+    assert len([name for name, _ in asked.calls[before:] if name == "get"]) < 4, (
+        "what was found sound is not read again"
+    )
+    assert second.sizes.shares > 0
+    for one in directory.list(Place.of(JOB).packs):
+        directory.put(one.key, bytes(one.size))
+    assert stored.discard_damaged() == [1, 2]
+    assert stored.numbers() == [] and [*directory.list(Place.of(JOB).packs)] == []
+    assert put(job, stored).sizes.shares == 0
+    comes_back(job, of(directory), 3, tmp_path / "two")

@@ -124,6 +124,8 @@ class ProtectedJob:
         self.dump: asyncio.Task[Checkpoint] | None = None
         self.uploading: asyncio.Future[Checkpoint] | None = None
         """A checkpoint on its way into the store; the job runs on, unless it is the final one."""
+        self.unread: int | None = None
+        """A checkpoint in the store that was not read back yet."""
         self.taking: Taking | None = None
         """The checkpoint that is being taken, for a notice."""
         self.final: asyncio.Task[None] | None = None

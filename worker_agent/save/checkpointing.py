@@ -136,6 +136,7 @@ class Checkpoints:
             job.step = ""
         if manifest.kind is not CheckpointKind.FINAL:
             await stored_job.prune(job)
+            job.unread = manifest.number
         return checkpoint
 
 

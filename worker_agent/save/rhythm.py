@@ -22,6 +22,7 @@ from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
 from worker_agent.save.examinations import Examinations
 from worker_agent.save.hand_over import HandOvers
+from worker_agent.save.reading_back import ReadingBack
 from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
@@ -51,6 +52,7 @@ class Rhythm:
         self._endings = endings
         self._hand_overs = hand_overs
         self._examinations = Examinations(foundation.reporter)
+        self._reading_back = ReadingBack(foundation.reporter)
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._room_at = 0.0
 
@@ -61,6 +63,7 @@ class Rhythm:
             if room:
                 self._room_at = time.monotonic()
             for job in self._jobs:
+                self._reading_back.look(job)
                 name = job.record.container_id
                 if name in self._busy:
                     continue
