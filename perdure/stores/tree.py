@@ -14,10 +14,10 @@ from pathlib import Path
 
 from perdure.domain.errors import ImageInvalid
 from perdure.image.files import walk
-from perdure.image.manifest import BASE, MANIFEST, decode_name, encode_name
+from perdure.image.manifest import MANIFEST, decode_name, encode_name
 from perdure.stores.stored_manifest import CHECKPOINT, LOG, Entry
 
-_NOT_TAKEN = {MANIFEST, f"{MANIFEST}.new", BASE, "restoring"}
+_NOT_TAKEN = {MANIFEST, f"{MANIFEST}.new", "restoring"}
 _READ_FIRST = ("inventory", "pstree", "seccomp", "ids-", "files", "core-", "mm-", "pagemap-", "fs-", "pages-")
 """Images in the order in which CRIU opens them at a restore (criu/cr-restore.c, criu/pagemap.c of 4.1)."""
 
