@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,8 +66,8 @@ def save(page: Page) -> Locator:
 
 
 def in_force(page: Page, server: Serving, *settings: str) -> None:
-    """A job's page says that these hold for it, and that the configuration of the system is where they come from."""
-    job_id = record(server.engine, Story("in-force", datetime.now(UTC)).arrive())
+    """The page of a job that begins now says that these hold for it, and that the system's configuration says so."""
+    job_id = record(server.engine, Story(f"in-force-{secrets.token_hex(4)}", datetime.now(UTC)).arrive())
     page.goto(f"{server.url}/jobs/{job_id}")
     page.get_by_role("tab", name="Settings").click()
     for setting in settings:
