@@ -196,6 +196,8 @@ class CheckpointRow(SQLModel, table=True):
     frozen_at: datetime = Field(sa_type=Instant)
     committed_at: datetime = Field(sa_type=Instant)
     image_bytes: int = Field(sa_type=BigInteger)
+    written_bytes: int | None = Field(None, sa_type=BigInteger)
+    full: int = 0
     phases: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
     cpu_features: str
 
