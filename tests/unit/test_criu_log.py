@@ -26,6 +26,7 @@ LOG = """\
 """
 SAMPLES = [
     ("compel/src/lib/infect.c:323: Can't dump the 1094 thread with a pending SIGTRAP.", "SIGTRAP", False, False),
+    ("criu/pidfd.c:88: pidfd: PIDFD_THREAD flag is currently not supported", "descriptor of a thread", False, False),
     ("criu/sk-unix.c:506: unix: Non-empty write queue on an in-flight socket 0x9f48f4", "not accepted", False, True),
     ("criu/sk-unix.c:525: unix: Found a closed in-flight socket to 0x9f3ff9", "not accepted", False, True),
     (

@@ -182,6 +182,12 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         _JOB,
     ),
     (
+        r"PIDFD_THREAD flag is currently not supported",
+        "it has a descriptor of a thread open (pidfd_open with PIDFD_THREAD), which cannot be saved",
+        "Use a descriptor of the process.",
+        _JOB,
+    ),
+    (
         r"Non-empty write queue on an in-flight socket|Found a closed in-flight socket",
         "a unix socket of it listens, and a client that it has not accepted yet has sent something or is gone",
         f"Let the server accept its clients soon. {_PASSES}",
