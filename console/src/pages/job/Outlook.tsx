@@ -1,4 +1,5 @@
 /** What a reclaim would do to the job at this moment. */
+import Box from "@cloudscape-design/components/box";
 import Container from "@cloudscape-design/components/container";
 import Header from "@cloudscape-design/components/header";
 import KeyValuePairs from "@cloudscape-design/components/key-value-pairs";
@@ -21,9 +22,23 @@ export function fits(reclaim: Pick<Reclaim, "final_seconds" | "notice_seconds">)
   return reclaim.final_seconds > reclaim.notice_seconds * 0.6 ? "warning" : "success";
 }
 
+const COLOURS = { green: "success", amber: "warning", red: "error" } as const;
+
+/** How long saving it takes: predicted from the newest checkpoint, else as long as that took. */
+function Saving({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
+  const budget = job.checkpoints.find((one) => one.number === reclaim.checkpoint)?.budget;
+  const fit = budget ? COLOURS[budget.colour] : fits(reclaim);
+  if (!fit) return <>Not known yet</>;
+  return (
+    <>
+      <StatusIndicator type={fit}>{duration(budget?.seconds ?? reclaim.final_seconds)}</StatusIndicator>
+      {budget ? budget.advice && <Box variant="small">{budget.advice}</Box> : `, as checkpoint ${reclaim.checkpoint} did`}
+    </>
+  );
+}
+
 export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
   const { rehearsal } = job as { rehearsal?: Rehearsal | null }; // a server without rehearsals has no such field
-  const fit = fits(reclaim);
   const verdict = job.verdicts.find((one) => one.ending === "reclaim");
   return (
     <Container
@@ -49,14 +64,7 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
             },
             {
               label: `Saving it takes (AWS gives ${duration(reclaim.notice_seconds)})`,
-              value: fit ? (
-                <>
-                  <StatusIndicator type={fit}>{duration(reclaim.final_seconds)}</StatusIndicator>, as checkpoint{" "}
-                  {reclaim.checkpoint} did
-                </>
-              ) : (
-                "Not known yet"
-              ),
+              value: <Saving job={job} reclaim={reclaim} />,
             },
             ...(rehearsal === undefined ? [] : [{ label: "Rehearsed", value: <Rehearsed of={rehearsal} /> }]),
             { label: "Lost without a notice", value: `${duration(reclaim.at_risk_seconds)} of work` },

@@ -62,6 +62,11 @@ export const checkpoint = form<"checkpoint">()(
           label: "Incremental checkpoints in a row",
           help: "Where the kernel notes changed memory: all but the first of a row hold only what changed. 1: each holds everything.",
         },
+        full_every: {
+          kind: "integer",
+          label: "Whole checkpoints",
+          help: "Where the job volume can share unchanged memory between checkpoints (XFS): of so many in a row, one is written whole, so that one bad block does not damage all. 1: none shares anything.",
+        },
         own_network: {
           kind: "switch",
           label: "A network of its own for each job",
