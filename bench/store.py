@@ -1,6 +1,6 @@
 """Stores: what it costs to bring a checkpoint to S3, beside boto3's own transfer; and what ten checkpoints take.
 
-    python bench/store.py [--mib 512] [--rounds 3]          (as `nice` as you like: CPU seconds are counted, not time)
+    .venv/bin/python -m bench.store [--mib 512] [--rounds 3]
 
 A SeaweedFS on loopback plays S3, without TLS; CPU seconds are those of the sending process alone, started anew for each
 measurement, its imports left out. What is sent is a memory image as a file: noise, which no packing makes smaller, and
@@ -23,12 +23,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tests.stores.checkpoint_bed import JobRoot
 from tests.stores.store_bed import ACCESS, BUCKET, make_bucket, seaweedfs
 
 MIB = 1 << 20
+ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("boto3", "perdure")
 
 
@@ -77,8 +76,9 @@ def send(way: str, url: str, folder: Path) -> dict[str, float]:
 
 def measure(url: str, folder: Path, way: str) -> dict[str, float]:
     """One sending in a new process."""
-    argv = [sys.executable, __file__, "--send", way, "--url", url, "--folder", str(folder)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, **ACCESS}, timeout=300)
+    argv = [sys.executable, "-m", "bench.store", "--send", way, "--url", url, "--folder", str(folder)]
+    environment = {**os.environ, **ACCESS}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment, timeout=300, cwd=ROOT)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

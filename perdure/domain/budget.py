@@ -22,7 +22,7 @@ _GREEN, _AMBER = 0.5, 0.8
 """Parts of the notice. Beyond the second a slower disk or a busier neighbour is enough to lose the checkpoint."""
 _READING = "dump"
 _STEPS = ("look", "room", "presync", "page sink", "pause", "measure", "names", "drain", "clone", "resume", "images")
-_ENDING = ("assemble", "sync", "checksums")
+_ENDING = ("assemble", "sync", "checksums", "upload")
 
 
 class BudgetColour(StrEnum):

@@ -56,14 +56,23 @@ def collect(objects: Objects, place: Place, read: Reader, now: Callable[[], floa
 def forget(objects: Objects, place: Place, siblings: list[Place], read: Reader) -> None:
     """The job is over and nothing of it is needed: its checkpoints, its packs as far as no sibling needs them, and its
     marks at its siblings', whose packs may go with that. Idempotent."""
+    objects.put(place.over, b"")
     objects.delete([one.key for one in objects.list(place.manifests)])
     collect(objects, place, read)
     for sibling in siblings:
         objects.delete([f"{sibling.borrowed}{place.folder}"])
-        if not numbers_of(objects, sibling):
+        if _is_over(objects, sibling):  # else its packs may be on their way to its first checkpoint
             collect(objects, sibling, read)
             _put_away(objects, sibling)
     _put_away(objects, place)
+
+
+def _is_over(objects: Objects, place: Place) -> bool:
+    try:
+        objects.get(place.over)
+    except ObjectMissing:
+        return False
+    return True
 
 
 def _put_away(objects: Objects, place: Place) -> None:

@@ -5,6 +5,7 @@
     <xx>/<family>/<job>/claims/<epoch>          a container of the job was accepted; older ones may not commit any more
     <xx>/<family>/<job>/borrowed/<job>          that sibling may be using packs of this job
     <xx>/<family>/<job>/condemned/<id>          since then nobody was seen to need that pack; it goes after a while
+    <xx>/<family>/<job>/over                    the job has ended, and siblings still need packs of it
 
 A family is an array job with its children; any other job is one by itself. What two jobs share is shared within a
 family only. `xx` is made from the family's name, so that S3 can spread jobs over its partitions.
@@ -68,6 +69,11 @@ class Place:
     def borrowed(self) -> str:
         """Prefix of the siblings' marks."""
         return f"{self.job}borrowed/"
+
+    @property
+    def over(self) -> str:
+        """The object that says that nobody of the job will write here any more."""
+        return f"{self.job}over"
 
     def manifest(self, number: int) -> str:
         """The object that makes a checkpoint real."""

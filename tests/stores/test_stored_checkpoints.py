@@ -283,6 +283,23 @@ def test_what_a_sibling_may_be_taking_up_is_condemned_first(directory: Directory
     assert [*directory.list("")] == []
 
 
+def test_a_siblings_end_does_not_touch_who_is_on_the_way_to_its_first_checkpoint(
+    directory: DirectoryObjects, tmp_path: Path
+) -> None:
+    one, other = JobRoot(tmp_path / "one", f"{JOB}:0"), JobRoot(tmp_path / "other", f"{JOB}:1", seed=2)
+    put(other, of(directory, f"{JOB}:1"))
+    manifest = one.take()
+
+    def before(name: str, key: str) -> None:
+        if name == "put_new":
+            of(directory, f"{JOB}:1").forget()
+
+    of(Faulty(directory, before), f"{JOB}:0").put(one.root, one.folder(1), manifest)
+    comes_back(one, of(directory, f"{JOB}:0"), 1, tmp_path / "two")
+    of(directory, f"{JOB}:0").forget()
+    assert [*directory.list("")] == []
+
+
 # ---- damage ---------------------------------------------------------------------------------------------------------
 
 
