@@ -126,7 +126,7 @@ def ten(mib: int) -> None:
             chance, wrote, full = random.Random(44), [], 0
             for _ in range(10):
                 manifest = job.take()
-                full += manifest.image_bytes
+                full += len(job.memory)
                 wrote.append(stored.put(job.root, job.folder(manifest.number), manifest).sizes.wrote)
                 job.store.delete(manifest.number)
                 change(job.memory, how, chance)

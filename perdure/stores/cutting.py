@@ -9,11 +9,12 @@ from __future__ import annotations
 import zlib
 
 PAGE = 4096
-SMALLEST, LARGEST = 4 * PAGE, 64 * PAGE
+SMALLEST, LARGEST = 2 * PAGE, 64 * PAGE
 _LOOKED_AT = 512
 """Bytes of a page that decide. Which pages end a chunk changes nothing but what can be shared."""
-_ONE_IN = 0x0F
-"""One page in sixteen ends a chunk: 80 KiB on the average."""
+_ONE_IN = 0x07
+"""One page in eight ends a chunk: 36 KiB on the average. Of a memory with 5 % of its pages changed here and there, two
+thirds of such chunks are as before."""
 
 
 def cuts(block: memoryview, *, final: bool) -> list[int]:
