@@ -11,7 +11,8 @@ import pytest
 from perdure.domain.errors import ImageInvalid
 from worker_agent.engine import criu_image
 from worker_agent.engine.criu_image import Field, Message
-from worker_agent.engine.tcp_queues import hold_back, hurry, send_held
+from worker_agent.engine.tcp_queues import hold_back, send_held
+from worker_agent.engine.tcp_timers import hurry
 
 MAGIC, FILES_MAGIC, DESCRIPTORS_MAGIC = 0x51465506, 0x56303138, 0x56213732
 RTO_MAX = 44

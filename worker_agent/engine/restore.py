@@ -34,6 +34,7 @@ from worker_agent.engine import (
     runc,
     signal_queues,
     tcp_queues,
+    tcp_timers,
     timers,
 )
 from worker_agent.engine import job_root as roots
@@ -256,7 +257,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
         await asyncio.to_thread(tcp_queues.send_held, view.with_name(IMAGES), view, await runc.pids(container))
         await asyncio.to_thread(delete_tree, view)
         await asyncio.to_thread(timers.restart, await runc.pids(container))
-        await asyncio.to_thread(tcp_queues.hurry, await runc.pids(container))
+        await asyncio.to_thread(tcp_timers.hurry, await runc.pids(container))
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
     except (OSError, CommandFailed) as error:
         said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"

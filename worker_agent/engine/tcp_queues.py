@@ -11,18 +11,14 @@ So the images to restore from have neither: `hold_back` makes them connections t
 exist, and before the job goes on, `send_held` ends and fills them again. Then bytes move when the reader reads.
 
 Where that cannot be done (CLOSING: both ends have said it at the same time), the images call unsent bytes sent but not
-acknowledged, and the kernel sends them anew by its timers. Those back off while the reader is slow, to two minutes;
-`hurry` bounds them to a second, where the kernel can (Linux 6.15).
+acknowledged, and the kernel sends them anew by its timers (tcp_timers.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import socket
 import struct
-import termios
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +27,7 @@ from perdure.waiting import until
 from worker_agent.engine import criu_image
 from worker_agent.engine.connections import FILES, FILES_MAGIC, Endpoint, ends_in
 from worker_agent.engine.criu_image import Message
-from worker_agent.engine.descriptors import copied, links
+from worker_agent.engine.tcp_timers import tcp_sockets
 
 _MAGIC = 0x51465506
 """CRIU, criu/include/magic.h: TCP_STREAM_MAGIC."""
@@ -62,14 +58,6 @@ _MOST_HELD = 0xFFFF
 _SO_BUF_LOCK, _SO_SNDBUFFORCE = 72, 32
 _MOST_BUFFER = 1 << 30
 _PATIENCE = 5.0
-
-_RTO_MAX_MS = 44
-"""Linux, include/uapi/linux/tcp.h: TCP_RTO_MAX_MS."""
-_AT_MOST = 1000
-"""Milliseconds between two tries to send: the least that the kernel takes."""
-_AS_BEFORE = 924_600
-"""Milliseconds after which a connection that nobody acknowledges breaks: Linux's own value (ip-sysctl,
-tcp_retries2), which would shrink with the time between the tries."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +150,7 @@ def send_held(images: Path, restored: Path, pids: Iterable[int]) -> int:
         return 0
     with contextlib.ExitStack() as copies:
         found = {}
-        for copy in _tcp_sockets(pids):
+        for copy in tcp_sockets(pids):
             mark = copy.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
             if mark in held:
                 found[mark] = copies.enter_context(copy.dup())
@@ -171,39 +159,6 @@ def send_held(images: Path, restored: Path, pids: Iterable[int]) -> int:
         for mark in sorted(held, key=lambda mark: held[mark].ended):  # first those that have ended the others
             _send(found[mark], held[mark])
     return len(held)
-
-
-def hurry(pids: Iterable[int]) -> int:
-    """Bound the time between two tries to send, of restored connections that have something to send. How many there
-    were; 0 on kernels that cannot. Blocks shortly."""
-    count = 0
-    for found in _tcp_sockets(pids):
-        with contextlib.suppress(OSError):
-            count += _bound(found)
-    return count
-
-
-def _bound(found: socket.socket) -> bool:
-    unsent = struct.unpack("i", fcntl.ioctl(found.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
-    if not unsent:
-        return False
-    found.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, _AT_MOST)
-    if not found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _AS_BEFORE)
-    return True
-
-
-def _tcp_sockets(pids: Iterable[int]) -> Iterator[socket.socket]:
-    """A copy of each, closed when the next is asked for."""
-    done: set[str] = set()
-    for pid in pids:
-        for number, link in links(pid).items():
-            if not link.startswith("socket:[") or link in done:
-                continue
-            done.add(link)
-            with contextlib.suppress(OSError), copied(pid, number) as copy, socket.socket(fileno=os.dup(copy)) as found:
-                if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
-                    yield found
 
 
 def _stream_name(found: Message) -> str:
