@@ -31,7 +31,7 @@ from api.routes.console import BUILT
 from bench import server_load
 from perdure.domain.jobs import JobEvent
 from perdure.records.jobs.jobs import get_job, record_job
-from perdure.records.schema.database import open_engine, reading, writing
+from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.settings import ApiSettings
 from tests.browser.conftest import CHROMIUM
 from tests.browser.network import own_network
@@ -94,6 +94,7 @@ def filled(jobs: int) -> str:
 def with_long_job(url: str) -> str:
     """The id of a job with EVENTS lines and seven instances, which is recorded if it is not there yet."""
     engine = open_engine(url)
+    migrate(engine)  # filled by an older version, perhaps
     story = Story(LONG, datetime(2026, 10, 20, tzinfo=UTC)).arrive()
     for hours in (20, 31, 9, 44, 12, 30):
         story.run(hours * 3600).reclaim(notice=hours != 9).wait(90).arrive(20)
