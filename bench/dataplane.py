@@ -96,7 +96,8 @@ class SlowVolume(Volume):
 
     def detach(self) -> None:
         super().detach()
-        tool("umount", self.point)
+        # The loop device goes a moment after its file system, which another mount namespace may hold still.
+        wait_for(lambda: subprocess.run(["umount", str(self.point)], capture_output=True).returncode == 0, "umount")
         self.server.wait(30)
 
 
@@ -240,6 +241,7 @@ async def rounds(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     job.change()
                 print(f"round {number}: {way}", file=sys.stderr, flush=True)
                 found.append({"way": way, "round": number, **await measured(job, way, kind)})
+                print(json.dumps(found[-1]), file=sys.stderr, flush=True)
         if arguments.restore:
             found += await restores(job, arguments)
     return found
