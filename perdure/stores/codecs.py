@@ -31,7 +31,7 @@ _OF_NEW = 0.3
 _EVERY = 8
 """One batch in so many is packed in another way than the best one, which is how the others stay known."""
 _ASSUMED = {Codec.RAW: (1e12, 1.0), Codec.LZ4: (400e6, 0.6), Codec.ZSTD: (280e6, 0.45)}
-"""Bytes a second and thread, and what is left of a byte, before anything is measured (docs/performance.md)."""
+"""Bytes a second and thread, and what is left of a byte, before anything is measured. Guesses for jobs' memory."""
 _ASSUMED_STORE = 120e6
 """Bytes a second: gp3's and many a small instance's way to S3."""
 

@@ -1,7 +1,7 @@
 """Where a file is cut into chunks: by what it holds, at whole pages, so that equal runs of pages make equal chunks.
 
 A heap that grows in front of everything else moves all pages of an image. Cut at fixed places, no chunk would then be
-one that the store has; cut by content, all but those at the edges are (facts measured for this: docs/performance.md).
+one that the store has; cut by content, all but those at the edges are (docs/performance.md, "Stores").
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every object is one PUT (packs have at most 16 MiB), so no multipart upload is ever begun, and none can be left behind.
 Bodies go past boto3: signed by botocore, sent by urllib3 as they lie in memory. boto3's own transfer copies and hashes
-them several times, which takes most of a core (docs/performance.md).
+them several times (docs/performance.md, "Stores").
 """
 
 from __future__ import annotations
