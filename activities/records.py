@@ -50,7 +50,7 @@ class Records(RecordActivities):
         with reading(self._engine) as session:
             stored = configuration.current_configuration(session)
         # Not the value itself: its class has the server's sections too, and histories would hold them.
-        return JobConfiguration(checkpoint=stored.checkpoint, job_volume=stored.job_volume)
+        return JobConfiguration(**{name: getattr(stored, name) for name in JobConfiguration.model_fields})
 
     @activity.defn(name="load_log_settings")
     async def load_log_settings(self) -> LogSettings:

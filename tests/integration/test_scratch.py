@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from activities.records import Records
 from activities.stores import Stores
 from perdure.contracts.stores import ForgetCheckpoints
-from perdure.domain.configuration import StoreConfiguration
+from perdure.domain.configuration import (
+    CheckpointConfiguration,
+    JobConfiguration,
+    JobVolumeConfiguration,
+    StoreConfiguration,
+    SystemConfiguration,
+)
 from perdure.domain.errors import VolumeFailed
+from perdure.records.schema.database import migrate, open_engine, writing
+from perdure.records.settings import configuration
 from perdure.stores.opening import open_store
 from perdure.stores.stored_checkpoints import StoredCheckpoints
 from tests.stores.checkpoint_bed import JOB, JobRoot
@@ -83,3 +93,18 @@ async def test_the_server_deletes_what_an_ended_job_left(tmp_path: Path) -> None
     assert (await ActivityEnvironment().run(activities.forget_checkpoints, request)).checkpoints == 1
     assert (await ActivityEnvironment().run(activities.forget_checkpoints, request)).checkpoints == 0
     assert [*open_store(store).list("")] == []
+
+
+def test_workflows_get_every_section_for_jobs(tmp_path: Path) -> None:
+    """The store among them: without it, jobs without a volume would run unprotected."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'records.db'}")
+    migrate(engine)
+    store = StoreConfiguration(kind="s3", bucket="checkpoints")
+    volume = JobVolumeConfiguration(enabled=False)
+    wanted = SystemConfiguration(checkpoint=CheckpointConfiguration(keep=7), job_volume=volume, store=store)
+    with writing(engine) as session:
+        configuration.save_configuration(session, wanted, at=datetime.now(UTC), by="test")
+    got = asyncio.run(ActivityEnvironment().run(Records(engine).load_configuration))
+    assert type(got) is JobConfiguration
+    assert (got.checkpoint.keep, got.job_volume, got.store) == (7, volume, store)
+    engine.dispose()
