@@ -34,6 +34,8 @@ class Qemu:
 
     folder: Path
     job_mib: int = JOB_MIB
+    parameters: str = ""
+    """More of them for the kernel."""
 
     @property
     def prefix(self) -> Path:
@@ -113,7 +115,7 @@ class Qemu:
         ]
         argv += ["-smp", "1", "-m", str(_MEMORY_MIB), "-nodefaults", "-display", "none", "-no-reboot"]
         argv += ["-kernel", str(self.kernel), "-initrd", str(self.initrd)]
-        argv += ["-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"]
+        argv += ["-append", f"console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable {self.parameters}".strip()]
         argv += ["-drive", f"file={self.root},format=raw,if=virtio,snapshot=on,cache=unsafe"]
         argv += ["-drive", f"file={place}/job.img,format=raw,if=virtio,cache=unsafe"]
         argv += ["-serial", f"file:{place}/console", "-serial", f"file:{place}/messages", *more]
