@@ -44,6 +44,8 @@ _COMMANDS = """[perdure.commands]
 preflight = worker_agent.preflight.command:command
 doctor = worker_agent.doctor.command:command
 """
+_AWS_SERVICES = ("s3", "sts")
+"""What the agent's store asks for. botocore brings the descriptions of four hundred services."""
 _NOT_ON_INSTANCES = ("records",)
 """Parts of `perdure` that the agent may not import (pyproject's import contracts)."""
 PLATFORMS = {
@@ -103,6 +105,9 @@ def _wheels(wheels: list[Path], tree: Path, libraries: Libraries) -> None:
         run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(packages)])
     for folder in packages.glob("*.data"):
         shutil.rmtree(folder)
+    for folder in (packages / "botocore/data").glob("*/"):
+        if folder.is_dir() and folder.name not in _AWS_SERVICES:
+            shutil.rmtree(folder)
     binaries = [path for path in packages.rglob("*.so*") if is_elf(path)]
     libraries.add(binaries, own=binaries)
 
