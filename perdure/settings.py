@@ -55,6 +55,8 @@ class AgentSettings(_Settings):
     )
     attach_patience: float = 20.0
     """How long a first attempt waits for an answer from Temporal before it runs unprotected."""
+    rehearsal_between: float = 600.0
+    """Seconds between two rehearsals of a job: its make-up changed, the last one failed, or there was no room."""
     notice_poll: float = 1.0
     """Seconds between two looks at the metadata service."""
     store_key_file: Path = STORE_KEY

@@ -29,6 +29,7 @@ from worker_agent.node.interruption import RebalanceRecommendation, Source, Spot
 from worker_agent.node.metadata import Metadata
 from worker_agent.node.scratch import sweep_scratch
 from worker_agent.node.this_node import ThisNode
+from worker_agent.rehearse.rehearsals import Rehearsals
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
 from worker_agent.save.hand_over import HandOvers
@@ -72,14 +73,15 @@ class Agent:
         self._logs = LogKeeper(self._node, self._jobs, self._bundles, client)
         self._reporter = Reporter(self._node, self._spool, self._logs.reported)
         foundation = Foundation(self._node, self._jobs, self._spool, self._reporter)
-        self._checkpoints = Checkpoints(self._reporter)
-        self._endings = Endings(foundation, self._logs.exited)
-        self._hand_overs = HandOvers(foundation, self._checkpoints, self._endings)
+        rehearsals = Rehearsals(foundation)
+        self._checkpoints = Checkpoints(self._reporter, rehearsals.consider)
+        self._endings = Endings(foundation, self._logs.exited, rehearsals)
+        self._hand_overs = HandOvers(foundation, self._checkpoints, self._endings, rehearsals)
         self._rhythm = Rhythm(foundation, self._checkpoints, self._endings, self._hand_overs)
         self._identity = IdentityProxy(self._jobs)
         planner = Planner(self._node, Attacher(client))
         self._starter = Starter(foundation, planner, self._identity, self._endings, self._hand_overs)
-        self._inheritance = Inheritance(foundation, self._starter, self._endings, self._hand_overs)
+        self._inheritance = Inheritance(foundation, self._starter, self._endings, self._hand_overs, rehearsals)
         self._unprotected = UnprotectedNotes(foundation)
         self._activities = AgentActivities(
             self._jobs, self._checkpoints, self._hand_overs, log_level_fixed=settings.log_level_fixed

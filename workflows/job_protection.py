@@ -9,9 +9,9 @@ A job that runs well costs no timer and no question: this workflow sleeps until 
 dead, the reconciler finds (workflows/reconciliation.py).
 
 `run` is the story. Around it: job_state (what is known), job_preparation (a container's plan), job_checkpoints (what is
-asked of the node), job_configuration (what the node is told), job_reports (what nodes say), job_endings (what an end
-means), job_volume (the volume's way to the next node), job_store (the end of a job that has none), job_records and
-job_display (what people see).
+asked of the node), job_configuration (what the node is told), job_reports and job_rehearsals (what nodes say),
+job_endings (what an end means), job_volume (the volume's way to the next node), job_store (the end of a job that has
+none), job_records and job_display (what people see).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.domain.retries import HandOver
 from workflows.job_endings import close_outage, open_outage
+from workflows.job_rehearsals import hear_rehearsal
 from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
 
 SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
@@ -60,6 +61,9 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
             handed_over(progress, report.hand_over or HandOver.STAY_FROZEN, report.checkpoint, now)
         case ReportKind.EXITED:
             _exited(progress, report)
+        case ReportKind.REHEARSED if report.rehearsal is not None:
+            hear_rehearsal(progress, report.rehearsal)
+            return matters
         case _:
             _given_up(progress, report)
             kind = "preflight" if report.kind is ReportKind.PREFLIGHT else "remark"

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from perdure.domain.budget import BudgetColour, budget_of
-from perdure.domain.checkpoints import CheckpointKind
+from perdure.domain.checkpoints import CheckpointKind, RehearsalVerdict
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState, NoticeKind
 
@@ -176,6 +176,17 @@ class EventView(Wire):
     epoch: int | None
 
 
+class RehearsalView(Wire):
+    """Was a checkpoint restored beside the running job, and did it come back?"""
+
+    number: int = Field(description="Of the checkpoint.", examples=[3])
+    epoch: int = Field(description="Of the container that it was taken of.")
+    at: datetime = Field(description="When it was over.")
+    verdict: RehearsalVerdict = Field(description="`passed`, `failed` or `not tried`.")
+    reason: str = Field(description="The cause of a failure, or why it was not tried; empty: it passed.")
+    seconds: float = Field(description="How long it took, at low priority.", examples=[2.8])
+
+
 class JobSummary(Wire):
     """A job in a list."""
 
@@ -234,6 +245,9 @@ class JobDetail(JobSummary):
     checkpoint_failure: str = Field(description="Why it did.")
     checkpoint_error: str = Field(description="The kind of that failure.", examples=["JobRootFull"])
     checkpoint_failures_in_a_row: int = Field(description="Failures since the newest that was committed.")
+    rehearsal: RehearsalView | None = Field(description="The newest; null: none yet, or rehearsals are off.")
+    rehearsals: int = Field(description="How many passed or failed.")
+    rehearsal_failures: int = Field(description="How many of these failed.")
     quarantined: list[int] = Field(description="Checkpoints that could not be restored and are not tried again.")
     volume_id: str | None
     volumes: list[VolumeView]

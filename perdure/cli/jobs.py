@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any
@@ -183,6 +184,15 @@ def _went_on_from(attempt: dict[str, Any]) -> object:
     return "not started yet" if attempt["ended_at"] is None else "did not start"
 
 
+def _rehearsal(found: dict[str, Any] | None) -> str:
+    """`checkpoint 3 passed, 12 min 05 s ago`; empty: there was none."""
+    if found is None:
+        return ""
+    ago = long((datetime.now(UTC) - datetime.fromisoformat(found["at"])).total_seconds())
+    reason = f": {found['reason']}" if found["reason"] else ""
+    return f"checkpoint {found['number']} {found['verdict']}, {ago} ago{reason}"
+
+
 def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
     every = found["interval_seconds"]
     return [
@@ -200,6 +210,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("unprotected", found["unprotected"]),
         ("protections", found["protections"]),
         ("checkpoints", f"{found['checkpoints_committed']}, {found['checkpoint_failures']} failed"),
+        ("rehearsal", _rehearsal(found["rehearsal"])),
         ("every", (f"{long(every)} ({found['interval_source']})" if every else "never") if every is not None else ""),
         ("volume", " in ".join(filter(None, (found["volume_id"], found["volume_zone"])))),
         ("root file system", size(found["max_rootfs_bytes"])),

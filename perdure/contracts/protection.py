@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal
 from perdure.domain.configuration import EffectiveConfiguration, StoreConfiguration
 from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.domain.values import Frozen
@@ -87,6 +87,8 @@ class ReportKind(StrEnum):
     CHECKPOINT_FAILED = "checkpoint failed"
     HANDED_OVER = "handed over"
     EXITED = "exited"
+    REHEARSED = "rehearsed"
+    """A checkpoint was restored beside the running job, or why it was not."""
     PREFLIGHT = "preflight"
     """Whether the job can be protected, and what stands in the way (`reason`, `level`)."""
     REMARK = "remark"
@@ -112,7 +114,7 @@ class NodeReport(Frozen):
     (seconds: waited, attached, verified, rolled back, restored). CHECKPOINT: `checkpoint`. CHECKPOINT_FAILED:
     `reason`, `error` (which of perdure.domain.errors), `checkpoint_kind`. HANDED_OVER: `hand_over` (the way taken),
     `checkpoint`, `phases` (seconds: ended, unmounted). EXITED: `max_rootfs_bytes`. REMARK: `unprotected` (the container
-    runs without us from now on), `rungs` (of a container that was given up).
+    runs without us from now on), `rungs` (of a container that was given up). REHEARSED: `rehearsal`.
     """
 
     report_id: str
@@ -133,6 +135,7 @@ class NodeReport(Frozen):
     phases: dict[str, float] = Field(default_factory=dict)
     hand_over: HandOver | None = None
     max_rootfs_bytes: int | None = None
+    rehearsal: Rehearsal | None = None
 
 
 class Doubt(Frozen):

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
 from perdure.domain.retries import ENDED_BY_US, HandOver, would_retry
+from perdure.domain.standing import failed_rehearsal
 from perdure.domain.values import Frozen, format_duration
 
 VOLUME_PATIENCE = timedelta(minutes=10)
@@ -179,6 +180,13 @@ def _checkpoint_failures(job: Job, now: datetime) -> Iterator[Alert]:
         yield Alert(code="checkpoints-failing", level=WARNING, message=said, since=job.checkpoint_failed_at)
 
 
+def _rehearsal(job: Job, now: datetime) -> Iterator[Alert]:
+    failed = failed_rehearsal(job)
+    if failed is not None:
+        said = f"Checkpoint {failed.number} did not come back in a rehearsal, so a reclaim may cost the job its work: "
+        yield Alert(code="rehearsal-failed", level=ERROR, message=said + failed.reason, since=failed.at)
+
+
 def _restores(job: Job, now: datetime) -> Iterator[Alert]:
     newest = job.checkpoints[-1] if job.checkpoints else None
     if newest is not None and newest.number in job.quarantined:
@@ -241,4 +249,15 @@ def _notice(job: Job, now: datetime) -> Iterator[Alert]:
     yield Alert(code="node-noticed", level=WARNING if safe else ERROR, message=said, since=current.noticed_at)
 
 
-_QUESTIONS = (_chances, _time_out, _protection, _rhythm, _checkpoint_failures, _restores, _start, _volume, _notice)
+_QUESTIONS = (
+    _chances,
+    _time_out,
+    _protection,
+    _rhythm,
+    _checkpoint_failures,
+    _rehearsal,
+    _restores,
+    _start,
+    _volume,
+    _notice,
+)

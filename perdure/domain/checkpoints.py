@@ -190,6 +190,28 @@ class Checkpoint(Frozen):
     """Instruction sets that its processes may rely on, as words; a node that lacks one cannot restore it."""
 
 
+class RehearsalVerdict(StrEnum):
+    """What became of restoring a checkpoint beside its running job."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_TRIED = "not tried"
+
+
+class Rehearsal(Frozen):
+    """The newest rehearsal of a job: of checkpoint `number` of `epoch`, ended at `at` (UTC) after `seconds`.
+
+    `reason`: the cause of a failure, or why none was tried; for people.
+    """
+
+    number: int
+    epoch: int
+    at: datetime
+    verdict: RehearsalVerdict
+    reason: str = ""
+    seconds: float = 0.0
+
+
 def droppable(numbers: list[int], keep: int, full: Mapping[int, int] | None = None) -> list[int]:
     """The checkpoint numbers that may go when the newest `keep` (at least 1) stay; oldest first.
 

@@ -72,6 +72,13 @@ class CheckpointConfiguration(Frozen):
         " freeze, which is short then.",
         examples=[True],
     )
+    rehearsal: bool = Field(
+        True,
+        description="Restore a job's first checkpoint, and one after its programs, kinds of descriptors or mounts have"
+        " changed, beside the running job, look at it and throw it away: the only proof that it restores. At low"
+        " priority, where memory is free, without network.",
+        examples=[True],
+    )
     dump_limit_seconds: Seconds = Field(
         110.0,
         gt=0,

@@ -27,6 +27,10 @@ class Figures(Frozen):
     checkpoint_successes: int = 0
     restore_attempts: int = 0
     restore_successes: int = 0
+    rehearsals: int = 0
+    """Checkpoints that were restored beside their running jobs, …"""
+    rehearsal_failures: int = 0
+    """… and those that did not come back."""
     cpu_ms: int = 0
     """Requested vCPUs x (complete - start): the reference product's CPU hours."""
     run_ms: int = 0

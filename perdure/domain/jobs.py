@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.checkpoints import Checkpoint, Rehearsal
 from perdure.domain.retries import RetryStrategy
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import SnapshotLife, VolumeLife
@@ -140,6 +140,12 @@ class Job(Frozen):
     """… and how many have failed since the newest that was committed."""
     quarantined: list[int] = Field(default_factory=list)
     """Numbers of checkpoints that failed on sound nodes and are not tried again."""
+    rehearsal: Rehearsal | None = None
+    """The newest: was a checkpoint restored beside the running job, and did it come back?"""
+    rehearsals: int = 0
+    """How many passed or failed, …"""
+    rehearsal_failures: int = 0
+    """… and how many of these failed."""
     protections: int = 0
     outages: list[Outage] = Field(default_factory=list)
     volume_id: str | None = None

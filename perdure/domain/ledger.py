@@ -100,6 +100,8 @@ def net_on_demand_saved_micros(figures: Figures) -> int:
 
 def _job(job: Job) -> Iterator[LedgerEntry]:
     figures = Figures(jobs=1, jobs_unprotected=1) if job.unprotected else Figures(jobs=1)
+    if job.rehearsals:
+        figures += Figures(rehearsals=job.rehearsals, rehearsal_failures=job.rehearsal_failures)
     yield LedgerEntry(job_id=job.job_id, key="job", kind="job", at=job.created_at, figures=figures)
     outcome = _OUTCOMES.get(job.state)
     if outcome is not None and job.finished_at is not None:

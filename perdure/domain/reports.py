@@ -469,6 +469,25 @@ METRICS: tuple[Metric, ...] = (
         whole=lambda f: f.checkpoint_attempts,
     ),
     Metric(
+        "rehearsals",
+        "Rehearsals",
+        Group.CHECKPOINTS,
+        Unit.COUNT,
+        lambda f: f.rehearsals,
+        "Checkpoints that were restored beside their running job, looked at and thrown away: passed + failed. They "
+        "count when the job's first container came.",
+        _OURS,
+    ),
+    Metric(
+        "rehearsal_failures",
+        "Rehearsals failed",
+        Group.CHECKPOINTS,
+        Unit.COUNT,
+        lambda f: f.rehearsal_failures,
+        "Rehearsals in which the checkpoint did not come back, counted likewise.",
+        _OURS,
+    ),
+    Metric(
         "restore_attempts",
         "Restore attempts",
         Group.CHECKPOINTS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.checkpoints import Checkpoint, Rehearsal, RehearsalVerdict
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
 from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
@@ -16,9 +16,9 @@ NOTICE_SECONDS = 120.0
 class ReclaimNow(Frozen):
     """What would be left of the job if AWS took its instance at this moment.
 
-    `checkpoint`: the newest that can be restored, and `frozen_at` the instant that it brings back. `at_risk_seconds`:
-    run time since, lost if AWS gives no notice. `final_seconds`: how long a final checkpoint would take, as the newest
-    one did; None: there is none yet. With a notice it has NOTICE_SECONDS.
+    `checkpoint`: the newest that is held to be restorable, and `frozen_at` the instant that it brings back.
+    `at_risk_seconds`: run time since, lost if AWS gives no notice. `final_seconds`: how long a final checkpoint would
+    take, as the newest one did; None: there is none yet. With a notice it has NOTICE_SECONDS.
     """
 
     checkpoint: int | None
@@ -32,7 +32,7 @@ def reclaim_now(job: Job, now: datetime) -> ReclaimNow | None:
     """None: the job is finished, or has not begun."""
     if job.state in FINISHED_STATES or not job.attempts:
         return None
-    newest = _restorable(job)
+    newest = _safe(job)
     current = job.attempts[-1]
     kept = newest.frozen_at if newest else None
     began = max([at for at in (kept, current.started_at) if at is not None], default=None)
@@ -117,10 +117,29 @@ def _running(job: Job, current: Attempt, now: datetime) -> str:
         begun += f", where it went on from checkpoint {current.restored_from}"
     if job.unprotected:
         return f"{begun}. It is not protected: {job.unprotected.removesuffix('.')}."
-    newest = _restorable(job)
+    newest, failed = _safe(job), failed_rehearsal(job)
+    if failed is not None:
+        kept = f"checkpoint {newest.number} would be used" if newest else "a reclaim would cost all its work"
+        return f"{begun}. Checkpoint {failed.number} did not come back in a rehearsal: as far as that tells, {kept}."
     if newest is None:
         return f"{begun}. It has no checkpoint yet."
     return f"{begun}. Its newest checkpoint, {newest.number}, is {_duration(now, newest.frozen_at)} old."
+
+
+def failed_rehearsal(job: Job) -> Rehearsal | None:
+    """The newest rehearsal, if it failed and was of the container that runs now."""
+    newest = job.rehearsal
+    failed = newest is not None and newest.verdict is RehearsalVerdict.FAILED and newest.epoch == job.epoch
+    return newest if failed else None
+
+
+def _safe(job: Job) -> Checkpoint | None:
+    """The newest that is called safe: not one that failed in a rehearsal, nor those after it."""
+    failed = failed_rehearsal(job)
+    checkpoints = [
+        one for one in job.checkpoints if failed is None or one.epoch < failed.epoch or one.number < failed.number
+    ]
+    return _restorable(job.model_copy(update={"checkpoints": checkpoints}))
 
 
 def _restorable(job: Job) -> Checkpoint | None:

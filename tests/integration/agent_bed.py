@@ -423,11 +423,13 @@ class Bed:
         return node
 
     def plan(self, verdict: Verdict = Verdict.FRESH, **changes: Any) -> AttachReply:
-        """An answer for the next container: the next epoch, small volume settings, no periodic checkpoints."""
+        """An answer for the next container: the next epoch, small volume settings, no periodic checkpoints, and no
+        rehearsals."""
         self.epoch += 1
         settings = CheckpointConfiguration(
             interval_seconds=changes.pop("interval", 0.0),
             diagnosis=changes.pop("diagnosis", False),
+            rehearsal=changes.pop("rehearsal", False),
             keep=3,
             reserve_mib=16,
         )

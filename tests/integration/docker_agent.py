@@ -39,6 +39,7 @@ from worker_agent.node.metadata import Identity
 from worker_agent.node.volumes import DEVICES, device_link
 from worker_agent.start.planning import Planner, Refusal
 
+REHEARSALS = os.environ.get("PERDURE_TEST_REHEARSALS") == "1"
 VOLUME_SIZE = "512M"
 """The smallest that mkfs.xfs takes is 300 MB."""
 
@@ -66,7 +67,7 @@ class LocalPlanner(Planner):
         epoch = int(epochs.read_text()) + 1 if epochs.exists() else 1
         epochs.write_text(str(epoch))
         _attach(image, volume_id(job_id))
-        settings = CheckpointConfiguration(interval_seconds=0.0, keep=3, reserve_mib=16)
+        settings = CheckpointConfiguration(interval_seconds=0.0, keep=3, reserve_mib=16, rehearsal=REHEARSALS)
         fields: dict[str, Any] = {
             "verdict": Verdict.RESTORE if known else Verdict.FRESH,
             "epoch": epoch,

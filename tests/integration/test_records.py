@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
-from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal, RehearsalVerdict
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.errors import ConfigurationInvalid, UnknownJob, UnknownNode
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
@@ -99,6 +99,11 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
         checkpoint_error="JobRootFull",
         checkpoint_failures_in_a_row=2,
         quarantined=[6],
+        rehearsal=Rehearsal(
+            number=7, epoch=2, at=NOW, verdict=RehearsalVerdict.FAILED, reason="a file has bad size", seconds=2.5
+        ),
+        rehearsals=3,
+        rehearsal_failures=1,
         protections=4,
         outages=[
             Outage(

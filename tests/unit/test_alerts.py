@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.domain.alerts import alerts, timeout_left_seconds, verdicts, worst_first
-from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal, RehearsalVerdict
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
+from perdure.domain.standing import reclaim_now, standing
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SPOT = RetryStrategy(
@@ -200,6 +201,38 @@ def test_an_instance_that_goes() -> None:
     safe = noticed.model_copy(update={"ended_at": at(55), "end": "handed over"})
     assert codes(job(attempts=[safe]), 60) == []
     assert codes(job(attempts=[noticed]), 170 + 601) == [], "it stayed after all"
+
+
+def rehearsal(number: int, verdict: RehearsalVerdict, reason: str = "", epoch: int = 1) -> Rehearsal:
+    return Rehearsal(number=number, epoch=epoch, at=at(70), verdict=verdict, reason=reason)
+
+
+def test_a_checkpoint_that_did_not_come_back_in_a_rehearsal_is_not_called_safe() -> None:
+    bad = rehearsal(2, RehearsalVerdict.FAILED, "the file /ref has bad size")
+    known = job(
+        epoch=1, checkpoints=[checkpoint(1, 30), checkpoint(2, 60), checkpoint(3, 80)], rehearsal=bad, rehearsals=1
+    )
+    (alert,) = alerts(known, at(100))
+    assert (alert.code, alert.level, alert.since) == ("rehearsal-failed", "error", at(70))
+    assert "Checkpoint 2" in alert.message and "bad size" in alert.message
+    now = reclaim_now(known, at(100))
+    assert now is not None and (now.checkpoint, now.at_risk_seconds) == (1, 70.0), "what was taken before it counts"
+    assert "did not come back in a rehearsal" in standing(known, at(100)) and "checkpoint 1" in standing(known, at(100))
+
+
+@pytest.mark.parametrize(
+    "newest",
+    [
+        rehearsal(2, RehearsalVerdict.PASSED),
+        rehearsal(2, RehearsalVerdict.NOT_TRIED, "no memory is free"),
+        rehearsal(2, RehearsalVerdict.FAILED, "of a container that is gone", epoch=0),
+    ],
+)
+def test_other_rehearsals_are_no_alarm(newest: Rehearsal) -> None:
+    known = job(epoch=1, checkpoints=[checkpoint(1, 30), checkpoint(2, 60)], rehearsal=newest)
+    assert codes(known) == []
+    now = reclaim_now(known, at(100))
+    assert now is not None and now.checkpoint == 2
 
 
 def test_checkpoints_that_cannot_be_restored() -> None:

@@ -33,6 +33,14 @@ def test_the_next_agent_thaws_what_the_last_one_left_frozen(in_vm: Call) -> None
     assert in_vm("unified:left_frozen") == ["the job stood frozen when the agent started again; it runs on"]
 
 
+@pytest.mark.row("Kernels", "cgroup v2: restored beside the running job (a rehearsal)", column=COLUMN)
+def test_a_checkpoint_is_rehearsed_beside_its_job(in_vm: Call) -> None:
+    found = in_vm("unified:rehearsed")
+    assert found["verdict"] == ["passed", "", 1], found
+    assert (found["limit"], found["left"]) == (str(200 << 20), [])
+    assert found["same"]
+
+
 @pytest.mark.matrix
 @pytest.mark.row("Programs", "PostgreSQL", column=COLUMN)
 def test_a_database_goes_on_after_a_restore(in_vm: Call) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from perdure.contracts.protection import ReportKind, RestoreRung, Verdict
+from perdure.domain.checkpoints import Rehearsal, RehearsalVerdict
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.jobs import JobState
 from tests.fakes import HOST_LOST, RETRY_ALL
@@ -154,3 +155,24 @@ async def test_a_job_that_runs_without_us_says_why(story: Story) -> None:
     assert (job.state, job.unprotected) == (JobState.RUNNING, "The container runs unprotected: no CRIU")
     assert job.attempts[-1].restore_failures == 1
     await story.ends()
+
+
+async def test_rehearsals_are_shown_counted_and_told(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    at = await story.now()
+    for number, verdict, reason in (
+        (1, RehearsalVerdict.NOT_TRIED, "no memory is free"),
+        (2, RehearsalVerdict.FAILED, "a file has bad size 771"),
+        (4, RehearsalVerdict.FAILED, "a file has bad size 982"),
+        (5, RehearsalVerdict.NOT_TRIED, "no memory is free any more"),
+    ):
+        one = Rehearsal(number=number, epoch=1, at=at, verdict=verdict, reason=reason, seconds=2.5)
+        for _ in range(2):  # a node may send a report twice
+            await story.report(ReportKind.REHEARSED, "i-1", 1, rehearsal=one, report_id=f"rehearsed-{number}")
+    await story.until(lambda: len([kind for kind in story.cloud.kinds(story.job_id) if kind == "rehearsal"]) == 3)
+    job = await story.job()
+    assert job.rehearsal is not None and (job.rehearsal.number, job.rehearsal.verdict) == (4, RehearsalVerdict.FAILED)
+    assert (job.rehearsals, job.rehearsal_failures) == (2, 2)
+    lines = [line for line in story.cloud.events[story.job_id].values() if line.kind == "rehearsal"]
+    assert [line.level for line in lines] == ["info", "error", "info"], "the same failure is told once"
+    assert "not rehearsed: no memory is free" in lines[0].message and "not safe: a file" in lines[1].message

@@ -85,6 +85,10 @@ class ContainerRecord(Frozen):
     max_rootfs_bytes: int = 0
     preflight: str = ""
     """The verdict that was told last, and its reasons."""
+    made_of: list[str] = Field(default_factory=list)
+    """Programs, kinds of descriptors and mounts with which a checkpoint of it passed a rehearsal."""
+    rehearsal_told: str = ""
+    """What was told of the newest rehearsal."""
     final: Checkpoint | None = None
     ending: bool = False
     """We end this container ourselves: its exit is not the job's."""

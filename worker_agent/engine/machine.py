@@ -43,6 +43,11 @@ def available_bytes() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def total_bytes() -> int:
+    """Memory of this node."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 _known: dict[Tools, Machine] = {}
 
 

@@ -30,7 +30,7 @@ from worker_agent.engine import device_numbers
 _OPTIONS_LIMIT = os.sysconf("SC_PAGESIZE") - 1
 """mount(2) takes one page of options. The newer mount API is no way out: it takes 256 characters a string, which is
 why util-linux fails on long layer lists."""
-_OPTIONS = ("xino=on", "index=off", "metacopy=off")
+OPTIONS = ("xino=on", "index=off", "metacopy=off")
 _SEEN, _NOTHING = "seen", "nothing"
 """Folders of the job root: where the overlays of data and volumes are mounted, and the empty folder below them."""
 _WORK = {"layer": "layer/work"}
@@ -134,7 +134,7 @@ def _our_overlay(tree: str, lower: tuple[str, ...], job_root: Path, point: Path)
     work = job_root / _WORK.get(tree, f"work/{tree}")
     delete_tree(work)
     work.mkdir(mode=0o755, parents=True)
-    return OverlayMount(str(at), layers, str(job_root / TREES[tree]), str(work), _OPTIONS)
+    return OverlayMount(str(at), layers, str(job_root / TREES[tree]), str(work), OPTIONS)
 
 
 def device_numbers_of(job_root: Path) -> dict[str, int]:

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,16 +136,23 @@ async def _addresses(work: _Restore) -> None:
     shared = not (work.container.own_network or work.read.surroundings.address)
     kept = work.read.surroundings.address  # in any other namespace (Docker's bridge) the job gets a new one
     own = addresses.exchange(work.read.addresses) if shared else {kept: kept}
-    files, work.network = await asyncio.to_thread(adapt, work.images, own)
+    changed, work.network = await asyncio.to_thread(changed_images, work.images, own)
     if shared:
         await work.claim(work.network.bindings)
     await asyncio.to_thread(delete_tree, work.view)
-    changed = {FILES: files} if files is not None else {}
-    changed |= await asyncio.to_thread(tcp_queues.hold_back, work.images, files)
-    changed |= await asyncio.to_thread(signal_queues.without_sigcont, work.images)
-    changed |= await asyncio.to_thread(quiet_parents.hushed, work.images, changed)
     if changed:
         await asyncio.to_thread(link_images, work.images, work.view, changed)
+
+
+def changed_images(images: Path, own: Mapping[str, str]) -> tuple[dict[str, bytes], Adapted]:
+    """The images (by name) to restore from instead of those of a checkpoint, mostly few, and what is different for its
+    sockets. `own` gives this node's address for each of the old node's. ImageInvalid. Blocks."""
+    files, network = adapt(images, own)
+    changed = {FILES: files} if files is not None else {}
+    changed |= tcp_queues.hold_back(images, files)
+    changed |= signal_queues.without_sigcont(images)
+    changed |= quiet_parents.hushed(images, changed)
+    return changed, network
 
 
 async def _options(work: _Restore) -> None:

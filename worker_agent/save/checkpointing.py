@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 
@@ -29,8 +30,10 @@ _EXIT_NEWS = 0.5
 class Checkpoints:
     """Takes checkpoints and reports every one of them, and every failure, exactly once."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, committed: Callable[[ProtectedJob, Checkpoint], None]) -> None:
+        """`committed` hears of each that is not the final one; it returns at once."""
         self._reporter = reporter
+        self._committed = committed
 
     async def take(self, job: ProtectedJob, kind: CheckpointKind, request_id: str = "") -> Checkpoint:
         """A committed checkpoint of this container, begun now, or the one that runs now. Asked again under the same
@@ -56,7 +59,9 @@ class Checkpoints:
     async def _take(self, job: ProtectedJob, kind: CheckpointKind) -> Checkpoint:
         job.beat_at, job.hurried = time.monotonic(), False
         try:
-            return await self.commit(job, kind, job.settings.dump_limit_seconds)
+            checkpoint = await self.commit(job, kind, job.settings.dump_limit_seconds)
+            self._committed(job, checkpoint)
+            return checkpoint
         except asyncio.CancelledError:
             if job.final is None:
                 raise

@@ -17,6 +17,7 @@ from worker_agent.container.network import remove_network
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import clean, give_back, is_in_place, leave_files, release
 from worker_agent.node.volumes import unmount_volume
+from worker_agent.rehearse.rehearsals import Rehearsals
 from worker_agent.save.checkpointing import measure
 from worker_agent.tell.foundation import Foundation
 
@@ -34,11 +35,12 @@ _POLL = 0.25
 class Endings:
     """Watches containers' first processes, and lets go of what their containers held."""
 
-    def __init__(self, foundation: Foundation, exited: Callable[[ProtectedJob], None]) -> None:
+    def __init__(self, foundation: Foundation, exited: Callable[[ProtectedJob], None], rehearsals: Rehearsals) -> None:
         """`exited` hears of every container that ended by itself."""
         self._jobs = foundation.jobs
         self._reporter = foundation.reporter
         self._exited = exited
+        self._rehearsals = rehearsals
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self, job: ProtectedJob) -> None:
@@ -113,6 +115,7 @@ class Endings:
         caller holds `job.lock`."""
         if job.released.is_set():
             return
+        await self._rehearsals.gone(job)
         if job.job_root.is_dir():
             if not job.record.pid and (job.handed_out or job.record.restoring is not None):
                 # It never stood: a create or restore that was cut short leaves what runc does not know of.

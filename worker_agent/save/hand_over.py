@@ -21,6 +21,7 @@ from perdure.domain.nodes import Notice
 from perdure.domain.retries import HandOver
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import end_frozen, flush, thaw
+from worker_agent.rehearse.rehearsals import Rehearsals
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
 from worker_agent.tell.foundation import Foundation
@@ -44,19 +45,23 @@ _CONTACT = 3.0
 class HandOvers:
     """Final checkpoints and what follows them, one task per job."""
 
-    def __init__(self, foundation: Foundation, checkpoints: Checkpoints, endings: Endings) -> None:
+    def __init__(
+        self, foundation: Foundation, checkpoints: Checkpoints, endings: Endings, rehearsals: Rehearsals
+    ) -> None:
         self._node = foundation.node
         self._jobs = foundation.jobs
         self._reporter = foundation.reporter
         self._spool = foundation.spool
         self._checkpoints = checkpoints
         self._endings = endings
+        self._rehearsals = rehearsals
         self._telling: set[asyncio.Task[None]] = set()
 
     def begin(self, notice: Notice) -> None:
         """AWS takes this instance back. Returns at once; the dumps begin in this turn of the event loop."""
         log.warning("interruption notice", deadline=str(notice.deadline))
         self._node.interrupt(notice)
+        self._rehearsals.cut()
         for job in self._jobs:
             if job.runs:
                 if job.final is not None and job.final.done() and job.record.final is None:

@@ -13,6 +13,7 @@ from perdure.domain.errors import FreezerFailed, PerdureError
 from worker_agent import engine
 from worker_agent.container.network import sweep_networks
 from worker_agent.container.protected_jobs import ProtectedJob, start_ticks
+from worker_agent.rehearse.rehearsals import Rehearsals
 from worker_agent.save.endings import Endings
 from worker_agent.save.hand_over import HandOvers
 from worker_agent.start.starting import Starter
@@ -24,12 +25,20 @@ log = structlog.get_logger()
 class Inheritance:
     """What the agent's predecessor left. Called once for each container, beside everything else."""
 
-    def __init__(self, foundation: Foundation, starter: Starter, endings: Endings, hand_overs: HandOvers) -> None:
+    def __init__(
+        self,
+        foundation: Foundation,
+        starter: Starter,
+        endings: Endings,
+        hand_overs: HandOvers,
+        rehearsals: Rehearsals,
+    ) -> None:
         self._node = foundation.node
         self._reporter = foundation.reporter
         self._starter = starter
         self._endings = endings
         self._hand_overs = hand_overs
+        self._rehearsals = rehearsals
 
     async def sweep_networks(self, known: set[str]) -> None:
         """Remove the network namespaces of containers that ended while no agent looked: of all that are not `known`."""
@@ -41,6 +50,7 @@ class Inheritance:
     async def take_over(self, job: ProtectedJob) -> None:
         """Go on with one container. Never raises: one container's fault must not keep the agent from serving others."""
         try:
+            await self._rehearsals.inherit(job)
             await self._go_on_with(job)
         except Exception:
             log.exception("a container was not taken over", container=job.record.container_id[:12])

@@ -39,6 +39,7 @@ from worker_agent.container.mounts import check_same, make_volumes
 from worker_agent.container.network import Ports, choose_address, keep_name, make_network, remove_network
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.node.volumes import mount_volume
+from worker_agent.rehearse.staging import tidy
 from worker_agent.start.planning import retries_failed_start
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Preparer:
         else:
             phases = await stored_job.mount_root(job)
         await asyncio.to_thread(engine.ensure_layout, job.job_root)
+        await asyncio.to_thread(tidy, job.job_root, job.record.container_id)  # of a node that died in a rehearsal
         job.note(phases={**job.record.phases, "attached": sum(phases.values())})
         if plan.store is not None:
             await stored_job.claim(job, fresh=plan.verdict is Verdict.FRESH)

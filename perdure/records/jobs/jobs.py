@@ -69,7 +69,9 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
 def _put_job(session: Session, job: Job, revision: int, position: int) -> None:
     newest = job.attempts[-1] if job.attempts else None
     place = {"instance_id": newest.instance_id, "zone": newest.zone} if newest else {"instance_id": None, "zone": None}
-    session.merge(JobRow(**_plain(job.model_dump(exclude=LISTS)), **place, revision=revision, position=position))
+    rehearsal = job.rehearsal.model_dump(mode="json") if job.rehearsal else None  # read with the job only
+    fields = _plain(job.model_dump(exclude=LISTS | {"rehearsal"})) | place
+    session.merge(JobRow(**fields, rehearsal=rehearsal, revision=revision, position=position))
     session.flush()
 
 

@@ -106,6 +106,9 @@ class JobRow(SQLModel, table=True):
     checkpoint_error: str
     checkpoint_failures_in_a_row: int
     quarantined: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    rehearsal: dict[str, Any] | None = Field(sa_column=Column(JSON(none_as_null=True)))
+    rehearsals: int
+    rehearsal_failures: int
     protections: int
     volume_id: str | None
     volume_zone: str | None

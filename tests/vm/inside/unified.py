@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 import os
 import signal
@@ -14,6 +15,9 @@ from tests.integration.engine_places import wait_for
 from tests.vm.inside.bed import KNOBS, PATIENCE, Scene, limits, members, pages, status, uninterrupted, written
 from worker_agent.engine import Freezer, thaw_and_clean
 from worker_agent.engine.runc import pause
+from worker_agent.rehearse.shielding import SETTINGS, network_settings
+from worker_agent.rehearse.spec import Spec
+from worker_agent.rehearse.staging import run_stage
 
 
 def moved(user: dict[str, object] | None = None) -> dict[str, object]:
@@ -47,6 +51,51 @@ async def _moved(user: dict[str, object] | None) -> dict[str, object]:
         "users": [before[1], after[1]],
         "same": written(second) == uninterrupted(pages(8, 30)),
         "first line": second.log().splitlines()[0].decode(),
+    }
+
+
+def rehearsed() -> dict[str, object]:
+    """A checkpoint is restored beside its job, which goes on to its end."""
+    return asyncio.run(_rehearsed())
+
+
+async def _rehearsed() -> dict[str, object]:
+    scene = Scene(pages(8, 40))
+    first = await scene.fresh()
+    scene.go_on(first, 10)
+    manifest = await scene.checkpoint(first)
+    container = first.container
+    spec = Spec(
+        container_id=container.id,
+        job_id=manifest.job_id,
+        number=manifest.number,
+        job_root=container.job_root,
+        bundle=container.bundle,
+        lower_layers=list(container.lower_layers),
+        own_network=False,
+        network_settings=network_settings(SETTINGS),
+        runc=container.tools.runc,
+        criu=container.tools.criu,
+        path_first=container.tools.path_first,
+        memory_bytes=200 << 20,
+        reserve_bytes=16 << 20,
+        restore_seconds=300.0,
+    )
+    task = asyncio.create_task(run_stage(spec, 600))
+    group = Path(f"/sys/fs/cgroup{spec.cgroup}")
+    limit = ""
+    while not task.done():
+        with contextlib.suppress(OSError):
+            limit = (group / "memory.max").read_text().strip()
+        await asyncio.sleep(0.01)
+    answer = task.result()
+    scene.go_on(first, 40)
+    assert first.exit_code(PATIENCE) == 0
+    return {
+        "verdict": [answer.verdict, answer.reason, answer.processes],
+        "limit": limit,
+        "left": [str(path) for path in (group, spec.folder) if path.exists()],
+        "same": written(first) == uninterrupted(pages(8, 40)),
     }
 
 

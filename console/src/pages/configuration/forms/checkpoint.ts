@@ -52,6 +52,11 @@ export const checkpoint = form<"checkpoint">()(
     {
       title: "How",
       settings: {
+        rehearsal: {
+          kind: "switch",
+          label: "Rehearse restores",
+          help: "A job's first checkpoint, and one after its programs, open files or mounts have changed, is restored beside the running job, looked at and thrown away: at low priority, where memory is free.",
+        },
         predump: {
           kind: "switch",
           label: "Copy memory before the freeze",

@@ -25,6 +25,8 @@ _FIGURES = [
     "checkpoint_successes",
     "restore_attempts",
     "restore_successes",
+    "rehearsals",
+    "rehearsal_failures",
     "cpu_ms",
     "run_ms",
     "batch_run_ms",
