@@ -19,8 +19,11 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.batch import BatchLookups
+from activities.ec2_calls import Mutations
 from activities.instances import InstanceLookups
+from activities.interruption_events import InterruptionEvents
 from activities.kept_volumes import KeptVolumes
+from activities.left_snapshots import LeftSnapshots
 from activities.logs import LogRecords
 from activities.output import Outputs
 from activities.pricing import Pricing
@@ -66,7 +69,8 @@ async def serve(settings: ControlSettings) -> None:
     await register_search_attributes(client)
     batch = BatchLookups()
     reconciler = Reconciler(engine, client, InstanceLookups(), batch)
-    volumes, records, pricing = Volumes(settings.volume_poll), Records(engine), Pricing(engine)
+    volumes = Volumes(settings.volume_poll, mutations=Mutations(settings.ec2_mutations_per_second))
+    records, pricing = Records(engine), Pricing(engine)
     resuming, kept = Resumptions(engine), KeptVolumes(engine, volumes, batch)
     worker = Worker(
         client,
@@ -90,12 +94,14 @@ async def serve(settings: ControlSettings) -> None:
             reconciler.reconcile_jobs,
             kept.reconcile_volumes,
             kept.remove_volume,
+            LeftSnapshots(engine, volumes).reconcile_snapshots,
             volumes.create_volume,
             volumes.attach_volume,
             volumes.detach_volume,
             volumes.create_snapshot,
             volumes.delete_volume,
             volumes.delete_snapshot,
+            volumes.refresh_snapshots,
             records.record_job,
             records.record_node,
             records.load_configuration,
@@ -112,14 +118,17 @@ async def serve(settings: ControlSettings) -> None:
         **worker_options(settings.cached_workflows),
     )
     apply = partial(apply_log_settings, level_fixed=settings.log_level_fixed)
-    following = asyncio.create_task(follow_log_settings(engine, apply))
+    beside = [asyncio.create_task(follow_log_settings(engine, apply))]
+    if settings.interruption_queue:
+        beside.append(asyncio.create_task(InterruptionEvents(engine, client, settings.interruption_queue).run()))
     async with worker:
         await start_standing_workflows(client)
         log.info(
             "The control worker serves", queue=names.CONTROL_QUEUE, temporal=client.service_client.config.target_host
         )
         await stop.wait()
-    following.cancel()
+    for task in beside:
+        task.cancel()
     log.info("The control worker has stopped")
 
 

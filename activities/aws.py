@@ -6,7 +6,8 @@ boto3 reads region, credentials and AWS_ENDPOINT_URL by itself; nothing here kno
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import boto3
@@ -14,18 +15,15 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from temporalio import activity
 
-from perdure.domain.errors import CloudUnavailable, PerdureError, VolumeFailed, VolumeGone
+from perdure.domain.errors import CloudThrottled, CloudUnavailable, PerdureError, VolumeFailed, VolumeGone
 
 T = TypeVar("T")
 
 # Temporal retries whole activities; botocore only what is worth a second try at once.
 _CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
 
+_THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 _PASSING = {
-    "RequestLimitExceeded",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
     "InternalError",
     "InternalFailure",
     "ServerException",
@@ -54,6 +52,8 @@ def as_ours(problem: Exception, what: str) -> PerdureError:
         return CloudUnavailable(f"AWS did not answer ({what}): {problem}. Check the network and AWS_ENDPOINT_URL.")
     code = error_code(problem)
     sentence = f"AWS refused to {what}: {code}: {problem.response.get('Error', {}).get('Message', '')}"
+    if code in _THROTTLED:
+        return CloudThrottled(sentence)
     if code in _PASSING:
         return CloudUnavailable(sentence)
     if code in {"InvalidVolume.NotFound", "InvalidSnapshot.NotFound"}:
@@ -67,6 +67,23 @@ async def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
         return await asyncio.to_thread(function, **arguments)
     except (BotoCoreError, ClientError) as problem:
         raise as_ours(problem, what) from problem
+
+
+@contextlib.asynccontextmanager
+async def alive(seconds: float = 5.0) -> AsyncIterator[None]:
+    """Tell Temporal that we are alive, as long as something is waited for. Nothing outside an activity."""
+    beats = asyncio.create_task(_beat(seconds)) if activity.in_activity() else None
+    try:
+        yield
+    finally:
+        if beats is not None:
+            beats.cancel()
+
+
+async def _beat(seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        activity.heartbeat()
 
 
 async def poll(seconds: float) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from temporalio import activity
 
 from activities import aws
-from activities.volumes import JOB_TAG, MANAGED_TAG, read_volume
+from activities.ebs_answers import JOB_TAG, MANAGED_TAG, read_volume
 from perdure.contracts.resumption import (
     RESUME_VARIABLE,
     Resumed,

@@ -1,37 +1,59 @@
 """Job volumes on EBS: made, attached, let go of, copied, deleted. All of them idempotent by the key that each names.
 
 Only volumes and snapshots with our tags are touched. Each call looks at the tags first, because an id comes from a
-workflow's history or from records; VolumeForeign refuses any other. No volume is taken from a live instance by force: a
-file system that is still mounted would lose what it had not written, and its job with it.
+workflow's history or from records; VolumeForeign refuses any other. No volume that may be mounted is taken from a live
+instance by force: it would lose what it had not written, and its job with it.
+
+All jobs share the account's limits (ec2_calls.py): what changes something waits for its turn, by urgency; looks at
+single volumes are gathered into one call.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 
 from temporalio import activity
 
 from activities import aws
+from activities.ebs_answers import (
+    JOB_TAG,
+    OURS,
+    TOKEN_TAG,
+    OurSnapshot,
+    attachment_of,
+    must_be_ours,
+    read_snapshot,
+    read_volume,
+    superseded,
+    tag_of,
+    tags_of,
+)
+from activities.ec2_calls import Lookup, Mutations, Urgency
 from perdure.contracts.control import (
     AttachVolume,
     CreateSnapshot,
     CreateVolume,
     DetachVolume,
+    JobSnapshots,
+    RefreshSnapshots,
     SnapshotRef,
     VolumeActivities,
     VolumeRef,
 )
 from perdure.domain.errors import VolumeFailed, VolumeForeign, VolumeGone
-from perdure.domain.volumes import JobVolume
-
-JOB_TAG, MANAGED_TAG, TOKEN_TAG = "perdure:job", "perdure:managed", "perdure:token"
-OURS = {"Name": f"tag:{MANAGED_TAG}", "Values": ["true"]}
+from perdure.domain.volumes import JobVolume, client_token
+from perdure.domain.zone_snapshots import SnapshotState
 
 DEVICE_NAMES = [f"/dev/sd{letter}" for letter in "fghijklmnop"] + [
     f"/dev/xvd{first}{second}" for first in "bc" for second in "abcdefghijklmnopqrstuvwxyz"
 ]
 """What EC2 recommends for data volumes on Linux. On Nitro instances the name only has to be free: the guest finds the
 volume by its id."""
+
+
+STUCK_SECONDS = 60.0
+"""An attach or a detach that takes longer than this hangs: the usual ones take some seconds."""
 
 
 class Pause(Protocol):
@@ -43,78 +65,123 @@ class Pause(Protocol):
 class Volumes(VolumeActivities):
     """EBS through boto3; `poll_seconds` between two looks at something that changes state."""
 
-    def __init__(self, poll_seconds: float, client: Any = None, pause: Pause = aws.poll) -> None:
+    def __init__(
+        self,
+        poll_seconds: float,
+        client: Any = None,
+        pause: Pause = aws.poll,
+        mutations: Mutations | None = None,
+        stuck_seconds: float = STUCK_SECONDS,
+    ) -> None:
+        self._stuck_seconds = stuck_seconds
         self._ec2 = client or aws.client("ec2")
+        # Once, because what comes too often must wait for its turn again and not knock by itself.
+        self._changing = client or aws.client("ec2", tries=1)
+        self._mutations = mutations or Mutations()
+        self._looks = Lookup(self._describe_some)
         self._poll_seconds = poll_seconds
         self._pause = pause
 
     @activity.defn(name="create_volume")
     async def create_volume(self, request: CreateVolume) -> JobVolume:
-        """A volume that is `available`. Key: token, as EC2's ClientToken and as a tag, which outlives EC2's memory."""
-        volume_id = await self._find(request.token)
+        """A volume that is `available`. Key: token, as EC2's ClientToken and as a tag, which outlives EC2's memory.
+
+        EC2 answers a ClientToken with the first volume for ever, also when that one failed: each failure has the next
+        token. Those that failed go once there is one that did not, so that they are counted until then.
+        """
+        volume_id, failed = await self._find(request.token)
         if volume_id is None:
             if request.snapshot_id:
                 await self._describe_snapshot(request.snapshot_id)
-            source = {"SnapshotId": request.snapshot_id} if request.snapshot_id else {}
-            made = await aws.call(
+            source: dict[str, Any] = {"SnapshotId": request.snapshot_id} if request.snapshot_id else {}
+            if request.snapshot_id and request.initialization_mib_per_second:
+                source["VolumeInitializationRate"] = request.initialization_mib_per_second
+            made = await self._mutations.call(
                 f"make a {request.volume_type} volume in {request.zone}",
-                self._ec2.create_volume,
+                Urgency.JOB_WAITS,
+                self._changing.create_volume,
                 AvailabilityZone=request.zone,
                 VolumeType=request.volume_type,
                 Size=request.size_gib,
-                ClientToken=request.token,
-                TagSpecifications=[_tags("volume", request.job_id, request.token, request.tags)],
+                ClientToken=client_token(request.token, len(failed)) if failed else request.token,
+                TagSpecifications=[tags_of("volume", request.job_id, request.token, request.tags)],
                 **source,
             )
             volume_id = str(made["VolumeId"])
-        return read_volume(await self._until(volume_id, {"available", "in-use"}))
+        volume = read_volume(await self._until(volume_id, {"available", "in-use"}))
+        for failure in failed:
+            await self.delete_volume(VolumeRef(volume_id=failure))
+        return volume
 
     @activity.defn(name="attach_volume")
     async def attach_volume(self, request: AttachVolume) -> JobVolume:
-        """The volume, attached to the instance. Key: (volume_id, instance_id). VolumeFailed while another holds it."""
-        what = f"attach {request.volume_id} to {request.instance_id}"
+        """The volume, attached to the instance. Key: (volume_id, instance_id). VolumeFailed while another holds it.
+
+        An attach that hangs is taken back and asked for again: nobody can have mounted what is not attached yet.
+        """
+        what, since = f"attach {request.volume_id} to {request.instance_id}", time.monotonic()
         while True:
             volume = await self._describe(request.volume_id)
-            holder, state = _attachment(volume)
+            holder, state = attachment_of(volume)
             if holder not in {None, request.instance_id}:
                 raise VolumeFailed(f"{request.volume_id} cannot be attached: {holder} still holds it ({state})")
             if holder is not None and state == "attached":
                 return read_volume(volume)
             if holder is None:
-                await aws.call(
+                await self._mutations.call(
                     what,
-                    self._ec2.attach_volume,
+                    Urgency.JOB_WAITS,
+                    self._changing.attach_volume,
                     VolumeId=request.volume_id,
                     InstanceId=request.instance_id,
                     Device=await self._free_device(request.instance_id, request.volume_id),
                 )
+                since = time.monotonic()
                 continue
+            if state == "attaching" and time.monotonic() - since > self._stuck_seconds:
+                activity.logger.warning("%s hangs; it is taken back and asked for again", what)
+                await self._ask_to_detach(DetachVolume(volume_id=request.volume_id), request.instance_id)
+                since = time.monotonic()
             await self._pause(self._poll_seconds)
 
     @activity.defn(name="detach_volume")
     async def detach_volume(self, request: DetachVolume) -> JobVolume:
         """The volume, `available`. Key: volume_id. Waits as long as it takes, beating; VolumeFailed when an instance
-        other than the one named holds it. Never by force: a dead instance lets go by itself."""
-        asked = False
+        other than the one named holds it. By force only what the node let go of and what hangs all the same; a dead
+        instance lets go by itself."""
+        asked, forced, since = False, False, time.monotonic()
         while True:
             volume = await self._describe(request.volume_id)
-            holder, state = _attachment(volume)
+            holder, state = attachment_of(volume)
             if holder is None and volume["State"] == "available":
-                return read_volume(volume)
+                return read_volume(volume).model_copy(update={"forced": forced})
             if holder is not None and request.instance_id not in {None, holder}:
                 raise VolumeFailed(f"{request.volume_id} is held by {holder}, not by {request.instance_id}")
             if holder is not None and state == "attached" and not asked:
                 # Asked again if EC2 gives up (`detaching` back to `attached`): the guest may have unmounted since.
-                await self._ask_to_detach(request.volume_id, holder)
+                await self._ask_to_detach(request, holder)
                 asked = True
                 continue
             asked = state == "detaching"
+            hangs = request.unmounted and time.monotonic() - since > self._stuck_seconds
+            if holder is not None and hangs and not forced:
+                forced = True
+                await self._ask_to_detach(request, holder, force=True)
             await self._pause(self._poll_seconds)
 
-    async def _ask_to_detach(self, volume_id: str, holder: str) -> None:
+    async def _ask_to_detach(self, request: DetachVolume, holder: str, *, force: bool = False) -> None:
+        volume_id = request.volume_id
+        if force:
+            activity.logger.warning("%s hangs at %s, which let go of it: it is taken by force", volume_id, holder)
         try:
-            await aws.call(
-                f"detach {volume_id} from {holder}", self._ec2.detach_volume, VolumeId=volume_id, InstanceId=holder
+            await self._mutations.call(
+                f"detach {volume_id} from {holder}",
+                Urgency.JOB_WAITS if request.deadline is None else Urgency.BY_DEADLINE,
+                self._changing.detach_volume,
+                deadline=request.deadline,
+                VolumeId=volume_id,
+                InstanceId=holder,
+                **({"Force": True} if force else {}),
             )
         except VolumeGone:
             raise
@@ -137,12 +204,13 @@ class Volumes(VolumeActivities):
         snapshot = (
             usable[0]
             if usable
-            else await aws.call(
+            else await self._mutations.call(
                 f"snapshot {request.volume_id}",
-                self._ec2.create_snapshot,
+                Urgency.JOB_WAITS,
+                self._changing.create_snapshot,
                 VolumeId=request.volume_id,
                 Description=f"Perdure: the volume of job {request.job_id} on its way to another zone",
-                TagSpecifications=[_tags("snapshot", request.job_id, request.token, request.tags)],
+                TagSpecifications=[tags_of("snapshot", request.job_id, request.token, request.tags)],
             )
         )
         snapshot_id = str(snapshot["SnapshotId"])
@@ -153,12 +221,48 @@ class Volumes(VolumeActivities):
             snapshot = await self._describe_snapshot(snapshot_id)
         return SnapshotRef(snapshot_id=snapshot_id)
 
+    @activity.defn(name="refresh_snapshots")
+    async def refresh_snapshots(self, request: RefreshSnapshots) -> JobSnapshots:
+        """What there is, one more, the superseded ones deleted. Key: token, kept as a tag. Waits for nothing."""
+        found = await aws.call(
+            f"look for the snapshots of job {request.job_id}",
+            self._ec2.describe_snapshots,
+            OwnerIds=["self"],
+            Filters=[OURS, {"Name": f"tag:{JOB_TAG}", "Values": [request.job_id]}],
+        )
+        known = sorted(found["Snapshots"], key=lambda one: one["StartTime"])
+        made = next((one for one in known if request.token and tag_of(one, TOKEN_TAG) == request.token), None)
+        pending = any(one["State"] == SnapshotState.PENDING for one in known)
+        if request.token and made is None and not pending:
+            await self._describe(request.volume_id)
+            made = await self._mutations.call(
+                f"snapshot {request.volume_id}",
+                Urgency.WHENEVER,
+                self._changing.create_snapshot,
+                VolumeId=request.volume_id,
+                Description=f"Perdure: the volume of job {request.job_id}, in case that it must go to another zone",
+                TagSpecifications=[tags_of("snapshot", request.job_id, request.token, request.tags)],
+            )
+            known.append(made)
+        gone = {str(one["SnapshotId"]) for one in superseded(known, keep_newest=request.keep_newest)}
+        for snapshot_id in sorted(gone):
+            await self.delete_snapshot(SnapshotRef(snapshot_id=snapshot_id, job_waits=request.job_waits))
+        return JobSnapshots(
+            snapshots=[read_snapshot(one) for one in known if one["SnapshotId"] not in gone],
+            made=None if made is None else str(made["SnapshotId"]),
+        )
+
     @activity.defn(name="delete_volume")
     async def delete_volume(self, request: VolumeRef) -> None:
         """Key: volume_id; an unknown volume is a deleted one."""
         try:
             await self._describe(request.volume_id)
-            await aws.call(f"delete {request.volume_id}", self._ec2.delete_volume, VolumeId=request.volume_id)
+            await self._mutations.call(
+                f"delete {request.volume_id}",
+                Urgency.JOB_WAITS if request.job_waits else Urgency.WHENEVER,
+                self._changing.delete_volume,
+                VolumeId=request.volume_id,
+            )
         except VolumeGone:
             activity.logger.info("%s was already deleted", request.volume_id)
 
@@ -169,7 +273,7 @@ class Volumes(VolumeActivities):
         tags = {one["Key"]: one["Value"] for one in volume.get("Tags", [])}
         if tags.get(JOB_TAG) != job_id:
             raise VolumeForeign(f"{volume_id} bears the tag {JOB_TAG}={tags.get(JOB_TAG)}, and not job {job_id}'s")
-        holder, _ = _attachment(volume)
+        holder, _ = attachment_of(volume)
         if holder is None and volume["State"] not in {"available", "error"}:
             raise VolumeFailed(f"{volume_id} is {volume['State']}")
         return holder
@@ -179,34 +283,72 @@ class Volumes(VolumeActivities):
         """Key: snapshot_id; an unknown snapshot is a deleted one."""
         try:
             await self._describe_snapshot(request.snapshot_id)
-            await aws.call(f"delete {request.snapshot_id}", self._ec2.delete_snapshot, SnapshotId=request.snapshot_id)
+            await self._mutations.call(
+                f"delete {request.snapshot_id}",
+                Urgency.JOB_WAITS if request.job_waits else Urgency.WHENEVER,
+                self._changing.delete_snapshot,
+                SnapshotId=request.snapshot_id,
+            )
         except VolumeGone:
             activity.logger.info("%s was already deleted", request.snapshot_id)
 
-    async def _find(self, token: str) -> str | None:
-        """The volume that an earlier try with this token made, if it still is of use."""
+    async def our_snapshots(self) -> list[OurSnapshot]:
+        """All that bear our tags, whosever they are. CloudUnavailable."""
+        found: list[dict[str, Any]] = []
+        more: dict[str, Any] = {}
+        while True:
+            page = await aws.call(
+                "look for our snapshots",
+                self._ec2.describe_snapshots,
+                OwnerIds=["self"],
+                Filters=[OURS],
+                MaxResults=1000,
+                **more,
+            )
+            found += page["Snapshots"]
+            if not page.get("NextToken"):
+                break
+            more = {"NextToken": page["NextToken"]}
+        return [
+            OurSnapshot(snapshot_id=one["SnapshotId"], job_id=tag_of(one, JOB_TAG) or "", started_at=one["StartTime"])
+            for one in found
+        ]
+
+    async def _find(self, token: str) -> tuple[str | None, list[str]]:
+        """The volume that an earlier try with this token made, if it is of use; and those that ended as `error`."""
         found = await aws.call(
             "look for the job's volume",
             self._ec2.describe_volumes,
             Filters=[OURS, {"Name": f"tag:{TOKEN_TAG}", "Values": [token]}],
         )
         usable = [one for one in found["Volumes"] if one["State"] in {"creating", "available", "in-use"}]
-        return str(usable[0]["VolumeId"]) if usable else None
+        failed = [str(one["VolumeId"]) for one in found["Volumes"] if one["State"] == "error"]
+        return str(usable[0]["VolumeId"]) if usable else None, failed
 
     async def _describe(self, volume_id: str) -> dict[str, Any]:
         """One of our volumes. VolumeGone, VolumeForeign."""
-        found = await aws.call(f"describe {volume_id}", self._ec2.describe_volumes, VolumeIds=[volume_id])
-        volume: dict[str, Any] = found["Volumes"][0]
+        volume = await self._looks.one(volume_id)
+        if volume is None:
+            raise VolumeGone(f"{volume_id} does not exist: somebody has deleted it")
         if volume["State"] in {"deleting", "deleted"}:
             raise VolumeGone(f"{volume_id} is being deleted by somebody else")
-        _must_be_ours(volume_id, volume)
+        must_be_ours(volume_id, volume)
         return volume
+
+    async def _describe_some(self, volume_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """Those that exist. By a filter: asked by their ids, one unknown one would spoil the answer for all."""
+        found = await aws.call(
+            f"describe {', '.join(volume_ids)[:200]}",
+            self._ec2.describe_volumes,
+            Filters=[{"Name": "volume-id", "Values": volume_ids}],
+        )
+        return {one["VolumeId"]: one for one in found["Volumes"]}
 
     async def _describe_snapshot(self, snapshot_id: str) -> dict[str, Any]:
         """One of our snapshots. VolumeGone, VolumeForeign."""
         found = await aws.call(f"describe {snapshot_id}", self._ec2.describe_snapshots, SnapshotIds=[snapshot_id])
         snapshot: dict[str, Any] = found["Snapshots"][0]
-        _must_be_ours(snapshot_id, snapshot)
+        must_be_ours(snapshot_id, snapshot)
         return snapshot
 
     async def _until(self, volume_id: str, states: set[str]) -> dict[str, Any]:
@@ -226,39 +368,3 @@ class Volumes(VolumeActivities):
         if not free:
             raise VolumeFailed(f"{instance_id} has no free device name for {volume_id}")
         return free[0]
-
-
-def _tags(kind: str, job_id: str, token: str, extra: dict[str, str]) -> dict[str, Any]:
-    ours = {JOB_TAG: job_id, MANAGED_TAG: "true", TOKEN_TAG: token, "Name": f"perdure {job_id}"[:255]}
-    return {
-        "ResourceType": kind,
-        "Tags": [{"Key": key, "Value": value} for key, value in {**extra, **ours}.items()],
-    }
-
-
-def _must_be_ours(what: str, found: dict[str, Any]) -> None:
-    tags = {one["Key"]: one["Value"] for one in found.get("Tags", [])}
-    if tags.get(MANAGED_TAG) != "true":
-        raise VolumeForeign(
-            f"{what} does not bear the tag {MANAGED_TAG}=true, so Perdure does not touch it;"
-            " if it holds a job of Perdure, somebody took the tag away: put it back"
-        )
-
-
-def _attachment(volume: dict[str, Any]) -> tuple[str | None, str]:
-    """Who holds the volume, and how firmly (attaching, attached, detaching, busy)."""
-    held = [one for one in volume.get("Attachments", []) if one.get("State") != "detached"]
-    return (str(held[0]["InstanceId"]), str(held[0]["State"])) if held else (None, "")
-
-
-def read_volume(volume: dict[str, Any]) -> JobVolume:
-    """One entry of DescribeVolumes."""
-    holder, _ = _attachment(volume)
-    return JobVolume(
-        volume_id=volume["VolumeId"],
-        zone=volume["AvailabilityZone"],
-        size_gib=volume["Size"],
-        volume_type=volume.get("VolumeType", ""),
-        created_at=volume.get("CreateTime"),
-        attached_to=holder,
-    )

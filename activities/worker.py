@@ -29,6 +29,7 @@ class OneConverter(UnsandboxedWorkflowRunner):
 class WorkerOptions(TypedDict):
     """Keyword arguments of Temporal's Worker."""
 
+    max_concurrent_activities: int
     max_cached_workflows: int
     workflow_runner: WorkflowRunner
 
@@ -36,4 +37,9 @@ class WorkerOptions(TypedDict):
 def worker_options(cached_workflows: int) -> WorkerOptions:
     """`cached_workflows`: how many open workflows stay in memory. Others are read from their history at their next
     event."""
-    return WorkerOptions(max_cached_workflows=cached_workflows, workflow_runner=OneConverter())
+    return WorkerOptions(
+        # A volume activity waits for its turn and for EC2. Whose turn comes first is decided among those that run.
+        max_concurrent_activities=2_000,
+        max_cached_workflows=cached_workflows,
+        workflow_runner=OneConverter(),
+    )

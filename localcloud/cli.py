@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from localcloud.cli_faults import app as faults
 from localcloud.stack.stack import DEFAULT_BASE, DEFAULT_STACK, StackPlace, meant_place, running_stacks
 from perdure.domain.errors import ConfigurationInvalid
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="A whole AWS on this machine, and jobs that outlive its reclaims.")
 images = typer.Typer(help="Container images of Debian packages, for jobs of all stacks.")
 app.add_typer(images, name="image")
+app.add_typer(faults, name="fault")
 progress = Console(stderr=True, highlight=False)
 
 JOB_FAILED = 1

@@ -72,6 +72,14 @@ class ControlSettings(_Settings):
         2_000, ge=1, description="Open jobs that stay in memory; the others are read anew when something happens."
     )
     store_key_file: Path = STORE_KEY
+    ec2_mutations_per_second: float = Field(
+        5.0, gt=0, description="Calls a second that change something in EC2; with several control workers, for each."
+    )
+    interruption_queue: str = Field(
+        "",
+        description="Address of an SQS queue with EventBridge's interruption warnings of Interruptible Capacity"
+        " Reservations; empty: none. Spot instances do not need it.",
+    )
 
 
 class ApiSettings(_Settings):

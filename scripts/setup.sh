@@ -54,6 +54,7 @@ nft nftables
 /usr/sbin/dockerd docker.io
 /usr/bin/docker-compose docker-compose
 /usr/bin/tini-static tini
+fusermount3 fuse3
 debootstrap debootstrap
 /usr/lib/postgresql/15/bin/postgres postgresql-15
 patchelf patchelf

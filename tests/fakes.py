@@ -23,7 +23,9 @@ from perdure.contracts.control import (
     DetachVolume,
     JobRecord,
     JobRef,
+    JobSnapshots,
     RecordActivities,
+    RefreshSnapshots,
     SnapshotRef,
     VolumeActivities,
     VolumeRef,
@@ -43,7 +45,9 @@ from perdure.domain.errors import Fenced, StoreRefused, UnknownJob, VolumeFailed
 from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node, as_told
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
+from perdure.domain.values import EPOCH
 from perdure.domain.volumes import JobVolume
+from perdure.domain.zone_snapshots import SnapshotState, VolumeUse, ZoneSnapshot
 
 RETRY_ALL = RetryStrategy(
     attempts=10,
@@ -78,6 +82,15 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
         self.calls: list[str] = []
         self.volume_gate = asyncio.Event()
         self.volume_gate.set()
+        self.snapshot_gate = asyncio.Event()
+        self.snapshot_gate.set()
+        self.failing_snapshots = 0
+        """How many snapshots of a move end as `error`."""
+        self.detached_by_force = False
+        self.snapshot_pending = False
+        """The one before is not completed yet."""
+        self.before_snapshot: Callable[[], Awaitable[None]] | None = None
+        """What happens before a zone snapshot is made."""
         self.database_down = False
         self.forgotten: list[ForgetCheckpoints] = []
         self.store_failure = ""
@@ -145,7 +158,7 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
         if volume.attached_to is not None and request.instance_id not in {None, volume.attached_to}:
             raise VolumeFailed(f"{volume.attached_to} holds {volume.volume_id}, not {request.instance_id}")
         self.volumes[volume.volume_id] = volume.model_copy(update={"attached_to": None})
-        return self.volumes[volume.volume_id]
+        return self.volumes[volume.volume_id].model_copy(update={"forced": self.detached_by_force})
 
     @activity.defn(name="create_snapshot")
     async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:
@@ -153,9 +166,34 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
         volume = self._volume(request.volume_id)
         if volume.attached_to is not None:
             raise VolumeFailed(f"{volume.volume_id} is still attached")
+        if self.failing_snapshots:
+            self.failing_snapshots -= 1
+            raise VolumeFailed(f"Snapshot of {volume.volume_id} failed")
         snapshot_id = f"snap-of-{volume.volume_id}"
         self.snapshots[snapshot_id] = volume
         return SnapshotRef(snapshot_id=snapshot_id)
+
+    @activity.defn(name="refresh_snapshots")
+    async def refresh_snapshots(self, request: RefreshSnapshots) -> JobSnapshots:
+        self._called()
+        made = None
+        if request.token:
+            await self.snapshot_gate.wait()
+            if self.before_snapshot is not None:
+                await self.before_snapshot()
+            if self.snapshot_pending:
+                return JobSnapshots(snapshots=[])
+            made = f"snap-{request.token[:8]}"
+            self.snapshots.setdefault(made, self._volume(request.volume_id))
+        for snapshot_id in list(self.snapshots)[: -1 if request.keep_newest else None]:
+            del self.snapshots[snapshot_id]
+        shown = [
+            ZoneSnapshot(
+                snapshot_id=snapshot_id, volume_id=volume.volume_id, state=SnapshotState.COMPLETED, started_at=EPOCH
+            )
+            for snapshot_id, volume in self.snapshots.items()
+        ]
+        return JobSnapshots(snapshots=shown, made=made)
 
     @activity.defn(name="delete_volume")
     async def delete_volume(self, request: VolumeRef) -> None:
@@ -243,6 +281,8 @@ class FakeNode(NodeActivities):
         self.clock_error = timedelta(0)
         self.first_number = 1
         self.hand_over: HandOver | None = None
+        self.volume_use: VolumeUse | None = None
+        """What it tells of the job volume with each periodic checkpoint."""
         self.gate = asyncio.Event()
         """While closed, a periodic checkpoint does not end."""
         self.gate.set()

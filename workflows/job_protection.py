@@ -10,8 +10,8 @@ dead, the reconciler finds (workflows/reconciliation.py).
 
 `run` is the story. Around it: job_state (what is known), job_preparation (a container's plan), job_checkpoints (what is
 asked of the node), job_configuration (what the node is told), job_reports and job_rehearsals (what nodes say),
-job_endings (what an end means), job_volume (the volume's way to the next node), job_store (the end of a job that has
-none), job_records and job_display (what people see).
+job_endings (what an end means), job_volume (the volume's way to the next node), zone_snapshots (what shortens its
+way to another zone), job_store (the end of a job that has none), job_records and job_display (what people see).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.options import ATTACH_PATIENCE, RENEW_AFTER
     from workflows.racing import Overtaken, while_wanted
     from workflows.resumption import take_over, wants_to_take_over
+    from workflows.zone_snapshots import drop_zone_snapshots, take_zone_snapshot
 
 STILL_WANTED = timedelta(seconds=4)
 """Between two looks at Batch while a container waits for its plan. A job that its owner ended waits no longer than this
@@ -101,6 +102,7 @@ class JobProtection:
             except (ActivityError, ChildWorkflowError) as problem:
                 await self._live_with(problem)
         await (put_away_volume(progress) if progress.store is None else put_away_store(progress))
+        await drop_zone_snapshots(progress)
         self._closing = True
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() and recorder.up_to_date)
         for task in background:
@@ -125,6 +127,8 @@ class JobProtection:
             await self._join_final_checkpoint()
         elif None in progress.wishes.values():
             await grant_wishes(progress)
+        elif progress.snapshot_due:
+            await take_zone_snapshot(progress)
         elif left is None or left > timedelta(0):
             await self._listen(mark, left, "ask Batch")
         else:

@@ -17,6 +17,7 @@ from perdure.domain.retries import HandOver
 from workflows.job_endings import close_outage, open_outage
 from workflows.job_rehearsals import hear_rehearsal
 from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
+from workflows.zone_snapshots import hear_use
 
 SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
 """Until Batch is asked about a container that has just started or may be gone unseen; and at most between two looks."""
@@ -54,7 +55,7 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
             _started(progress, report, now)
         case ReportKind.CHECKPOINT if report.checkpoint is not None:
             committed(progress, report.checkpoint)
-            return matters
+            return hear_use(progress, report, now) or matters
         case ReportKind.CHECKPOINT_FAILED:
             _checkpoint_failed(progress, report)
         case ReportKind.HANDED_OVER:
@@ -120,6 +121,7 @@ def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
         return
     # Batch soon sees that a container runs, and tells since when: its time-out counts from there.
     progress.stage, progress.look_at = Stage.RUNNING, now + SOON
+    progress.cold_volume = False
     _hear_of_rungs(progress, report)
     for checkpoint in report.found:
         committed(progress, checkpoint)

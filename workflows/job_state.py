@@ -27,6 +27,7 @@ from perdure.domain.outages import Milestones
 from perdure.domain.retries import HandOver, RetryStrategy, choose_hand_over
 from perdure.domain.values import format_duration
 from perdure.domain.volumes import JobVolume
+from perdure.domain.zone_snapshots import ZoneSnapshots
 from workflows.batch_times import with_batch_times
 
 REMEMBERED = 256
@@ -75,6 +76,11 @@ class JobProgress(BaseModel):
     volume_asked_for: CreateVolume | None = None
     """A volume that was asked for and of which nothing was heard: it may exist."""
     volumes_lost: int = 0
+    cold_volume: bool = False
+    """It was just made from a snapshot: what is read of it for the first time is slow."""
+    zone_snapshots: ZoneSnapshots = ZoneSnapshots()
+    snapshot_due: bool = False
+    """Another one is to be taken now."""
     keep_volume: str = ""
     """Why the volume outlives the finished job; empty: it does not."""
     way: HandOver | None = None
@@ -317,6 +323,7 @@ class JobProgress(BaseModel):
             hand_over=choose_hand_over(self.retry, request.attempt),
             quarantined=self.quarantined,
             predecessors=self.predecessors,
+            cold_volume=self.cold_volume,
         )
         self.milestones = self.milestones.model_copy(update={"accepted_at": self.current.accepted_at, "ready_at": now})
         self.stage, self.settings_told = Stage.STARTING, self.settings_number

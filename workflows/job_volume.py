@@ -22,9 +22,11 @@ with workflow.unsafe.imports_passed_through():
     from perdure.domain.configuration import JobVolumeConfiguration
     from perdure.domain.errors import VolumeGone
     from perdure.domain.volumes import JobVolume, VolumeLife, VolumeStep, client_token, next_volume_step
+    from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot, move_in_words
     from workflows import options
     from workflows.job_questions import caused_by, in_words
     from workflows.job_state import JobProgress
+    from workflows.zone_snapshots import end_lives, look_at_snapshots, predict
 
 T = TypeVar("T")
 
@@ -118,7 +120,11 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     """Never given up half-way, even if a newer container comes meanwhile: that one goes on from where this ends."""
     volume = progress.volume
     assert volume is not None
-    progress.tell(workflow.now(), "migration", f"Volume {volume.volume_id} moves from {volume.zone} to {request.zone}.")
+    await look_at_snapshots(progress)
+    predicted, since = predict(progress, workflow.now()), workflow.time()
+    way = f"Volume {volume.volume_id} moves from {volume.zone} to {request.zone}: {move_in_words(predicted)}."
+    progress.tell(workflow.now(), "migration", way)
+    warm = progress.zone_snapshots.number > 0
     moved: MigrationResult = await workflow.execute_child_workflow(
         names.VOLUME_MIGRATION,
         MigrationInput(
@@ -127,6 +133,8 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
             volume=volume,
             zone=request.zone,
             volume_type=settings.volume_type,
+            initialization_mib_per_second=settings.initialization_mib_per_second,
+            keep_snapshot=warm,
             tags=settings.tags,
         ),
         id=names.migration_workflow_id(progress.job.job_id, progress.job.epoch),
@@ -139,13 +147,37 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     if volume.volume_id not in moved.left_behind:
         _ended(progress, volume.volume_id, workflow.now())
     _began(progress, moved.volume, settings.volume_type, workflow.now())
-    if moved.snapshot is not None:
-        progress.show(snapshots=[*progress.job.snapshots, moved.snapshot])
+    _note_snapshots(progress, moved, keep=warm)
     progress.has_volume(moved.volume)
-    progress.tell(workflow.now(), "migration", f"The volume is {moved.volume.volume_id} in {moved.volume.zone} now.")
+    progress.cold_volume = True
+    steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in moved.phases.items())
+    took = f"after {workflow.time() - since:.0f} s ({steps})"
+    message = f"The volume is {moved.volume.volume_id} in {moved.volume.zone} now, {took}."
+    progress.tell(workflow.now(), "migration", message)
     if moved.left_behind:
         left = ", ".join(moved.left_behind)
         progress.tell(workflow.now(), "left behind", f"{left} could not be deleted and still costs money.", "warning")
+
+
+def _note_snapshots(progress: JobProgress, moved: MigrationResult, *, keep: bool) -> None:
+    """The snapshot that moved the volume stays when zone snapshots are taken: the next one builds on it."""
+    if moved.snapshot is None:
+        return
+    snapshot = moved.snapshot
+    if keep:
+        end_lives(progress, workflow.now())
+        snapshot = snapshot.model_copy(update={"volume_id": moved.volume.volume_id})
+        use = progress.zone_snapshots.use
+        size = snapshot.size_gib if use is None else -(-use.used_bytes // GIB)
+        snapshot = snapshot.model_copy(update={"size_gib": size})
+        base = ZoneSnapshot(
+            snapshot_id=snapshot.snapshot_id,
+            volume_id=moved.volume.volume_id,
+            state=SnapshotState.COMPLETED,
+            started_at=snapshot.created_at,
+        )
+        progress.zone_snapshots = progress.zone_snapshots.asked(workflow.now()).seen([base])
+    progress.show(snapshots=[*progress.job.snapshots, snapshot])
 
 
 def _spent_detaching(progress: JobProgress, seconds: float) -> None:
@@ -186,11 +218,19 @@ async def free_volume(progress: JobProgress, race: Race) -> None:
         return
     work = workflow.start_activity_method(
         VolumeActivities.detach_volume,
-        DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+        DetachVolume(
+            volume_id=volume.volume_id,
+            instance_id=volume.attached_to,
+            unmounted=True,
+            deadline=progress.notice.deadline if progress.notice else None,
+        ),
         summary=f"{volume.volume_id} from {volume.attached_to}, inside the notice",
         **options.VOLUME,
     )
-    await race(work)
+    freed = await race(work)
+    if freed.forced:
+        message = f"EC2 did not let go of {volume.volume_id} although it was unmounted: it was taken by force."
+        progress.tell(workflow.now(), "volume", message, "warning")
     progress.has_volume(volume.model_copy(update={"attached_to": None}))
     progress.milestones = progress.milestones.model_copy(update={"available_at": workflow.now()})
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")

@@ -84,6 +84,16 @@ VOLUME = Options(
     retry_policy=_PATIENT,
 )
 
+# Begun, not waited for, and never urgent: given up soon, because the next checkpoint asks again.
+ZONE_SNAPSHOT = Options(
+    start_to_close_timeout=timedelta(seconds=60), schedule_to_close_timeout=timedelta(seconds=90), retry_policy=_PATIENT
+)
+
+# Before a move, for its prediction: a job waits.
+GLANCE = Options(
+    start_to_close_timeout=timedelta(seconds=5), schedule_to_close_timeout=timedelta(seconds=5), retry_policy=_ONCE
+)
+
 # The same on the way to another zone, which is never given up: a snapshot of a large volume takes hours, and a volume
 # that a live instance has mounted is not let go of at all.
 MOVE = Options(

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
         CreateSnapshot,
         CreateVolume,
         DetachVolume,
+        RefreshSnapshots,
         SnapshotRef,
         VolumeActivities,
         VolumeRef,
@@ -66,13 +67,14 @@ class VolumeMigration:
                 size_gib=old.size_gib,
                 token=client_token(move.job_id, move.epoch, "volume", old.volume_id, move.zone),
                 snapshot_id=snapshot.snapshot_id,
+                initialization_mib_per_second=move.initialization_mib_per_second,
                 tags=move.tags,
             ),
             summary=f"volume from {snapshot.snapshot_id} in {move.zone}",
             **MOVE,
         )
         self._done("created")
-        left_behind = await self._delete_old(old.volume_id, snapshot)
+        left_behind = await self._delete_old(move, snapshot)
         self._done("deleted")
         return MigrationResult(
             volume=volume.model_copy(update={"blank": old.blank}),
@@ -83,24 +85,38 @@ class VolumeMigration:
                 volume_id=old.volume_id,
                 size_gib=old.size_gib,
                 created_at=began,
-                deleted_at=None if snapshot.snapshot_id in left_behind else workflow.now(),
+                deleted_at=None if move.keep_snapshot or snapshot.snapshot_id in left_behind else workflow.now(),
             ),
         )
 
-    async def _delete_old(self, volume_id: str, snapshot: SnapshotRef) -> list[str]:
+    async def _delete_old(self, move: MigrationInput, snapshot: SnapshotRef) -> list[str]:
         """Delete what is no longer needed. The job waits for its volume, so this is tried for a minute at most; returns
         the ids that stay behind."""
-        left_behind = []
+        left_behind, volume_id = [], move.volume.volume_id
         try:
             await workflow.execute_activity_method(
-                VolumeActivities.delete_volume, VolumeRef(volume_id=volume_id), summary=f"delete {volume_id}", **LOOK
+                VolumeActivities.delete_volume,
+                VolumeRef(volume_id=volume_id, job_waits=True),
+                summary=f"delete {volume_id}",
+                **LOOK,
             )
         except ActivityError:
             left_behind.append(volume_id)
         try:
-            await workflow.execute_activity_method(
-                VolumeActivities.delete_snapshot, snapshot, summary=f"delete {snapshot.snapshot_id}", **LOOK
-            )
+            if move.keep_snapshot:
+                await workflow.execute_activity_method(
+                    VolumeActivities.refresh_snapshots,
+                    RefreshSnapshots(job_id=move.job_id, job_waits=True),
+                    summary="delete the snapshots before the newest",
+                    **LOOK,
+                )
+            else:
+                await workflow.execute_activity_method(
+                    VolumeActivities.delete_snapshot,
+                    snapshot.model_copy(update={"job_waits": True}),
+                    summary=f"delete {snapshot.snapshot_id}",
+                    **LOOK,
+                )
         except ActivityError:
             left_behind.append(snapshot.snapshot_id)
         return left_behind

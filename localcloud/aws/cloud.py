@@ -11,7 +11,8 @@ A request to the endpoint goes to the first that answers it:
     anything else                                                  ─┘
 
 Behind them: fleet.Fleet has the nodes (made by the launcher that the configuration names), batch.engine.Engine places
-jobs on them and retries, volume_states.VolumeStates moves real bytes with ebs.Disks, reclaim.Reclaims takes nodes away.
+jobs on them and retries, volume_states.VolumeStates moves real bytes with ebs.Disks (as slowly, and
+with the faults, that ebs_conditions.EbsConditions says), reclaim.Reclaims takes nodes away.
 Threads and the one lock: clock.py. Nothing is kept over a restart.
 """
 
@@ -40,6 +41,8 @@ from localcloud.aws.clock import Clock
 from localcloud.aws.cloud_config import CloudConfig
 from localcloud.aws.credentials import TaskCredentials, refuse
 from localcloud.aws.ebs import Disks
+from localcloud.aws.ebs_conditions import EbsConditions
+from localcloud.aws.ebs_endpoints import EbsEndpoints
 from localcloud.aws.ec2_wire import Application, Environ, StartResponse, service_of
 from localcloud.aws.endpoints import PREFIX, Endpoints
 from localcloud.aws.fleet import Fleet
@@ -112,8 +115,15 @@ class Cloud:
         account = set_up(clients, config)
         ec2, pools = moto_backend.MotoEc2(config.region), moto_backend.MotoPools(config.region)
         self.disks = Disks(config.pool)
+        conditions = self.conditions = EbsConditions(config.timing)
         states = VolumeStates(
-            lock, clock, config.timing, ec2, self.disks, lambda instance_id: self.fleet.init_pid(instance_id)
+            lock,
+            clock,
+            config.timing.device_poll,
+            conditions,
+            ec2,
+            self.disks,
+            lambda instance_id: self.fleet.init_pid(instance_id),
         )
         self.fleet = Fleet(lock, clock, config, clients, account, ec2, states, launcher, self._credentials)
         self._logs = LogSink(clients.logs)
@@ -132,9 +142,10 @@ class Cloud:
                 states,
                 self.disks,
                 self._credentials,
+                EbsEndpoints(lock, conditions, states),
             ),
             "batch": BatchApi(self._moto, self.engine, clients.batch, config.region, config.timing.shortest_attempt),
-            "ec2": Ec2Guards(self._moto, lock, ec2, states, config.zones, self._terminate),
+            "ec2": Ec2Guards(self._moto, lock, ec2, states, conditions, config.zones, self._terminate),
             "pricing": PricingApi(),
             "cognito-idp": UserPoolGuards(self._moto, pools),
             "_hosted": HostedUi(pools),

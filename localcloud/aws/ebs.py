@@ -3,7 +3,8 @@
 A volume is `volumes/<id>.img`, a snapshot `snapshots/<id>.img`. Attaching makes a loop device (direct I/O where the
 file system can, so that what a guest flushed is what the file holds) and, in the node's own /dev/disk/by-id, the link
 that udev makes on Amazon Linux 2023. Snapshots and volumes made from them are reflink copies: an instant, as crash-
-consistent as EBS's. A deleted volume's file is kept in `deleted/` until the stack goes down.
+consistent as EBS's. A volume that is to be slow until its blocks are fetched is opened through FUSE (lazy_mount.py).
+A deleted volume's file is kept in `deleted/` until the stack goes down.
 
 Power loss: killing processes lets the kernel write everything back and unmount cleanly, which no power loss does. So
 `cut_power` shuts the mounted file systems down without flushing their log while the node is frozen, before it is
@@ -15,13 +16,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import struct
 from pathlib import Path
 
+from localcloud.aws.block_diff import moved_bytes
+from localcloud.aws.lazy_mount import Laziness, LazyMount
 from localcloud.linux import MountEntry, loop_devices_below, mount_table, run
 from perdure.domain.errors import CommandFailed, VolumeFailed
 from perdure.waiting import until
+
+log = logging.getLogger(__name__)
 
 GIB = 1024**3
 FICLONE = 0x40049409  # linux/fs.h
@@ -29,6 +35,8 @@ FS_IOC_SHUTDOWN = 0x8004587D  # linux/fs.h; XFS's XFS_IOC_GOINGDOWN, ext4 has it
 NO_LOG_FLUSH = 2
 RELEASE_SECONDS = 10.0
 """How long a loop device may take to let go of its file after the last user is gone."""
+LINGER_SECONDS = 1.0
+"""The same where the volume goes on in any case."""
 LINK_FOLDER = "dev/disk/by-id"
 
 
@@ -48,30 +56,48 @@ class Disks:
         self._volumes, self._snapshots, self._deleted = pool / "volumes", pool / "snapshots", pool / "deleted"
         for folder in (self._volumes, self._snapshots, self._deleted):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lazy = LazyMount(self._volumes, pool / "lazy")
         self._devices: dict[str, str] = {}
+        self._opened: dict[str, Path] = {}
+        self.second_writers = 0
+        """How often a volume was attached while an earlier holder could still have written: never, it must be."""
 
     def backing_file(self, volume_id: str) -> Path | None:
         """Where the volume's bytes lie, deleted or not; None when there never was such a volume."""
         candidates = (folder / f"{volume_id}.img" for folder in (self._volumes, self._deleted))
         return next((path for path in candidates if path.exists()), None)
 
-    def create(self, volume_id: str, size_gib: int, snapshot_id: str | None = None) -> None:
-        """A blank volume, or one that begins as the snapshot."""
+    def create(
+        self, volume_id: str, size_gib: int, snapshot_id: str | None = None, laziness: Laziness | None = None
+    ) -> None:
+        """A blank volume, or one that begins as the snapshot; of the latter, each block is slow at its first touch."""
         target = self._volumes / f"{volume_id}.img"
         if snapshot_id is not None:
             clone(self._snapshots / f"{snapshot_id}.img", target)
         with target.open("ab") as file:
             file.truncate(size_gib * GIB)
+        if snapshot_id is not None and laziness is not None:
+            self._lazy.make_lazy(target.name, laziness)
 
     def grow(self, volume_id: str, size_gib: int) -> None:
         """Make the volume larger, its loop device too when it is attached."""
         os.truncate(self._volumes / f"{volume_id}.img", size_gib * GIB)
         if device := self._devices.get(volume_id):
+            self._opened[volume_id].stat()  # through FUSE, this is what tells the kernel the size
             run(["losetup", "--set-capacity", device])
 
-    def snapshot(self, volume_id: str, snapshot_id: str) -> None:
-        """Keep the volume as it is at this instant."""
-        clone(self._volumes / f"{volume_id}.img", self._snapshots / f"{snapshot_id}.img")
+    def snapshot(self, volume_id: str, snapshot_id: str, parent: str | None = None) -> tuple[int, int]:
+        """Keep the volume as it is at this instant. Returns the bytes of blocks that changed since the snapshot
+        `parent` (None: all that hold data), and of all that hold data."""
+        made = self._snapshots / f"{snapshot_id}.img"
+        clone(self._volumes / f"{volume_id}.img", made)
+        before = self._snapshots / f"{parent}.img" if parent else None
+        full = moved_bytes(made, None)
+        return (moved_bytes(made, before) if before is not None and before.exists() else full), full
+
+    def initialization(self, volume_id: str) -> dict[str, int] | None:
+        """Of a volume that was made slow: how many blocks there were to fetch, and how many are left."""
+        return self._lazy.status(f"{volume_id}.img")
 
     def copy_snapshot(self, source_id: str, snapshot_id: str) -> None:
         """A snapshot of a snapshot."""
@@ -81,6 +107,7 @@ class Disks:
         """Put the file aside."""
         with contextlib.suppress(FileNotFoundError):  # an instance's root volume has no file
             os.rename(self._volumes / f"{volume_id}.img", self._deleted / f"{volume_id}.img")
+        self._lazy.forget(f"{volume_id}.img")
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Remove the file."""
@@ -92,7 +119,11 @@ class Disks:
 
     def attach(self, volume_id: str, init_pid: int) -> str:
         """Make the loop device and the link in the node's file system. Returns the device."""
-        file = str(self._volumes / f"{volume_id}.img")
+        if self._has_writer(volume_id):
+            self.second_writers += 1
+            log.error("%s is attached although an earlier holder still has it", volume_id)
+        opened = self._opened[volume_id] = self._lazy.path(f"{volume_id}.img")
+        file = str(opened)
         # A file that shares blocks with a snapshot takes direct I/O in 4 KiB only, and the kernel then gives its loop
         # device sectors of that size: a file system made before the snapshot, on sectors of 512, would not mount again
         # (`Function not implemented`; tried). So the size is 4 KiB from the start.
@@ -122,8 +153,8 @@ class Disks:
         return False
 
     def detach(self, volume_id: str, init_pid: int | None, *, force: bool = False) -> None:
-        """Remove the link and the loop device. `init_pid` None: the node is dead. `force`: power is cut first, and a
-        device that something still has open is left to end with its last user."""
+        """Remove the link and the loop device. `init_pid` None: the node is dead. `force`: power is cut first. From a
+        dead node, or by force, the volume goes on even where something still has the device open: see `_fence`."""
         device = self._devices.get(volume_id)
         if device is None:
             return
@@ -135,8 +166,10 @@ class Disks:
         if self._holds(device, volume_id):
             # With a user left, the kernel keeps the device and clears it at the last close.
             run(["losetup", "--detach", device])
-        if not force:
+        if init_pid is not None and not force:
             self._wait_released(device, volume_id)
+        elif self._lingers(device, volume_id):
+            self._fence(volume_id)
         del self._devices[volume_id]
 
     def cut_power(self, volume_ids: list[str]) -> None:
@@ -149,10 +182,33 @@ class Disks:
             self.detach(volume_id, None, force=True)
         for device in loop_devices_below(self._volumes.parent):
             run(["losetup", "--detach", str(device)])
+        self._lazy.close()
+
+    def _has_writer(self, volume_id: str) -> bool:
+        """Is there a loop device on the very file of the volume? One that was fenced is on another."""
+        file = self._volumes / f"{volume_id}.img"
+        wanted = f"{os.stat(file).st_ino}"
+        listing = run(["losetup", "--list", "--noheadings", "--output", "BACK-INO,BACK-FILE"])
+        lines = [line.split(None, 1) for line in listing.splitlines()]
+        return any(inode == wanted and name.startswith(str(self._volumes.parent)) for inode, name in lines)
 
     def _holds(self, device: str, volume_id: str) -> bool:
         # A free device is soon another volume's: the file tells.
-        return loop_devices_below(self._volumes).get(Path(device)) == self._volumes / f"{volume_id}.img"
+        opened = self._opened[volume_id]
+        return loop_devices_below(opened.parent).get(Path(device)) == opened
+
+    def _lingers(self, device: str, volume_id: str) -> bool:
+        """Does something still have it open? A process that was just killed lets go a moment later."""
+        try:
+            until(lambda: not self._holds(device, volume_id), LINGER_SECONDS, 0.02)
+        except TimeoutError:
+            return True
+        return False
+
+    def _fence(self, volume_id: str) -> None:
+        """Whoever still has the old device open writes on a file that nobody reads: the volume goes on as a copy."""
+        file = self._volumes / f"{volume_id}.img"
+        clone(file, file)
 
     def _wait_released(self, device: str, volume_id: str) -> None:
         try:

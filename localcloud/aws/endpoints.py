@@ -10,6 +10,7 @@
     POST /_local/credentials               {"life_seconds"}: of credentials that job roles get from now on
     POST /_local/reclaim                   reclaim.ReclaimRequest
     GET  /_local/reclaims/ID[?wait=S]      how far it is
+    …    /_local/ebs, faults, snapshots    ebs_endpoints.EbsEndpoints
 
 Errors are 4xx with {"error": "one sentence"}.
 """
@@ -30,6 +31,7 @@ from localcloud.aws.batch.jobs import Attempt, Job
 from localcloud.aws.cloud_config import CloudConfig
 from localcloud.aws.credentials import TaskCredentials
 from localcloud.aws.ebs import Disks
+from localcloud.aws.ebs_endpoints import EbsEndpoints
 from localcloud.aws.ec2_wire import Environ, StartResponse, read_body, respond_json
 from localcloud.aws.fleet import Fleet, Node
 from localcloud.aws.moto_backend import MotoEc2
@@ -57,6 +59,7 @@ class Endpoints:
         states: VolumeStates,
         disks: Disks,
         credentials: TaskCredentials,
+        ebs: EbsEndpoints,
     ) -> None:
         self._credentials = credentials
         self._lock, self._config, self._endpoint_url = lock, config, endpoint_url
@@ -73,6 +76,7 @@ class Endpoints:
             ("POST", re.compile("credentials"), self._credentials_life),
             ("POST", re.compile("reclaim"), self._reclaim),
             ("GET", re.compile("reclaims/([^/]+)"), self._reclaim_state),
+            *ebs.routes,
         ]
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
@@ -140,6 +144,7 @@ class Endpoints:
                 "attached_to": attachment.instance_id if attachment else None,
                 "attachment_state": attachment.status if attachment else None,
                 "device": self._disks.device(volume_id),
+                "initialization": None if deleted else self._disks.initialization(volume_id),
                 "backing_file": str(file) if file else None,
                 "deleted": deleted,
                 "created_at": volume.created_at.timestamp(),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from localcloud.aws import ec2_wire
+from localcloud.aws.ebs_conditions import EbsConditions, FaultKind
 from localcloud.aws.ec2_wire import Application, Environ, StartResponse
 from localcloud.aws.moto_backend import MotoEc2, VolumeView
 from localcloud.aws.prices import describe_spot_price_history
@@ -20,6 +21,8 @@ from localcloud.errors import AwsError
 
 MOST_ATTACHMENTS = 27
 """Volumes besides the root on an instance: 28 shared slots on Nitro (EC2 user guide, "Volume limits")."""
+MOST_PENDING = 5
+"""Snapshots of one gp2 or gp3 volume that may be pending (EBS user guide, "Quotas for Amazon EBS")."""
 Params = dict[str, str]
 
 
@@ -41,9 +44,11 @@ class Ec2Guards:
         lock: threading.RLock,
         ec2: MotoEc2,
         states: VolumeStates,
+        conditions: EbsConditions,
         zones: list[str],
         terminate: Callable[[list[str]], list[str]],
     ) -> None:
+        self._conditions = conditions
         self._app, self._lock, self._ec2, self._states = app, lock, ec2, states
         self._zones, self._terminate = zones, terminate
         self._tokens: dict[str, tuple[Params, Answer]] = {}
@@ -64,9 +69,11 @@ class Ec2Guards:
         """Answer one EC2 request."""
         params = ec2_wire.read_query(environ)
         guard = self._guards.get(params.get("Action", ""))
-        if guard is None or params.get("DryRun", "false").lower() == "true":
-            return self._app(environ, start)
         try:
+            with self._lock:
+                self._conditions.check(params.get("Action", ""))
+            if guard is None or params.get("DryRun", "false").lower() == "true":
+                return self._app(environ, start)
             # moto only touches memory, so the lock may be held across it: check and change are one.
             with self._lock:
                 answer = guard(params, environ)
@@ -106,10 +113,13 @@ class Ec2Guards:
                 raise AwsError("IncorrectState", f"Snapshot is in invalid state - {snapshot.status}")
             if int(params.get("Size") or snapshot.size_gib) < snapshot.size_gib:
                 raise AwsError("InvalidParameterValue", f"The volume is smaller than its snapshot '{snapshot_id}'.")
+        rate = _initialization_rate(params.get("VolumeInitializationRate"), snapshot_id)
+        if self._conditions.strikes(FaultKind.NO_VOLUMES):
+            raise AwsError("InsufficientVolumeCapacity", f"There is no capacity for such a volume in {zone}.", 500)
         answer = self._ask_moto(environ)
         if answer.status == 200:
             size = int(ec2_wire.field(answer.body, "size"))
-            work = self._states.create_requested(ec2_wire.field(answer.body, "volumeId"), size, snapshot_id)
+            work = self._states.create_requested(ec2_wire.field(answer.body, "volumeId"), size, snapshot_id, rate)
             body = answer.body.replace(b"<status>available<", b"<status>creating<")
             if token:
                 self._tokens[token] = (asked, Answer(body))
@@ -187,6 +197,11 @@ class Ec2Guards:
         volume = self._volume(params)
         if volume.status not in {"available", "in-use"}:
             raise AwsError("IncorrectState", f"Volume '{volume.volume_id}' is in the '{volume.status}' state.")
+        if sum(one.status == "pending" for one in self._ec2.snapshots_of(volume.volume_id)) >= MOST_PENDING:
+            raise AwsError(
+                "ConcurrentSnapshotLimitExceeded",
+                f"Maximum allowed in-progress snapshots for volume '{volume.volume_id}' exceeded.",
+            )
         answer = self._ask_moto(environ)
         if answer.status == 200:
             work = self._states.snapshot_requested(volume.volume_id, ec2_wire.field(answer.body, "snapshotId"))
@@ -224,3 +239,12 @@ class Ec2Guards:
             for instance_id in nodes
         )
         return Answer(ec2_wire.answer("TerminateInstances", f"<instancesSet>{items}</instancesSet>"))
+
+
+def _initialization_rate(given: str | None, snapshot_id: str | None) -> int:
+    """MiB/s; 0 when none was given (EC2 API reference, CreateVolume: 100 to 300, with a snapshot only)."""
+    if given is None:
+        return 0
+    if not snapshot_id or not 100 <= int(given) <= 300:
+        raise AwsError("InvalidParameterValue", f"Invalid value '{given}' for VolumeInitializationRate.")
+    return int(given)

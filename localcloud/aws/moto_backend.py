@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hmac
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.cognitoidp.models import cognitoidp_backends
@@ -37,9 +38,18 @@ class _Volume(elastic_block_store.Volume):
 
 
 class _Snapshot(elastic_block_store.Snapshot):
+    expected: tuple[float, float] | None = None
+    """When it was begun and when it will be done, in seconds of the monotonic clock."""
+    completion_time: datetime | None = None
+    full_snapshot_size_in_bytes: int | None = None
+
     @property
     def progress(self) -> str:
-        return "100%" if self.status == "completed" else "0%"
+        if self.status == "completed":
+            return "100%"
+        begun, done = self.expected or (0.0, 0.0)
+        passed = (time.monotonic() - begun) / (done - begun) if done > begun else 0.0
+        return f"{min(99, int(100 * passed))}%"
 
 
 # moto looks both names up in its module whenever it makes one.
@@ -93,6 +103,7 @@ class SnapshotView:
     """A snapshot as DescribeSnapshots would show it now."""
 
     snapshot_id: str
+    volume_id: str
     status: str
     size_gib: int
 
@@ -125,7 +136,18 @@ class MotoEc2:
     def snapshot(self, snapshot_id: str) -> SnapshotView | None:
         """Read a snapshot."""
         found = self._backend.snapshots.get(snapshot_id)
-        return None if found is None else SnapshotView(found.id, found.status, found.volume_size)
+        return None if found is None else _snapshot_view(found)
+
+    def snapshots_of(self, volume_id: str) -> list[SnapshotView]:
+        """All that were made of this volume and exist."""
+        return [_snapshot_view(found) for found in self._backend.snapshots.values() if found.volume.id == volume_id]
+
+    def expect_snapshot(self, snapshot_id: str, seconds: float, full_bytes: int) -> None:
+        """It will be completed in so many seconds, by which its progress is shown, and holds so many bytes."""
+        snapshot = self._backend.snapshots.get(snapshot_id)
+        if snapshot is not None:
+            snapshot.expected = (time.monotonic(), time.monotonic() + seconds)
+            snapshot.full_snapshot_size_in_bytes = full_bytes
 
     def instance(self, instance_id: str) -> InstanceView | None:
         """Read an instance."""
@@ -160,10 +182,11 @@ class MotoEc2:
         volume.attachment = None
 
     def set_snapshot_status(self, snapshot_id: str, status: str) -> None:
-        """`pending` or `completed`."""
+        """`pending`, `completed` or `error`."""
         snapshot = self._backend.snapshots.get(snapshot_id)
         if snapshot is not None:
             snapshot.status = status
+            snapshot.completion_time = datetime.now(UTC) if status == "completed" else None
 
     def set_instance_state(self, instance_id: str, state: str, reason: tuple[str, str] = ("", "")) -> None:
         """One of STATE_CODES, with (message, code) of the state reason."""
@@ -282,6 +305,10 @@ def _is_root(volume: Any) -> bool:
         return False
     block = volume.attachment.instance.block_device_mapping.get(volume.attachment.device)
     return block is not None and bool(block.delete_on_termination)
+
+
+def _snapshot_view(found: Any) -> SnapshotView:
+    return SnapshotView(found.id, found.volume.id, found.status, found.volume_size)
 
 
 def _volume_view(volume: Any) -> VolumeView:

@@ -14,6 +14,7 @@ from perdure.domain.nodes import Node
 from perdure.domain.retries import RetryStrategy
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import JobVolume
+from perdure.domain.zone_snapshots import ZoneSnapshot
 
 
 class BatchAttempt(Frozen):
@@ -77,6 +78,8 @@ class CreateVolume(Frozen):
     size_gib: int
     token: str
     snapshot_id: str | None = None
+    initialization_mib_per_second: int = 0
+    """100 to 300: EBS fills the volume from the snapshot by itself; 0: as its blocks are touched."""
     tags: dict[str, str] = Field(default_factory=dict)
 
 
@@ -90,18 +93,24 @@ class AttachVolume(Frozen):
 class DetachVolume(Frozen):
     """Wait until the volume is `available`, detaching it first. Key: volume_id.
 
-    It is never taken from a live instance by force: while `instance_id` still runs, only an ordinary detach is asked
-    for, which EC2 completes once the file system is unmounted; from a terminated one EC2 lets go by itself.
+    A volume that may be mounted is never taken from a live instance by force: while `instance_id` still runs, only an
+    ordinary detach is asked for, which EC2 completes once the file system is unmounted; from a terminated one EC2 lets
+    go by itself.
     """
 
     volume_id: str
     instance_id: str | None = None
+    unmounted: bool = False
+    """The node said that it let go of it: what stays `detaching` is then taken by force, which loses nothing."""
+    deadline: datetime | None = None
+    """When the instance goes (UTC): asked for later, the volume is held for minutes. It comes before what has none."""
 
 
 class VolumeRef(Frozen):
-    """A volume to delete."""
+    """A volume to delete. `job_waits`: a job stands still until that is done."""
 
     volume_id: str
+    job_waits: bool = False
 
 
 class CreateSnapshot(Frozen):
@@ -114,9 +123,34 @@ class CreateSnapshot(Frozen):
 
 
 class SnapshotRef(Frozen):
-    """A snapshot."""
+    """A snapshot. `job_waits`: a job stands still until it is deleted."""
 
     snapshot_id: str
+    job_waits: bool = False
+
+
+class RefreshSnapshots(Frozen):
+    """Look at the snapshots of a job, begin another one of `volume_id` under `token` (empty: none), and delete those
+    that nobody needs: all that failed and all completed ones but the newest; that one too without `keep_newest`.
+
+    Nothing is waited for. Key: `token`, kept as a tag.
+    """
+
+    job_id: str
+    volume_id: str = ""
+    token: str = ""
+    keep_newest: bool = True
+    job_waits: bool = False
+    """A job stands still until that is done."""
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class JobSnapshots(Frozen):
+    """The snapshots of a job that exist now, oldest first. `made`: the one under the token; None where another one is
+    still pending: what is begun beside it would move the same blocks again."""
+
+    snapshots: list[ZoneSnapshot] = Field(default_factory=list)
+    made: str | None = None
 
 
 class JobRecord(Frozen):
@@ -156,6 +190,11 @@ class VolumeActivities:
 
     @activity.defn(name="create_snapshot")
     async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:
+        """Idempotent by token."""
+        raise NotImplementedError
+
+    @activity.defn(name="refresh_snapshots")
+    async def refresh_snapshots(self, request: RefreshSnapshots) -> JobSnapshots:
         """Idempotent by token."""
         raise NotImplementedError
 

@@ -16,6 +16,9 @@ class MigrationInput(Frozen):
     volume: JobVolume
     zone: str
     volume_type: str
+    initialization_mib_per_second: int = 0
+    keep_snapshot: bool = False
+    """The snapshot stays: the next one of the new volume then holds only what changed. All older ones of the job go."""
     tags: dict[str, str] = Field(default_factory=dict)
 
 

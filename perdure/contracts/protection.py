@@ -16,6 +16,7 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal
 from perdure.domain.configuration import EffectiveConfiguration, StoreConfiguration
 from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.domain.values import Frozen
+from perdure.domain.zone_snapshots import VolumeUse
 
 
 class JobProtectionInput(Frozen):
@@ -77,6 +78,8 @@ class AttachReply(Frozen):
     hand_over: HandOver = HandOver.STAY_FROZEN
     quarantined: list[int] = Field(default_factory=list)
     predecessors: list[str] = Field(default_factory=list)
+    cold_volume: bool = False
+    """The volume was just made from a snapshot: whatever is read of it for the first time is slow."""
 
 
 class ReportKind(StrEnum):
@@ -136,6 +139,8 @@ class NodeReport(Frozen):
     hand_over: HandOver | None = None
     max_rootfs_bytes: int | None = None
     rehearsal: Rehearsal | None = None
+    volume_use: VolumeUse | None = None
+    """Of the job volume, with a CHECKPOINT; None where the job root is no volume."""
 
 
 class Doubt(Frozen):

@@ -126,6 +126,23 @@ class JobVolumeConfiguration(Frozen):
         description="Where the job sees it: an absolute path inside the container.",
         examples=["/mnt/perdure"],
     )
+    zone_snapshot_seconds: Seconds = Field(
+        1800.0,
+        ge=0,
+        le=31_622_400,
+        description="Seconds at least between two snapshots of a volume while its job runs, or a duration such as"
+        " `30m`; 0: none. With them, a change of zone moves only what changed since. None is taken where little"
+        " changed, or where they would cost more than a tenth of the instance.",
+        examples=["30m", 1800],
+    )
+    initialization_mib_per_second: int = Field(
+        0,
+        ge=0,
+        le=300,
+        description="After a change of zone: MiB/s at which EBS fills the new volume by itself, 100 to 300. AWS charges"
+        " for it. 0: blocks come when they are first touched.",
+        examples=[0],
+    )
     tags: dict[str, str] = Field(
         default_factory=dict,
         max_length=MOST_TAGS,
@@ -139,6 +156,13 @@ class JobVolumeConfiguration(Frozen):
         description="Host folders that jobs mount as scratch: each job gets its own, empty, on its volume instead.",
         examples=[["/scratch", "/cromwell_root"]],
     )
+
+    @field_validator("initialization_mib_per_second")
+    @classmethod
+    def _rate(cls, value: int) -> int:
+        if 0 < value < 100:
+            raise ValueError("must be 0 (off) or 100 to 300 MiB/s")
+        return value
 
     @field_validator("scratch")
     @classmethod

@@ -35,6 +35,7 @@
     │  ├─ ObjectMissing             … because there is no such object
     │  └─ ObjectExists              … because there is one already
     ├─ CloudUnavailable             AWS did not answer, or answered with a fault worth trying again
+    │  └─ CloudThrottled            … because it had too many calls
     ├─ TemporalUnavailable          the Temporal server is out of reach
     ├─ BackupInvalid                a backup file is damaged, cut off, or of a newer version
     ├─ DatabaseNotEmpty             a restore would mix with what is there
@@ -246,6 +247,10 @@ class CloudUnavailable(PerdureError):
     """AWS did not answer, or answered with a fault that is worth trying again."""
 
     retryable = True
+
+
+class CloudThrottled(CloudUnavailable):
+    """AWS refused a call because there were too many. Nothing was done; the same call is worth trying again later."""
 
 
 class TemporalUnavailable(PerdureError):

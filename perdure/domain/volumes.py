@@ -21,6 +21,8 @@ class JobVolume(Frozen):
     created_at: datetime | None = None
     attached_to: str | None = None
     blank: bool = False
+    forced: bool = False
+    """It was stuck, and had to be taken from its last instance by force."""
 
 
 class VolumeLife(Frozen):

@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 from temporalio.testing import ActivityEnvironment
 
 from activities.batch import BatchLookups
+from activities.ebs_answers import JOB_TAG
 from activities.kept_volumes import KeptVolumes
-from activities.volumes import JOB_TAG, Volumes
+from activities.volumes import Volumes
 from perdure.contracts.control import CreateVolume
 from perdure.contracts.kept_volumes import RemoveVolume
 from perdure.contracts.reconciling import Reconcile

@@ -11,7 +11,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from activities.volumes import MANAGED_TAG
+from activities.ebs_answers import MANAGED_TAG
 
 ROOT = Path(__file__).parents[2]
 CODE = {

@@ -98,6 +98,7 @@ class Story:
                 cloud.attach_volume,
                 cloud.detach_volume,
                 cloud.create_snapshot,
+                cloud.refresh_snapshots,
                 cloud.delete_volume,
                 cloud.delete_snapshot,
                 cloud.forget_checkpoints,
@@ -145,7 +146,9 @@ class Story:
             await self.report(ReportKind.CHECKPOINT_FAILED, instance_id, node.epoch, reason=node.failure)
         else:
             taken = await node.commit(CheckpointKind.PERIODIC)
-            await self.report(ReportKind.CHECKPOINT, instance_id, node.epoch, checkpoint=taken)
+            await self.report(
+                ReportKind.CHECKPOINT, instance_id, node.epoch, checkpoint=taken, volume_use=node.volume_use
+            )
 
     async def doubt(self, instance_id: str) -> None:
         """As the reconciler does when the instance is gone, or silent for too long."""

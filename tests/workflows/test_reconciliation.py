@@ -14,19 +14,26 @@ from temporalio.worker import Worker
 
 from perdure.contracts import names
 from perdure.contracts.kept_volumes import KeptVolumeActivities
-from perdure.contracts.reconciling import Reconcile, Reconciled, ReconciliationState, ReconcilingActivities
+from perdure.contracts.reconciling import (
+    LeftSnapshotActivities,
+    Reconcile,
+    Reconciled,
+    ReconciliationState,
+    ReconcilingActivities,
+)
 from workflows.reconciliation import Reconciliation
 
 EVENTS_OF_A_ROUND = 11
 
 
-class Duties(ReconcilingActivities, KeptVolumeActivities):
+class Duties(ReconcilingActivities, KeptVolumeActivities, LeftSnapshotActivities):
     """AWS as the reconciler meets it."""
 
     def __init__(self) -> None:
         self.instances: list[datetime] = []
         self.jobs: list[datetime] = []
         self.volumes: list[datetime] = []
+        self.snapshots: list[datetime] = []
         self.batch_is_away = False
 
     @activity.defn(name="reconcile_instances")
@@ -46,6 +53,11 @@ class Duties(ReconcilingActivities, KeptVolumeActivities):
         self.volumes.append(request.now)
         return Reconciled()
 
+    @activity.defn(name="reconcile_snapshots")
+    async def reconcile_snapshots(self, request: Reconcile) -> Reconciled:
+        self.snapshots.append(request.now)
+        return Reconciled()
+
 
 @asynccontextmanager
 async def reconciler(
@@ -55,7 +67,12 @@ async def reconciler(
         environment.client,
         task_queue=names.CONTROL_QUEUE,
         workflows=[Reconciliation],
-        activities=[duties.reconcile_instances, duties.reconcile_jobs, duties.reconcile_volumes],
+        activities=[
+            duties.reconcile_instances,
+            duties.reconcile_jobs,
+            duties.reconcile_volumes,
+            duties.reconcile_snapshots,
+        ],
     )
     async with worker:
         yield await environment.client.start_workflow(

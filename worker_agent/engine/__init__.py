@@ -5,6 +5,7 @@ Start with `checkpoint.py` and `restore.py`; the agent uses what is named here.
 
 from perdure.image.files import TREES
 from worker_agent.engine.checkpoint import Taking, take_checkpoint
+from worker_agent.engine.cold_blocks import fetch
 from worker_agent.engine.container import Container, Identity, Tools
 from worker_agent.engine.criu_log import keep as keep_log
 from worker_agent.engine.criu_log import restore_failure
@@ -58,6 +59,7 @@ __all__ = [
     "cpu_features",
     "end_frozen",
     "ensure_layout",
+    "fetch",
     "find_overlay",
     "finish_restore",
     "flush",

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import time
 from pathlib import Path
 
 from perdure.domain.errors import CommandFailed, VolumeFailed
+from perdure.domain.zone_snapshots import VolumeUse
 from perdure.image.disk import syncfs
 from perdure.image.mounts import Mount, mounts_below, read_mounts
 from perdure.waiting import until_async
@@ -88,6 +90,19 @@ async def _file_system(device: Path) -> str:
         if problem.status == 2:
             return ""
         raise
+
+
+def volume_use(point: Path) -> VolumeUse | None:
+    """How the volume mounted there is used; None where that is no block device. Blocks."""
+    size = os.statvfs(point)
+    number = os.stat(point).st_dev
+    try:
+        # Field 7: sectors of 512 bytes that were written (the kernel's Documentation/block/stat.rst).
+        fields = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()
+    except FileNotFoundError:
+        return None
+    used = (size.f_blocks - size.f_bfree) * size.f_frsize
+    return VolumeUse(used_bytes=used, written_bytes=int(fields[6]) * 512)
 
 
 async def unmount_volume(point: Path) -> None:

@@ -19,6 +19,7 @@ from perdure.domain.errors import CheckpointFailed, NotCheckpointable, PerdureEr
 from worker_agent.container import stored_job
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import Taking, keep_log, thaw, used_rootfs_bytes
+from worker_agent.node.volumes import volume_use
 from worker_agent.tell.reporting import Reporter
 
 log = structlog.get_logger()
@@ -125,6 +126,7 @@ class Checkpoints:
             key=str(checkpoint.number),
             checkpoint=checkpoint,
             max_rootfs_bytes=job.record.max_rootfs_bytes,
+            volume_use=await asyncio.to_thread(volume_use, job.job_root),
         )
         return checkpoint
 

@@ -122,6 +122,9 @@ class Preparer:
             job.mark_restoring(number)
             try:
                 await stored_job.bring(job, number)
+                if _plan(job).cold_volume:
+                    fetched = await asyncio.to_thread(engine.fetch, job.job_root, number)
+                    job.note(phases={**job.record.phases, "fetched": fetched})
                 await self._fit(job, number)
                 prepare = partial(
                     engine.prepare_restore,

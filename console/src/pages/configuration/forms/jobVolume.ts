@@ -23,6 +23,24 @@ export const jobVolume = form<"job_volume">()(
       },
     },
     {
+      title: "Change of zone",
+      settings: {
+        zone_snapshot_seconds: {
+          kind: "duration",
+          label: "Between snapshots while a job runs",
+          help: "With them, a change of zone moves only what changed since. None is taken where little changed, or where they would cost more than a tenth of the instance.",
+          example: "30m",
+          zero: "0: none; a change of zone moves the whole volume.",
+        },
+        initialization_mib_per_second: {
+          kind: "integer",
+          label: "Initialization rate",
+          unit: "MiB/s",
+          help: "After a change of zone, EBS fills the new volume by itself at 100 to 300 MiB/s. AWS charges for it. 0: blocks come when they are first touched.",
+        },
+      },
+    },
+    {
       title: "In the container",
       settings: {
         mount_path: {

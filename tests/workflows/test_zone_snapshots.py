@@ -1,0 +1,162 @@
+"""Snapshots while the job runs: begun after a checkpoint when they are due, used by a move, gone at the end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from perdure.contracts.protection import ReportKind
+from perdure.domain.checkpoints import CheckpointKind
+from perdure.domain.configuration import CheckpointConfiguration, JobVolumeConfiguration, SystemConfiguration
+from perdure.domain.zone_snapshots import GIB, VolumeUse
+from tests.workflows.story import Story
+from tests.workflows.test_reclaims import reclaimed
+
+WRITING = VolumeUse(used_bytes=2 * GIB, written_bytes=3 * GIB)
+
+
+async def begin(story: Story, zone_snapshot_seconds: float = 600.0) -> None:
+    """A job on i-1 in zone-a with a checkpoint each five minutes, whose volume is in use."""
+    story.cloud.configuration = SystemConfiguration(
+        checkpoint=CheckpointConfiguration(interval_seconds=300.0),
+        job_volume=JobVolumeConfiguration(zone_snapshot_seconds=zone_snapshot_seconds),
+    )
+    await story.run_on("i-1", "zone-a")
+    story.nodes["i-1"].volume_use = WRITING
+
+
+def told(story: Story, kind: str) -> list[str]:
+    return [event.message for event in story.cloud.events[story.job_id].values() if event.kind == kind]
+
+
+async def test_a_snapshot_is_taken_when_much_has_changed_and_time_has_passed(story: Story) -> None:
+    await begin(story)
+    await story.sleep(423.3)
+    assert "refresh_snapshots" not in story.cloud.calls
+    await story.sleep(303.3)
+    await story.happens("zone snapshot")
+    assert story.cloud.calls.count("refresh_snapshots") == 1
+    await story.sleep(903.3)
+    assert story.cloud.calls.count("refresh_snapshots") == 1, "nothing was written since"
+    story.nodes["i-1"].volume_use = VolumeUse(used_bytes=2 * GIB, written_bytes=4 * GIB)
+    await story.sleep(303.3)
+    await story.until(lambda: story.cloud.calls.count("refresh_snapshots") == 2)
+    job = await story.ends()
+    assert story.cloud.snapshots == {}
+    (life,) = job.snapshots
+    assert life.deleted_at is not None and (life.size_gib, life.volume_id) == (2, "vol-1")
+
+
+@pytest.mark.recorded("warm_zone_change")
+async def test_a_change_of_zone_keeps_its_snapshot_and_predicts_its_time(story: Story) -> None:
+    await begin(story)
+    await story.sleep(903.3)
+    await story.happens("zone snapshot")
+    node = story.nodes["i-1"]
+    await reclaimed(story, "i-1")
+    await story.sleep(34.3)
+    reply = await story.run_on("i-2", "zone-b", 2, restored_from=node.taken[-1].number, found=node.taken)
+    assert reply.cold_volume and reply.volume_id == "vol-2"
+    assert list(story.cloud.snapshots) == ["snap-of-vol-1"], "the next one builds on it; the older one is gone"
+    began, done = told(story, "migration")
+    assert "since the last zone snapshot; predicted: 1" in began and "(detached" in done
+    job = await story.ends()
+    assert story.cloud.snapshots == {} and story.cloud.volumes == {}
+    assert [life.volume_id for life in job.snapshots] == ["vol-1", "vol-2"]
+    assert all(life.deleted_at is not None for life in job.snapshots)
+
+
+async def test_without_zone_snapshots_a_move_goes_as_before(story: Story) -> None:
+    await begin(story, 0.0)
+    await story.sleep(903.3)
+    node = story.nodes["i-1"]
+    await reclaimed(story, "i-1")
+    await story.run_on("i-2", "zone-b", 2, restored_from=node.taken[-1].number, found=node.taken)
+    assert story.cloud.snapshots == {} and "refresh_snapshots" not in story.cloud.calls
+    assert "2.00 GiB to move, no zone snapshot yet" in told(story, "migration")[0]
+    await story.ends()
+    assert "refresh_snapshots" not in story.cloud.calls
+
+
+async def test_what_would_cost_too_much_is_told_once(story: Story) -> None:
+    story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=300.0))
+    await story.run_on("i-1", "us-east-1a", instance_type="c5.large")
+    story.nodes["i-1"].volume_use = VolumeUse(used_bytes=900 * GIB, written_bytes=900 * GIB)
+    await story.sleep(2403.3)
+    await story.happens("zone snapshot")
+    await story.ends()
+    (message,) = told(story, "zone snapshot")
+    assert "900 GiB" in message and "$0.0616 an hour" in message and "refresh_snapshots" not in story.cloud.calls
+
+
+async def test_a_snapshot_that_fails_leaves_the_job_alone(story: Story) -> None:
+    async def refuse() -> None:
+        raise ApplicationError("EC2 says no", type="VolumeFailed", non_retryable=True)
+
+    story.cloud.before_snapshot = refuse
+    await begin(story)
+    await story.sleep(903.3)
+    await story.until(lambda: any("EC2 says no" in message for message in told(story, "zone snapshot")))
+    assert await story.runs()
+    story.cloud.before_snapshot = None
+    await story.ends()
+
+
+async def test_none_is_begun_beside_a_pending_one_and_what_changed_is_not_forgotten(story: Story) -> None:
+    await begin(story)
+    story.cloud.snapshot_pending = True
+    await story.sleep(903.3)
+    await story.until(lambda: "refresh_snapshots" in story.cloud.calls)
+    assert story.cloud.snapshots == {} and told(story, "zone snapshot") == []
+    story.cloud.snapshot_pending = False
+    await story.sleep(303.3)  # nothing more was written, but what was is still to be moved
+    await story.until(lambda: story.cloud.snapshots != {})
+    await story.ends()
+
+
+async def test_a_notice_overtakes_a_snapshot(story: Story) -> None:
+    await begin(story, 1.0)
+    node = story.nodes["i-1"]
+    await story.sleep(243.3)
+    story.cloud.snapshot_gate.clear()
+    taken = await node.commit(CheckpointKind.PERIODIC)
+    await story.report(ReportKind.CHECKPOINT, "i-1", 1, checkpoint=taken, volume_use=WRITING)
+    await story.until(lambda: "refresh_snapshots" in story.cloud.calls)
+    await reclaimed(story, "i-1")
+    story.cloud.snapshot_gate.set()
+    job = await story.job()
+    assert job.attempts[0].end == "handed over"
+    await story.sleep(34.3)
+    await story.run_on("i-2", "zone-a", 2, restored_from=2, found=node.taken)
+    await story.ends()
+    assert story.cloud.snapshots == {}
+
+
+async def test_a_move_whose_snapshot_fails_is_tried_again(story: Story) -> None:
+    await begin(story, 0.0)
+    await story.sleep(303.3)
+    node = story.nodes["i-1"]
+    await reclaimed(story, "i-1")
+    story.cloud.failing_snapshots = 2
+    await story.run_on("i-2", "zone-b", 2, restored_from=node.taken[-1].number, found=node.taken)
+    assert story.cloud.failing_snapshots == 0 and story.cloud.calls.count("create_snapshot") == 3
+    job = await story.ends()
+    assert job.protections == 1 and story.cloud.volumes == {} and story.cloud.snapshots == {}
+
+
+async def test_a_volume_that_had_to_be_forced_is_told(story: Story) -> None:
+    await begin(story, 0.0)
+    story.cloud.detached_by_force = True
+    await reclaimed(story, "i-1")
+    await story.until(lambda: any("taken by force" in message for message in told(story, "volume")))
+    await story.run_on("i-2", "zone-a", 2, restored_from=1, found=story.nodes["i-1"].taken)
+    await story.ends()
+
+
+def test_intervals() -> None:
+    assert JobVolumeConfiguration().zone_snapshot_seconds == timedelta(minutes=30).total_seconds()
+    assert JobVolumeConfiguration.model_validate({"zone_snapshot_seconds": "5m"}).zone_snapshot_seconds == 300
+    with pytest.raises(ValueError, match="100 to 300"):
+        JobVolumeConfiguration(initialization_mib_per_second=50)

@@ -1,0 +1,42 @@
+"""A volume that was just made from a snapshot: read what a restore needs, many blocks at a time, before it needs them.
+
+Each block comes from far away when it is first touched, and a restore touches one after the other. Many at a time come
+in many times faster (docs/aws-assumptions.md). All else on the volume stays cold: the job runs while it comes in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from perdure.image.layout import IMAGES
+from worker_agent.engine import job_root as roots
+
+_AT_ONCE = 32
+_PIECE = 512 * 1024
+"""What EBS fetches at a time."""
+
+
+def fetch(job_root: Path, number: int) -> float:
+    """Read the checkpoint's memory images and its manifest. Blocks; returns seconds. What cannot be read is left to the
+    restore, which says so."""
+    begun = time.monotonic()
+    folder = roots.store(job_root).folder(number)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
+        for path in [*folder.glob("*.json"), *(folder / IMAGES).rglob("*")]:
+            if path.is_file() and not path.is_symlink():
+                for offset in range(0, path.stat().st_size, _PIECE):
+                    threads.submit(_read, path, offset)
+    return time.monotonic() - begun
+
+
+def _read(path: Path, offset: int) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.pread(descriptor, _PIECE, offset)
+        finally:
+            os.close(descriptor)
