@@ -24,6 +24,17 @@ def user(stack: str) -> Iterator[User]:
         yield user
 
 
+def output(page: Page) -> tuple[list[str], list[str]]:
+    """Lines that the job's page shows of its output, read anew: what the chain printed, and its token on stderr."""
+    page.get_by_role("button", name="Read again").click()
+    text = "".join(page.locator("pre.log").all_text_contents())
+    lines = [re.sub(r"^[0-9:]+  ", "", line) for line in text.splitlines()]
+    return (
+        [line for line in lines if not line.startswith("token ")],
+        [line for line in lines if line.startswith("token ")],
+    )
+
+
 def test_a_reclaim_is_watched(page: Page, network: Network, user: User) -> None:
     job_id = user.chain(600, options=("--name", "watched", "--interval", "5s"))
     until(lambda: user.committed(job_id), "the first checkpoint")
@@ -52,8 +63,7 @@ def test_a_reclaim_is_watched(page: Page, network: Network, user: User) -> None:
         page.get_by_role("tab", name="Output").click()
         for attempt in (1, 2):
             expect(page.get_by_label(f"Lines of attempt {attempt}")).to_be_visible(timeout=30_000)
-        shown = "".join(page.locator("pre.log").all_text_contents()).splitlines()
-        printed = [line for line in user.logs(job_id)[0].splitlines() if line]
-        assert [re.sub(r"^[0-9:]+  ", "", line) for line in shown] == printed, "each line once"
+        printed, told = (text.splitlines() for text in user.logs(job_id))
+        until(lambda: output(page) == (printed, told), "each line once, in one log")
         page.get_by_role("tab", name="Logs").click()
         expect(page.get_by_label("File", exact=True).first).to_be_visible(timeout=30_000)
