@@ -8,6 +8,9 @@ from typing import TypedDict
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
+TASKS_AT_ONCE = 20
+"""Each has a thread, and a thread has memory of its own (500 by default). Python runs one at a time anyway."""
+
 
 class OneConverter(UnsandboxedWorkflowRunner):
     """Runs workflows with one payload converter for all. Temporal makes one for each workflow that is open, and every
@@ -31,6 +34,7 @@ class WorkerOptions(TypedDict):
 
     max_concurrent_activities: int
     max_cached_workflows: int
+    max_concurrent_workflow_tasks: int
     workflow_runner: WorkflowRunner
 
 
@@ -41,5 +45,6 @@ def worker_options(cached_workflows: int) -> WorkerOptions:
         # A volume activity waits for its turn and for EC2. Whose turn comes first is decided among those that run.
         max_concurrent_activities=2_000,
         max_cached_workflows=cached_workflows,
+        max_concurrent_workflow_tasks=TASKS_AT_ONCE,
         workflow_runner=OneConverter(),
     )
