@@ -98,6 +98,7 @@ class SlowVolume(Volume):
         super().detach()
         # The loop device goes a moment after its file system, which another mount namespace may hold still.
         wait_for(lambda: subprocess.run(["umount", str(self.point)], capture_output=True).returncode == 0, "umount")
+        self.server.kill()  # nothing of it is in use any more
         self.server.wait(30)
 
 
