@@ -65,13 +65,13 @@ class CheckpointView(Wire):
         return self.phases.get("dump")
 
     @computed_field(  # type: ignore[prop-decorator]
-        description="Seconds until it was safe after that: checksums and commit. Images are written to where they stay,"
-        " so there is no other upload.",
+        description="Seconds until it was safe after that: checksums, commit, and the way to the store if it has one.",
         examples=[1.1],
     )
     @property
     def upload_seconds(self) -> float | None:
-        known = [self.phases[step] for step in ("assemble", "sync", "checksums", "commit") if step in self.phases]
+        steps = ("assemble", "sync", "checksums", "commit", "upload")
+        known = [self.phases[step] for step in steps if step in self.phases]
         return sum(known) if known else None
 
     @computed_field(  # type: ignore[prop-decorator]

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from datetime import UTC, datetime
 
 import structlog
 
@@ -26,6 +27,7 @@ from perdure.domain.errors import (
 )
 from perdure.image.mounts import delete_tree
 from perdure.stores.bandwidth import NO_DEADLINE
+from perdure.stores.stored_manifest import StoredManifest
 from worker_agent import engine
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.node.scratch import drop_scratch, mount_scratch
@@ -125,7 +127,7 @@ async def put(job: ProtectedJob, manifest: Manifest, commit_by: float | None) ->
         phases = {**manifest.phases, "upload": time.monotonic() - begun}
         sizes = stored.sizes
         log.info("stored", job_id=manifest.job_id, checkpoint=manifest.number, wrote=sizes.wrote, shares=sizes.shares)
-        return manifest.summary().model_copy(update={"phases": phases})
+        return _summary(stored).model_copy(update={"phases": phases, "committed_at": datetime.now(UTC)})
 
     job.uploading = asyncio.ensure_future(job.in_store(work))
     try:
@@ -149,6 +151,11 @@ async def put(job: ProtectedJob, manifest: Manifest, commit_by: float | None) ->
         job.uploading = None
 
 
+def _summary(stored: StoredManifest) -> Checkpoint:
+    """In the store it is complete, whatever it shared on the job root, and it wrote what the store grew by."""
+    return stored.checkpoint.summary().model_copy(update={"written_bytes": stored.sizes.wrote, "full": 0})
+
+
 async def prune(job: ProtectedJob) -> None:
     """Keep the newest ones, as configured. What fails is tried again by the next checkpoint."""
     try:
@@ -166,7 +173,7 @@ async def found(job: ProtectedJob) -> list[Checkpoint]:
         known = []
         for number in job.stored.numbers():
             with contextlib.suppress(ImageInvalid):
-                known.append(job.stored.open(number).checkpoint.summary())
+                known.append(_summary(job.stored.open(number)))
         return known
 
     try:
