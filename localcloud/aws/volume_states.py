@@ -234,6 +234,8 @@ class VolumeStates:
             pid = self._init_pid(instance_id)
             if pid is None or not self._is_attaching(volume_id, instance_id):
                 return  # an instance without a node, or one that has just died: AWS too leaves it `attaching`
+            if self._disks.device(volume_id) is not None:
+                return  # an attach that hung, was taken back and asked for again: the other request was first
             self._disks.attach(volume_id, pid)
         self._clock.after(self._delay("attach"), lambda: self._attached(volume_id, instance_id))
 
