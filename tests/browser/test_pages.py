@@ -39,7 +39,7 @@ def test_the_dashboard_says_who_is_not_protected_and_why(page: Page, records: Re
     row = table.get_by_role("row").filter(has_text="would not start it again after a reclaim")
     row.get_by_role("link", name=records.jobs["unprotected"][:8]).click()
     expect(page.get_by_role("heading", name="train-unet")).to_be_visible()
-    expect(page.get_by_text("Use TCP, or do without it.")).to_be_visible()
+    expect(page.get_by_text("Use TCP, or do without it.").first).to_be_visible()
 
 
 DEPTH = """() => {
