@@ -24,8 +24,8 @@ NODE_PATIENCE_ON_NOTICE = timedelta(seconds=10)
 
 RENEW_AFTER = 250
 """Events after which a job's workflow continues as new, if Temporal does not suggest it earlier. That costs six events.
-Until then each cycle stays in the control worker's memory (5 to 10 KB, docs/scale.md), and a worker that starts reads the
-histories of its jobs. A short life with one reclaim stays in one history, for whoever reads it."""
+Until then each cycle stays in the control worker's memory (5 to 10 KB, docs/scale.md), and a worker that starts reads
+the histories of its jobs. A short life with one reclaim stays in one history, for whoever reads it."""
 
 LOG_PATIENCE = timedelta(seconds=8)
 """The same for a person who waits for logs."""
