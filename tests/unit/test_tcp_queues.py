@@ -141,9 +141,11 @@ def test_what_was_held_back_is_written_and_nothing_else_changes(tmp_path: Path, 
         writer.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, criu_image.number(options or [], 10))
         size = writer.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         with reader:
+            os.set_blocking(writer.fileno(), False)
             assert send_held(images, restored, [os.getpid()]) == 1
             assert writer.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == mark
             assert writer.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == size
+            assert not os.get_blocking(writer.fileno()), "whether it blocks belongs to the job"
             if state == ESTABLISHED:
                 writer.shutdown(socket.SHUT_WR)
             read = bytearray()

@@ -17,6 +17,7 @@ acknowledged, and the kernel sends them anew by its timers (tcp_timers.py).
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -153,7 +154,8 @@ def send_held(images: Path, restored: Path, pids: Iterable[int]) -> int:
         for copy in tcp_sockets(pids):
             mark = copy.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
             if mark in held:
-                found[mark] = copies.enter_context(copy.dup())
+                # Not socket.dup(): it would make the job's own descriptor a blocking one.
+                found[mark] = copies.enter_context(socket.socket(fileno=os.dup(copy.fileno())))
         if missing := held.keys() - found:
             raise OSError(f"{len(missing)} TCP connections inside the job did not come back")
         for mark in sorted(held, key=lambda mark: held[mark].ended):  # first those that have ended the others
