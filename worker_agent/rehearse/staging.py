@@ -55,7 +55,7 @@ def _write(spec: Spec) -> None:
 
 
 async def _run(spec: Spec, limit_seconds: float) -> Answer:
-    python = (sys.executable, "-I", "-m", "worker_agent.rehearse.stage", str(spec.folder / "spec.json"))
+    python = (sys.executable, "-m", "worker_agent.rehearse.stage", str(spec.folder / "spec.json"))
     out, err = os.memfd_create("stdout"), os.memfd_create("stderr")
     try:
         process = await asyncio.create_subprocess_exec(
