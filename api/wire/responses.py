@@ -51,6 +51,13 @@ class CheckpointView(Wire):
     image_bytes: int = Field(
         description="Bytes of its memory image, which is complete; it may share some with older ones."
     )
+    written_bytes: int | None = Field(
+        description="Of these, bytes that were written for it; the rest are shared or zeros. Null: unknown."
+    )
+    full: int = Field(
+        description="The full checkpoint with which, and with those after it, it may share pages; its own number if it "
+        "is the full one; 0: nobody knows."
+    )
     phases: dict[str, float] = Field(description="Seconds by step, as the node measured them.")
     cpu_features: str = Field(description="Instruction sets that its processes may rely on.", examples=["avx avx2"])
 

@@ -43,7 +43,8 @@ def test_a_list_says_where_jobs_are_when_asked(api: httpx.Client) -> None:
     plain = api.get("/api/v1/jobs", params={"limit": 3}).json()
     full = api.get("/api/v1/jobs", params={"limit": 3, "detail": True}).json()
     assert [one["job_id"] for one in plain["items"]] == [one["job_id"] for one in full["items"]]
-    assert {one["instance_id"] for one in plain["items"]} == {None}
+    assert {one["instance_id"] for one in plain["items"]} == {"i-1"}
+    assert {one["run_seconds"] for one in plain["items"]} == {None}
     for one in full["items"]:
         assert (one["instance_id"], one["zone"], one["attempts"]) == ("i-1", "us-east-1a", 1)
         assert one["last_checkpoint_at"] == "2026-03-01T12:00:00Z" and one["run_seconds"] == 0

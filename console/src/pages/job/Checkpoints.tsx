@@ -57,6 +57,7 @@ export default function Checkpoints({ jobId, quarantined }: { jobId: string; qua
         { id: "dump", header: "Memory written in", cell: (one) => duration(one.dump_seconds), sortingField: "dump_seconds" },
         { id: "safe", header: "Then made safe in", cell: (one) => duration(one.upload_seconds), sortingField: "upload_seconds" },
         { id: "size", header: "Memory image", cell: (one) => bytes(one.image_bytes), sortingField: "image_bytes" },
+        { id: "written", header: "Of it written", cell: (one) => bytes(one.written_bytes), sortingField: "written_bytes" },
       ]}
     />
   );
