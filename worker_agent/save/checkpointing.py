@@ -24,6 +24,8 @@ from worker_agent.tell.reporting import Reporter
 
 log = structlog.get_logger()
 
+_TAKE_OVER = 10.0
+"""Seconds that a wish waits for an agent that has just started to take a job over from its predecessor."""
 _EXIT_NEWS = 0.5
 """Seconds after which an exit in the middle of a dump is surely known."""
 
@@ -45,6 +47,7 @@ class Checkpoints:
         newest = job.record.newest
         if newest is not None and request_id and request_id == job.record.answered:
             return newest
+        await _taken_over(job)
         if job.dump is None or job.dump.done():
             if not job.runs:
                 raise CheckpointFailed("the job does not run on this node now")
@@ -145,6 +148,13 @@ class Checkpoints:
             await stored_job.prune(job)
             job.unread = manifest.number
         return checkpoint
+
+
+async def _taken_over(job: ProtectedJob) -> None:
+    """An agent that has just started knows of its jobs before it has looked at them."""
+    if not job.started.is_set() and not job.gone.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(job.started.wait(), _TAKE_OVER)
 
 
 async def measure(job: ProtectedJob) -> None:
