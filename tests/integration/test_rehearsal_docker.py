@@ -68,8 +68,6 @@ def test_a_job_under_docker_passes_and_goes_on(bed: Bed, kind: str) -> None:
     shared = {path: path.read_bytes() for path in (bed.folder / "host").rglob("*") if path.is_file()}
     number = bed.checkpoint(job)
     verdict = rehearsed(bed, job)
-    print(verdict)
-    print([p.read_text()[-6000:] for p in sorted((bed.node.job_root(job) / "failures").glob("*"))][-1:] or ""[0:0])
     assert (verdict.reason, verdict.verdict, verdict.number) == ("", RehearsalVerdict.PASSED, number)
     now = {path: path.read_bytes() for path in (bed.folder / "host").rglob("*") if path.is_file()}
     assert now == shared or kind == "mounts"
@@ -78,4 +76,4 @@ def test_a_job_under_docker_passes_and_goes_on(bed: Bed, kind: str) -> None:
     bed.docker("rm", "--force", container)
     mounted = str(bed.node.job_root(job))
     bed.until(lambda: mounted not in bed.node.mounts(), "its volume let go of")
-    assert not list(Path("/sys/fs/cgroup").glob("*/perdure-rehearsal/*"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/perdure-rehearsal/{container}*"))
