@@ -37,9 +37,11 @@ ENDLESS = {"/api/v1/stream"}
 WAITS_FOR_OTHERS = {
     "/api/v1/jobs/{job_id}/resume",
     "/api/v1/jobs/{job_id}/logs",
+    "/api/v1/jobs/{job_id}/output",
     "/api/v1/nodes/{instance_id}/logs",
     "/api/v1/nodes/{instance_id}/files",
     "/nodes/{instance_id}/{name}",
+    "/api/v1/volumes/{volume_id}",
 }
 """Ask a node or the control worker, which are not here: 503 or 504 is their right answer for a job that exists."""
 ASKS_COGNITO = {"/api/v1/configuration", "/api/v1/configuration/cognito", "/api/v1/security/cognito"}

@@ -130,8 +130,11 @@ async def test_a_page_sink_that_dies_costs_a_whole_checkpoint_or_none(bed: Bed, 
         assert step in ("drain", "assemble") and "the page sink failed" in str(error)
         assert offered(bed.volume.root) == [1]
     else:
-        assert step not in ("drain", "assemble")
-        assert not any(image.index for image in manifest.images), "CRIU wrote it whole"
+        assert step != "drain"
+        if step == "assemble":  # the sink had done its work before it was killed
+            assert offered(bed.volume.root) == [2, 1]
+        else:
+            assert not any(image.index for image in manifest.images), "CRIU wrote it whole"
     assert not freezer_of(running).frozen()
     for _ in range(2):  # the first one shares nothing, because nobody knows what was wrong
         manifest = await taken(running)
