@@ -154,7 +154,7 @@ async def test_an_agent_that_is_killed_in_a_rehearsal_leaves_nothing(home: Bed) 
 
 async def test_the_end_of_a_job_ends_its_rehearsal(home: Bed) -> None:
     node = await home.new_node(**OFTEN)
-    launched = await home.launch(node, BIG.format(lines=10), home.plan(rehearsal=True))
+    launched = await home.launch(node, BIG.format(lines=4000), home.plan(rehearsal=True))
     await launched.first_line()
     assert (await home.checkpoint(node)).checkpoint is not None
     (home.job_root(node) / "seen/data/hurry").touch()
