@@ -72,7 +72,8 @@ def test_notices_are_404_until_there_is_one(service: MetadataService, http: http
 
 
 def test_botocore_finds_the_roles_credentials(service: MetadataService) -> None:
-    found = InstanceMetadataFetcher(base_url=service.url + "/").retrieve_iam_role_credentials()
+    patient = InstanceMetadataFetcher(timeout=20, num_attempts=3, base_url=service.url + "/")
+    found = patient.retrieve_iam_role_credentials()
     assert found["access_key"] == "perdure" and found["role_name"] == "perdure-node"
 
 

@@ -3,6 +3,7 @@ zone, restored; and what it wrote compared with a run to which nothing happened.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from perdure.domain.errors import CheckpointFailed, NotCheckpointable
+from perdure.domain.errors import CheckpointFailed, DeviceNumberTaken, NotCheckpointable
 from tests.integration.engine_bed import Bed, Running, alive
 from tests.integration.engine_places import wait_for
 from tests.integration.matrix.image import image
 from tests.integration.matrix.rows import ROWS, Row
 from worker_agent.engine import (
+    Container,
     Identity,
     continue_restored,
     end_frozen,
@@ -26,6 +28,7 @@ from worker_agent.engine import (
     release,
     take_checkpoint,
 )
+from worker_agent.engine.restore import Prepared
 from worker_agent.engine.writable_layer import unmount_layer
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
@@ -183,9 +186,20 @@ async def _checkpoint(running: Running, epoch: int, kind: CheckpointKind = Check
     )
 
 
+async def _prepared(container: Container, number: int, epoch: int) -> Prepared:
+    """With the job's own device numbers. All tests share a kernel, so another one's mount may have them for a while."""
+    end = time.monotonic() + READY
+    while True:
+        try:
+            return await prepare_restore(container, number, epoch=epoch, job_id=JOB_ID, any_device=False)
+        except DeviceNumberTaken:
+            if time.monotonic() > end:
+                raise
+
+
 async def _restore(bed: Bed, epoch: int, manifest: Manifest) -> Running:
     container = bed.container()
-    prepared = await prepare_restore(container, manifest.number, epoch=epoch, job_id=JOB_ID)
+    prepared = await _prepared(container, manifest.number, epoch)
     running = bed.launch(container, ["restore", *prepared.argv])
     await finish_restore(running.container, prepared.manifest)
     await continue_restored(running.container, prepared.manifest)
