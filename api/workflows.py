@@ -100,39 +100,40 @@ class JobWorkflows:
     async def collect_logs(self, request: CollectLogs, request_id: str) -> CollectedLogs:
         """What the agent on a node has to show, or in words why there is nothing. Never raises."""
         try:
-            await self.reachable()
-            async with asyncio.timeout(LOGS_SECONDS):
-                found: CollectedLogs = await self._client.execute_workflow(
-                    names.LOG_COLLECTION,
-                    request,
-                    id=names.log_collection_id(request_id),
-                    task_queue=names.CONTROL_QUEUE,
-                    execution_timeout=timedelta(seconds=3 * LOGS_SECONDS),
-                    result_type=CollectedLogs,
-                )
+            return await self._answer(
+                names.LOG_COLLECTION, request, names.log_collection_id(request_id), CollectedLogs, LOGS_SECONDS, 3
+            )
         except TimeoutError:
             return CollectedLogs(failure=f"nobody answered within {LOGS_SECONDS:g} s: is the control worker running?")
         except (TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError) as problem:
             return CollectedLogs(failure=f"{request.instance_id} was not asked: {problem}")
-        return found
 
     async def read_output(self, request: ReadOutput, request_id: str) -> JobOutput:
         """What the job printed, or in words why there is nothing. Never raises."""
         try:
-            await self.reachable()
-            async with asyncio.timeout(OUTPUT_SECONDS):
-                found: JobOutput = await self._client.execute_workflow(
-                    names.JOB_OUTPUT,
-                    request,
-                    id=names.job_output_id(request_id),
-                    task_queue=names.CONTROL_QUEUE,
-                    execution_timeout=timedelta(seconds=2 * OUTPUT_SECONDS),
-                    result_type=JobOutput,
-                )
+            return await self._answer(
+                names.JOB_OUTPUT, request, names.job_output_id(request_id), JobOutput, OUTPUT_SECONDS, 2
+            )
         except TimeoutError:
             return JobOutput(failure=f"Nobody answered within {OUTPUT_SECONDS:g} s: is the control worker running?")
         except (TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError) as problem:
             return JobOutput(failure=f"CloudWatch Logs was not asked: {problem}")
+
+    async def _answer(
+        self, workflow: str, request: object, workflow_id: str, kind: type[T], seconds: float, times: int
+    ) -> T:
+        """What the control worker found out. TimeoutError: not within `seconds`; the workflow itself ends after so many
+        `times` of them. TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError."""
+        await self.reachable()
+        async with asyncio.timeout(seconds):
+            found: T = await self._client.execute_workflow(
+                workflow,
+                request,
+                id=workflow_id,
+                task_queue=names.CONTROL_QUEUE,
+                execution_timeout=timedelta(seconds=times * seconds),
+                result_type=kind,
+            )
         return found
 
     async def resume(self, request: ResumeJob) -> Resumed:
