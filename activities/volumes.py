@@ -202,16 +202,7 @@ class Volumes(VolumeActivities):
         if not usable:
             await self._describe(request.volume_id)
         snapshot = (
-            usable[0]
-            if usable
-            else await self._mutations.call(
-                f"snapshot {request.volume_id}",
-                Urgency.JOB_WAITS,
-                self._changing.create_snapshot,
-                VolumeId=request.volume_id,
-                Description=f"Perdure: the volume of job {request.job_id} on its way to another zone",
-                TagSpecifications=[tags_of("snapshot", request.job_id, request.token, request.tags)],
-            )
+            usable[0] if usable else await self._new_snapshot(request, Urgency.JOB_WAITS, " on its way to another zone")
         )
         snapshot_id = str(snapshot["SnapshotId"])
         while snapshot["State"] != "completed":
@@ -235,14 +226,7 @@ class Volumes(VolumeActivities):
         pending = any(one["State"] == SnapshotState.PENDING for one in known)
         if request.token and made is None and not pending:
             await self._describe(request.volume_id)
-            made = await self._mutations.call(
-                f"snapshot {request.volume_id}",
-                Urgency.WHENEVER,
-                self._changing.create_snapshot,
-                VolumeId=request.volume_id,
-                Description=f"Perdure: the volume of job {request.job_id}, in case that it must go to another zone",
-                TagSpecifications=[tags_of("snapshot", request.job_id, request.token, request.tags)],
-            )
+            made = await self._new_snapshot(request, Urgency.WHENEVER, ", in case that it must go to another zone")
             known.append(made)
         gone = {str(one["SnapshotId"]) for one in superseded(known, keep_newest=request.keep_newest)}
         for snapshot_id in sorted(gone):
@@ -250,6 +234,18 @@ class Volumes(VolumeActivities):
         return JobSnapshots(
             snapshots=[read_snapshot(one) for one in known if one["SnapshotId"] not in gone],
             made=None if made is None else str(made["SnapshotId"]),
+        )
+
+    async def _new_snapshot(
+        self, request: CreateSnapshot | RefreshSnapshots, urgency: Urgency, why: str
+    ) -> dict[str, Any]:
+        return await self._mutations.call(
+            f"snapshot {request.volume_id}",
+            urgency,
+            self._changing.create_snapshot,
+            VolumeId=request.volume_id,
+            Description=f"Perdure: the volume of job {request.job_id}{why}",
+            TagSpecifications=[tags_of("snapshot", request.job_id, request.token, request.tags)],
         )
 
     @activity.defn(name="delete_volume")

@@ -85,18 +85,12 @@ async def measure(mebibytes: int, rounds: int) -> str:
             keep=2,
             reserve_bytes=32 << 20,
         )
-        spec = Spec(
-            container_id=container.id,
+        spec = Spec.of(
+            container,
             job_id=JOB_ID,
             number=manifest.number,
-            job_root=container.job_root,
-            bundle=container.bundle,
-            lower_layers=list(container.lower_layers),
             own_network=False,
             network_settings=network_settings(SETTINGS),
-            runc=container.tools.runc,
-            criu=container.tools.criu,
-            path_first=container.tools.path_first,
             memory_bytes=(2 * mebibytes + 512) << 20,
             reserve_bytes=32 << 20,
             restore_seconds=300,

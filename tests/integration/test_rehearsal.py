@@ -57,24 +57,14 @@ async def checkpoint(running: Running) -> Manifest:
 
 
 def spec(running: Running, number: int, **more: object) -> Spec:
-    container = running.container
-    fields = {
-        "container_id": container.id,
-        "job_id": JOB_ID,
-        "number": number,
-        "job_root": container.job_root,
-        "bundle": container.bundle,
-        "lower_layers": list(container.lower_layers),
+    fields: dict[str, object] = {
         "own_network": False,
         "network_settings": network_settings(SETTINGS),
-        "runc": container.tools.runc,
-        "criu": container.tools.criu,
-        "path_first": container.tools.path_first,
         "memory_bytes": 512 << 20,
         "reserve_bytes": 32 << 20,
         "restore_seconds": LIMIT,
     }
-    return Spec.model_validate(fields | more)
+    return Spec.of(running.container, job_id=JOB_ID, number=number, **fields | more)
 
 
 def left_behind(running: Running) -> list[str]:

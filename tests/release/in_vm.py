@@ -1,5 +1,5 @@
 """What happens inside the virtual machine with systemd. Standard library only: nothing of this repository is there but
-this file, the release and a container's image, in /work.
+this file and, beside it, the release and a container's image.
 
 The machine plays both instances: after the hand-over, what the first one had is removed before the second one begins.
 """
@@ -22,7 +22,9 @@ _DEVICE = Path("/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol1")
 _DOCKER, _ECS = Path("/etc/docker/daemon.json"), Path("/etc/ecs/ecs.config")
 _DROP_IN = Path("/etc/systemd/system/docker.service.d/99-somebody.conf")
 _SLOW = Path("/etc/systemd/system/perdure-agent.service.d/slow.conf")
-INSTALLER = "/work/release/perdure-install"
+_GIVEN = Path(__file__).resolve().parent
+RELEASE, IMAGE = _GIVEN / "release", _GIVEN / "image.tar"
+INSTALLER = str(RELEASE / "perdure-install")
 
 
 def note(message: object) -> None:
@@ -76,7 +78,7 @@ def life(around: dict[str, Any]) -> dict[str, Any]:
     _ECS.write_text("ECS_CLUSTER=genomics\n")
     run("systemctl", "restart", "docker")
     until(lambda: "Server:" in run("docker", "version", check=False), "Docker answers")
-    run("docker", "load", "--input", "/work/image.tar")
+    run("docker", "load", "--input", str(IMAGE))
     run("truncate", "-s", "512M", "/volume.img")
     _DEVICE.parent.mkdir(parents=True, exist_ok=True)
     _DEVICE.symlink_to(run("losetup", "--find", "--show", "/volume.img"))
@@ -84,7 +86,7 @@ def life(around: dict[str, Any]) -> dict[str, Any]:
     _SLOW.parent.mkdir()
     _SLOW.write_text("[Service]\nTimeoutStartSec=900\n")
     before = _files()
-    install = ["sh", INSTALLER, "--from", "/work/release", "--temporal", f"10.0.2.2:{around['temporal']}"]
+    install = ["sh", INSTALLER, "--from", str(RELEASE), "--temporal", f"10.0.2.2:{around['temporal']}"]
     install += ["--set", f"PERDURE_METADATA_URL=http://10.0.2.2:{around['metadata']}"]
     install += ["--set", "PERDURE_ATTACH_PATIENCE=170"]
     pid = Path("/run/docker.pid").read_text()

@@ -133,19 +133,13 @@ class Rehearsals:
         why_not = "the instance is being taken back" if self._node.notice is not None else no_room(needed)
         if why_not:
             return Answer(verdict=RehearsalVerdict.NOT_TRIED, reason=why_not)
-        spec = Spec(
-            container_id=job.record.container_id,
+        spec = Spec.of(
+            job.container,
             job_id=job.record.job_id,
             predecessors=job.record.plan.predecessors if job.record.plan else [],
             number=checkpoint.number,
-            job_root=job.job_root,
-            bundle=job.record.bundle,
-            lower_layers=list(job.container.lower_layers),
             own_network=job.record.own_network,
             network_settings=await in_network_of(job.container.init_pid, network_settings, SETTINGS),
-            runc=job.container.tools.runc,
-            criu=job.container.tools.criu,
-            path_first=job.container.tools.path_first,
             memory_bytes=needed + needed // 4 + _OWN,
             reserve_bytes=job.settings.reserve_mib << 20,
             restore_seconds=_RESTORE_LIMIT,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from perdure.domain.checkpoints import RehearsalVerdict
 from perdure.domain.values import Frozen
+from worker_agent.engine.container import Container
 
 FOLDER = "rehearsal"
 """On the job root: everything that a rehearsal writes. It is on the same file system as the checkpoint, so that a file
@@ -40,6 +42,20 @@ class Spec(Frozen):
     """That stay free on the job volume."""
     restore_seconds: float
     failure_logs: Path | None = None
+
+    @classmethod
+    def of(cls, container: Container, **others: Any) -> Spec:
+        """Of this container; `others` are the fields of which it knows nothing. ValidationError where one lacks."""
+        return cls(
+            container_id=container.id,
+            job_root=container.job_root,
+            bundle=container.bundle,
+            lower_layers=list(container.lower_layers),
+            runc=container.tools.runc,
+            criu=container.tools.criu,
+            path_first=container.tools.path_first,
+            **others,
+        )
 
     @property
     def folder(self) -> Path:

@@ -65,18 +65,12 @@ async def _rehearsed() -> dict[str, object]:
     scene.go_on(first, 10)
     manifest = await scene.checkpoint(first)
     container = first.container
-    spec = Spec(
-        container_id=container.id,
+    spec = Spec.of(
+        container,
         job_id=manifest.job_id,
         number=manifest.number,
-        job_root=container.job_root,
-        bundle=container.bundle,
-        lower_layers=list(container.lower_layers),
         own_network=False,
         network_settings=network_settings(SETTINGS),
-        runc=container.tools.runc,
-        criu=container.tools.criu,
-        path_first=container.tools.path_first,
         memory_bytes=200 << 20,
         reserve_bytes=16 << 20,
         restore_seconds=300.0,
