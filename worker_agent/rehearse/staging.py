@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from perdure.domain.checkpoints import RehearsalVerdict
-from perdure.domain.errors import JobRootBusy
+from perdure.domain.errors import CommandFailed, JobRootBusy
 from perdure.image.mounts import delete_tree
 from worker_agent.engine.commands import complete
 from worker_agent.rehearse.spec import CGROUPS, FOLDER, Answer, Spec
@@ -142,12 +142,16 @@ def tidy(job_root: Path, container_id: str) -> bool:
             log.error("a rehearsal's cgroup is not empty", cgroup=str(left[0]))
             return False
         time.sleep(_POLL)
-    try:
-        delete_tree(job_root / FOLDER)
-    except (JobRootBusy, OSError) as problem:
-        log.error("a rehearsal's folder was not removed", folder=str(job_root / FOLDER), reason=str(problem))
-        return False
-    return True
+    while True:
+        try:
+            delete_tree(job_root / FOLDER)
+        except (JobRootBusy, OSError, CommandFailed) as problem:
+            if isinstance(problem, CommandFailed) and time.monotonic() < end:  # a process on its way out still writes
+                time.sleep(_POLL)
+                continue
+            log.error("a rehearsal's folder was not removed", folder=str(job_root / FOLDER), reason=str(problem))
+            return False
+        return True
 
 
 def _remove(folder: Path) -> None:
