@@ -168,7 +168,13 @@ def _free_ports(count: int) -> list[int]:
 
 def make_bucket(url: str) -> None:
     """The tests' bucket, as soon as the server makes buckets."""
-    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=ACCESS["AWS_SECRET_ACCESS_KEY"],
+    )
 
     def made() -> bool:
         try:
@@ -180,9 +186,9 @@ def make_bucket(url: str) -> None:
     until(made, 60.0, 0.2)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
 def aws_access() -> Iterator[None]:
-    """Credentials, as an instance's role would give them."""
+    """Credentials, as an instance's role would give them, for one file's tests: the worker's next file has its own."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ACCESS.items():
             patch.setenv(name, value)
@@ -193,9 +199,7 @@ def aws_access() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3_url(
-    request: pytest.FixtureRequest, aws_access: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The URL of each S3 server that a test asked for, started once."""
     with contextlib.ExitStack() as running:
         urls: dict[str, str] = _Started(running, tmp_path_factory)
