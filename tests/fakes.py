@@ -278,6 +278,8 @@ class FakeNode(NodeActivities):
         self.finals: list[FinalCheckpointRequest] = []
         self.log_settings: list[LogSettings] = []
         self.failure = ""
+        self.ended = False
+        """Its job has ended, and nobody has told that yet."""
         self.clock_error = timedelta(0)
         self.first_number = 1
         self.hand_over: HandOver | None = None
@@ -311,7 +313,7 @@ class FakeNode(NodeActivities):
             activity.heartbeat()
             await asyncio.sleep(0.05)
         if self.failure:
-            return CheckpointOutcome(failure=self.failure)
+            return CheckpointOutcome(failure=self.failure, ended=self.ended)
         return CheckpointOutcome(checkpoint=await self.commit(CheckpointKind.REQUESTED))
 
     @activity.defn(name="apply_log_settings")
@@ -322,7 +324,7 @@ class FakeNode(NodeActivities):
     async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:
         self.finals.append(request)
         if self.failure:
-            return CheckpointOutcome(failure=self.failure)
+            return CheckpointOutcome(failure=self.failure, ended=self.ended)
         ours = [one for one in self.taken if one.kind is CheckpointKind.FINAL]
         final = ours[0] if ours else await self.commit(CheckpointKind.FINAL)
         return CheckpointOutcome(checkpoint=final, handed_over=self.hand_over or request.hand_over)

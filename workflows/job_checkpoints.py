@@ -55,7 +55,7 @@ async def grant_wishes(progress: JobProgress) -> None:
     for key in wishes:
         progress.wishes[key] = answer
     if progress.stage is Stage.RUNNING and progress.job.state is JobState.CHECKPOINTING:
-        failed = outcome is not None and outcome.checkpoint is None
+        failed = outcome is not None and outcome.checkpoint is None and not outcome.ended
         progress.show(state=JobState.CHECKPOINT_FAILED if failed else JobState.RUNNING)
     if answer.checkpoint is not None:
         committed(progress, answer.checkpoint)
@@ -111,6 +111,10 @@ async def take_final_checkpoint(progress: JobProgress) -> bool:
         return not final_wanted(progress)
     if outcome.checkpoint is not None:
         handed_over(progress, outcome.handed_over or HandOver.STAY_FROZEN, outcome.checkpoint, workflow.now())
+    elif outcome.ended:
+        progress.final_settled = True
+        if progress.job.state is JobState.CHECKPOINTING:
+            progress.show(state=JobState.RUNNING)  # until its end is told, which says how it ended
     else:
         progress.final_settled = True
         progress.show(state=JobState.CHECKPOINT_FAILED)

@@ -49,11 +49,13 @@ class FinalCheckpointRequest(Frozen):
 
 
 class CheckpointOutcome(Frozen):
-    """A committed checkpoint, or why there is none (the job then runs on). `handed_over` after a final one only."""
+    """A committed checkpoint, or why there is none (the job then runs on). `handed_over` after a final one only.
+    `ended`: there is none because the job had ended, which is no failure."""
 
     checkpoint: Checkpoint | None = None
     failure: str = ""
     handed_over: HandOver | None = None
+    ended: bool = False
 
 
 class LogSettings(Frozen):

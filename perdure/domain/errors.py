@@ -19,6 +19,7 @@
     │  └─ CommandTimeout            … or did not end in time
     ├─ CheckpointFailed             no checkpoint was made; the job goes on
     │  ├─ NotCheckpointable         the job holds something that cannot be frozen
+    │  ├─ JobEnded                  the job ended meanwhile: there is nothing to save
     │  ├─ TooLate                   it would not have been committed before the instance goes
     │  └─ JobRootFull               the checkpoint would not fit
     ├─ RestoreFailed                the job was not brought back from this checkpoint
@@ -151,6 +152,15 @@ class NotCheckpointable(CheckpointFailed):
     """The job holds something open that cannot be frozen now; the message names it."""
 
     retryable = False
+
+
+class JobEnded(CheckpointFailed):
+    """The job ended before it was saved, or is about to: there is nothing to save, and nothing failed."""
+
+    retryable = False
+
+    def __init__(self, step: str = "") -> None:
+        super().__init__("the job ended before it was saved: there is nothing to save", step)
 
 
 class TooLate(CheckpointFailed):

@@ -21,6 +21,9 @@ from perdure.image.manifest import encode_name
 FILES = "files"
 TREES = {"layer": "layer/upper", "data": "data", "volumes": "volumes"}
 """Name of a tree → where it lives on the job root."""
+LONGEST_PATH = 3800
+"""Bytes of a path below a tree. Linux takes 4,096 in one word, and a clone's begins with that of its checkpoint."""
+_LONGEST_NAME = 255
 LATER_TREES = {"volumes"}
 """Trees that the first checkpoints did not have: one that is missing was empty."""
 
@@ -63,6 +66,29 @@ def walk(root: Path, *, changing: bool = False) -> Iterator[Entry]:
             yield Entry(path, status)
             if stat.S_ISDIR(status.st_mode):
                 folders.append(path)
+
+
+def long_paths(root: Path, most: int = LONGEST_PATH) -> Iterator[str]:
+    """The paths below `root` of more than `most` bytes, one of each folder at most and not what lies below them. The
+    tree may be in use.
+
+    A folder without folders in it is not read: where that is known (a link count of 2), and its files' names fit.
+    """
+    folders = [("", 0)]
+    while folders:
+        folder, size = folders.pop()
+        with contextlib.suppress(OSError):  # it is gone
+            links = os.lstat(root / folder).st_nlink
+            if links == 2 and size + 1 + _LONGEST_NAME <= most:
+                continue
+            with os.scandir(root / folder) as listing:
+                for item in listing:
+                    path = f"{folder}/{item.name}" if folder else item.name
+                    if len(os.fsencode(path)) > most:
+                        yield path
+                        break
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append((path, len(os.fsencode(path))))
 
 
 def clone_command(source: Path, target: Path) -> list[str]:

@@ -1,9 +1,9 @@
 """`make conformance`: CRIU's and runc's own tests through the product, and the table of docs/conformance.md.
 
-    python -m tests.conformance [--only NAME ...] [--stage STAGE ...] [--missing] [--page]
+    python -m tests.conformance [--only NAME ...] [--stage STAGE ...] [--missing] [--bats FILE ...] [--page]
 
-It needs root. --only runs these tests, --missing what has no result yet: other rows stay as they are. --page writes the
-page alone.
+It needs root. --only runs these tests of CRIU's, --missing those that have no result yet, --bats these files of runc's:
+other rows stay as they are. --page writes the page alone.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these tests of CRIU's alone")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, help="these stages alone")
     parser.add_argument("--missing", action="store_true", help="only what has no result yet")
+    parser.add_argument("--bats", nargs="+", default=(), metavar="FILE", help="these files of runc's alone (exec, tty)")
     parser.add_argument("--page", action="store_true", help="write docs/conformance.md alone")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # what was made is removed
@@ -61,7 +62,7 @@ def _run(table: Table, asked: argparse.Namespace) -> None:
         tell(f"{len(wanted)} of them with CRIU and runc alone")
         table.enter(run_bare(wanted, privileged=lambda name: _privileged(table, name)), BARE)
     if "runc" in stages and asked.only is None:
-        run_runc_tests(table.enter_runc)
+        run_runc_tests(table.enter_runc, asked.bats)
 
 
 def _through_the_product(

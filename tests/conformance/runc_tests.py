@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from perdure.image.mounts import delete_tree
@@ -28,7 +28,7 @@ IMAGE_LIMIT, FILE_LIMIT, TEST_LIMIT = 1800, 300, 60
 PROGRAMS = {"bats": "bats", "busybox": "busybox-static", "jq": "jq", "gawk": "gawk", "debootstrap": "debootstrap"}
 _RECVTTY = '	("$RECVTTY" --pid-file "$dir/pid" --mode null "$CONSOLE_SOCKET" &) &'
 _WAIT = '	until [ -S "$CONSOLE_SOCKET" ]; do sleep 0.02; done'
-_LINE = re.compile(r"^(not )?ok \d+ (.*)$")
+_LINE = re.compile(r"^(not )?ok \d+ (.*?)(?: # (skip|timeout)(.*))?$", re.MULTILINE)
 _TERMINAL = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])"]
 """Many of the tests want a controlling terminal."""
 _PLACE, _CGROUP = CACHE / "bats", "runc-cgroups-integration-test"
@@ -38,12 +38,15 @@ Found = dict[str, dict[str, str]]
 """{"file: test": {"runc": outcome, "perdure-runtime": outcome}}"""
 
 
-def run_runc_tests(done: Callable[[Found], None]) -> None:
-    """Every test with both runtimes; `done` hears of each file's. Raises SourceMissing."""
+def run_runc_tests(done: Callable[[Found], None], files: Collection[str] = ()) -> None:
+    """Every test of these `files` (none: of all) with both runtimes; `done` hears of each file's. Raises
+    SourceMissing."""
     if missing := [package for program, package in PROGRAMS.items() if not shutil.which(program)]:
         raise SourceMissing(f"runc's tests need programs that are missing: apt-get install {' '.join(missing)}")
     folder = _prepared()
     for file in sorted(folder.glob("*.bats")):
+        if files and file.stem not in files:
+            continue
         found: Found = {}
         for name, runtime in RUNTIMES.items():
             outcomes = _run(file, shutil.which(runtime) or runtime)
@@ -160,11 +163,19 @@ def _run(file: Path, runtime: str) -> dict[str, str]:
             check=False,
         )
     _clean()
+    return _outcomes(names, said.read_text(errors="replace"))
+
+
+def _outcomes(names: list[str], said: str) -> dict[str, str]:
+    """What bats said of each test."""
     outcomes = dict.fromkeys(names, f"no result within {FILE_LIMIT} s")
-    for line in said.read_text(errors="replace").splitlines():
-        if match := _LINE.match(line):
-            name, _, skipped = match[2].partition(" # skip")
-            outcomes[name] = f"skip: {skipped.strip(' ()')}" if "# skip" in line else "fail" if match[1] else "pass"
+    for failed, name, remark, words in _LINE.findall(said):
+        if remark == "skip":
+            outcomes[name] = f"skip: {words.strip(' ()')}"
+        elif remark == "timeout":
+            outcomes[name] = f"fail: no end within {TEST_LIMIT} s"
+        else:
+            outcomes[name] = "fail" if failed else "pass"
     return outcomes
 
 

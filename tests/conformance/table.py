@@ -73,7 +73,9 @@ class Table:
 
     def enter_runc(self, found: dict[str, dict[str, str]]) -> None:
         """What runc's tests of a file did with each runtime."""
-        self.content["runc"] |= found
+        files = {name.partition(": ")[0] for name in found}
+        kept = {name: row for name, row in self.content["runc"].items() if name.partition(": ")[0] not in files}
+        self.content["runc"] = kept | found
         self.write()
 
     def result(self, name: str, column: str) -> Result | None:

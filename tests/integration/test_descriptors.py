@@ -10,9 +10,10 @@ import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import NotCheckpointable
-from tests.integration.engine_bed import Bed, Running
+from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.test_engine import RESERVE, checkpoint, die, fresh, identity, restored
 from worker_agent.engine import take_checkpoint
+from worker_agent.preflight import examine
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
 
@@ -32,6 +33,22 @@ LONG = """
 import os
 file = open('/' + 'n' * 255, 'w+b', buffering=0)
 os.link('/' + 'n' * 255, '/kept'); os.unlink('/' + 'n' * 255)
+say = lambda: 'tick'
+"""
+ONLY_MAPPED = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+file = os.open('/' + 'n' * 255, os.O_RDWR | os.O_CREAT); os.truncate(file, 4096)
+libc.mmap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 5]
+libc.mmap(None, 4096, 1, 1, file, 0); os.close(file)
+os.link('/' + 'n' * 255, '/kept'); os.unlink('/' + 'n' * 255)
+say = lambda: 'tick'
+"""
+LONG_PATH = """
+import os
+os.chdir('/data')
+for _ in range(16):
+    os.mkdir('d' * 250); os.chdir('d' * 250)
 say = lambda: 'tick'
 """
 LIBAIO = """
@@ -106,10 +123,22 @@ async def test_it_is_saved_twice_and_nothing_of_ours_stays(bed: Bed, code: str) 
     assert set(running.log().split()) == {b"same"}
 
 
-async def test_a_name_that_is_too_long_to_be_lent_is_said(bed: Bed) -> None:
-    running = await started(bed, LONG)
-    with pytest.raises(NotCheckpointable, match=r"cannot be named again \(descriptor 3, /n{20,}.*\. Keep the name"):
+@pytest.mark.parametrize(("code", "held"), [(LONG, "descriptor 3"), (ONLY_MAPPED, r"mapping \w+-\w+")])
+async def test_a_name_that_is_too_long_to_be_lent_is_said(bed: Bed, code: str, held: str) -> None:
+    running = await started(bed, code)
+    said = rf"the job cannot be saved now: .* cannot be named again \({held}, /n{{20,}}.*\. Keep the name"
+    with pytest.raises(NotCheckpointable, match=said):
         await checkpoint(running)
+    running.more_lines(2)
+
+
+async def test_a_path_that_no_program_can_copy_is_said_by_preflight_and_the_engine_alike(bed: Bed) -> None:
+    running = await started(bed, LONG_PATH)
+    container = running.container
+    with pytest.raises(NotCheckpointable, match=r"a path of more than 3,800 bytes, which cannot be saved \(d{80}…\)"):
+        await checkpoint(running)
+    report = examine(freezer_of(running).pids(), container.init_pid, trees=container.trees)
+    assert [finding.kind for finding in report.problems] == ["long path"]
     running.more_lines(2)
 
 

@@ -10,13 +10,22 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from perdure.domain.errors import CheckpointFailed, Fenced, ImageInvalid, JobRootBusy, JobRootFull, NotCheckpointable
+from perdure.domain.errors import (
+    CheckpointFailed,
+    Fenced,
+    ImageInvalid,
+    JobEnded,
+    JobRootBusy,
+    JobRootFull,
+    NotCheckpointable,
+)
 from perdure.image.checksums import digest_images
 from perdure.image.manifest import read_manifest, write_manifest
 from tests.integration import engine_agent
@@ -160,7 +169,7 @@ async def test_unusual_open_things_survive_two_restores(bed: Bed) -> None:
             running.more_lines(1)
             manifest = await checkpoint(running, epoch)
             assert manifest.addresses == [f"198.18.77.{10 + epoch}"]
-            assert len(manifest.lent_names) == 2
+            assert len(manifest.lent_names) == 3, "a tmpfs is CRIU's own matter"
             running.more_lines(1)
             await die(bed, running)
             running = await restored(bed, epoch + 1, manifest.number)
@@ -221,6 +230,42 @@ async def test_what_cannot_be_frozen_is_named_and_not_touched(bed: Bed) -> None:
     assert (await checkpoint(running)).number == 1
     assert running.exit_code() == 0
     assert written(bed, running) == uninterrupted()
+
+
+@pytest.mark.parametrize("step", ["look", "pause", "dump"])
+async def test_a_job_that_ends_while_it_is_saved_has_not_failed(bed: Bed, step: str) -> None:
+    """Killed, as by whoever terminates it in Batch: runc lets the frozen processes go for that."""
+    bed.command = chain(mebibytes=200)
+    running = await fresh(bed)
+    running.first_line()
+    ending = threading.Thread(target=end_the_job, args=(running, step == "dump"))
+
+    def reached(name: str) -> None:
+        if name == step:
+            ending.start()
+            if step != "dump":
+                ending.join()
+
+    with pytest.raises(JobEnded, match="there is nothing to save"):
+        await take_checkpoint(
+            running.container,
+            identity(1),
+            kind=CheckpointKind.PERIODIC,
+            limit_seconds=60,
+            keep=2,
+            reserve_bytes=RESERVE,
+            on_step=reached,
+        )
+    ending.join()
+    assert running.exit_code() == -9
+    assert set(os.listdir(bed.volume.root / "checkpoints")) <= {"last"}
+
+
+def end_the_job(running: Running, in_a_dump: bool) -> None:
+    if in_a_dump:
+        wait_for(lambda: criu_works(running), "CRIU at work", pause=0.001)
+    freezer_of(running).kill()
+    wait_for(lambda: not freezer_of(running).pids(), "death")
 
 
 async def test_a_dump_that_takes_too_long_is_given_up_and_the_job_goes_on(bed: Bed) -> None:

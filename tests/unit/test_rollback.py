@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from perdure.domain.errors import ImageInvalid, JobRootBusy
 from perdure.image import rollback
-from perdure.image.files import FILES, TREES, clone_command, digest_clones, note_inodes, verify_clones, walk
+from perdure.image.files import (
+    FILES,
+    TREES,
+    clone_command,
+    digest_clones,
+    long_paths,
+    note_inodes,
+    verify_clones,
+    walk,
+)
 from perdure.image.rollback import roll_back
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and trusted attributes need root")
@@ -262,3 +271,16 @@ def test_a_lost_or_altered_clone_is_noticed(tmp_path: Path) -> None:
     os.truncate(checkpoint / FILES / "data/file", 3)
     with pytest.raises(ImageInvalid, match="changed since it was committed"):
         verify_clones(checkpoint, digest)
+
+
+def test_long_paths_are_found_one_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "short/deep").mkdir(parents=True)
+    assert list(long_paths(tmp_path, 300)) == []
+    for name in ("a", "b"):
+        (tmp_path / "short/deep" / (name * 250)).write_text("")
+    assert list(long_paths(tmp_path, 300)) == []
+    (found,) = long_paths(tmp_path, 260)
+    assert found.startswith("short/deep/") and len(found) == 261
+    (tmp_path / "link").symlink_to("short")
+    (tmp_path / "short/deep" / ("c" * 250)).mkdir()
+    assert [path.count("/") for path in long_paths(tmp_path, 5)] == [1]

@@ -17,7 +17,7 @@ import pytest
 from perdure.waiting import until
 from worker_agent.engine import timers
 from worker_agent.engine.stopped import inner_pids, stopped_tasks
-from worker_agent.engine.tasks import command, dump_bytes, goes_away, names, obstacle, users_of, waits_for_vfork
+from worker_agent.engine.tasks import command, dump_bytes, ends, goes_away, names, obstacle, users_of, waits_for_vfork
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,6 +42,23 @@ def test_a_stopped_process_is_seen_and_stands_in_nobody_s_way(child: subprocess.
     assert inner_pids([child.pid], os.getpid()) == [child.pid]
     os.kill(child.pid, signal.SIGCONT)
     until(lambda: stopped_tasks([child.pid]) == {}, 30)
+
+
+def test_one_that_ends_is_told_from_one_that_only_lost_its_first_thread(child: subprocess.Popen[bytes]) -> None:
+    assert not ends(child.pid)
+    assert ends(2**22 - 1), "there is no such process"
+    child.kill()
+    until(lambda: ends(child.pid), 30)  # a zombie: nobody has waited for it
+    code = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(3600,)).start();"
+        "ctypes.CDLL(None).pthread_exit(0)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as leaderless:
+        stat = Path(f"/proc/{leaderless.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", 30)
+        assert not ends(leaderless.pid)
+        leaderless.kill()
+        until(lambda: ends(leaderless.pid), 30)
 
 
 def test_a_traced_process_and_its_tracer_are_named() -> None:

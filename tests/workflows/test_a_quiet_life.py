@@ -183,8 +183,23 @@ async def test_a_person_asks_for_a_checkpoint(story: Story) -> None:
     assert answer.checkpoint is not None and answer.checkpoint.kind is CheckpointKind.REQUESTED
     story.nodes["i-1"].failure = "process 7 (gdb) is traced"
     assert (await story.wish("w-2")).failure == "process 7 (gdb) is traced"
+    assert (await story.job()).state is JobState.CHECKPOINT_FAILED
     job = await story.ends()
     assert job.checkpoints_committed == 1
+
+
+async def test_a_job_that_ends_before_it_is_saved_is_no_failed_checkpoint(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    node = story.nodes["i-1"]
+    node.failure, node.ended = "the job ended before it was saved: there is nothing to save", True
+    assert (await story.wish("w-1")).failure == node.failure
+    assert (await story.job()).state is JobState.RUNNING
+    await story.notice("i-1")
+    await story.until(lambda: bool(node.finals))
+    job = await story.ends()
+    assert (job.state, job.checkpoint_failures) == (JobState.SUCCEEDED, 0)
+    told = [event.kind for event in story.cloud.timeline(story.job_id)]
+    assert "final checkpoint" not in told and "checkpoint failed" not in told
 
 
 async def test_no_checkpoint_of_a_job_that_does_not_run(story: Story) -> None:

@@ -138,6 +138,8 @@ class ProtectedJob:
         self.wished = asyncio.Event()
         self.failure = ""
         """Why there is no final checkpoint."""
+        self.nothing_to_save = False
+        """… because the job had ended."""
         self.refusal = ""
         """Why the last checkpoint can never be taken; empty if one was."""
         self.step = ""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from perdure.domain.errors import CheckpointFailed, CommandFailed, FreezerFailed, ImageInvalid, TooLate
+from perdure.domain.errors import CheckpointFailed, CommandFailed, FreezerFailed, ImageInvalid, JobEnded, TooLate
 from worker_agent.engine import checkpoint_steps as steps
 from worker_agent.engine import committing, dump
 from worker_agent.engine import job_root as roots
@@ -76,7 +76,7 @@ async def take_checkpoint(
     name as it begins. The manifest's phases are seconds by step, and `frozen` from the pause to the resume (FINAL: to
     the commit).
 
-    Raises NotCheckpointable (naming process and command), JobRootFull, TooLate, Fenced, JobRootBusy, or
+    Raises NotCheckpointable (naming process and command), JobEnded, JobRootFull, TooLate, Fenced, JobRootBusy, or
     CheckpointFailed with the step; the job then runs on and nothing of the checkpoint is left. Cancelling does the
     same, but a checkpoint that is committed by then stays.
     """
@@ -134,7 +134,7 @@ class Taking:
                 await self._all_steps(work)
             except BaseException as error:
                 await complete(_abandon(work))
-                failure = self._failure(error)
+                failure = await complete(urgently(self._failure, work, error))
                 if failure is not None:
                     raise failure from error
                 raise
@@ -203,17 +203,20 @@ class Taking:
             with contextlib.suppress(RuntimeError):  # it is over already
                 self._limit.reschedule(min(ends, default=None))
 
-    def _failure(self, error: BaseException) -> CheckpointFailed | None:
-        """CheckpointFailed with the step, for foreign errors; None for ours and cancellations, which stay as they
-        are."""
+    def _failure(self, work: Work, error: BaseException) -> CheckpointFailed | None:
+        """JobEnded if the job did: runc and CRIU have many words for that, and none means it. Else CheckpointFailed
+        with the step, for foreign errors; None for ours and cancellations, which stay as they are. Blocks shortly."""
         step = self._step
+        foreign = (CommandFailed, FreezerFailed, ImageInvalid, OSError)  # TimeoutError is one of them
+        if isinstance(error, (*foreign, CheckpointFailed)) and steps.ended(work):
+            return JobEnded(step)
         if isinstance(error, TimeoutError):
             if self._commit_by is not None and time.monotonic() >= self._commit_by:
                 said = f"no checkpoint could be committed in time: it was given up at `{step}`, and the job was thawed"
                 return TooLate(said, step)
             limit = self._limit_seconds
             return CheckpointFailed(f"the job stood frozen for {limit:g} s at `{step}`; it was thawed", step)
-        if isinstance(error, (CommandFailed, FreezerFailed, ImageInvalid, OSError)):
+        if isinstance(error, foreign):
             known = explain(str(error)) if isinstance(error, CommandFailed) else None
             said = f"{known.sentence} ({error})" if known else str(error)
             return CheckpointFailed(f"no checkpoint at `{step}`: {said}", step)

@@ -43,16 +43,22 @@ async def look(work: Work) -> None:
     gpu.refuse_unless_enabled(container.tools.gpu, await work.in_thread(gpu.seen_users, seen))
     work.watched = await work.in_thread(watched_paths, seen, container.job_root)
     work.listening = await work.in_thread(listening, seen)
-    work.nameless = [one for one in seen.descriptors if lost_names.may_be_lost(one)]
+    work.nameless = lost_names.opened(seen.descriptors)
 
 
 def _judge(container: Container, pids: list[int]) -> Look:
     """NotCheckpointable for what the table names. Blocks, longer for hundreds of thousands of descriptors."""
-    seen = look_at(pids, container.init_pid)
+    seen = look_at(pids, container.init_pid, shared=container.shared_mounts, trees=container.trees)
     found = refused(seen)
     if found:
         raise NotCheckpointable(f"the job cannot be saved now: {found[0].sentence}", "look")
     return seen
+
+
+def ended(work: Work) -> bool:
+    """Has the job ended, or is it about to? Its number may be another process's by now, which is in another cgroup."""
+    init = work.container.init_pid
+    return init not in work.freezer.pids() or tasks.ends(init)
 
 
 def _obstacle(work: Work) -> str:
@@ -196,7 +202,10 @@ async def lend_names(work: Work) -> None:
 
 
 async def _lend(work: Work) -> None:
-    work.names = await urgently(lambda: lost_names.lend(work.freezer.pids(), work.nameless))
+    container = work.container
+    work.names = await urgently(
+        lambda: lost_names.lend(container.init_pid, work.freezer.pids(), work.nameless, container.shared_mounts)
+    )
 
 
 async def drain(work: Work) -> None:

@@ -13,9 +13,10 @@ from perdure.image import checksums, files
 from perdure.image.layout import IMAGES
 from perdure.image.manifest import encode_name
 from worker_agent.engine import job_root as roots
-from worker_agent.engine import lost_names, machine, stopped
+from worker_agent.engine import machine, stopped
 from worker_agent.engine.commands import complete
 from worker_agent.engine.connections import outside_addresses
+from worker_agent.engine.linked_remaps import lost_remaps
 from worker_agent.engine.page_images import check_length
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.work import Work
@@ -29,7 +30,7 @@ async def examine_images(work: Work) -> None:
     images = work.path / IMAGES
     await work.in_thread(check_length, images)
     work.addresses = await work.in_thread(outside_addresses, images)
-    if await work.in_thread(lost_names.missed, images):
+    if await work.in_thread(lost_remaps, images):
         raise CheckpointFailed("a file that the job has open lost its name in the moment of the checkpoint", "images")
 
 

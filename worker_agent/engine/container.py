@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perdure.domain.checkpoints import ContainerImage, MountRule, Surroundings
+from perdure.image.files import TREES
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.overlay import OverlayMount
@@ -94,6 +95,16 @@ class Container:
         levels = ["-".join(words[: count + 1]) + ".slice" for count in range(len(words)) if words[0]]
         unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
         return "/" + "/".join([*levels, unit])
+
+    @property
+    def shared_mounts(self) -> list[str]:
+        """Where it sees what is not the job's alone."""
+        return [rule.destination for rule in self.mounts if rule.rule == "shared"]
+
+    @property
+    def trees(self) -> list[Path]:
+        """Its own files, which come back with it."""
+        return [self.job_root / live for live in TREES.values()]
 
     @property
     def criu_config(self) -> Path:

@@ -29,5 +29,8 @@ def write_options(path: Path, *, restore: bool, cgroup_root: str = "", watched: 
         lines.append("leave-stopped")
         if cgroup_root:
             lines.append(f"cgroup-root {cgroup_root}")
+    else:
+        # For files on a tmpfs that lost their names (lost_names.py). Elsewhere they have one again by then.
+        lines.append("link-remap")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_text("\n".join(lines) + "\n")

@@ -53,6 +53,11 @@ class Look:
     init_pid: int
     processes: dict[int, LivingProcess] = field(default_factory=dict)
     descriptors: tuple[Descriptor, ...] = ()
+    shared: tuple[str, ...] = ()
+    """Places of mounts that are not the job's alone, as far as they are known."""
+    trees: tuple[Path, ...] = ()
+    """Where its own files are on this node, if that is to be looked at: it takes time for hundreds of thousands of
+    folders."""
 
     @cached_property
     def mounts(self) -> list[Mount]:
@@ -67,8 +72,8 @@ class Look:
         return (one for one in self.descriptors if one.pid == pid)
 
 
-def look(pids: Iterable[int], init_pid: int) -> Look:
-    """Look at these processes; those that end meanwhile are left out."""
+def look(pids: Iterable[int], init_pid: int, *, shared: Iterable[str] = (), trees: Iterable[Path] = ()) -> Look:
+    """Look at these processes; those that end meanwhile are left out. `shared` and `trees`: see Look."""
     depth = max(0, len(_status(init_pid).get("NSpid", "").split()) - 1)
     processes = {}
     seen: set[tuple[int, int, str]] = set()
@@ -84,7 +89,7 @@ def look(pids: Iterable[int], init_pid: int) -> Look:
             if key not in seen:
                 seen.add(key)
                 descriptors.append(Descriptor(pid, number, link))
-    return Look(init_pid, processes, tuple(descriptors))
+    return Look(init_pid, processes, tuple(descriptors), tuple(shared), tuple(trees))
 
 
 def _process(pid: int, depth: int) -> LivingProcess | None:

@@ -1,90 +1,187 @@
-"""Open files that were deleted under the name by which they were opened, but still exist under another name.
+"""Files in use that were deleted under the name by which they were opened, but still exist under another name.
 
 A job opens `a`, which is also linked as `b`, and deletes `a`. /proc then shows the open file as `a (deleted)`, and CRIU
 looks for a file of just that name. Where there is none, CRIU makes a temporary one. It removes that again at the end of
-the dump, before the files are cloned, so the clone lacks it and the restore fails (tried).
+the dump, before the files are cloned, so the clone lacks it and the restore fails (tried). A file that is only mapped
+into memory is the same. On a tmpfs of the container CRIU's own name does: CRIU packs it into its image before.
 
 So the file gets the name `a (deleted)` from us while the job is frozen. The clone then holds it. Afterwards the name is
 removed again, from the job's own files and from those of a restored job.
 
-Where the file's folder is gone too, the folder is lent as well: its name in the list ends in a slash. A name of more
-than 245 bytes cannot be lent: with ` (deleted)` it would be longer than a name may be.
+Where the file's folder is gone too, the folder is lent as well: its name in the list ends in a slash. What cannot be
+lent is refused before the freeze, by one rule (`in_the_way`): preflight, the look and the lending itself ask it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.domain.errors import NotCheckpointable
 from perdure.image.mounts import Mount, parse_mountinfo
-from worker_agent.engine import criu_image
 from worker_agent.engine.looking import Descriptor
 from worker_agent.engine.tasks import command
 
 _DELETED = " (deleted)"
 _LONGEST = 255
 """Bytes of a name (NAME_MAX)."""
-_REMAP_MAGIC, _REMAP_TYPE, _LINKED = 0x59133954, 3, 0
-"""CRIU, criu/include/magic.h (REMAP_FPATH_MAGIC) and images/remap-file-path.proto."""
 _NO_FILES = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}
+_CRIUS = {"tmpfs"}
+"""Of these CRIU has the files in its own image, with the names that it gives."""
+_MAPPED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ (\S+ \d+) +/.* \(deleted\)$", re.MULTILINE)
+_MOUNT = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
-def may_be_lost(descriptor: Descriptor) -> bool:
-    """Is this the descriptor of a file without its name?"""
-    return descriptor.link.startswith("/") and descriptor.link.endswith(_DELETED)
+@dataclass(frozen=True)
+class Nameless:
+    """A file without its name, in use by a process: the link below /proc that leads to it, and what that shows."""
+
+    pid: int
+    link: str
+    path: str
+
+    @property
+    def held(self) -> str:
+        """For people."""
+        kind, _, number = self.link.removeprefix(f"/proc/{self.pid}/").partition("/")
+        return f"{'descriptor' if kind == 'fd' else 'mapping'} {number}, {self.path}"
 
 
-def in_the_way(descriptor: Descriptor, mounts: list[Mount]) -> str:
-    """Why this file, which has another name left, could not be lent the one that it lost; empty if nothing is in the
-    way. Asked before the freeze, so that it is refused there."""
-    if not may_be_lost(descriptor):
+@dataclass(frozen=True)
+class Places:
+    """The mounts of a container, by their numbers: a process that sees it, and what it is; `shared` are the places of
+    those that are not the job's alone."""
+
+    init_pid: int
+    mounts: dict[int, tuple[int, Mount]]
+    shared: frozenset[str] = frozenset()
+
+
+def places(init_pid: int, pids: Iterable[int], shared: Iterable[str] = ()) -> Places:
+    """The mounts of all mount namespaces that these processes are in."""
+    found: dict[int, tuple[int, Mount]] = {}
+    spaces = set()
+    for pid in (init_pid, *pids):
+        with contextlib.suppress(OSError):  # it ended
+            space = os.readlink(f"/proc/{pid}/ns/mnt")
+            if space in spaces:
+                continue
+            spaces.add(space)
+            table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
+            numbers = [int(line.split(" ", 1)[0]) for line in table.splitlines()]
+            for number, mount in zip(numbers, parse_mountinfo(table), strict=True):
+                found.setdefault(number, (pid, mount))
+    return Places(init_pid, found, frozenset(shared))
+
+
+def opened(descriptors: Iterable[Descriptor]) -> list[Nameless]:
+    """Those of these descriptors whose files have lost their names."""
+    return [
+        Nameless(one.pid, f"/proc/{one.pid}/fd/{one.number}", one.link)
+        for one in descriptors
+        if one.link.startswith("/") and one.link.endswith(_DELETED)
+    ]
+
+
+def mapped(pids: Iterable[int]) -> Iterator[Nameless]:
+    """Files without their names that these processes have mapped, each once a process. Blocks: it reads the memory map
+    of each."""
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it ended
+            table = Path(f"/proc/{pid}/maps").read_text("utf-8", "surrogateescape")
+            ranges = {file: (start, end) for start, end, file in reversed(_MAPPED.findall(table))}
+            for start, end in ranges.values():
+                link = f"/proc/{pid}/map_files/{int(start, 16):x}-{int(end, 16):x}"
+                with contextlib.suppress(FileNotFoundError):  # unmapped while we looked
+                    yield Nameless(pid, link, os.readlink(link))
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """A file that must be lent its old name: in the root folder of `pid`, on the mount of that number."""
+
+    file: Nameless
+    pid: int
+    mount: int
+    status: os.stat_result
+
+
+def _lost(one: Nameless, around: Places) -> _Lost | None:
+    """None where nothing is to be lent: it was closed since, has no other name, or lies where CRIU sees to it (or to
+    nothing: the ring of a libaio context, a file of /proc of an ended process)."""
+    with contextlib.suppress(OSError):
+        file = os.open(one.link, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not os.readlink(one.link).endswith(_DELETED):
+                return None
+            status, number = os.fstat(file), _mount_of(file)
+        finally:
+            os.close(file)
+        if status.st_nlink == 0 or stat.S_ISDIR(status.st_mode) or number not in around.mounts:
+            return None
+        pid, mount = around.mounts[number]
+        return None if mount.kind in _NO_FILES | _CRIUS else _Lost(one, pid, number, status)
+    return None
+
+
+def _mount_of(descriptor: int) -> int:
+    found = _MOUNT.search(Path(f"/proc/self/fdinfo/{descriptor}").read_text())
+    return int(found[1]) if found else 0
+
+
+def in_the_way(one: Nameless, around: Places) -> str:
+    """Why this file could not be lent the name that it lost; empty if nothing is in the way, or nothing is to be lent.
+    Asked before the freeze, so that it is refused there."""
+    lost = _lost(one, around)
+    try:
+        return _why_not(lost, around) if lost else ""
+    except (FileNotFoundError, ProcessLookupError):  # the process ended
         return ""
-    pid, path, link = descriptor.pid, descriptor.link, f"/proc/{descriptor.pid}/fd/{descriptor.number}"
-    with contextlib.suppress(OSError):  # closed since
-        status = os.stat(link)
-        if not _has_other_names(status) or not _is_of_a_mount(pid, path, status, mounts):
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _why_not(lost: _Lost, around: Places) -> str:
+    path = lost.file.path
+    if len(os.fsencode(os.path.basename(path))) > _LONGEST:
+        return "its old name is too long"
+    if around.mounts[lost.mount][1].point in around.shared:
+        return "it lies on a shared mount, where no name of ours may stay"
+    with _nearest(lost.pid, path) as (folder, missing), _nearest(around.init_pid, path) as (same, _):
+        if _mount_of(folder) != lost.mount or not os.path.sameopenfile(folder, same):
+            return "it lies on a mount that is hidden, or in a mount namespace of its own"
+        if missing:
             return ""
-        if len(os.fsencode(os.path.basename(path))) > _LONGEST:
-            return "its old name is too long"
-        with _folder(pid, path) as folder:
+        with contextlib.suppress(FileNotFoundError):
             other = os.stat(os.path.basename(path), dir_fd=folder, follow_symlinks=False)
-            return "" if os.path.samestat(other, status) else "another file has that name"
+            return "" if os.path.samestat(other, lost.status) else "another file has that name"
     return ""
 
 
-def _has_other_names(status: os.stat_result) -> bool:
-    return status.st_nlink > 0 and not stat.S_ISDIR(status.st_mode)
+def lend(init_pid: int, pids: Iterable[int], files: Iterable[Nameless], shared: Iterable[str] = ()) -> list[str]:
+    """Link every such file of these frozen processes: what they have mapped, and these `files` (seen before the freeze,
+    so that it does not grow with descriptors); the names, as paths inside the container.
 
-
-def missed(images: Path) -> bool:
-    """Has CRIU met such a file that was lent no name? Such an image could not be restored. Blocks."""
-    path = images / "remap-fpath.img"
-    if not path.exists():
-        return False
-    entries = criu_image.entries(path.read_bytes(), _REMAP_MAGIC)
-    return any(criu_image.number(criu_image.parse(entry), _REMAP_TYPE) == _LINKED for entry in entries)
-
-
-def lend(pids: Iterable[int], descriptors: Iterable[Descriptor]) -> list[str]:
-    """Link every such file of these frozen processes, mapped or among these `descriptors` (seen before the freeze, so
-    that it does not grow with them); the names, as paths inside the container.
-
-    NotCheckpointable if another file has that name. On any error nothing is left behind.
+    NotCheckpointable if one cannot be linked. On any error nothing is left behind.
     """
-    given: dict[str, int] = {}
+    frozen = list(pids)
+    given: list[str] = []
+    around: Places | None = None
     try:
-        for pid, link, path in _lost(pids, descriptors):
-            if path not in given:
-                _name(pid, link, path, given)
+        for one in (*files, *mapped(frozen)):
+            around = around or places(init_pid, frozen, shared)
+            lost = _lost(one, around)
+            if lost is not None and one.path not in given:
+                _name(lost, around, given)
     except BaseException:
-        for path, pid in reversed(given.items()):
-            take_away(pid, [path])
+        take_away(init_pid, reversed(given))
         raise
-    return list(given)[::-1]
+    return given[::-1]
 
 
 def take_away(pid: int, names: Iterable[str], *, restored: bool = False) -> None:
@@ -114,78 +211,56 @@ def _exists(name: str, folder: int) -> bool:
     return True
 
 
-def _lost(pids: Iterable[int], descriptors: Iterable[Descriptor]) -> Iterator[tuple[int, str, str]]:
-    """Links below /proc to open or mapped files without their name but with others: process, link, what it shows."""
-    places = [(one.pid, f"/proc/{one.pid}/fd/{one.number}") for one in descriptors]
-    for pid in pids:
-        places += [(pid, f"/proc/{pid}/map_files/{name}") for name in os.listdir(f"/proc/{pid}/map_files")]
-    mounts: dict[int, list[Mount]] = {}
-    for pid, link in places:
-        with contextlib.suppress(FileNotFoundError):  # closed since
-            path = os.readlink(link)
-            if not (path.startswith("/") and path.endswith(_DELETED)):
-                continue
-            status = os.stat(link)
-            if _has_other_names(status):
-                table = mounts[pid] if pid in mounts else mounts.setdefault(pid, _mounts(pid))
-                if _is_of_a_mount(pid, path, status, table):
-                    yield pid, link, path
-
-
-def _mounts(pid: int) -> list[Mount]:
-    return list(parse_mountinfo(Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")))
-
-
-def _is_of_a_mount(pid: int, path: str, status: os.stat_result, mounts: list[Mount]) -> bool:
-    """Does the file lie on a file system that keeps files, in the container? The ring of a libaio context
-    (`/[aio] (deleted)`) does not, nor does a file of /proc of a process that has ended, which CRIU saves otherwise."""
-    over = [mount for mount in mounts if path.startswith(mount.point.rstrip("/") + "/")]
-    mount = max(over, key=lambda mount: len(mount.point), default=None)
-    if mount is None or mount.kind in _NO_FILES:
-        return False
-    if os.path.dirname(path) != "/":
-        return True
-    return status.st_dev == os.stat(f"/proc/{pid}/root").st_dev
-
-
-def _name(pid: int, link: str, path: str, given: dict[str, int]) -> None:
+def _name(lost: _Lost, around: Places, given: list[str]) -> None:
     """Link the file, unless it has the name already (two descriptors of one file). What was made is in `given`."""
-    name = os.path.basename(path)
+    one = lost.file
     try:
-        _lend_folders(pid, path, given)
-        with _folder(pid, path) as folder:
-            try:
-                os.link(link, name, dst_dir_fd=folder, follow_symlinks=True)
-                given[path] = pid
-            except FileExistsError:
-                other = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if not os.path.samestat(other, os.stat(link)):
-                    raise
+        why = _why_not(lost, around)
+        if not why:
+            _lend_folders(lost.pid, one.path, given)
+            with _folder(lost.pid, one.path) as folder, contextlib.suppress(FileExistsError):  # it is the same file
+                os.link(one.link, os.path.basename(one.path), dst_dir_fd=folder, follow_symlinks=True)
+                given.append(one.path)
     except OSError as error:
-        said = f"process {pid} ({command(pid)}) has {path} open, which cannot be named again: {error.strerror}. "
-        said += "Keep the name by which it was opened, or close it."
-        raise NotCheckpointable(said, "names") from error
+        why = error.strerror or str(error)
+    if why:
+        said = f"process {one.pid} ({command(one.pid)}) has {one.path} in use, which cannot be named again: {why}. "
+        raise NotCheckpointable(said + "Keep the name by which it was opened, or close it.", "names")
 
 
-def _lend_folders(pid: int, path: str, given: dict[str, int]) -> None:
+def _lend_folders(pid: int, path: str, given: list[str]) -> None:
     parts = os.path.dirname(path).strip("/").split("/")
     for place in ("/" + "/".join(parts[:count]) for count in range(1, len(parts) + 1) if parts[0]):
         with _folder(pid, place) as folder:
             if not _exists(os.path.basename(place), folder):
                 os.mkdir(os.path.basename(place), 0o700, dir_fd=folder)
-                given[place + "/"] = pid
+                given.append(place + "/")
 
 
 @contextlib.contextmanager
 def _folder(pid: int, path: str) -> Iterator[int]:
-    """The folder of a path inside the container, opened part by part: what the job made must lead us nowhere else."""
-    folder = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in os.path.dirname(path).split("/"):
-            if part:
-                deeper = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-                os.close(folder)
-                folder = deeper
+    """The folder of a path inside the container. FileNotFoundError if it is gone."""
+    with _nearest(pid, path) as (folder, missing):
+        if missing:
+            raise FileNotFoundError(f"{path}: its folder is gone")
         yield folder
+
+
+@contextlib.contextmanager
+def _nearest(pid: int, path: str) -> Iterator[tuple[int, list[str]]]:
+    """The folder of a path inside the container, or the nearest above it that is there, and what is missing. It is
+    opened part by part: what the job made must lead us nowhere else."""
+    folder = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parts = [part for part in os.path.dirname(path).split("/") if part]
+    try:
+        while parts:
+            try:
+                deeper = os.open(parts[0], os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            except FileNotFoundError:
+                break
+            os.close(folder)
+            folder = deeper
+            parts.pop(0)
+        yield folder, parts
     finally:
         os.close(folder)

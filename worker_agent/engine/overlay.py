@@ -36,7 +36,7 @@ _SEEN, _NOTHING = "seen", "nothing"
 _WORK = {"layer": "layer/work"}
 _CHOICES = 5
 """How often free numbers are looked for, for a new job."""
-_PATIENCE = 10.0
+_PATIENCE = 30.0
 """Seconds that a new job waits for another agent of the machine to let go of its numbers; then it takes any."""
 _ASKED, _BETWEEN = 4, 0.5
 """How often a restored job asks for its numbers while one is taken, and seconds between."""

@@ -32,8 +32,8 @@ from worker_agent.engine.threads import urgently
 
 log = structlog.get_logger()
 
-LIMIT = 10.0
-"""Seconds for all of it; a few milliseconds are usual."""
+LIMIT = 20.0
+"""Seconds for all of it; a few milliseconds are usual. The runtime waits ten longer (CONTINUE_LIMIT)."""
 _UNHUSH_LIMIT = 10.0
 _MOST_STOPS = 16
 """A thread that stops so often without taking its signal will not."""

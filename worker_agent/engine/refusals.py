@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from perdure.image.files import LONGEST_PATH, long_paths
 from worker_agent.engine import lost_names, tasks
 from worker_agent.engine.descriptors import asked, counts_one_by_one, is_message_queue, keeps_packets_apart, links
 from worker_agent.engine.looking import LivingProcess, Look
@@ -194,9 +195,18 @@ def _foreign_epolls(look: Look) -> Iterator[tuple[int, str]]:
 
 
 def _names_that_cannot_be_lent(look: Look) -> Iterator[tuple[int, str]]:
-    for one in look.descriptors:
-        if why := lost_names.in_the_way(one, look.mounts):
-            yield one.pid, f"descriptor {one.number}, {one.link}: {why}"
+    around: lost_names.Places | None = None
+    for one in (*lost_names.opened(look.descriptors), *lost_names.mapped(look.processes)):
+        around = around or lost_names.places(look.init_pid, look.processes, look.shared)
+        if why := lost_names.in_the_way(one, around):
+            yield one.pid, f"{one.held}: {why}"
+
+
+def _long_paths(look: Look) -> Iterator[tuple[int, str]]:
+    for tree in look.trees:
+        for path in long_paths(tree):
+            yield look.init_pid, f"{path[:80]}…"
+            return
 
 
 def _command(pid: int) -> str:
@@ -280,8 +290,14 @@ TABLE = (
     ),
     Refusal(
         "lost name",
-        "has a file open that lost its name, has another, and cannot be named again",
+        "has a file in use that lost its name, has another, and cannot be named again",
         "Keep the name by which it was opened, or close it.",
         _names_that_cannot_be_lent,
+    ),
+    Refusal(
+        "long path",
+        f"or one beside it has made a path of more than {LONGEST_PATH:,} bytes, which cannot be saved",
+        "Use fewer or shorter folders.",
+        _long_paths,
     ),
 )

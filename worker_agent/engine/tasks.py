@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _CLONES = {"x86_64": {"56", "58", "435"}, "aarch64": {"220", "435"}}
 """clone, vfork, clone3: a task that sleeps in one of them waits for a vfork child to exec or exit."""
 _BIRTHS = {"do_signal_stop", "ptrace_stop", "do_freezer_trap", "__refrigerator", "get_signal"}
 """Where in the kernel a new task stands that has not run yet because it was stopped, traced or frozen."""
+_EXITING = 0x4
+"""PF_EXITING of the kernel's include/linux/sched.h, in the ninth field of /proc/PID/stat."""
 _KIB = 1024
 _NOBODY: Listening = {}
 ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", "gzip", PAGE_SINK)
@@ -66,6 +69,25 @@ def waits_for_vfork(pid: int) -> bool:
             if in_clone and (task / "wchan").read_text() not in _BIRTHS:
                 return True
     return False
+
+
+def ends(pid: int) -> bool:
+    """Has this process ended, or will it run no instruction more? All of its threads exit, or SIGKILL waits for it:
+    what is frozen or in CRIU's hands dies of that later."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        status = (_PROC / f"{pid}/status").read_text("utf-8", "replace")
+        waiting = re.findall(r"^(?:SigPnd|ShdPnd):\t(\w+)", status, re.MULTILINE)
+        if any(int(mask, 16) >> signal.SIGKILL - 1 & 1 for mask in waiting):
+            return True
+        return all(_exits(task) for task in (_PROC / f"{pid}/task").iterdir())
+    return True
+
+
+def _exits(task: Path) -> bool:
+    """A dead thread that nobody has waited for exits, too."""
+    with contextlib.suppress(OSError):
+        return bool(int((task / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[6]) & _EXITING)
+    return True
 
 
 def command(pid: int) -> str:

@@ -15,7 +15,7 @@ from perdure.domain.errors import CheckpointFailed
 from perdure.image.store import DirectoryStore
 from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.freezer import Freezer
-from worker_agent.engine.looking import Descriptor
+from worker_agent.engine.lost_names import Nameless
 from worker_agent.engine.page_sink import Assembled, PageSink
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.waiting_clients import Listening
@@ -65,8 +65,8 @@ class Work:
     stopped: dict[int, list[int]] = field(default_factory=dict)
     listening: Listening = field(default_factory=dict)
     """Sockets at which a client may wait, as the look before the freeze saw them."""
-    nameless: list[Descriptor] = field(default_factory=list)
-    """Those whose files had lost their names then."""
+    nameless: list[Nameless] = field(default_factory=list)
+    """Files that were open and had lost their names then."""
     addresses: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)

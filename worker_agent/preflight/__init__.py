@@ -31,13 +31,16 @@ def examine(
     *,
     retry: RetryStrategy | None = None,
     mounts: Iterable[str] = (),
+    shared: Iterable[str] = (),
+    trees: Iterable[Path] = (),
     gpu: bool = False,
 ) -> Report:
     """One look at a running container: `pids` are all its processes, `init_pid` its first one, as this node numbers
     them. `retry` is the job's retry strategy, where it is known; `mounts` are the places at which the container engine
-    mounted something; `gpu`: this node saves what NVIDIA's GPUs hold. Processes that end meanwhile are left out.
-    Blocks: some milliseconds, more for thousands of descriptors."""
-    seen = look(pids, init_pid)
+    mounted something, `shared` those of them that are not the job's alone; `trees`: its own files on this node, if
+    their paths are to be looked at; `gpu`: this node saves what NVIDIA's GPUs hold. Processes that end meanwhile are
+    left out. Blocks: some milliseconds, more for thousands of descriptors or folders."""
+    seen = look(pids, init_pid, shared=shared, trees=trees)
     findings = [*(check_retries(retry) if retry else ()), *_check_mounts(init_pid, set(mounts))]
     held = [_with_gpu_support(finding) if gpu else finding for finding in _findings(seen)]
     return Report.of([*findings, *held])

@@ -21,7 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from perdure.domain.configuration import JobVolumeConfiguration
-from perdure.domain.errors import CheckpointFailed, ConfigurationInvalid, NotCheckpointable, RestoreFailed, UnknownJob
+from perdure.domain.errors import (
+    CheckpointFailed,
+    ConfigurationInvalid,
+    JobEnded,
+    NotCheckpointable,
+    RestoreFailed,
+    UnknownJob,
+)
 from perdure.settings import AgentSettings
 from worker_agent.container.mounts import BundleMount, find_rules
 from worker_agent.engine import Freezer, Tools
@@ -91,7 +98,9 @@ async def _sample(made: ThrowAway, seconds: float | None) -> Report:
     end = None if seconds is None else time.monotonic() + seconds
     while (pids := made.pids()) and (end is None or time.monotonic() < end):
         with contextlib.suppress(OSError):  # it ended while we looked
-            report = report.joined(await asyncio.to_thread(examine, pids, made.running.init_pid))
+            report = report.joined(
+                await asyncio.to_thread(examine, pids, made.running.init_pid, trees=made.running.trees)
+            )
             looked = True
         await asyncio.sleep(_LOOK_EVERY)
     if not looked:
@@ -100,12 +109,15 @@ async def _sample(made: ThrowAway, seconds: float | None) -> Report:
 
 
 async def _try(made: ThrowAway) -> list[Finding]:
+    fix = "Give a command that runs longer, or fewer --seconds."
+    too_short = Finding(Level.NOTE, "not tried", "the command ended before it could be saved", fix)
     if not made.pids():
-        fix = "Give a command that runs longer, or fewer --seconds."
-        return [Finding(Level.NOTE, "not tried", "the command ended before it could be saved", fix)]
+        return [too_short]
     try:
         manifest = await made.save()
         await made.restore(manifest)
+    except JobEnded:
+        return [too_short]
     except NotCheckpointable as problem:
         return [Finding(Level.CHANGE, "not saved", f"it could not be saved: {problem}")]
     except CheckpointFailed as problem:

@@ -15,7 +15,7 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Manifest
-from perdure.domain.errors import CheckpointFailed, NotCheckpointable, PerdureError
+from perdure.domain.errors import CheckpointFailed, JobEnded, NotCheckpointable, PerdureError
 from worker_agent.container import stored_job
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import Taking, keep_log, thaw, used_rootfs_bytes
@@ -26,8 +26,6 @@ log = structlog.get_logger()
 
 _TAKE_OVER = 10.0
 """Seconds that a wish waits for an agent that has just started to take a job over from its predecessor."""
-_EXIT_NEWS = 0.5
-"""Seconds after which an exit in the middle of a dump is surely known."""
 
 
 class Checkpoints:
@@ -42,13 +40,16 @@ class Checkpoints:
         """A committed checkpoint of this container, begun now, or the one that runs now. Asked again under the same
         `request_id`, the answer is the same: no clock of another machine is compared with ours.
 
-        CheckpointFailed, or another PerdureError of the engine, when there is none; the job then runs on.
+        CheckpointFailed, or another PerdureError of the engine, when there is none; the job then runs on, but for
+        JobEnded, which is no failure.
         """
         newest = job.record.newest
         if newest is not None and request_id and request_id == job.record.answered:
             return newest
         await _taken_over(job)
         if job.dump is None or job.dump.done():
+            if job.gone.is_set() and not job.record.ending:
+                raise JobEnded
             if not job.runs:
                 raise CheckpointFailed("the job does not run on this node now")
             if job.final is not None:
@@ -70,10 +71,10 @@ class Checkpoints:
             if job.final is None:
                 raise
             raise CheckpointFailed("the instance is being taken back: the final checkpoint comes instead") from None
+        except JobEnded as problem:
+            log.info("the job ended before it was saved", job_id=job.record.job_id, reason=str(problem.__cause__))
+            raise
         except PerdureError as problem:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EXIT_NEWS):
-                    await job.gone.wait()
             if not job.gone.is_set():
                 job.refusal = str(problem) if isinstance(problem, NotCheckpointable) else job.refusal
                 await self.failed(job, kind, problem)

@@ -60,7 +60,16 @@ def _examine(job: ProtectedJob) -> Report:
     plan = job.record.plan
     mounts = [rule.destination for rule in job.record.mounts]
     retry, gpu = (plan.retry if plan else None), container.tools.gpu.enabled
-    report = examine(pids, container.init_pid, retry=retry, mounts=mounts, gpu=gpu)
+    report = examine(
+        pids,
+        container.init_pid,
+        retry=retry,
+        mounts=mounts,
+        shared=container.shared_mounts,
+        # Many folders take long; each checkpoint looks at them before its freeze.
+        trees=container.trees if job.refusal else (),
+        gpu=gpu,
+    )
     if job.refusal and report.verdict is Verdict.PROTECTABLE:
         # A look sees less than a dump.
         return report.joined(Report.of([Finding(Level.CHANGE, "not saved", "the last checkpoint was refused")]))

@@ -16,7 +16,7 @@ from perdure.contracts import names
 from perdure.contracts.node import CheckpointOutcome
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.errors import PerdureError, TooLate
+from perdure.domain.errors import JobEnded, PerdureError, TooLate
 from perdure.domain.nodes import Notice
 from perdure.domain.retries import HandOver
 from worker_agent.container.protected_jobs import ProtectedJob
@@ -101,14 +101,17 @@ class HandOvers:
                 for task in idle:
                     task.cancel()
             if not job.runs and not job.record.ending:
-                return CheckpointOutcome(failure="the job did not run on this node: there is nothing to save")
+                said = "the job did not run on this node: there is nothing to save"
+                return CheckpointOutcome(failure=said, ended=job.gone.is_set())
             self.start(job)
         assert job.final is not None
         await asyncio.shield(job.final)
         if job.record.handed_over is HandOver.STAY_FROZEN and wish is HandOver.END_CONTAINER and self._left() > 0:
             await self._hand_over(job, wish)
         record = job.record
-        return CheckpointOutcome(checkpoint=record.final, failure=job.failure, handed_over=record.handed_over)
+        return CheckpointOutcome(
+            checkpoint=record.final, failure=job.failure, handed_over=record.handed_over, ended=job.nothing_to_save
+        )
 
     async def let_run_again(self, job: ProtectedJob) -> None:
         """The instance was to go and did not: a job that stands frozen for it would never end."""
@@ -156,7 +159,7 @@ class HandOvers:
             limit = job.settings.dump_limit_seconds
             try:
                 return await self._checkpoints.commit(job, CheckpointKind.FINAL, limit, self._commit_by())
-            except TooLate as error:
+            except (JobEnded, TooLate) as error:
                 problem: PerdureError = error
                 break
             except PerdureError as error:
@@ -165,8 +168,9 @@ class HandOvers:
             if job.gone.is_set() or self._left() < _LAST_TRY:
                 break
             await asyncio.sleep(_BETWEEN_TRIES)
-        job.failure = "the job ended by itself" if job.gone.is_set() else str(problem)
-        if not job.gone.is_set():
+        job.nothing_to_save = isinstance(problem, JobEnded) or job.gone.is_set()
+        job.failure = str(JobEnded() if job.nothing_to_save else problem)
+        if not job.nothing_to_save:
             await self._checkpoints.failed(job, CheckpointKind.FINAL, problem)
         return None
 

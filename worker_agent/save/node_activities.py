@@ -17,7 +17,7 @@ from perdure.contracts.node import (
     NodeActivities,
 )
 from perdure.domain.checkpoints import CheckpointKind
-from perdure.domain.errors import Fenced, PerdureError
+from perdure.domain.errors import Fenced, JobEnded, PerdureError
 from perdure.logs import apply_log_settings
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.save.checkpointing import Checkpoints
@@ -51,7 +51,7 @@ class AgentActivities(NodeActivities):
         try:
             checkpoint = await _beating(job, wanted)
         except PerdureError as problem:
-            return CheckpointOutcome(failure=str(problem))
+            return CheckpointOutcome(failure=str(problem), ended=isinstance(problem, JobEnded))
         return CheckpointOutcome(checkpoint=checkpoint)
 
     @activity.defn(name="apply_checkpoint_settings")

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from perdure.domain.checkpoints import CheckpointKind
-from perdure.domain.errors import JobRootBusy, PerdureError
+from perdure.domain.errors import JobEnded, JobRootBusy, PerdureError
 from worker_agent import engine
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.save.checkpointing import Checkpoints
@@ -99,6 +99,8 @@ class Rhythm:
         if left_until_due(job) <= 0:
             try:
                 await self._checkpoints.take(job, CheckpointKind.PERIODIC)
+            except JobEnded:
+                return
             except PerdureError as problem:
                 log.warning("a periodic checkpoint failed", job_id=job.record.job_id, reason=str(problem))
         await self._keep_reserve(job)

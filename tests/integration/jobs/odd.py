@@ -29,21 +29,39 @@ def expect(truth: bool, what: str) -> None:
 
 
 def lost_name(data: str, root: str) -> Check:
-    """An open file that lost the name it was opened by but has another."""
+    """An open file that lost the name it was opened by but has another; and one that is only mapped."""
     checks = []
-    for folder in (data, root):
+    for folder in (data, root, "/dev/shm"):
         file = open(f"{folder}/first", "w+b", buffering=0)  # noqa: SIM115
         os.link(f"{folder}/first", f"{folder}/second")
         os.unlink(f"{folder}/first")
         checks.append((file, f"{folder}/second"))
+    mapped = only_mapped(f"{root}/third", f"{root}/fourth")
 
     def check() -> None:
+        mapped[0] = (mapped[0] + 1) % 200
+        with open(f"{root}/fourth", "rb") as fourth:
+            expect(fourth.read(1) == bytes(mapped[:1]), "what is written to a mapped file")
         for file, second in checks:
             file.write(b"x")
             expect(os.path.getsize(second) == os.fstat(file.fileno()).st_size, f"{second} is another file")
             expect(os.fstat(file.fileno()).st_nlink == 1, f"links of {second}")
 
     return check
+
+
+def only_mapped(name: str, other: str) -> ctypes.Array[ctypes.c_ubyte]:
+    """A file's bytes in memory. It was closed (Python's own mmap keeps it open), and has lost its name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 5]
+    file = os.open(name, os.O_RDWR | os.O_CREAT)
+    os.truncate(file, 4096)
+    place = libc.mmap(None, 4096, 3, 1, file, 0)  # to read and write, shared
+    os.link(name, other)
+    os.unlink(name)
+    os.close(file)
+    return (ctypes.c_ubyte * 4096).from_address(place)
 
 
 def nameless(data: str, root: str) -> Check:

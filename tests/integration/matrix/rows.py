@@ -289,9 +289,7 @@ REPORTED = [
     reported("Files", "name_taken", "an open file with another name, the old one taken", refused=_NO_NAME),
     reported("Files", "name_mapped", "a mapped file with another name"),
     reported("Files", "odd_tree", "odd names, links, holes, attributes, times on the root layer"),
-    reported(
-        "Files", "deep_tree", "paths of more than 4,096 bytes", fails="the files of the checkpoint cannot be copied"
-    ),
+    reported("Files", "deep_tree", "paths of more than 3,800 bytes", refused="a path of more than 3,800 bytes"),
 ]
 
 ROWS = [*PROCESSES, *FILES, *MEMORY, *NETWORK, *PROGRAMS, *TEN_CYCLES, *REPORTED]
