@@ -86,7 +86,10 @@ async def test_a_container_from_its_start_to_its_end(home: Bed) -> None:
     assert reported.max_rootfs_bytes
     assert await launched.exit_code() == 7
     await home.report(ReportKind.EXITED)
+    late = await home.checkpoint(node)
+    assert late.ended and "there is nothing to save" in late.failure
     await ended(home, node, launched)
+    assert not await home.reports(ReportKind.CHECKPOINT_FAILED)
     assert launched.lines() == lines(60)
     assert launched.output("stderr") == "done\n"
 
