@@ -11,6 +11,7 @@ import signal
 from functools import partial
 
 import structlog
+from sqlalchemy import Engine
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
@@ -23,8 +24,8 @@ from activities.ec2_calls import Mutations
 from activities.instances import InstanceLookups
 from activities.interruption_events import InterruptionEvents
 from activities.kept_volumes import KeptVolumes
-from activities.left_snapshots import LeftSnapshots
 from activities.logs import LogRecords
+from activities.orphans import Orphans
 from activities.output import Outputs
 from activities.pricing import Pricing
 from activities.reconciling import Reconciler
@@ -38,7 +39,8 @@ from perdure.contracts import names
 from perdure.contracts.prices import PriceKeepingInput
 from perdure.contracts.reconciling import ReconciliationState
 from perdure.logs import apply_log_settings, configure_logs
-from perdure.records.schema.database import migrate, open_engine
+from perdure.records.jobs.orphans import installation_name
+from perdure.records.schema.database import migrate, open_engine, reading
 from perdure.records.settings.log_settings import follow_log_settings
 from perdure.settings import ControlSettings, connect_temporal
 from workflows.job_output import OutputReading
@@ -46,6 +48,7 @@ from workflows.job_protection import JobProtection
 from workflows.log_collection import LogCollection
 from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
+from workflows.orphan_search import OrphanSearch
 from workflows.price_keeping import PriceKeeping
 from workflows.reconciliation import Reconciliation
 from workflows.resumption import Resumption
@@ -69,9 +72,14 @@ async def serve(settings: ControlSettings) -> None:
     await register_search_attributes(client)
     batch = BatchLookups()
     reconciler = Reconciler(engine, client, InstanceLookups(), batch)
-    volumes = Volumes(settings.volume_poll, mutations=Mutations(settings.ec2_mutations_per_second))
+    volumes = Volumes(
+        settings.volume_poll,
+        mutations=Mutations(settings.ec2_mutations_per_second),
+        installation=await asyncio.to_thread(read_installation, engine),
+    )
     records, pricing = Records(engine), Pricing(engine)
     resuming, kept = Resumptions(engine), KeptVolumes(engine, volumes, batch)
+    orphans = Orphans(engine, volumes, batch)
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
@@ -87,6 +95,7 @@ async def serve(settings: ControlSettings) -> None:
             PriceKeeping,
             Reconciliation,
             VolumeRemoval,
+            OrphanSearch,
         ],
         activities=[
             batch.describe_job,
@@ -94,7 +103,8 @@ async def serve(settings: ControlSettings) -> None:
             reconciler.reconcile_jobs,
             kept.reconcile_volumes,
             kept.remove_volume,
-            LeftSnapshots(engine, volumes).reconcile_snapshots,
+            orphans.reconcile_orphans,
+            orphans.find_orphans,
             volumes.create_volume,
             volumes.attach_volume,
             volumes.detach_volume,
@@ -130,6 +140,12 @@ async def serve(settings: ControlSettings) -> None:
     for task in beside:
         task.cancel()
     log.info("The control worker has stopped")
+
+
+def read_installation(engine: Engine) -> str:
+    """The name of this installation, by which its tags tell it from others."""
+    with reading(engine) as session:
+        return installation_name(session)
 
 
 async def wait_for_temporal(stop: asyncio.Event) -> Client | None:

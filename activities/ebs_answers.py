@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from perdure.domain.errors import VolumeForeign
+from perdure.domain.orphans import OrphanKind, Tagged
 from perdure.domain.volumes import JobVolume
-from perdure.domain.zone_snapshots import SnapshotState, ZoneSnapshot
+from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot
 
 JOB_TAG, MANAGED_TAG, TOKEN_TAG = "perdure:job", "perdure:managed", "perdure:token"
+INSTALLATION_TAG = "perdure:installation"
+"""Which installation made it: several may share an account."""
 OURS = {"Name": f"tag:{MANAGED_TAG}", "Values": ["true"]}
 
 
-class OurSnapshot(NamedTuple):
-    """A snapshot with our tags, and the job that it was made for (UTC)."""
-
-    snapshot_id: str
-    job_id: str
-    started_at: datetime
-
-
-def tags_of(kind: str, job_id: str, token: str, extra: dict[str, str]) -> dict[str, Any]:
+def tags_of(kind: str, job_id: str, token: str, installation: str, extra: dict[str, str]) -> dict[str, Any]:
     ours = {JOB_TAG: job_id, MANAGED_TAG: "true", TOKEN_TAG: token, "Name": f"perdure {job_id}"[:255]}
+    if installation:
+        ours[INSTALLATION_TAG] = installation
     return {
         "ResourceType": kind,
         "Tags": [{"Key": key, "Value": value} for key, value in {**extra, **ours}.items()],
@@ -76,4 +72,33 @@ def read_volume(volume: dict[str, Any]) -> JobVolume:
         volume_type=volume.get("VolumeType", ""),
         created_at=volume.get("CreateTime"),
         attached_to=holder,
+    )
+
+
+def read_tagged_volume(volume: dict[str, Any]) -> Tagged:
+    """One entry of DescribeVolumes, for whoever looks for its owner."""
+    return Tagged(
+        resource_id=volume["VolumeId"],
+        kind=OrphanKind.VOLUME,
+        job_id=tag_of(volume, JOB_TAG) or "",
+        installation=tag_of(volume, INSTALLATION_TAG) or "",
+        place=volume["AvailabilityZone"],
+        volume_type=volume.get("VolumeType", ""),
+        size_gib=volume["Size"],
+        created_at=volume["CreateTime"],
+        holder=attachment_of(volume)[0],
+    )
+
+
+def read_tagged_snapshot(snapshot: dict[str, Any], region: str) -> Tagged:
+    """One entry of DescribeSnapshots. Its size is that of its blocks where EC2 tells, else the volume's."""
+    whole = snapshot.get("FullSnapshotSizeInBytes") or 0
+    return Tagged(
+        resource_id=snapshot["SnapshotId"],
+        kind=OrphanKind.SNAPSHOT,
+        job_id=tag_of(snapshot, JOB_TAG) or "",
+        installation=tag_of(snapshot, INSTALLATION_TAG) or "",
+        place=region,
+        size_gib=-(-whole // GIB) or snapshot["VolumeSize"],
+        created_at=snapshot["StartTime"],
     )

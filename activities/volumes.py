@@ -20,10 +20,11 @@ from activities.ebs_answers import (
     JOB_TAG,
     OURS,
     TOKEN_TAG,
-    OurSnapshot,
     attachment_of,
     must_be_ours,
     read_snapshot,
+    read_tagged_snapshot,
+    read_tagged_volume,
     read_volume,
     superseded,
     tag_of,
@@ -42,6 +43,7 @@ from perdure.contracts.control import (
     VolumeRef,
 )
 from perdure.domain.errors import VolumeFailed, VolumeForeign, VolumeGone
+from perdure.domain.orphans import Tagged
 from perdure.domain.volumes import JobVolume, client_token
 from perdure.domain.zone_snapshots import SnapshotState
 
@@ -63,7 +65,8 @@ class Pause(Protocol):
 
 
 class Volumes(VolumeActivities):
-    """EBS through boto3; `poll_seconds` between two looks at something that changes state."""
+    """EBS through boto3; `poll_seconds` between two looks at something that changes state. `installation`: the name of
+    this installation, a tag of all that is made; empty: none."""
 
     def __init__(
         self,
@@ -72,7 +75,9 @@ class Volumes(VolumeActivities):
         pause: Pause = aws.poll,
         mutations: Mutations | None = None,
         stuck_seconds: float = STUCK_SECONDS,
+        installation: str = "",
     ) -> None:
+        self.installation = installation
         self._stuck_seconds = stuck_seconds
         self._ec2 = client or aws.client("ec2")
         # Once, because what comes too often must wait for its turn again and not knock by itself.
@@ -104,7 +109,7 @@ class Volumes(VolumeActivities):
                 VolumeType=request.volume_type,
                 Size=request.size_gib,
                 ClientToken=client_token(request.token, len(failed)) if failed else request.token,
-                TagSpecifications=[tags_of("volume", request.job_id, request.token, request.tags)],
+                TagSpecifications=[self._tags("volume", request)],
                 **source,
             )
             volume_id = str(made["VolumeId"])
@@ -245,7 +250,7 @@ class Volumes(VolumeActivities):
             self._changing.create_snapshot,
             VolumeId=request.volume_id,
             Description=f"Perdure: the volume of job {request.job_id}{why}",
-            TagSpecifications=[tags_of("snapshot", request.job_id, request.token, request.tags)],
+            TagSpecifications=[self._tags("snapshot", request)],
         )
 
     @activity.defn(name="delete_volume")
@@ -288,27 +293,32 @@ class Volumes(VolumeActivities):
         except VolumeGone:
             activity.logger.info("%s was already deleted", request.snapshot_id)
 
-    async def our_snapshots(self) -> list[OurSnapshot]:
-        """All that bear our tags, whosever they are. CloudUnavailable."""
+    async def tagged(self) -> list[Tagged]:
+        """All volumes and snapshots of the account, in this region, that bear our tags, whosever they are.
+        CloudUnavailable."""
+        volumes = await self._all("look for our volumes", self._ec2.describe_volumes, "Volumes")
+        snapshots = await self._all(
+            "look for our snapshots", self._ec2.describe_snapshots, "Snapshots", OwnerIds=["self"]
+        )
+        region = str(self._ec2.meta.region_name)
+        return [
+            *(read_tagged_volume(one) for one in volumes if one["State"] not in {"deleting", "deleted"}),
+            *(read_tagged_snapshot(one, region) for one in snapshots),
+        ]
+
+    async def _all(self, what: str, describe: Any, key: str, **where: Any) -> list[dict[str, Any]]:
+        """Of all pages."""
         found: list[dict[str, Any]] = []
         more: dict[str, Any] = {}
         while True:
-            page = await aws.call(
-                "look for our snapshots",
-                self._ec2.describe_snapshots,
-                OwnerIds=["self"],
-                Filters=[OURS],
-                MaxResults=1000,
-                **more,
-            )
-            found += page["Snapshots"]
+            page = await aws.call(what, describe, Filters=[OURS], MaxResults=500, **where, **more)
+            found += page[key]
             if not page.get("NextToken"):
-                break
+                return found
             more = {"NextToken": page["NextToken"]}
-        return [
-            OurSnapshot(snapshot_id=one["SnapshotId"], job_id=tag_of(one, JOB_TAG) or "", started_at=one["StartTime"])
-            for one in found
-        ]
+
+    def _tags(self, kind: str, request: CreateVolume | CreateSnapshot | RefreshSnapshots) -> dict[str, Any]:
+        return tags_of(kind, request.job_id, request.token, self.installation, request.tags)
 
     async def _find(self, token: str) -> tuple[str | None, list[str]]:
         """The volume that an earlier try with this token made, if it is of use; and those that ended as `error`."""

@@ -19,6 +19,7 @@ from perdure.contracts import names
 from perdure.contracts.inventory import NodeWatchInput
 from perdure.contracts.kept_volumes import RemoveVolume, VolumeRemoved
 from perdure.contracts.logs import CollectedLogs, CollectLogs
+from perdure.contracts.orphans import FindOrphans, OrphansFound
 from perdure.contracts.outputs import JobOutput, ReadOutput
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
 from perdure.contracts.resumption import Resumed, ResumeJob
@@ -37,7 +38,7 @@ TELL_AT_ONCE = 20
 RESUME_SECONDS = 75.0
 """How long a person waits for a new job: AWS is asked for at most 60 s."""
 REMOVE_SECONDS = 50.0
-"""How long a person waits for a volume's deletion: AWS is asked for at most 40 s."""
+"""How long a person waits for a volume's deletion, or a look for orphans: AWS is asked for at most 40 s."""
 OUTPUT_SECONDS = 20.0
 """How long a person waits for what a job printed."""
 LOGS_SECONDS = 12.0
@@ -186,6 +187,28 @@ class JobWorkflows:
         if done.refusal:
             raise VolumeInUse(done.refusal)
         return done
+
+    async def find_orphans(self, request: FindOrphans) -> OrphansFound:
+        """What nobody owns in AWS now. NoAnswer: not in time, or AWS does not answer; TemporalUnavailable."""
+        await self.reachable()
+        try:
+            async with asyncio.timeout(REMOVE_SECONDS):
+                found: OrphansFound = await self._client.execute_workflow(
+                    names.ORPHAN_SEARCH,
+                    request,
+                    id=names.ORPHAN_SEARCH_ID,
+                    task_queue=names.CONTROL_QUEUE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    execution_timeout=timedelta(seconds=2 * REMOVE_SECONDS),
+                    result_type=OrphansFound,
+                )
+        except TimeoutError as late:
+            raise NoAnswer(f"AWS was not looked at within {REMOVE_SECONDS:g} s: ask again.") from late
+        except (RPCError, WorkflowFailureError) as problem:
+            raise TemporalUnavailable(f"Which orphans there are is not known: {problem}") from problem
+        if found.problem:
+            raise NoAnswer(f"Which orphans there are is not known: {found.problem}")
+        return found
 
     async def configuration_changed(self) -> int:
         """Signal every open job workflow, so that it reads the configuration anew. Returns how many were told.

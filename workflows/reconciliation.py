@@ -16,13 +16,8 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
     from perdure.contracts.kept_volumes import KeptVolumeActivities
-    from perdure.contracts.reconciling import (
-        LeftSnapshotActivities,
-        Reconcile,
-        Reconciled,
-        ReconciliationState,
-        ReconcilingActivities,
-    )
+    from perdure.contracts.orphans import OrphanActivities
+    from perdure.contracts.reconciling import Reconcile, Reconciled, ReconciliationState, ReconcilingActivities
     from workflows.job_questions import in_words
     from workflows.options import RECONCILE
 
@@ -42,7 +37,7 @@ DUTIES = (
     Duty("instances", ReconcilingActivities.reconcile_instances, timedelta(seconds=20)),
     Duty("jobs", ReconcilingActivities.reconcile_jobs, timedelta(minutes=5)),
     Duty("volumes", KeptVolumeActivities.reconcile_volumes, timedelta(minutes=10), since="kept volumes"),
-    Duty("snapshots", LeftSnapshotActivities.reconcile_snapshots, timedelta(hours=1), since="left snapshots"),
+    Duty("orphans", OrphanActivities.reconcile_orphans, timedelta(hours=1), since="left snapshots"),
 )
 ROUNDS = 500
 """After so many it begins a new history."""

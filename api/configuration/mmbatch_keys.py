@@ -145,7 +145,11 @@ KEYS: dict[str, Key] = {
     "job.diskType": Key(_text, "job_volume.volume_type"),
     "job.diskSizeGB": Key(_number, "job_volume.size_gib"),
     "job.customTags": Key(lambda value: _pairs(value), "job_volume.tags"),
-    "job.storCleanIntvl": Key(_duration, why="a job's volume is deleted as soon as the job is over", usual=86_400.0),
+    "job.storCleanIntvl": Key(
+        _duration,
+        why="a job's volume is deleted as soon as the job is over, and orphans are looked for every hour",
+        usual=86_400.0,
+    ),
     "job.retentionPolicy": Key(
         _text, why="records are kept by time: see job.successTTL and job.failureTTL", usual="time"
     ),

@@ -65,6 +65,8 @@ def restart_notes(old: ServerConfiguration, new: ServerConfiguration) -> list[st
         notes.append("How long records are kept takes effect at the next clean-up.")
     if new.keep_volume_seconds != old.keep_volume_seconds:
         notes.append("How long volumes are kept takes effect within ten minutes, for those that are there as well.")
+    if new.orphan_grace_seconds != old.orphan_grace_seconds:
+        notes.append("How long orphans are left takes effect within an hour, for those that are known as well.")
     return notes
 
 

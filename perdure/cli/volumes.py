@@ -9,6 +9,7 @@ from urllib.parse import quote
 import typer
 
 from perdure.cli.jobs import PAGE, pages
+from perdure.cli.orphans import show_orphans
 from perdure.cli.reports import amount
 from perdure.cli.server import Parameters, Server, find_server, token_of_environment
 from perdure.cli.tables import AsJson, console, long, show_json, show_table, when
@@ -24,6 +25,12 @@ def volumes(
     kept: Annotated[
         bool | None, typer.Option("--kept/--in-use", help="Only those of jobs that are over; or only the others.")
     ] = None,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Instead: volumes and snapshots in AWS that no job owns.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --orphans: look at AWS now; nothing is deleted.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="As many at most.")] = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -31,6 +38,11 @@ def volumes(
     if context.invoked_subcommand is not None:
         return
     asked = find_server(server, token_of_environment())
+    if dry_run and not orphans:
+        raise PerdureError("--dry-run goes with --orphans")
+    if orphans:
+        show_orphans(asked, dry_run=dry_run, limit=limit, as_json=as_json)
+        return
     where: Parameters = {} if kept is None else {"kept": str(kept).lower()}
     found = list(islice(pages(asked, "/api/v1/volumes", where, min(limit, PAGE)), limit))
     totals = asked.get("/api/v1/volumes", {"limit": 1})["totals"]

@@ -16,6 +16,7 @@ RETENTION = "Retention"
 PRICE_KEEPING = "PriceKeeping"
 RECONCILIATION = "Reconciliation"
 VOLUME_REMOVAL = "VolumeRemoval"
+ORPHAN_SEARCH = "OrphanSearch"
 
 RETENTION_ID = "retention"
 """The only workflow of its kind."""
@@ -23,6 +24,8 @@ PRICE_KEEPING_ID = "prices"
 """The same."""
 RECONCILIATION_ID = "reconciler"
 """The same."""
+ORPHAN_SEARCH_ID = "orphan-search"
+"""For a person, one at a time."""
 
 SEARCH_ATTRIBUTES: dict[str, str] = {
     "PerdureState": "Keyword",

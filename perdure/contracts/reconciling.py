@@ -51,12 +51,3 @@ class ReconcilingActivities:
         """Batch's word on every job that should run and of which nothing was heard for long. Its workflow hears when
         Batch says otherwise, or when a checkpoint is overdue."""
         raise NotImplementedError
-
-
-class LeftSnapshotActivities:
-    """Another duty: what finished jobs left behind."""
-
-    @activity.defn(name="reconcile_snapshots")
-    async def reconcile_snapshots(self, request: Reconcile) -> Reconciled:
-        """Delete the snapshots of jobs that are over (`told`: how many). Idempotent. CloudUnavailable."""
-        raise NotImplementedError

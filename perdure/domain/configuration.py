@@ -350,6 +350,14 @@ class ServerConfiguration(Frozen):
         " person deletes it.",
         examples=["168h", 604_800],
     )
+    orphan_grace_seconds: Seconds = Field(
+        86_400.0,
+        ge=0,
+        le=31_622_400,
+        description="How long a volume or snapshot that no job owns any more is left, from when it was found: seconds"
+        " or a duration; then it is deleted. Only what bears this installation's tags. 0: it is listed, never deleted.",
+        examples=["24h", 86_400],
+    )
     keep_audit_seconds: Seconds = Field(
         31_536_000.0,
         ge=0,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
@@ -14,24 +12,18 @@ import pytest
 from moto import mock_aws
 from temporalio.testing import ActivityEnvironment
 
-from activities.left_snapshots import LeftSnapshots
-from activities.records import Records
 from activities.volumes import DEVICE_NAMES, Volumes
 from perdure.contracts.control import (
     AttachVolume,
     CreateSnapshot,
     CreateVolume,
     DetachVolume,
-    JobRecord,
     JobSnapshots,
     RefreshSnapshots,
     SnapshotRef,
     VolumeRef,
 )
-from perdure.contracts.reconciling import Reconcile, Reconciled
 from perdure.domain.errors import VolumeForeign
-from perdure.domain.jobs import Job, JobState
-from perdure.records.schema.database import migrate, open_engine
 
 T = TypeVar("T")
 ZONE = "us-east-1a"
@@ -98,31 +90,6 @@ async def test_zone_snapshots_follow_each_other(ec2: Any) -> None:
     assert (await refresh("", keep_newest=False)).snapshots == []
     left = ec2.describe_snapshots(OwnerIds=["self"], Filters=[_mine()])["Snapshots"]
     assert [one["SnapshotId"] for one in left] == [other.snapshot_id]
-
-
-async def test_snapshots_of_jobs_that_are_over_are_deleted_and_no_others(ec2: Any, tmp_path: Path) -> None:
-    engine = open_engine(f"sqlite:///{tmp_path}/perdure.db")
-    migrate(engine)
-    now = datetime.now(UTC)
-    for job_id, finished_at in (("over", now), ("running", None)):
-        job = Job(job_id=job_id, state=JobState.RUNNING, created_at=now, changed_at=now, finished_at=finished_at)
-        await ActivityEnvironment().run(Records(engine).record_job, JobRecord(job=job, revision=1))
-    volumes = Volumes(0.01, ec2)
-    made = await run(volumes.create_volume, wanted("t"))
-    request = CreateSnapshot(volume_id=made.volume_id, job_id="", token="")
-    kept = {}
-    for job_id in ("over", "running", "unknown"):
-        snapshot = request.model_copy(update={"job_id": job_id, "token": job_id})
-        kept[job_id] = (await run(volumes.create_snapshot, snapshot)).snapshot_id
-    theirs = str(ec2.create_snapshot(VolumeId=made.volume_id)["SnapshotId"])
-    duty = LeftSnapshots(engine, volumes).reconcile_snapshots
-    assert await run(duty, Reconcile(now=now)) == Reconciled(), "too young"
-    later = Reconcile(now=now + timedelta(hours=2))
-    assert await run(duty, later) == Reconciled(looked_at=3, told=1)
-    left = {one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
-    assert kept["over"] not in left and {kept["running"], kept["unknown"], theirs} <= left
-    assert await run(duty, later) == Reconciled(looked_at=2)
-    engine.dispose()
 
 
 def _mine() -> dict[str, Any]:

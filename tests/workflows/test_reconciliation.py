@@ -14,26 +14,21 @@ from temporalio.worker import Worker
 
 from perdure.contracts import names
 from perdure.contracts.kept_volumes import KeptVolumeActivities
-from perdure.contracts.reconciling import (
-    LeftSnapshotActivities,
-    Reconcile,
-    Reconciled,
-    ReconciliationState,
-    ReconcilingActivities,
-)
+from perdure.contracts.orphans import OrphanActivities
+from perdure.contracts.reconciling import Reconcile, Reconciled, ReconciliationState, ReconcilingActivities
 from workflows.reconciliation import Reconciliation
 
 EVENTS_OF_A_ROUND = 11
 
 
-class Duties(ReconcilingActivities, KeptVolumeActivities, LeftSnapshotActivities):
+class Duties(ReconcilingActivities, KeptVolumeActivities, OrphanActivities):
     """AWS as the reconciler meets it."""
 
     def __init__(self) -> None:
         self.instances: list[datetime] = []
         self.jobs: list[datetime] = []
         self.volumes: list[datetime] = []
-        self.snapshots: list[datetime] = []
+        self.orphans: list[datetime] = []
         self.batch_is_away = False
 
     @activity.defn(name="reconcile_instances")
@@ -54,8 +49,8 @@ class Duties(ReconcilingActivities, KeptVolumeActivities, LeftSnapshotActivities
         return Reconciled()
 
     @activity.defn(name="reconcile_snapshots")
-    async def reconcile_snapshots(self, request: Reconcile) -> Reconciled:
-        self.snapshots.append(request.now)
+    async def reconcile_orphans(self, request: Reconcile) -> Reconciled:
+        self.orphans.append(request.now)
         return Reconciled()
 
 
@@ -71,7 +66,7 @@ async def reconciler(
             duties.reconcile_instances,
             duties.reconcile_jobs,
             duties.reconcile_volumes,
-            duties.reconcile_snapshots,
+            duties.reconcile_orphans,
         ],
     )
     async with worker:
@@ -85,6 +80,7 @@ async def test_each_duty_is_done_in_its_time(environment: WorkflowEnvironment) -
     async with reconciler(environment, duties, ReconciliationState()) as handle:
         await environment.sleep(timedelta(seconds=610))
         assert 29 <= len(duties.instances) <= 31 and len(duties.jobs) == 3 and len(duties.volumes) == 2
+        assert len(duties.orphans) == 1
         gaps = [b - a for a, b in zip(duties.instances, duties.instances[1:], strict=False)]
         assert all(gap >= timedelta(seconds=20) for gap in gaps)
         events = (await handle.describe()).history_length

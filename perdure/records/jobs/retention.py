@@ -16,7 +16,7 @@ from perdure.domain.nodes import NodeState
 from perdure.records.access import audit
 from perdure.records.costs import prices, rollups
 from perdure.records.costs.ledger import lock_job, retire_ledger
-from perdure.records.jobs import log_bundles
+from perdure.records.jobs import log_bundles, orphans
 from perdure.records.schema.tables import AttemptRow, JobRow, NodeRow, VolumeRow
 
 JOBS_AT_ONCE = 200
@@ -72,12 +72,14 @@ def retire_nodes(session: Session, kept: ServerConfiguration, now: datetime) -> 
 
 
 def forget_old_lines(session: Session, kept: ServerConfiguration, now: datetime) -> int:
-    """Some old lines of the audit log, log bundles of nodes, fine rollups and price points; how many in all."""
+    """Some old lines of the audit log, orphans deleted long ago, log bundles of nodes, fine rollups and price points;
+    how many in all."""
     gone = rollups.prune_rollups(session, now)
     oldest_job = session.scalar(select(func.min(col(JobRow.created_at))))
     gone += prices.forget_old_points(session, (oldest_job or now) - timedelta(days=1))
     if kept.keep_audit_seconds:
         gone += audit.forget_before(session, now - timedelta(seconds=kept.keep_audit_seconds))
+        gone += orphans.forget_before(session, now - timedelta(seconds=kept.keep_audit_seconds))
     longest = max(kept.keep_succeeded_seconds, kept.keep_failed_seconds)
     if kept.keep_succeeded_seconds and kept.keep_failed_seconds:
         gone += log_bundles.forget(session, before=now - timedelta(seconds=longest))

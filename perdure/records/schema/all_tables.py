@@ -9,10 +9,14 @@ from perdure.records.schema import (
     ledger_tables,
     list_tables,
     log_tables,
+    orphan_tables,
     price_tables,
     sign_in_tables,
     tables,
 )
 
-MODULES = (access_tables, ledger_tables, list_tables, log_tables, price_tables, sign_in_tables, tables)
+MODULES = (
+    *(access_tables, ledger_tables, list_tables, log_tables, orphan_tables, price_tables, sign_in_tables),
+    tables,
+)
 METADATA = SQLModel.metadata

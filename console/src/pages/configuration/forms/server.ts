@@ -58,6 +58,13 @@ export const server = form<"server">()(
           example: "168h",
           zero: "0: until a person deletes it.",
         },
+        orphan_grace_seconds: {
+          kind: "duration",
+          label: "Volumes and snapshots that no job owns",
+          help: "Counted from when the hourly look found one; then it is deleted. Only those that this installation made.",
+          example: "24h",
+          zero: "0: they are listed and never deleted.",
+        },
         keep_audit_seconds: {
           kind: "duration",
           label: "Lines of the audit log",
