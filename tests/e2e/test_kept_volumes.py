@@ -43,3 +43,6 @@ def test_a_kept_volume_is_listed_and_deleted(user: User) -> None:
     assert volume_id not in user.run("volumes", "--json").stdout
     assert "is deleted" in user.events(job_id)[-1] and user.job(job_id)["volume_id"] is None
     assert "There is no volume" in user.run("volumes", "delete", volume_id, "--yes", status=3).stderr
+    again = json.loads(user.run("volumes", "--orphans", "--dry-run", "--json").stdout)
+    assert volume_id not in {each["resource_id"] for each in again["items"]}
+    assert "Nothing was deleted." in user.run("volumes", "--orphans", "--dry-run").stdout

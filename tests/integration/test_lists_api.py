@@ -21,14 +21,25 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
 from perdure.domain.ledger import Figures, LedgerEntry
 from perdure.domain.nodes import Node, NodeState
+from perdure.domain.orphans import Orphan, OrphanKind, Tagged
 from perdure.domain.volumes import VolumeLife
 from perdure.records.costs.ledger import store_lines
+from perdure.records.jobs import orphans
 from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LOST: dict[str, Any] = {
+    "kind": OrphanKind.VOLUME,
+    "job_id": "gone",
+    "installation": "",
+    "place": "us-east-1a",
+    "volume_type": "gp3",
+    "size_gib": 100,
+    "created_at": NOON,
+}
 FORMULA = '=HYPERLINK("http://evil","x")'
 
 
@@ -108,6 +119,8 @@ def fill(session: Session) -> None:
             memory_mib=8192,
         )
         record_node(session, node)
+    lost = [Tagged(**LOST, resource_id=f"vol-lost-{number}") for number in range(3)]
+    orphans.note(session, [Orphan(thing=one, reason="its job is over") for one in lost], NOON)
     cost = Figures(share_micros=1_250_000, instance_micros=2_500_000, cpu_ms=7_200_000)
     for number in (1, 2):
         entry = LedgerEntry(job_id=f"job-{number}", key="instance/1/whole", kind="instance", at=NOON, figures=cost)
@@ -318,6 +331,19 @@ async def test_nodes_in_mmbatchs_shape(client: httpx.AsyncClient) -> None:
         "id", "ips", "hostName", "cloud", "arch", "cores", "cpuModel", "cpuVendor", "memoryInMB", "instance",
         "lastHeartbeat",
     }  # fmt: skip
+
+
+async def test_orphans(client: httpx.AsyncClient) -> None:
+    answer = await got(client, "/volumes/orphans", limit=2)
+    assert [each["resource_id"] for each in answer["items"]] == ["vol-lost-2", "vol-lost-1"] and answer["next"]
+    first = answer["items"][0]
+    assert (first["size_bytes"], first["deletes_at"], first["deleted_at"]) == (100 << 30, "2026-03-02T12:00:00Z", None)
+    assert first["usd_per_month"] > 0 and "is over" in first["reason"]
+    totals = answer["totals"]
+    assert (totals["found"], totals["found_bytes"], totals["deleted"]) == (3, 300 << 30, 0)
+    rest = await got(client, "/volumes/orphans", limit=2, cursor=answer["next"])
+    assert [each["resource_id"] for each in rest["items"]] == ["vol-lost-0"] and rest["next"] is None
+    assert (await got(client, "/volumes/orphans", deleted=True))["items"] == []
 
 
 async def test_volumes_that_exist(client: httpx.AsyncClient) -> None:
