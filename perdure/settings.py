@@ -112,6 +112,11 @@ class CommandLineSettings(_Settings):
     """Settings of the `perdure` command."""
 
     token: str = Field("", description="API token that goes along with every request.")
+    aws_region: str | None = Field(
+        None,
+        validation_alias="AWS_REGION",
+        description="For commands that look into an AWS account; boto3 by itself reads AWS_DEFAULT_REGION alone.",
+    )
 
 
 async def connect_temporal(*, lazy: bool = True) -> Client:

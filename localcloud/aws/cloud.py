@@ -51,6 +51,7 @@ from localcloud.aws.hosted_ui import PREFIX as HOSTED
 from localcloud.aws.hosted_ui import HostedUi
 from localcloud.aws.logs_sink import LogSink
 from localcloud.aws.prices import PricingApi
+from localcloud.aws.quotas import QuotasApi
 from localcloud.aws.reclaim import Reclaims
 from localcloud.aws.user_pools import TARGET, UserPoolGuards
 from localcloud.aws.volume_states import VolumeStates
@@ -130,6 +131,7 @@ class Cloud:
         self.engine = Engine(lock, clock, config, self.endpoint_url, account.cluster_arn, self.fleet, self._logs)
         self.fleet.listen(self.engine)
         self._reclaims = Reclaims(lock, config, self.fleet, self.engine, states)
+        self.quotas = QuotasApi(self._moto)
         self._fronts = {
             "_local": Endpoints(
                 lock,
@@ -147,6 +149,7 @@ class Cloud:
             "batch": BatchApi(self._moto, self.engine, clients.batch, config.region, config.timing.shortest_attempt),
             "ec2": Ec2Guards(self._moto, lock, ec2, states, conditions, config.zones, self._terminate),
             "pricing": PricingApi(),
+            "servicequotas": self.quotas,
             "cognito-idp": UserPoolGuards(self._moto, pools),
             "_hosted": HostedUi(pools),
         }

@@ -77,6 +77,11 @@ class InstanceTypeFit(Frozen):
         return not self.missing
 
 
+def expected_features(named: str) -> frozenset[str] | None:
+    """What the table expects of a type (`m6i.large`) or a family (`m6i`); None: it knows nothing of it."""
+    return _FAMILIES.get(named.partition(".")[0])
+
+
 def missing_features(wanted: str, present: str) -> list[str]:
     """Flags (words) of `wanted` that `present` lacks, sorted."""
     return sorted(_flags(wanted) - _flags(present))

@@ -42,11 +42,14 @@ _UNUSED_MODULES = (
 _OUR_PACKAGES = ("perdure", "worker_agent")
 _COMMANDS = """[perdure.commands]
 preflight = worker_agent.preflight.command:command
-doctor = worker_agent.doctor.command:command
+doctor = perdure.cli.doctor:doctor
+
+[perdure.doctors]
+instance = worker_agent.doctor.command:on_this_instance
 """
 _AWS_SERVICES = ("s3", "sts")
 """What the agent's store asks for. botocore brings the descriptions of four hundred services."""
-_NOT_ON_INSTANCES = ("records",)
+_NOT_ON_INSTANCES = ("records", "account")
 """Parts of `perdure` that the agent may not import (pyproject's import contracts)."""
 PLATFORMS = {
     "x86_64": ("amd64", ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"]),

@@ -18,7 +18,9 @@ CODE = {
     "control": ["activities", "perdure/stores"],
     "agent": ["worker_agent", "perdure/image", "perdure/stores"],
     "api": ["api"],
+    "looking": ["perdure/account"],
 }
+"""`looking` is nobody's role: what `perdure doctor --queue` and `perdure assess` need of the person who types them."""
 _CLIENTS = {"client", "_client", "_unsigned_client", "create_client"}
 """Functions that make a client of a service that is named by their first argument."""
 BESIDES = {
@@ -26,7 +28,11 @@ BESIDES = {
     "agent": {"s3:GetObject"},
     "control": {"iam:PassRole"},
     "api": set[str](),
+    # Both are asked for by AWS when a definition with roles or tags is registered.
+    "looking": {"iam:PassRole", "batch:TagResource"},
 }
+_RIGHTS_OF = {"service-quotas": "servicequotas"}
+"""Services whose rights do not bear the name of the service."""
 UNSIGNED = {
     *("cognito-idp:InitiateAuth", "cognito-idp:RespondToAuthChallenge", "cognito-idp:RevokeToken"),
     "cognito-idp:GlobalSignOut",
@@ -73,6 +79,9 @@ class Calls(ast.NodeVisitor):
                 self.services.add(first.value)
             elif name in {"get_paginator", "get_waiter", "_ask"}:
                 self.methods.add(first.value)
+            elif name == "pages" and isinstance(node.args[1], ast.Constant):
+                self.services.add(first.value)
+                self.methods.add(str(node.args[1].value))
             elif name == "_send":  # perdure/stores/s3.py sends bodies itself
                 self.methods.add(f"{first.value.lower()}_object")
         self.generic_visit(node)
@@ -94,7 +103,9 @@ def used(process: str) -> set[str]:
         for calls in seen:
             for method in calls.methods & operations.keys():
                 operation = operations[method]
-                found |= S3_RIGHTS[operation] if service == "s3" else {f"{service}:{operation}"}
+                found |= (
+                    S3_RIGHTS[operation] if service == "s3" else {f"{_RIGHTS_OF.get(service, service)}:{operation}"}
+                )
     return found
 
 
@@ -120,6 +131,7 @@ def test_the_walk_sees_the_calls() -> None:
         "control"
     )
     assert used("api") == UNSIGNED
+    assert {"batch:DescribeJobQueues", "servicequotas:GetServiceQuota", "iam:GetRolePolicy"} <= used("looking")
     assert {"s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:ListBucket"} <= used("agent")
 
 

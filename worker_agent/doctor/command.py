@@ -1,4 +1,4 @@
-"""`perdure doctor`: what is wrong on this instance. Exit code 0: nothing that matters · 1: jobs are not protected."""
+"""The part of `perdure doctor` that looks at this instance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -19,8 +18,9 @@ _ENVIRONMENT = Path("/etc/perdure/agent.env")
 _NOT_PROTECTED = 1
 
 
-def command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Say what keeps jobs on this instance from being protected, and what mends it. Changes nothing. Needs root."""
+def on_this_instance(as_json: bool) -> None:
+    """Print what keeps jobs here from being protected, and what mends it. Changes nothing. Raises ConfigurationInvalid
+    without root, typer.Exit(1) when jobs are not protected."""
     if os.geteuid() != 0:
         raise ConfigurationInvalid("doctor asks Docker and the agent, which answer to root: run it as root")
     _take_on(_ENVIRONMENT)
