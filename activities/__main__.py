@@ -43,6 +43,7 @@ from perdure.records.jobs.orphans import installation_name
 from perdure.records.schema.database import migrate, open_engine, reading
 from perdure.records.settings.log_settings import follow_log_settings
 from perdure.settings import ControlSettings, connect_temporal
+from perdure.telemetry import set_up
 from workflows.job_output import OutputReading
 from workflows.job_protection import JobProtection
 from workflows.log_collection import LogCollection
@@ -219,6 +220,7 @@ def main() -> None:
     """Entry of `python -m activities`."""
     settings = ControlSettings()
     configure_logs(settings.log_level, settings.log_file)
+    set_up(settings.metrics_address)
     for chatty in ("botocore", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(serve(settings))

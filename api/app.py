@@ -36,6 +36,7 @@ from api.routes import (
     nodes,
     orphans,
     outputs,
+    prometheus,
     reports,
     resume,
     stream,
@@ -97,7 +98,7 @@ RESOURCES = (
     installing.router,
 )
 """Below /api/v1, in the order of the API's pages."""
-PAGES = (mmbatch_logs.root, installing.root)
+PAGES = (mmbatch_logs.root, installing.root, prometheus.root)
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

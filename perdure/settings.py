@@ -26,6 +26,11 @@ class _Settings(BaseSettings):
 
     log_level: str = "INFO"
     log_file: Path | None = None
+    metrics_address: str = Field(
+        "",
+        description="HOST:PORT at which a control worker or an agent serves Temporal's metrics for Prometheus, without"
+        " a lock; empty: nowhere. On an instance jobs can reach it, as they share the host's network.",
+    )
 
     @property
     def log_level_fixed(self) -> bool:

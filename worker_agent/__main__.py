@@ -9,11 +9,14 @@ import os
 import signal
 import sys
 
-from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+from temporalio.common import MetricGauge
 
 from perdure.logs import configure_logs
 from perdure.settings import AgentSettings, connect_temporal
+from perdure.telemetry import set_up
 from worker_agent.agent import Agent
+
+_TELL_SECONDS = 5.0
 
 
 async def _run(settings: AgentSettings) -> None:
@@ -23,11 +26,20 @@ async def _run(settings: AgentSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, main.cancel)
     # The SDK's own log tells of every retried call; what matters of it comes back as errors to us.
-    quiet = LoggingConfig(filter=TelemetryFilter(core_level="ERROR", other_level="ERROR"))
-    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=quiet)))
+    runtime = set_up(settings.metrics_address, quiet=True)
     agent = Agent(settings, await connect_temporal())
+    waiting = runtime.metric_meter.create_gauge("perdure_spool_messages", "Messages that wait for Temporal")
+    telling = asyncio.create_task(_tell(agent, waiting)) if settings.metrics_address else None
     with contextlib.suppress(asyncio.CancelledError):
         await agent.run()
+    if telling is not None:
+        telling.cancel()
+
+
+async def _tell(agent: Agent, waiting: MetricGauge) -> None:
+    while True:
+        waiting.set(agent.undelivered())
+        await asyncio.sleep(_TELL_SECONDS)
 
 
 def main() -> int:

@@ -130,6 +130,10 @@ class Agent:
             await self._spool.stop()
             await self._metadata.close()
 
+    def undelivered(self) -> int:
+        """How many messages wait until Temporal takes them."""
+        return self._spool.pending()
+
     async def _check_criu(self) -> None:
         """Once, early: it fills CRIU's cache of what the kernel can do (a restore took .58 s instead of .82), and says
         when this node cannot freeze anything."""
