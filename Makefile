@@ -1,6 +1,6 @@
 # The few commands of this repository. Everything runs from .venv, which `make setup` makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup bundle release-check demo test unit some fuzz lint style types format console console-check screenshots openapi requirements sequences rows matrix docker-matrix under-load conformance some-rows up down clean bench
+.PHONY: help docs setup bundle release-check demo test unit some fuzz lint style types format console console-check screenshots openapi requirements sequences rows matrix docker-matrix under-load conformance some-rows up down clean bench
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -73,6 +73,9 @@ requirements: ## Compile requirements*.txt from pyproject.toml: pins and hashes,
 	@$(BIN)/$(COMPILE) --extra agent --constraint requirements.txt --output-file requirements-agent.txt
 	@$(BIN)/$(COMPILE) --all-extras --constraint requirements.txt --output-file requirements-dev.txt
 	@! grep -n '://' requirements*.txt
+
+docs: ## Build the documentation as a site into build/site; a dead link fails it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "build/site/index.html"
 
 sequences: ## Play 200 seeded lives of a job volume, with faults, on the local EBS; a record at the end
 	@$(BIN)/python -m tests.integration.volume_sequences 200

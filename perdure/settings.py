@@ -25,7 +25,9 @@ class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PERDURE_", extra="ignore")
 
     log_level: str = "INFO"
+    """`debug`, `info`, `warning` or `error`; wins over the configuration's. Command lines log nothing."""
     log_file: Path | None = None
+    """Where to log, rotated; none: to stderr."""
     metrics_address: str = Field(
         "",
         description="HOST:PORT at which a control worker or an agent serves Temporal's metrics for Prometheus, without"
@@ -44,15 +46,23 @@ class AgentSettings(_Settings):
     metadata_url: str = Field(
         "http://169.254.169.254",
         validation_alias=AliasChoices("PERDURE_METADATA_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+        description="The instance metadata service.",
     )
     state_dir: Path = Path("/var/lib/perdure")
+    """What outlives the agent: its spool, its records of containers, jobs without a volume. On an EBS volume."""
     run_dir: Path = Path("/run/perdure")
+    """Sockets."""
     criu: Path = CRIU_PREFIX / "bin" / "criu"
+    """CRIU, 4.2 or newer."""
     criu_path_first: Path = CRIU_PREFIX / "libexec"
+    """A folder that CRIU searches for its helpers before any other."""
     runc: str = "runc"
+    """The OCI runtime beneath ours."""
     gpu: bool = Field(False, description="Freeze jobs on NVIDIA GPUs too. Unverified: no GPU was at hand.")
     nvidia_smi: str = "nvidia-smi"
+    """NVIDIA's program that lists GPUs."""
     cuda_checkpoint: str = "cuda-checkpoint"
+    """NVIDIA's program that moves a GPU's state into memory."""
     container_start_timeout: float = Field(
         180.0,
         validation_alias=AliasChoices("PERDURE_CONTAINER_START_TIMEOUT", "ECS_CONTAINER_START_TIMEOUT"),
@@ -65,18 +75,21 @@ class AgentSettings(_Settings):
     notice_poll: float = 1.0
     """Seconds between two looks at the metadata service."""
     store_key_file: Path = STORE_KEY
+    """The installation's key for the seals of stored checkpoints; the same everywhere."""
 
 
 class ControlSettings(_Settings):
     """Settings of the control worker."""
 
     database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
+    """SQLite, or `postgresql+psycopg://USER@HOST/NAME` with the password in PGPASSWORD; of API and control worker."""
     volume_poll: float = 1.0
     """Seconds between two looks at a volume or snapshot that is changing state."""
     cached_workflows: int = Field(
         2_000, ge=1, description="Open jobs that stay in memory; the others are read anew when something happens."
     )
     store_key_file: Path = STORE_KEY
+    """The installation's key for the seals of stored checkpoints; the same everywhere."""
     ec2_mutations_per_second: float = Field(
         5.0, gt=0, description="Calls a second that change something in EC2; with several control workers, for each."
     )
@@ -93,11 +106,16 @@ class ApiSettings(_Settings):
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
     database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
+    """SQLite, or `postgresql+psycopg://USER@HOST/NAME` with the password in PGPASSWORD; of API and control worker."""
     api_host: str = "127.0.0.1"
+    """The address to bind to; wins over the configuration's, as do the next three."""
     api_port: int = 8080
+    """The port."""
     api_names: str = Field("", description="Host names to answer to, besides those of loopback.")
     api_cert_file: Path | None = None
+    """Certificate with its chain, PEM."""
     api_key_file: Path | None = None
+    """Its key, PEM, not readable by everybody."""
     bootstrap_dir: Path | None = Field(
         None, description="Where a first start leaves an admin token and a certificate, if nobody could sign in else."
     )
@@ -106,6 +124,7 @@ class ApiSettings(_Settings):
     )
     require_sign_in: bool = Field(False, description="Ask for a sign-in over loopback too, as behind a proxy.")
     temporal_ui_url: str = "http://127.0.0.1:8233"
+    """Temporal's own pages, as a browser reaches them."""
     aws_endpoint_url: str = Field(
         "", validation_alias="AWS_ENDPOINT_URL", description="Set: AWS is played by something that has no console."
     )
