@@ -1,0 +1,86 @@
+"""How long until a job runs again: out of a checkpoint on its volume, and by CRIU alone out of warm tmpfs."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.dataplane.bed import JOB_ID, Job
+from perdure.domain.checkpoints import CheckpointKind
+from perdure.image.disk import syncfs
+from perdure.image.layout import IMAGES
+from perdure.image.mounts import delete_tree
+from tests.integration.engine_places import tool
+from worker_agent.engine import continue_restored, finish_restore, prepare_restore
+from worker_agent.engine.job_root import store
+from worker_agent.engine.writable_layer import unmount_layer
+
+RESTORES = ("cold", "cold whole", "warm", "tmpfs")
+"""`cold`: nothing of the checkpoint is in the page cache. `whole`: one that shares no pages. `tmpfs`: `runc restore`
+alone, its images in memory, nothing verified, no files rolled back."""
+
+
+async def restores(job: Job, rounds: int) -> list[dict[str, Any]]:
+    """Each way in turn."""
+    found = []
+    for number in range(1, rounds + 1):
+        for way in RESTORES:
+            job.change()
+            await job.checkpoint(whole=way == "cold whole", kind=CheckpointKind.PERIODIC)
+            if way != "cold whole":
+                job.change()
+                await job.checkpoint(whole=False, kind=CheckpointKind.PERIODIC)
+            print(f"restore {number}: {way}", file=sys.stderr, flush=True)
+            found.append({"way": f"restore {way}", "round": number, **await _restored(job, way)})
+    return found
+
+
+async def _restored(job: Job, way: str) -> dict[str, Any]:
+    bed, root = job.bed, job.bed.volume.root
+    assert job.running is not None
+    checkpoint = store(root).head(store(root).numbers()[-1])
+    await asyncio.to_thread(bed.kill, job.running)
+    await asyncio.to_thread(unmount_layer, root)
+    await asyncio.to_thread(syncfs, root)
+    images = store(root).folder(checkpoint.number) / IMAGES
+    memory = bed.folder / "images"
+    if way == "tmpfs":
+        memory.mkdir()
+        tool("mount", "-t", "tmpfs", "none", memory)
+        await asyncio.to_thread(shutil.copytree, images, memory, dirs_exist_ok=True)
+    elif way.startswith("cold"):
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    else:
+        await asyncio.to_thread(_read, images)
+    job.epoch += 1
+    begun = time.monotonic()
+    container = bed.container()
+    prepared = await prepare_restore(container, checkpoint.number, epoch=job.epoch, job_id=JOB_ID)
+    argv = prepared.argv
+    if way == "tmpfs":
+        argv = [str(memory) if word == str(images) else word for word in argv]
+        assert str(memory) in argv, argv
+        begun = time.monotonic()
+    launched = time.monotonic()
+    running = bed.launch(container, ["restore", *argv])
+    by_criu = time.monotonic() - launched
+    await finish_restore(running.container, prepared.manifest)
+    await continue_restored(running.container, prepared.manifest)
+    seconds = time.monotonic() - begun
+    job.running = running
+    if way == "tmpfs":
+        tool("umount", memory)
+        delete_tree(memory)
+    return {"durable": seconds, "criu": by_criu, "image": checkpoint.image_bytes, "phases": prepared.phases}
+
+
+def _read(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                while file.read(8 << 20):
+                    pass
