@@ -79,8 +79,8 @@ async def serve(settings: ControlSettings) -> None:
         installation=await asyncio.to_thread(read_installation, engine),
     )
     records, pricing = Records(engine), Pricing(engine)
-    resuming, kept = Resumptions(engine), KeptVolumes(engine, volumes, batch)
-    orphans = Orphans(engine, volumes, batch)
+    stores, kept = Stores(engine, settings.store_key_file, batch), KeptVolumes(engine, volumes, batch)
+    resuming, orphans = Resumptions(engine, stores), Orphans(engine, volumes, batch)
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
@@ -122,7 +122,8 @@ async def serve(settings: ControlSettings) -> None:
             resuming.submit_resumption,
             resuming.take_over,
             OldRecords(engine).forget_old_records,
-            Stores(settings.store_key_file).forget_checkpoints,
+            stores.forget_checkpoints,
+            stores.reconcile_stores,
             pricing.refresh_prices,
             pricing.work_out_ledgers,
         ],

@@ -1,4 +1,5 @@
-"""Resuming a job from its kept checkpoint: a new Batch job is submitted, and may then take the old one's volume.
+"""Resuming a job from its kept checkpoint: a new Batch job is submitted, and may then take the old one's volume, or its
+checkpoints in a store.
 
 Nothing of the job's environment passes through Temporal: it is read from DescribeJobs and handed to SubmitJob in here.
 """
@@ -18,6 +19,7 @@ from temporalio import activity
 
 from activities import aws
 from activities.ebs_answers import JOB_TAG, MANAGED_TAG, read_volume
+from activities.stores import Stores
 from perdure.contracts.resumption import (
     RESUME_VARIABLE,
     Resumed,
@@ -28,13 +30,15 @@ from perdure.contracts.resumption import (
 )
 from perdure.domain.errors import (
     CloudUnavailable,
+    ConfigurationInvalid,
     NotResumable,
     ResumptionPending,
+    StoreRefused,
     UnknownJob,
     VolumeFailed,
     VolumeGone,
 )
-from perdure.domain.jobs import FINISHED_STATES, Job
+from perdure.domain.jobs import FINISHED_STATES, Job, StoredUnder
 from perdure.records.jobs import resumptions
 from perdure.records.jobs.jobs import get_job
 from perdure.records.jobs.resumptions import Resumption
@@ -61,12 +65,12 @@ class Now(Protocol):
 
 
 class Resumptions(ResumptionActivities):
-    """Through boto3 and the records."""
+    """Through boto3, the stores and the records."""
 
     def __init__(
-        self, engine: Engine, batch: Any = None, ec2: Any = None, now: Now = lambda: datetime.now(UTC)
+        self, engine: Engine, stores: Stores, batch: Any = None, ec2: Any = None, now: Now = lambda: datetime.now(UTC)
     ) -> None:
-        self._engine = engine
+        self._engine, self._stores = engine, stores
         self._batch = batch or aws.client("batch")
         self._submitter = batch or aws.client("batch", tries=1)
         self._ec2 = ec2 or aws.client("ec2")
@@ -115,7 +119,7 @@ class Resumptions(ResumptionActivities):
         """Every check, then the note of what is going to be submitted. NotResumable says what stands in the way."""
         if job.state not in FINISHED_STATES or old["status"] not in _ENDED:
             raise NotResumable(f"Job {job.job_id} has not ended ({job.state}); only a job that has can be resumed.")
-        if not job.checkpoints or job.volume_id is None:
+        if not job.checkpoints or (job.volume_id is None and job.stored is None):
             raise NotResumable(
                 f"Job {job.job_id} has no kept checkpoint. One is kept when a reclaim ends a job that has no attempt"
                 " left, and in diagnosis mode."
@@ -125,15 +129,19 @@ class Resumptions(ResumptionActivities):
                 f"Job {job.job_id} is part of an array, has several nodes or runs on EKS: Batch could not start it anew"
                 " as what it was."
             )
-        await self._check_volume(job.volume_id, {job.job_id})
+        checkpoint = job.checkpoints[-1].number
+        if job.volume_id is not None:
+            await self._check_volume(job.volume_id, {job.job_id})
+        elif job.stored is not None:
+            checkpoint = await asyncio.to_thread(self._newest_in, job.stored, job.job_id)
         key = hashlib.sha256(f"{job.job_id}/{request.request_id}".encode()).hexdigest()[:10]
         plain = re.sub(r"[^A-Za-z0-9_-]", "-", str(old["jobName"]))[:100]
         note = Resumption(
             job_id=job.job_id,
             request_id=request.request_id,
             job_name=f"{plain}-resumed-{key}",
-            checkpoint=job.checkpoints[-1].number,
-            volume_id=job.volume_id,
+            checkpoint=checkpoint,
+            volume_id=job.volume_id or "",
             epoch=job.epoch,
             asked_by=request.asked_by,
             asked_at=request.asked_at,
@@ -211,13 +219,15 @@ class Resumptions(ResumptionActivities):
         answer = await aws.call(f"look for {job_name}", self._batch.list_jobs, jobQueue=queue, filters=wanted)
         return next((str(one["jobId"]) for one in answer["jobSummaryList"] if one["jobName"] == job_name), None)
 
-    # ---- its volume -----------------------------------------------------------------------------------------------
+    # ---- its checkpoints ------------------------------------------------------------------------------------------
 
     @activity.defn(name="take_over")
     async def take_over(self, request: TakeOver) -> TakenOver:
         """Key: (job_id, predecessor). NotResumable unless the control worker submitted this very job for that one."""
-        with_records = await asyncio.to_thread(self._claim, request)
-        job, note, line = with_records
+        job, note, line = await asyncio.to_thread(self._claim, request)
+        if not note.volume_id:
+            await asyncio.to_thread(self._taken, note)
+            return TakenOver(predecessors=line, epoch=note.epoch, stored=job.stored, checkpoints=job.checkpoints)
         volume = await self._check_volume(note.volume_id, {request.predecessor, request.job_id})
         tags = {
             JOB_TAG: request.job_id,
@@ -247,6 +257,16 @@ class Resumptions(ResumptionActivities):
     def _taken(self, note: Resumption) -> None:
         with writing(self._engine) as session:
             resumptions.taken(session, note, self._now())
+
+    def _newest_in(self, place: StoredUnder, job_id: str) -> int:
+        """The newest checkpoint that the store has. NotResumable; StoreUnavailable. Blocks."""
+        try:
+            numbers = self._stores.numbers(place)
+        except (StoreRefused, ConfigurationInvalid) as problem:
+            raise NotResumable(f"The store with job {job_id}'s checkpoints cannot be read: {problem}") from problem
+        if not numbers:
+            raise NotResumable(f"The store has no checkpoint of job {job_id} any more.")
+        return numbers[-1]
 
     async def _check_volume(self, volume_id: str, owners: set[str]) -> dict[str, Any]:
         """The volume, if it is still there and one of these jobs' by its tags. NotResumable, CloudUnavailable."""

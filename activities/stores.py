@@ -1,41 +1,124 @@
-"""The end of a job's checkpoints in a store."""
+"""The end of jobs' checkpoints in a store: with their job, or, where they were kept, when their time is over."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
+import structlog
+from sqlalchemy import Engine
 from temporalio import activity
 
+from activities.batch import BatchLookups
+from perdure.contracts.reconciling import Reconcile, Reconciled
 from perdure.contracts.stores import ForgetCheckpoints, Forgotten, StoreActivities
+from perdure.domain.errors import ConfigurationInvalid, ImageInvalid, StoreFailed
+from perdure.domain.jobs import StoredUnder
+from perdure.domain.values import format_duration
+from perdure.records.jobs import kept_checkpoints
+from perdure.records.jobs.kept_checkpoints import KeptCheckpoints
+from perdure.records.schema.database import reading, writing
+from perdure.records.settings.configuration import current_configuration
 from perdure.stores.opening import open_store, read_key
+from perdure.stores.patience import Patient
 from perdure.stores.stored_checkpoints import StoredCheckpoints
 
+log = structlog.get_logger()
+T = TypeVar("T")
+PAGE = 100
 _BEAT = 10.0
 """Seconds between heartbeats."""
+_ENDED = {"SUCCEEDED", "FAILED"}
 
 
 class Stores(StoreActivities):
     """See perdure.contracts.stores. The server reaches a store as instances do: by the same path, or its own role."""
 
-    def __init__(self, key_file: Path) -> None:
+    def __init__(self, engine: Engine, key_file: Path, batch: BatchLookups) -> None:
+        self._engine = engine
         self._key_file = key_file
+        self._batch = batch
 
     @activity.defn(name="forget_checkpoints")
     async def forget_checkpoints(self, request: ForgetCheckpoints) -> Forgotten:
         """Idempotent by job and store."""
-        work = asyncio.create_task(asyncio.to_thread(self._forget, request))
-        while not work.done():
-            activity.heartbeat()
-            await asyncio.wait([work], timeout=_BEAT)
-        return work.result()
+        place = StoredUnder(store=request.store, job_id=request.job_id)
+        return Forgotten(checkpoints=await _beating(lambda: self._forget(place)))
 
-    def _forget(self, request: ForgetCheckpoints) -> Forgotten:
-        store = open_store(request.store)
+    @activity.defn(name="reconcile_stores")
+    async def reconcile_stores(self, request: Reconcile) -> Reconciled:
+        """By `server.keep_volume_seconds` of the configuration as it is; 0: they are kept until a person deletes them.
+        Those that cannot be deleted keep no others waiting."""
+        looked_at, told, after = 0, 0, ""
+        seconds = await asyncio.to_thread(self._kept_seconds)
+        if not seconds:
+            return Reconciled()
+        while some := await asyncio.to_thread(self._past_their_time, seconds, request.now, after):
+            for kept in some:
+                told += await self._ended(kept, seconds, request.now)
+            looked_at, after = looked_at + len(some), some[-1].job_id
+        return Reconciled(looked_at=looked_at, told=told)
+
+    async def _ended(self, kept: KeptCheckpoints, seconds: float, now: datetime) -> bool:
+        """Their time is over; whether they are gone."""
+        if kept.successor is not None and await self._goes_on(kept.successor):
+            return False
         try:
-            stored = StoredCheckpoints(store, request.job_id, key=read_key(request.store, self._key_file))
+            count = await _beating(lambda: self._forget(kept.stored))
+        except (StoreFailed, ConfigurationInvalid, ImageInvalid, OSError) as problem:
+            log.warning("kept checkpoints were not deleted", job_id=kept.job_id, reason=str(problem))
+            return False
+        kept_for = format_duration(round(seconds))
+        message = (
+            f"The job's checkpoints ({count}) are deleted from the store: they had been kept for {kept_for} after the"
+            " job's end (server.keep_volume_seconds). The job cannot be resumed any more."
+        )
+        await asyncio.to_thread(self._record, kept, message, now)
+        return True
+
+    async def _goes_on(self, job_id: str) -> bool:
+        """Whether the resumed job may still take them; one whose id is not known yet may."""
+        if not job_id:
+            return True
+        status = (await self._batch.statuses([job_id])).get(job_id)
+        return status is not None and status not in _ENDED
+
+    def numbers(self, place: StoredUnder) -> list[int]:
+        """Of the checkpoints that lie there. The store's errors. Blocks."""
+        with closing(open_store(place.store)) as store:
+            return self._checkpoints(store, place).numbers()
+
+    def _forget(self, place: StoredUnder) -> int:
+        with closing(open_store(place.store)) as store:
+            stored = self._checkpoints(store, place)
             count = len(stored.numbers())
             stored.forget()
-        finally:
-            store.close()
-        return Forgotten(checkpoints=count)
+        return count
+
+    def _checkpoints(self, store: Patient, place: StoredUnder) -> StoredCheckpoints:
+        return StoredCheckpoints(store, place.job_id, key=read_key(place.store, self._key_file))
+
+    def _kept_seconds(self) -> float:
+        with reading(self._engine) as session:
+            return current_configuration(session).server.keep_volume_seconds
+
+    def _past_their_time(self, seconds: float, now: datetime, after: str) -> list[KeptCheckpoints]:
+        with reading(self._engine) as session:
+            return kept_checkpoints.checkpoints_past_their_time(session, seconds, now, after, PAGE)
+
+    def _record(self, kept: KeptCheckpoints, message: str, at: datetime) -> None:
+        with writing(self._engine) as session:
+            kept_checkpoints.forgotten(session, kept, message, at)
+
+
+async def _beating(work: Callable[[], T]) -> T:
+    """Blocking work in a thread, with heartbeats meanwhile."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    while not task.done():
+        activity.heartbeat()
+        await asyncio.wait([task], timeout=_BEAT)
+    return task.result()

@@ -67,7 +67,7 @@ def _find_place(progress: JobProgress) -> bool:
     if progress.store is not None or progress.volume is not None or progress.volume_asked_for is not None:
         return True
     if not progress.configuration.job_volume.enabled and progress.configuration.store.kind != "none":
-        progress.store = progress.configuration.store
+        progress.has_store(progress.configuration.store)
     return progress.configuration.job_volume.enabled or progress.store is not None
 
 

@@ -21,7 +21,7 @@ from perdure.domain.configuration import (
     StoreConfiguration,
     effective_configuration,
 )
-from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage, StoredUnder
 from perdure.domain.nodes import Notice
 from perdure.domain.outages import Milestones
 from perdure.domain.retries import HandOver, RetryStrategy, choose_hand_over
@@ -72,6 +72,8 @@ class JobProgress(BaseModel):
     retry: RetryStrategy = RetryStrategy()
     store: StoreConfiguration | None = None
     """Where its checkpoints are, if it has no volume: chosen for its first container, the same for its whole life."""
+    stored_as: str = ""
+    """The job whose name they bear there, if it is not this one: the first of those that it goes on from."""
     volume: JobVolume | None = None
     volume_asked_for: CreateVolume | None = None
     """A volume that was asked for and of which nothing was heard: it may exist."""
@@ -130,7 +132,7 @@ class JobProgress(BaseModel):
     takes_over: bool = False
     """… while it is not known whether it may."""
     predecessors: list[str] = Field(default_factory=list)
-    """Jobs whose checkpoints may lie on the volume, beside its own."""
+    """Jobs whose checkpoints may lie on the volume or in the store, beside its own."""
 
     def show(self, **changes: object) -> None:
         """Change what people see of the job."""
@@ -306,6 +308,11 @@ class JobProgress(BaseModel):
         self.volume, self.volume_asked_for = volume, None
         self.show(volume_id=volume.volume_id, volume_zone=volume.zone)
 
+    def has_store(self, store: StoreConfiguration, stored_as: str = "") -> None:
+        """The job's checkpoints are in this store, under its own name or that of the job that it goes on from."""
+        self.store, self.stored_as = store, stored_as
+        self.show(stored=StoredUnder(store=store, job_id=stored_as or self.job.job_id))
+
     def plan(self, request: AttachRequest, verdict: Verdict, now: datetime) -> None:
         """The container may start: its volume is there, or it needs none."""
         assert self.current is not None and (self.volume is not None or self.store is not None)
@@ -316,6 +323,7 @@ class JobProgress(BaseModel):
             epoch=self.job.epoch,
             volume_id=self.volume.volume_id if self.volume is not None else None,
             store=self.store,
+            stored_as=self.stored_as,
             configuration=self.configuration,
             settings_number=self.settings_number,
             retry=self.retry,

@@ -18,13 +18,13 @@ async def put_away_store(progress: JobProgress) -> None:
     """The job is over: delete its checkpoints, unless `keep_volume` says why not."""
     assert progress.store is not None
     if progress.keep_volume:
-        message = f"The job's checkpoints are kept in the store: {progress.keep_volume}."
+        message = f"The job's checkpoints are kept in the store for a while: {progress.keep_volume}."
         progress.tell(workflow.now(), "kept", message, "warning")
         return
     try:
         await workflow.execute_activity_method(
             StoreActivities.forget_checkpoints,
-            ForgetCheckpoints(job_id=progress.job.job_id, store=progress.store),
+            ForgetCheckpoints(job_id=progress.stored_as or progress.job.job_id, store=progress.store),
             summary="delete the job's checkpoints",
             **options.CLEAN_UP,
         )
@@ -32,5 +32,5 @@ async def put_away_store(progress: JobProgress) -> None:
         message = f"The job's checkpoints could not be deleted from the store and still take space: {problem.cause}"
         progress.tell(workflow.now(), "left behind", message, "error")
         return
-    progress.show(checkpoints=[])
+    progress.show(checkpoints=[], stored=None)
     progress.tell(workflow.now(), "store", "The job's checkpoints are deleted from the store.")

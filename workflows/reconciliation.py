@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.contracts.kept_volumes import KeptVolumeActivities
     from perdure.contracts.orphans import OrphanActivities
     from perdure.contracts.reconciling import Reconcile, Reconciled, ReconciliationState, ReconcilingActivities
+    from perdure.contracts.stores import StoreActivities
     from workflows.job_questions import in_words
     from workflows.options import RECONCILE
 
@@ -38,6 +39,7 @@ DUTIES = (
     Duty("jobs", ReconcilingActivities.reconcile_jobs, timedelta(minutes=5)),
     Duty("volumes", KeptVolumeActivities.reconcile_volumes, timedelta(minutes=10), since="kept volumes"),
     Duty("orphans", OrphanActivities.reconcile_orphans, timedelta(hours=1), since="left snapshots"),
+    Duty("stores", StoreActivities.reconcile_stores, timedelta(minutes=10), since="kept in stores"),
 )
 ROUNDS = 500
 """After so many it begins a new history."""

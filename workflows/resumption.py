@@ -1,4 +1,5 @@
-"""Resuming: a new job submitted from a kept checkpoint, and how that job's own workflow comes to the old volume."""
+"""Resuming: a new job submitted from a kept checkpoint, and how that job's own workflow comes to the old volume, or to
+the checkpoints in a store."""
 
 from __future__ import annotations
 
@@ -11,9 +12,16 @@ from temporalio.exceptions import ActivityError
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
     from perdure.contracts.protection import AttachRequest
-    from perdure.contracts.resumption import RESUME_VARIABLE, Resumed, ResumeJob, ResumptionActivities, TakeOver
+    from perdure.contracts.resumption import (
+        RESUME_VARIABLE,
+        Resumed,
+        ResumeJob,
+        ResumptionActivities,
+        TakenOver,
+        TakeOver,
+    )
     from perdure.domain.errors import NOT_RETRYABLE, NotResumable, UnknownJob
-    from perdure.domain.volumes import VolumeLife
+    from perdure.domain.volumes import JobVolume, VolumeLife
     from workflows.job_questions import caused_by, in_words
     from workflows.job_state import JobProgress
 
@@ -57,13 +65,14 @@ def wants_to_take_over(progress: JobProgress, request: AttachRequest) -> bool:
 
 
 async def take_over(progress: JobProgress) -> None:
-    """Inherit the predecessor's volume, checkpoints and count of epochs, if the control worker submitted this job for
-    that; else the job is one like any other. Raises ActivityError while nobody knows; called again, it asks again."""
+    """Inherit the predecessor's volume or store, checkpoints and count of epochs, if the control worker submitted this
+    job for that; else the job is one like any other. Raises ActivityError while nobody knows; called again, it asks
+    again."""
     try:
         taken = await workflow.execute_activity_method(
             ResumptionActivities.take_over,
             TakeOver(job_id=progress.job.job_id, predecessor=progress.predecessor),
-            summary=f"the volume of {progress.predecessor}",
+            summary=f"the checkpoints of {progress.predecessor}",
             start_to_close_timeout=timedelta(seconds=30),
             schedule_to_close_timeout=TAKEN_WITHIN,
             retry_policy=_RETRIES,
@@ -79,17 +88,30 @@ async def take_over(progress: JobProgress) -> None:
     progress.predecessors = taken.predecessors
     for checkpoint in taken.checkpoints:
         progress.first_time(f"checkpoint {checkpoint.epoch}/{checkpoint.number}")  # it was counted there
-    life = VolumeLife(
-        volume_id=taken.volume.volume_id,
-        zone=taken.volume.zone,
-        volume_type=taken.volume.volume_type,
-        size_gib=taken.volume.size_gib,
-        created_at=workflow.now(),  # what it cost before is the predecessor's
-    )
-    progress.show(epoch=taken.epoch, checkpoints=taken.checkpoints, volumes=[life])
-    progress.has_volume(taken.volume)
-    message = (
-        f"It goes on from checkpoint {taken.checkpoints[-1].number} of job {progress.predecessor}, on its volume"
-        f" {taken.volume.volume_id}. Inside its processes AWS_BATCH_JOB_ID stays {taken.predecessors[-1]}."
-    )
+    progress.show(epoch=taken.epoch, checkpoints=taken.checkpoints)
+    message = f"It goes on from checkpoint {taken.checkpoints[-1].number} of job {progress.predecessor}, "
+    message += _inherit(progress, taken)
+    message += f" Inside its processes AWS_BATCH_JOB_ID stays {taken.predecessors[-1]}."
     progress.tell(workflow.now(), "resumed", message)
+
+
+def _inherit(progress: JobProgress, taken: TakenOver) -> str:
+    """Where the checkpoints are, for the job and (the answer) for people."""
+    if taken.stored is not None:
+        progress.has_store(taken.stored.store, taken.stored.job_id)
+        return "out of the store."
+    assert taken.volume is not None
+    progress.show(volumes=[_life(taken.volume)])
+    progress.has_volume(taken.volume)
+    return f"on its volume {taken.volume.volume_id}."
+
+
+def _life(volume: JobVolume) -> VolumeLife:
+    """From now on: what it cost before is the predecessor's."""
+    return VolumeLife(
+        volume_id=volume.volume_id,
+        zone=volume.zone,
+        volume_type=volume.volume_type,
+        size_gib=volume.size_gib,
+        created_at=workflow.now(),
+    )

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from perdure.domain.budget import BudgetColour, budget_of
+from perdure.domain.budget import BudgetColour, budget_of, predicted
 from perdure.domain.checkpoints import CheckpointKind, RehearsalVerdict
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState, NoticeKind
@@ -52,7 +52,16 @@ class CheckpointView(Wire):
         description="Bytes of its memory image, which is complete; it may share some with older ones."
     )
     written_bytes: int | None = Field(
-        description="Of these, bytes that were written for it; the rest are shared or zeros. Null: unknown."
+        description="Bytes that the disk or the store took for it. Null: unknown.", examples=[4_194_304]
+    )
+    holds_bytes: int | None = Field(
+        description="Bytes that a restore lays down: its memory image and, out of a store, the job's files. Null:"
+        " unknown.",
+        examples=[1_073_741_824],
+    )
+    shares_bytes: int | None = Field(
+        description="What it uses of bytes that were there already (on a volume, zeros too). Null: unknown.",
+        examples=[1_069_547_520],
     )
     full: int = Field(
         description="The full checkpoint with which, and with those after it, it may share pages; its own number if it "
@@ -262,6 +271,15 @@ class JobDetail(JobSummary):
     shared_mounts: list[str] = Field(description="Mounts that are not rolled back: outside the exactly-once promise.")
     hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
     log_group: str = Field(description="CloudWatch's log group of its output; empty: not known, or none.")
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="What a final checkpoint would take now against the notice, predicted from the newest that wrote"
+        " only what had changed; null: none tells it yet."
+    )
+    @property
+    def budget(self) -> BudgetView | None:
+        found = predicted(self.checkpoints)
+        return BudgetView(**found.model_dump()) if found else None
 
 
 class VerdictView(Wire):

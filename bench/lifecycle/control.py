@@ -77,6 +77,10 @@ class Cloud(BatchActivities, VolumeActivities, KeptVolumeActivities):
     async def reconcile_volumes(self, request: Reconcile) -> Reconciled:
         return Reconciled(looked_at=0, told=0)
 
+    @activity.defn(name="reconcile_stores")
+    async def reconcile_stores(self, request: Reconcile) -> Reconciled:
+        return Reconciled(looked_at=0, told=0)
+
     # What boto3's clients answer.
     def describe_instances(self, Filters: list[dict[str, Any]]) -> dict[str, Any]:
         found = [{"InstanceId": one, "State": {"Name": "running"}} for one in Filters[0]["Values"]]
@@ -124,6 +128,7 @@ async def control(port: int, folder: Path, cached_workflows: int) -> None:
                 *(
                     records.load_log_settings,
                     cloud.reconcile_volumes,
+                    cloud.reconcile_stores,
                     reconciler.reconcile_instances,
                     reconciler.reconcile_jobs,
                 ),

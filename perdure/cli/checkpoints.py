@@ -57,10 +57,14 @@ def list_(
     if as_json:
         return show_json(found)
     show_table(
-        [">number", "kind", ">epoch", "frozen (UTC)", ">image", ">a final one", "steps", "can be restored"],
+        [
+            *(">number", "kind", ">epoch", "frozen (UTC)", ">holds", ">wrote", ">shares"),
+            *(">a final one", "steps", "can be restored"),
+        ],
         (
             (
-                *(one["number"], one["kind"], one["epoch"], when(one["frozen_at"]), size(one["image_bytes"])),
+                *(one["number"], one["kind"], one["epoch"], when(one["frozen_at"])),
+                *(size(one.get(name)) for name in ("holds_bytes", "written_bytes", "shares_bytes")),
                 _budget(one.get("budget")),
                 ", ".join(f"{name} {seconds:.2f} s" for name, seconds in one["phases"].items()),
                 "yes" if one["offered"] else "no",

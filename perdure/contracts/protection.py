@@ -70,6 +70,8 @@ class AttachReply(Frozen):
     epoch: int = 0
     volume_id: str | None = None
     store: StoreConfiguration | None = None
+    stored_as: str = ""
+    """The job whose name its checkpoints bear in the store; empty: its own."""
     configuration: EffectiveConfiguration | None = None
     settings_number: int = 0
     """Of the checkpoint settings therein; those of a higher number are newer."""

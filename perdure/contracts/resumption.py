@@ -1,7 +1,7 @@
 """Going on from the kept checkpoint of a job that ended, in a new Batch job.
 
     person → API → workflow `resume/<old id>` → control activity `submit_resumption` → Batch: a new job
-    its container → agent → `attach` with RESUME_VARIABLE → workflow `batch-job/<new id>` → `take_over` → old volume
+    its container → agent → `attach` with RESUME_VARIABLE → workflow `batch-job/<new id>` → `take_over` → volume, store
 
 The variable alone gives no right to anything: `take_over` looks for the control worker's own record of that very pair
 of jobs, and at the volume's tag.
@@ -15,6 +15,7 @@ from pydantic import Field
 from temporalio import activity
 
 from perdure.domain.checkpoints import Checkpoint
+from perdure.domain.jobs import StoredUnder
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import JobVolume
 
@@ -49,12 +50,13 @@ class TakeOver(Frozen):
 
 
 class TakenOver(Frozen):
-    """What the new job inherits. `predecessors`: every job whose checkpoints may lie on the volume, newest first.
-    `epoch`: the last that was given; the new job's go on from there."""
+    """What the new job inherits: a volume, or checkpoints in a store. `predecessors`: every job whose checkpoints may
+    lie there, newest first. `epoch`: the last that was given; the new job's go on from there."""
 
     predecessors: list[str]
     epoch: int
-    volume: JobVolume
+    volume: JobVolume | None = None
+    stored: StoredUnder | None = None
     checkpoints: list[Checkpoint] = Field(default_factory=list)
 
 
@@ -68,5 +70,6 @@ class ResumptionActivities:
 
     @activity.defn(name="take_over")
     async def take_over(self, request: TakeOver) -> TakenOver:
-        """Make the predecessor's volume this job's. Idempotent. NotResumable: nobody allowed that. VolumeGone."""
+        """Make the predecessor's volume, or its checkpoints in a store, this job's. Idempotent. NotResumable: nobody
+        allowed that. VolumeGone."""
         raise NotImplementedError

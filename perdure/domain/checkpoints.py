@@ -155,6 +155,8 @@ class ManifestHead(Frozen):
             committed_at=self.committed_at,
             image_bytes=self.image_bytes,
             written_bytes=self.written_bytes,
+            holds_bytes=self.image_bytes,
+            shares_bytes=None if self.written_bytes is None else max(0, self.image_bytes - self.written_bytes),
             full=self.full,
             phases=self.phases,
             cpu_features=self.cpu_features,
@@ -181,7 +183,11 @@ class Checkpoint(Frozen):
     committed_at: datetime
     image_bytes: int = 0
     written_bytes: int | None = None
-    """Of these, bytes that were written for it; the rest are shared with older ones or zeros. None: unknown."""
+    """Bytes that were written for it. None: unknown."""
+    holds_bytes: int | None = None
+    """Bytes that a restore lays down: its memory image, and, out of a store, the job's files. None: unknown."""
+    shares_bytes: int | None = None
+    """What it uses of bytes that were there already (on a volume, zeros too). None: unknown."""
     full: int = 0
     """As the manifest's."""
     phases: dict[str, float] = Field(default_factory=dict)

@@ -52,6 +52,14 @@ class CheckpointConfiguration(Frozen):
         " on a notice is still taken), else 1 s to 366 days.",
         examples=["15m", 900],
     )
+    shortest_interval_seconds: Seconds = Field(
+        0.0,
+        ge=0,
+        le=31_622_400,
+        description="Seconds, or a duration, to which an instance may shorten the interval by itself, so that a final"
+        " checkpoint is written within half of a notice: the less time, the less has changed. 0: the interval is kept.",
+        examples=["2m", 0],
+    )
     diagnosis: bool = Field(False, description="Keep volumes and checkpoints of finished jobs.", examples=[False])
     keep: int = Field(2, ge=1, le=20, description="Committed checkpoints kept per job, newest first.", examples=[2])
     reserve_mib: int = Field(
@@ -98,7 +106,7 @@ class CheckpointConfiguration(Frozen):
         examples=[True],
     )
 
-    @field_validator("interval_seconds")
+    @field_validator("interval_seconds", "shortest_interval_seconds")
     @classmethod
     def _interval(cls, value: float) -> float:
         if 0 < value < MINIMUM_INTERVAL_SECONDS:
@@ -345,9 +353,9 @@ class ServerConfiguration(Frozen):
         604_800.0,
         ge=0,
         le=31_622_400,
-        description="How long the volume of a job that is over is kept where it was kept (a reclaim ended the job for"
-        " good, or diagnosis mode): seconds or a duration, counted from the job's end; then it is deleted. 0: until a"
-        " person deletes it.",
+        description="How long the volume of a job that is over, or its checkpoints in a store, are kept where they were"
+        " kept (a reclaim ended the job for good, or diagnosis mode): seconds or a duration, counted from the job's"
+        " end; then they are deleted. 0: until a person deletes them.",
         examples=["168h", 604_800],
     )
     orphan_grace_seconds: Seconds = Field(

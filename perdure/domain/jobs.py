@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from perdure.domain.checkpoints import Checkpoint, Rehearsal
+from perdure.domain.configuration import StoreConfiguration
 from perdure.domain.retries import RetryStrategy
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import SnapshotLife, VolumeLife
@@ -98,6 +99,14 @@ class JobEvent(Frozen):
     epoch: int | None = None
 
 
+class StoredUnder(Frozen):
+    """Where the checkpoints of a job without a volume lie: the store, and the id of the job whose name they bear there.
+    That is its own, or for a resumed one its first predecessor's."""
+
+    store: StoreConfiguration
+    job_id: str
+
+
 class Job(Frozen):
     """Everything people are shown of one job. The job's workflow owns it; records keep a copy. Times are UTC."""
 
@@ -153,6 +162,8 @@ class Job(Frozen):
     volumes: list[VolumeLife] = Field(default_factory=list)
     """Every volume that was ever made for the job, oldest first."""
     snapshots: list[SnapshotLife] = Field(default_factory=list)
+    stored: StoredUnder | None = None
+    """None: it has a volume, or nothing of it is in a store."""
     unprotected: str = ""
     """Why a reclaim would cost the job its work; empty: it is protected, or nothing runs yet."""
     shared_mounts: list[str] = Field(default_factory=list)

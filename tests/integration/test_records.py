@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal, RehearsalVerdict
-from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
+from perdure.domain.configuration import CheckpointConfiguration, StoreConfiguration, SystemConfiguration
 from perdure.domain.errors import ConfigurationInvalid, UnknownJob, UnknownNode
-from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
+from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage, StoredUnder
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.domain.retries import RetryRule, RetryStrategy
 from perdure.domain.volumes import SnapshotLife, VolumeLife
@@ -132,6 +132,7 @@ def full_job(job_id: str = "job-1", **changes: object) -> Job:
         ],
         snapshots=[SnapshotLife(snapshot_id="snap-1", volume_id="vol-1", size_gib=10, created_at=NOW, deleted_at=NOW)],
         unprotected="checkpoints are turned off",
+        stored=StoredUnder(store=StoreConfiguration(kind="s3", bucket="checkpoints"), job_id="an-older-job"),
         shared_mounts=["/shared"],
         max_rootfs_bytes=1 << 40,
         hand_over="end container",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Engine
 from temporalio.testing import ActivityEnvironment
 
+from activities.batch import BatchLookups
 from activities.resumption import Resumptions, submission
+from activities.stores import Stores
 from activities.volumes import Volumes
 from perdure.contracts.control import CreateVolume
 from perdure.contracts.resumption import RESUME_VARIABLE, ResumeJob, TakeOver
@@ -39,7 +42,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudBed]:
 
 @pytest.fixture
 def resuming(bed: CloudBed, engine: Engine) -> Resumptions:
-    return Resumptions(engine, bed.aws.batch, bed.aws.ec2, now=lambda: NOW + timedelta(hours=1))
+    stores = Stores(engine, Path("/nowhere/store.key"), BatchLookups(bed.aws.batch))
+    return Resumptions(engine, stores, bed.aws.batch, bed.aws.ec2, now=lambda: NOW + timedelta(hours=1))
 
 
 async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
@@ -185,7 +189,7 @@ async def test_only_the_job_that_was_submitted_gets_the_volume(
     asked = TakeOver(job_id=resumed.new_job_id, predecessor=old.job_id)
     taken = await run(resuming.take_over, asked)
     assert (taken.predecessors, taken.epoch) == ([old.job_id], 3)
-    assert taken.volume.volume_id == old.volume_id
+    assert taken.volume and taken.volume.volume_id == old.volume_id
     assert taken.checkpoints == old.checkpoints
     assert await run(resuming.take_over, asked) == taken
     found = bed.aws.ec2.describe_volumes(VolumeIds=[str(old.volume_id)])["Volumes"][0]

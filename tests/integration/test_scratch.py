@@ -1,4 +1,4 @@
-"""Job roots on an instance's own disk: made, found again, given back; and what a store's control activity deletes."""
+"""Job roots on an instance's own disk: made, found again, given back."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.records import Records
-from activities.stores import Stores
-from perdure.contracts.stores import ForgetCheckpoints
 from perdure.domain.configuration import (
     CheckpointConfiguration,
     JobConfiguration,
@@ -24,9 +22,6 @@ from perdure.domain.configuration import (
 from perdure.domain.errors import VolumeFailed
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.records.settings import configuration
-from perdure.stores.opening import open_store
-from perdure.stores.stored_checkpoints import StoredCheckpoints
-from tests.stores.checkpoint_bed import JOB, JobRoot
 from worker_agent.node.scratch import drop_scratch, mount_scratch, sweep_scratch
 from worker_agent.node.volumes import unmount_volume
 
@@ -80,19 +75,6 @@ async def test_too_little_space_is_said(tmp_path: Path, point: Path) -> None:
             await mount_scratch(disk / "scratch" / "one.xfs", point, most_bytes=600 * MIB)
     finally:
         assert await (await asyncio.create_subprocess_exec("umount", str(disk))).wait() == 0
-
-
-async def test_the_server_deletes_what_an_ended_job_left(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    store = StoreConfiguration(kind="directory", directory=str(tmp_path / "store"))
-    job = JobRoot(tmp_path / "root", memory_pages=50)
-    manifest = job.take()
-    StoredCheckpoints(open_store(store), JOB).put(job.root, job.folder(1), manifest)
-    activities = Stores(tmp_path / "no-key")
-    request = ForgetCheckpoints(job_id=JOB, store=store)
-    assert (await ActivityEnvironment().run(activities.forget_checkpoints, request)).checkpoints == 1
-    assert (await ActivityEnvironment().run(activities.forget_checkpoints, request)).checkpoints == 0
-    assert [*open_store(store).list("")] == []
 
 
 def test_workflows_get_every_section_for_jobs(tmp_path: Path) -> None:

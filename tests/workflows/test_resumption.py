@@ -12,7 +12,8 @@ from temporalio.testing import WorkflowEnvironment
 from perdure.contracts.protection import Verdict
 from perdure.contracts.resumption import RESUME_VARIABLE, Resumed, ResumeJob, ResumptionActivities, TakenOver, TakeOver
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.jobs import JobState
+from perdure.domain.configuration import StoreConfiguration
+from perdure.domain.jobs import JobState, StoredUnder
 from perdure.domain.volumes import JobVolume
 from tests.fakes import HOST_LOST
 from tests.workflows.conftest import keep_history
@@ -93,6 +94,22 @@ async def test_it_goes_on_where_the_other_job_was_saved(resumed: Story, records:
     await resumed.ends()
     assert resumed.cloud.volumes == {}
     assert resumed.cloud.kinds(resumed.job_id).count("resumed") == 1
+
+
+async def test_out_of_a_store_it_goes_on_under_the_old_name(resumed: Story, records: Records) -> None:
+    now = await resumed.now()
+    kept = Checkpoint(number=7, kind=CheckpointKind.FINAL, epoch=3, frozen_at=now, committed_at=now)
+    stored = StoredUnder(store=StoreConfiguration(kind="s3", bucket="checkpoints"), job_id="older-job")
+    records.allowed[OLD] = TakenOver(predecessors=[OLD, "older-job"], epoch=3, stored=stored, checkpoints=[kept])
+    environment = {RESUME_VARIABLE: OLD}
+    reply = await resumed.run_on("i-1", "zone-a", restored_from=7, found=[kept], environment=environment)
+    assert (reply.verdict, reply.epoch, reply.volume_id) == (Verdict.RESTORE, 4, None)
+    assert (reply.store, reply.stored_as) == (stored.store, "older-job")
+    job = await resumed.job()
+    assert (job.volumes, job.stored, [one.number for one in job.checkpoints]) == ([], stored, [7])
+    job = await resumed.ends()
+    assert [one.job_id for one in resumed.cloud.forgotten] == ["older-job"]
+    assert (job.stored, job.checkpoints, resumed.cloud.volumes) == (None, [], {})
 
 
 async def test_a_variable_alone_gives_no_right_to_anothers_volume(resumed: Story) -> None:

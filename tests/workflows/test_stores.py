@@ -81,7 +81,7 @@ async def test_diagnosis_mode_keeps_what_is_in_the_store(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
     await story.ends("FAILED", exit_code=1)
     assert story.cloud.forgotten == []
-    assert "kept in the store: diagnosis mode" in story.cloud.timeline(story.job_id)[-1].message
+    assert "kept in the store for a while: diagnosis mode" in story.cloud.timeline(story.job_id)[-1].message
 
 
 async def test_what_could_not_be_deleted_is_told(story: Story) -> None:

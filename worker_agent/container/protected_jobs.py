@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from perdure.contracts.node import CheckpointSettings
 from perdure.contracts.protection import AttachReply, RestoreRung
+from perdure.domain.budget import adapted_interval
 from perdure.domain.checkpoints import Checkpoint, ContainerImage, Manifest, MountRule, Surroundings
 from perdure.domain.configuration import CheckpointConfiguration, StoreConfiguration
 from perdure.domain.errors import FreezerFailed
@@ -80,6 +81,10 @@ class ContainerRecord(Frozen):
     pid_started: int = 0
     started_at: datetime | None = None
     newest: Checkpoint | None = None
+    telling: dict[str, float] = Field(default_factory=dict)
+    """The phases of the newest checkpoint that wrote what had changed and not everything …"""
+    told_of_seconds: float = 0.0
+    """… in so many seconds."""
     answered: str = ""
     """The newest request that `newest` was taken, or joined, for."""
     max_rootfs_bytes: int = 0
@@ -181,6 +186,11 @@ class ProtectedJob:
         return self.record.plan.store if self.record.plan else None
 
     @property
+    def stored_as(self) -> str:
+        """The job whose name its checkpoints bear in the store: a resumed one goes on under its predecessor's."""
+        return (self.record.plan.stored_as if self.record.plan else "") or self.record.job_id
+
+    @property
     def scratch(self) -> Path:
         """The file that holds its job root, if it has no volume."""
         return self._node.scratch / f"{folder_name(self.record.job_id)}.xfs"
@@ -189,7 +199,7 @@ class ProtectedJob:
     def stored(self) -> StoredCheckpoints:
         """Its checkpoints in the store; only if it has one. Blocks: not for the event loop."""
         assert self.store is not None
-        return self._node.stores.checkpoints(self.record.job_id, self.store)
+        return self._node.stores.checkpoints(self.stored_as, self.store)
 
     async def in_store(self, work: Callable[[], T]) -> T:
         """Blocking work on the store, in a thread that goes on when the waiting is cancelled."""
@@ -197,7 +207,7 @@ class ProtectedJob:
 
     def forget_store(self) -> None:
         """What was remembered of its checkpoints in the store is needed no more."""
-        self._node.stores.forget(self.record.job_id)
+        self._node.stores.forget(self.stored_as)
 
     @property
     def settings(self) -> CheckpointConfiguration:
@@ -207,8 +217,12 @@ class ProtectedJob:
 
     @property
     def interval_seconds(self) -> float:
-        """Seconds between periodic checkpoints; 0 for none."""
-        return self.settings.interval_seconds if self.settings.enabled else 0.0
+        """Seconds between periodic checkpoints; 0 for none. Shorter than configured, where that is allowed and keeps a
+        final one within half of a notice."""
+        if not self.settings.enabled:
+            return 0.0
+        configured, shortest = self.settings.interval_seconds, self.settings.shortest_interval_seconds
+        return adapted_interval(configured, shortest, self.record.telling, self.record.told_of_seconds)
 
     @property
     def runs(self) -> bool:

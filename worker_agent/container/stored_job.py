@@ -153,7 +153,12 @@ async def put(job: ProtectedJob, manifest: Manifest, commit_by: float | None) ->
 
 def _summary(stored: StoredManifest) -> Checkpoint:
     """In the store it is complete, whatever it shared on the job root, and it wrote what the store grew by."""
-    return stored.checkpoint.summary().model_copy(update={"written_bytes": stored.sizes.wrote, "full": 0})
+    sizes = {
+        "holds_bytes": stored.sizes.holds,
+        "written_bytes": stored.sizes.wrote,
+        "shares_bytes": stored.sizes.shares,
+    }
+    return stored.checkpoint.summary().model_copy(update={**sizes, "full": 0})
 
 
 async def prune(job: ProtectedJob) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Integer, bindparam, text
+from sqlalchemy import Integer, bindparam, func, text
 from sqlalchemy import select as plain_select
 from sqlmodel import Session, col, select
 
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import JobEvent
 from perdure.domain.values import Frozen
+from perdure.records.jobs.changes import take_positions
 from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import EventRow, JobRow, plain
 
@@ -87,6 +88,24 @@ def timelines(session: Session, job_ids: Collection[str], *, first: int = 500) -
     for row in session.connection().execute(_OF_JOBS, {"ids": list(job_ids), "last": first}).mappings().all():
         found.setdefault(row["job_id"], []).append(JobEvent.model_validate(dict(row)))
     return found
+
+
+def add_line(session: Session, job_id: str, at: datetime, kind: str, message: str) -> None:
+    """One line more, for a job whose own workflow is over and adds none any more. The caller has locked the job, and
+    does nothing else in its transaction afterwards (records.jobs.changes)."""
+    last = session.exec(select(func.max(EventRow.sequence)).where(EventRow.job_id == job_id)).one()
+    session.add(
+        EventRow(
+            job_id=job_id,
+            sequence=(last or 0) + 1,
+            position=take_positions(session, 1)[0],
+            at=at,
+            kind=kind,
+            message=message,
+            level="info",
+            epoch=None,
+        )
+    )
 
 
 def list_all_events(

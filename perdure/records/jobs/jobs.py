@@ -69,9 +69,12 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
 def _put_job(session: Session, job: Job, revision: int, position: int) -> None:
     newest = job.attempts[-1] if job.attempts else None
     place = {"instance_id": newest.instance_id, "zone": newest.zone} if newest else {"instance_id": None, "zone": None}
-    rehearsal = job.rehearsal.model_dump(mode="json") if job.rehearsal else None  # read with the job only
-    fields = _plain(job.model_dump(exclude=LISTS | {"rehearsal"})) | place
-    session.merge(JobRow(**fields, rehearsal=rehearsal, revision=revision, position=position))
+    whole = {  # read with the job only
+        "rehearsal": job.rehearsal.model_dump(mode="json") if job.rehearsal else None,
+        "stored": job.stored.model_dump(mode="json") if job.stored else None,
+    }
+    fields = _plain(job.model_dump(exclude=LISTS | whole.keys())) | place | whole
+    session.merge(JobRow(**fields, revision=revision, position=position))
     session.flush()
 
 

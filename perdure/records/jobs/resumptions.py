@@ -1,25 +1,25 @@
-"""Was this job resumed, as which job, and who may therefore take its volume? Only the control worker writes this."""
+"""Was this job resumed, as which job, and who may take its checkpoints for that? Only the control worker writes it."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, update
+from sqlalchemy import update
 from sqlmodel import Session, col, delete, select
 
 from perdure.domain.values import Frozen
 from perdure.records.costs.ledger import lock_job
-from perdure.records.jobs.changes import take_positions
+from perdure.records.jobs.events import add_line
 from perdure.records.schema.log_tables import ResumptionRow
-from perdure.records.schema.tables import EventRow, VolumeRow
+from perdure.records.schema.tables import VolumeRow
 
 LONGEST_LINE = 20
-"""Jobs in a row, each resumed from the one before, whose checkpoints may lie on one volume."""
+"""Jobs in a row, each resumed from the one before, whose checkpoints may lie on one volume or under one name."""
 
 
 class Resumption(Frozen):
     """Written before the new job is submitted (`new_job_id` is None until Batch has said it). `epoch` is the old job's
-    last. `taken_at`: when the new job got the volume. UTC."""
+    last. `volume_id` is empty where the checkpoints lie in a store. `taken_at`: when the new job got them. UTC."""
 
     job_id: str
     request_id: str
@@ -59,23 +59,11 @@ def submitted(session: Session, job_id: str, new_job_id: str, message: str, at: 
     )
     if session.execute(changed).rowcount == 0:  # type: ignore[attr-defined]
         return
-    last = session.exec(select(func.max(EventRow.sequence)).where(EventRow.job_id == job_id)).one()
-    session.add(
-        EventRow(
-            job_id=job_id,
-            sequence=(last or 0) + 1,
-            position=take_positions(session, 1)[0],
-            at=at,
-            kind="resumed",
-            message=message,
-            level="info",
-            epoch=None,
-        )
-    )
+    add_line(session, job_id, at, "resumed", message)
 
 
 def taken(session: Session, resumption: Resumption, at: datetime) -> None:
-    """The new job has the volume: from now on it is not the old one's cost."""
+    """The new job has the volume, which from now on is not the old one's cost, or the checkpoints in the store."""
     if resumption.taken_at is not None:
         return
     session.execute(update(ResumptionRow).where(col(ResumptionRow.job_id) == resumption.job_id).values(taken_at=at))

@@ -74,6 +74,14 @@ class JobRow(SQLModel, table=True):
             sqlite_where=text("unprotected <> ''"),
             postgresql_where=text("unprotected <> ''"),
         ),
+        # Few jobs have checkpoints in a store; of those that are over some have an end (records.jobs.kept_checkpoints).
+        Index(
+            "ix_jobs_stored",
+            "finished_at",
+            "job_id",
+            sqlite_where=text("stored IS NOT NULL"),
+            postgresql_where=text("stored IS NOT NULL"),
+        ),
         Index("ix_jobs_zone", "zone", "created_at", "job_id"),
         Index("ix_jobs_instance", "instance_id", "created_at", "job_id"),
     )
@@ -112,6 +120,7 @@ class JobRow(SQLModel, table=True):
     protections: int
     volume_id: str | None
     volume_zone: str | None
+    stored: dict[str, Any] | None = Field(None, sa_column=Column(JSON(none_as_null=True)))
     unprotected: str
     shared_mounts: list[str] = Field(sa_column=Column(JSON, nullable=False))
     max_rootfs_bytes: int | None = Field(sa_type=BigInteger)
@@ -200,6 +209,8 @@ class CheckpointRow(SQLModel, table=True):
     committed_at: datetime = Field(sa_type=Instant)
     image_bytes: int = Field(sa_type=BigInteger)
     written_bytes: int | None = Field(None, sa_type=BigInteger)
+    holds_bytes: int | None = Field(None, sa_type=BigInteger)
+    shares_bytes: int | None = Field(None, sa_type=BigInteger)
     full: int = 0
     phases: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
     cpu_features: str

@@ -56,8 +56,9 @@ export default function Checkpoints({ jobId, quarantined }: { jobId: string; qua
         { id: "freeze", header: "Job stood still", cell: (one) => duration(one.freeze_seconds), sortingField: "freeze_seconds" },
         { id: "dump", header: "Memory written in", cell: (one) => duration(one.dump_seconds), sortingField: "dump_seconds" },
         { id: "safe", header: "Then made safe in", cell: (one) => duration(one.upload_seconds), sortingField: "upload_seconds" },
-        { id: "size", header: "Memory image", cell: (one) => bytes(one.image_bytes), sortingField: "image_bytes" },
-        { id: "written", header: "Of it written", cell: (one) => bytes(one.written_bytes), sortingField: "written_bytes" },
+        { id: "holds", header: "Holds", cell: (one) => bytes(one.holds_bytes), sortingField: "holds_bytes" },
+        { id: "wrote", header: "Wrote", cell: (one) => bytes(one.written_bytes), sortingField: "written_bytes" },
+        { id: "shares", header: "Shares", cell: (one) => bytes(one.shares_bytes), sortingField: "shares_bytes" },
       ]}
     />
   );

@@ -20,6 +20,13 @@ export const checkpoint = form<"checkpoint">()(
           example: "15m",
           zero: "0: no periodic checkpoints; the final one on a Spot notice is still taken.",
         },
+        shortest_interval_seconds: {
+          kind: "duration",
+          label: "Shortest interval",
+          help: "An instance may shorten the interval down to this by itself, so that a final checkpoint is written within half of a notice.",
+          example: "2m",
+          zero: "0: the interval is kept.",
+        },
         dump_limit_seconds: {
           kind: "duration",
           label: "Longest dump",

@@ -1,0 +1,67 @@
+"""Checkpoints that jobs left in a store: when their time is over, and that they are gone.
+
+The jobs' workflows are over, so only the control worker writes here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, update
+from sqlalchemy import select as plain_select
+from sqlmodel import Session, col
+
+from perdure.domain.jobs import StoredUnder
+from perdure.domain.values import Frozen
+from perdure.records.costs.ledger import lock_job
+from perdure.records.jobs.events import add_line
+from perdure.records.schema.log_tables import ResumptionRow
+from perdure.records.schema.tables import CheckpointRow, JobRow
+
+
+class KeptCheckpoints(Frozen):
+    """A job that is over, and where its checkpoints lie. `successor`: a job that was submitted to go on from them and
+    has not taken them yet, or an empty string while which one is not known."""
+
+    job_id: str
+    stored: StoredUnder
+    successor: str | None
+
+
+def checkpoints_past_their_time(
+    session: Session, kept_seconds: float, now: datetime, after: str, limit: int
+) -> list[KeptCheckpoints]:
+    """At most `limit` jobs that have been over for `kept_seconds`, by id, those above `after`. Checkpoints that a
+    resumed job took are that job's, and not its predecessor's any more."""
+    columns: list[Any] = [
+        *(col(JobRow.job_id), col(JobRow.stored)),
+        *(col(ResumptionRow.job_id), col(ResumptionRow.new_job_id)),
+    ]
+    query = (
+        plain_select(*columns)
+        .outerjoin(ResumptionRow, col(ResumptionRow.job_id) == col(JobRow.job_id))
+        .where(col(JobRow.stored).is_not(None), col(JobRow.finished_at) < now - timedelta(seconds=kept_seconds))
+        .where(or_(col(ResumptionRow.job_id).is_(None), col(ResumptionRow.taken_at).is_(None)))
+        .where(col(JobRow.job_id) > after)
+        .order_by(col(JobRow.job_id))
+        .limit(limit)
+    )
+    return [
+        KeptCheckpoints(
+            job_id=job_id,
+            stored=StoredUnder.model_validate(stored),
+            successor=None if resumed is None else new_job_id or "",
+        )
+        for job_id, stored, resumed, new_job_id in session.execute(query)
+    ]
+
+
+def forgotten(session: Session, kept: KeptCheckpoints, message: str, at: datetime) -> None:
+    """The store has them no more: they are offered no longer, and the job's timeline says so. Told twice: once."""
+    lock_job(session, kept.job_id)
+    gone = update(JobRow).where(col(JobRow.job_id) == kept.job_id, col(JobRow.stored).is_not(None)).values(stored=None)
+    if session.execute(gone).rowcount == 0:  # type: ignore[attr-defined]
+        return
+    session.execute(update(CheckpointRow).where(col(CheckpointRow.job_id) == kept.job_id).values(offered=False))
+    add_line(session, kept.job_id, at, "store", message)
