@@ -74,7 +74,7 @@ class Agent:
         self._reporter = Reporter(self._node, self._spool, self._logs.reported)
         foundation = Foundation(self._node, self._jobs, self._spool, self._reporter)
         rehearsals = Rehearsals(foundation)
-        self._checkpoints = Checkpoints(self._reporter, rehearsals.consider)
+        self._checkpoints = Checkpoints(self._jobs, self._reporter, rehearsals.consider)
         self._endings = Endings(foundation, self._logs.exited, rehearsals)
         self._hand_overs = HandOvers(foundation, self._checkpoints, self._endings, rehearsals)
         self._rhythm = Rhythm(foundation, self._checkpoints, self._endings, self._hand_overs)

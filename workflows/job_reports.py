@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from perdure.contracts.protection import Doubt, NodeReport, ReportKind, RestoreRung, Verdict
-from perdure.domain.budget import BudgetColour, budget_of
+from perdure.domain.budget import BudgetColour, predicted
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, droppable
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Notice, NoticeKind
@@ -209,8 +209,8 @@ def committed(progress: JobProgress, checkpoint: Checkpoint) -> None:
 
 def _tell_budget(progress: JobProgress, others: list[Checkpoint], checkpoint: Checkpoint) -> None:
     """Would a final checkpoint fit into a notice? Told when the answer changes, and when the first one says no."""
-    budget = budget_of(checkpoint.phases)
-    before = budget_of(max(others, key=lambda one: one.number).phases) if others else None
+    others = sorted(others, key=lambda one: one.number)
+    budget, before = predicted([*others, checkpoint]), predicted(others)
     was = before.colour if before else BudgetColour.GREEN
     if budget is None or budget.colour is was or checkpoint.kind is CheckpointKind.FINAL:
         return

@@ -193,6 +193,13 @@ def _rehearsal(found: dict[str, Any] | None) -> str:
     return f"checkpoint {found['number']} {found['verdict']}, {ago} ago{reason}"
 
 
+def _budget(budget: dict[str, Any] | None) -> str:
+    if budget is None:
+        return ""
+    said = f"about {budget['seconds']:.0f} s of a notice's {budget['notice_seconds']:.0f} s, {budget['colour']}"
+    return f"{said}: {budget['advice']}" if budget["advice"] else said
+
+
 def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
     every = found["interval_seconds"]
     return [
@@ -212,6 +219,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("checkpoints", f"{found['checkpoints_committed']}, {found['checkpoint_failures']} failed"),
         ("rehearsal", _rehearsal(found["rehearsal"])),
         ("every", (f"{long(every)} ({found['interval_source']})" if every else "never") if every is not None else ""),
+        ("a final checkpoint", _budget(found["budget"])),
         ("volume", " in ".join(filter(None, (found["volume_id"], found["volume_zone"])))),
         ("root file system", size(found["max_rootfs_bytes"])),
         ("not rolled back", ", ".join(found["shared_mounts"])),

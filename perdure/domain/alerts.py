@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from perdure.domain.budget import BudgetColour, predicted
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
 from perdure.domain.retries import ENDED_BY_US, HandOver, would_retry
 from perdure.domain.standing import failed_rehearsal
@@ -180,6 +181,14 @@ def _checkpoint_failures(job: Job, now: datetime) -> Iterator[Alert]:
         yield Alert(code="checkpoints-failing", level=WARNING, message=said, since=job.checkpoint_failed_at)
 
 
+def _budget(job: Job, now: datetime) -> Iterator[Alert]:
+    budget = predicted(job.checkpoints) if _running(job) is not None else None
+    if budget is not None and budget.colour is BudgetColour.RED:
+        yield Alert(
+            code="final-too-long", level=WARNING, message=budget.sentence, since=job.checkpoints[-1].committed_at
+        )
+
+
 def _rehearsal(job: Job, now: datetime) -> Iterator[Alert]:
     failed = failed_rehearsal(job)
     if failed is not None:
@@ -255,6 +264,7 @@ _QUESTIONS = (
     _protection,
     _rhythm,
     _checkpoint_failures,
+    _budget,
     _rehearsal,
     _restores,
     _start,

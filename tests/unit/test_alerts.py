@@ -275,3 +275,12 @@ def test_any_job_can_be_judged(
     found = alerts(known, at(seconds))
     assert found == sorted(found, key=worst_first) and all(one.message.endswith((".", " ")) or row for one in found)
     assert len({one.code for one in found}) == len(found)
+
+
+def test_a_final_checkpoint_that_may_not_fit_into_a_notice() -> None:
+    long = checkpoint(3, 90).model_copy(update={"phases": {"dump": 2.0, "writing": 200.0}})
+    (alert,) = alerts(job(checkpoints=[long]), at(100))
+    assert (alert.code, alert.level) == ("final-too-long", "warning")
+    assert "shorter interval" in alert.message
+    short = long.model_copy(update={"phases": {"dump": 2.0, "writing": 20.0}})
+    assert alerts(job(checkpoints=[short]), at(100)) == []

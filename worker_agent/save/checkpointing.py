@@ -14,10 +14,12 @@ from collections.abc import Callable
 import structlog
 
 from perdure.contracts.protection import ReportKind
+from perdure.domain.budget import NEIGHBOURS
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, JobEnded, NotCheckpointable, PerdureError
+from perdure.domain.values import format_duration
 from worker_agent.container import stored_job
-from worker_agent.container.protected_jobs import ProtectedJob
+from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.engine import Taking, keep_log, thaw, used_rootfs_bytes
 from worker_agent.node.volumes import volume_use
 from worker_agent.tell.reporting import Reporter
@@ -26,13 +28,18 @@ log = structlog.get_logger()
 
 _TAKE_OVER = 10.0
 """Seconds that a wish waits for an agent that has just started to take a job over from its predecessor."""
+_WORTH_TELLING = 0.2
+"""Part of the interval by which it must change for people to be told."""
 
 
 class Checkpoints:
     """Takes checkpoints and reports every one of them, and every failure, exactly once."""
 
-    def __init__(self, reporter: Reporter, committed: Callable[[ProtectedJob, Checkpoint], None]) -> None:
+    def __init__(
+        self, jobs: ProtectedJobs, reporter: Reporter, committed: Callable[[ProtectedJob, Checkpoint], None]
+    ) -> None:
         """`committed` hears of each that is not the final one; it returns at once."""
+        self._jobs = jobs
         self._reporter = reporter
         self._committed = committed
 
@@ -120,6 +127,8 @@ class Checkpoints:
             job.taking = None
         job.refusal = ""
         checkpoint = await self._store(job, manifest, taking.commit_by) if in_store else manifest.summary()
+        checkpoint = self._beside_neighbours(job, checkpoint)
+        await self._adapt(job, checkpoint)
         job.note(newest=checkpoint, answered="")
         if settings.diagnosis:
             await asyncio.to_thread(keep_log, job.container, "dump", "it went well")
@@ -133,6 +142,29 @@ class Checkpoints:
             volume_use=await asyncio.to_thread(volume_use, job.job_root),
         )
         return checkpoint
+
+    def _beside_neighbours(self, job: ProtectedJob, checkpoint: Checkpoint) -> Checkpoint:
+        """With the seconds that the instance's other jobs need for their own way to the same store: after a notice all
+        of them are on it at once. A job volume is its job's alone."""
+        if job.store is None:
+            return checkpoint
+        others = [one.record.newest for one in self._jobs if one is not job and one.runs and one.store == job.store]
+        seconds = sum(newest.phases.get("upload", 0.0) for newest in others if newest is not None)
+        return checkpoint.model_copy(update={"phases": {**checkpoint.phases, NEIGHBOURS: seconds}})
+
+    async def _adapt(self, job: ProtectedJob, checkpoint: Checkpoint) -> None:
+        """The interval follows from what changed since the checkpoint before. A full one does not tell that."""
+        before = job.record.newest
+        since = before.frozen_at if before is not None and before.epoch == job.epoch else job.record.started_at
+        if checkpoint.full == checkpoint.number or since is None or checkpoint.kind is CheckpointKind.FINAL:
+            return
+        was = job.interval_seconds
+        job.note(telling=checkpoint.phases, told_of_seconds=(checkpoint.frozen_at - since).total_seconds())
+        now = job.interval_seconds
+        if abs(now - was) > _WORTH_TELLING * was:
+            every = format_duration(round(now))
+            said = f"Checkpoints are taken every {every} now, so that a final one fits into a notice."
+            await self._reporter.remark(job, said, "info")
 
     async def _store(self, job: ProtectedJob, manifest: Manifest, commit_by: float | None) -> Checkpoint:
         """Only what is in the store is a checkpoint. If it does not get there, the job runs on."""

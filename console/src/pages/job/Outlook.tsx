@@ -24,9 +24,9 @@ export function fits(reclaim: Pick<Reclaim, "final_seconds" | "notice_seconds">)
 
 const COLOURS = { green: "success", amber: "warning", red: "error" } as const;
 
-/** How long saving it takes: predicted from the newest checkpoint, else as long as that took. */
+/** How long saving it takes: predicted from what the newest checkpoints took, else as long as the newest took. */
 function Saving({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
-  const budget = job.checkpoints.find((one) => one.number === reclaim.checkpoint)?.budget;
+  const budget = job.budget;
   const fit = budget ? COLOURS[budget.colour] : fits(reclaim);
   if (!fit) return <>Not known yet</>;
   return (
