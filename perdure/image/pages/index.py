@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,12 @@ def verify_pages(checkpoint: Path, image: ImageFile) -> None:
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
+        own = threading.local()  # a buffer for each thread: new memory costs as much as what is read into it
+
         def verify(at: int) -> None:
-            block = memoryview(bytearray(min(_BLOCK, image.size - at)))
+            if not hasattr(own, "block"):
+                own.block = memoryview(bytearray(_BLOCK))
+            block = own.block[: min(_BLOCK, image.size - at)]
             if _read(descriptor, block, at) != len(block):
                 raise ImageInvalid(f"{path} ends before byte {at + len(block)}")
             wrong = first_wrong(block, index.seed, wanted[at // PAGE * PRINT : (at + len(block)) // PAGE * PRINT])
