@@ -3,9 +3,9 @@
     python -m tests.integration.docker_agent VOLUMES_FOLDER
 
 A job that has a volume in the folder is restored (the ladder, down to a clean start), any other starts fresh on a new
-one; `<job>.plan` there (fields of AttachReply as JSON) changes that plan. All else is the agent: runtime socket,
-starts, checkpoints, hand-over, endings, taking over what a predecessor left. Its reports stay in the spool, where the
-tests read them. On <run dir>/test.sock one JSON line asks and one answers:
+one; `<job>.plan` there (fields of AttachReply as JSON) changes that plan, and with a `store` therein it has no volume.
+All else is the agent: runtime socket, starts, checkpoints, hand-over, endings, taking over what a predecessor left. Its
+reports stay in the spool, where the tests read them. On <run dir>/test.sock one JSON line asks and one answers:
 
     {"do": "checkpoint", "job": ID}            a checkpoint now: {"number": n} or {"failure": text}
     {"do": "notice", "way": HandOver's word}   a notice: all jobs are saved and handed over; {"failures": {job: text}}
@@ -61,25 +61,25 @@ class LocalPlanner(Planner):
     def _plan(self, job_id: str) -> AttachReply:
         place = self._volumes / folder_name(job_id)
         image, epochs, wanted = (place.with_name(place.name + end) for end in (".img", ".epoch", ".plan"))
-        known = image.exists()
-        if not known:
-            subprocess.run(["truncate", "-s", VOLUME_SIZE, str(image)], check=True)
+        planned = json.loads(wanted.read_text()) if wanted.exists() else {}
         epoch = int(epochs.read_text()) + 1 if epochs.exists() else 1
         epochs.write_text(str(epoch))
-        _attach(image, volume_id(job_id))
+        known = epoch > 1 if planned.get("store") else image.exists()
+        if not planned.get("store"):
+            if not known:
+                subprocess.run(["truncate", "-s", VOLUME_SIZE, str(image)], check=True)
+            _attach(image, volume_id(job_id))
+            planned = {"volume_id": volume_id(job_id), **planned}
         settings = CheckpointConfiguration(interval_seconds=0.0, keep=3, reserve_mib=16, rehearsal=REHEARSALS)
         fields: dict[str, Any] = {
             "verdict": Verdict.RESTORE if known else Verdict.FRESH,
             "epoch": epoch,
-            "volume_id": volume_id(job_id),
             "configuration": EffectiveConfiguration(
                 checkpoint=settings,
                 job_volume=JobVolumeConfiguration(scratch=[str(self._volumes.parent / "host/scratch")]),
             ),
         }
-        if wanted.exists():
-            fields |= json.loads(wanted.read_text())
-        return AttachReply.model_validate(fields)
+        return AttachReply.model_validate(fields | planned)
 
 
 def _attach(image: Path, volume: str) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.image.manifest import read_head
 from tests.integration.docker_bed import Bed, CheckpointRefused, docker_bed
 from tests.integration.docker_images import IMAGE
 from tests.integration.docker_versions import HOST, NEWER, DockerRelease, programs_or_skip, versions_of
@@ -34,6 +35,8 @@ echo enough
 exit 7
 """
 """Counts on stdout and in a file; ends when asked to."""
+HOLD = "x=$(head -c 6000000 /dev/urandom | base64); "
+"""Holds 8 MiB in which no two pages are the same."""
 HOARD = "echo ready; while [ ! -e /tmp/enough ]; do sleep 0.05; done; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"
 SERVE = "while :; do echo 5 >>/root/count; echo answer | nc -l -p 8080; done & " + COUNT
 FILES = """
@@ -52,6 +55,10 @@ class Job:
     script: str = COUNT
     options: list[str] = field(default_factory=list)
     image: str = IMAGE
+    plan: dict[str, object] = field(default_factory=dict)
+    """Fields of AttachReply."""
+    checkpoints: int = 1
+    """That are taken of it on the first node."""
     before: str = ""
     """A docker command for the container before its checkpoint."""
     after: str = ""
@@ -67,13 +74,14 @@ class Job:
 
 def _jobs(bed: Bed) -> dict[str, Job]:
     host = bed.folder / "host"
-    for name in ("read-only", "shared", "scratch/job", "declared"):
+    for name in ("read-only", "shared", "scratch/job", "declared", "store"):
         (host / name).mkdir(parents=True)
     (host / "read-only/file").write_text("reference\n")
     (host / "one-file").write_text("one file\n")
     (host / "scratch/job/of-another").write_text("x")
     return {
-        "plain": Job(),
+        "plain": Job(HOLD + COUNT, checkpoints=2),
+        "stored": Job(plan={"store": {"kind": "directory", "directory": str(host / "store"), "scratch_gib": 1}}),
         "ends": Job(),
         "stopped": Job(),
         "killed": Job(),
@@ -136,11 +144,14 @@ class Story:
         job, bed = self.jobs[name], self.bed
         try:
             job.id = bed.new_job()
+            if job.plan:
+                bed.plan(job.id, **job.plan)
             job.first = bed.run(job.id, *job.command(), options=job.options, image=job.image)
             bed.until(lambda: {"3", "ready"} & set(bed.logs(job.first).split()), f"{name} runs")
             if job.before:
                 bed.docker(job.before, job.first)
-            bed.checkpoint(job.id)
+            for _ in range(job.checkpoints):
+                bed.checkpoint(job.id)
             if job.after:
                 bed.docker("exec", job.first, "sh", "-c", job.after)
         except (AssertionError, CheckpointRefused, OSError, subprocess.SubprocessError) as problem:
@@ -213,6 +224,27 @@ def test_output_goes_on_where_it_was(story: Story) -> None:
     assert story.bed.docker("logs", container).stderr == "", "stderr was written before the checkpoint"
     log = (story.bed.node.job_root(story.jobs["plain"].id) / "log/stdout").read_text()
     assert [int(line) for line in log.splitlines()][: numbers[-1]] == list(range(1, numbers[-1] + 1))
+
+
+@pytest.mark.row("Memory", "unchanged memory is shared between a container's checkpoints, and restored")
+def test_checkpoints_share_pages(story: Story) -> None:
+    job, bed = story.jobs["plain"], story.bed
+    story.counts_on(story.back("plain"))
+    assert bed.restored(job.id) == 2
+    first, second = (read_head(bed.node.job_root(job.id) / f"checkpoints/{number}") for number in (1, 2))
+    assert (first.written_bytes or 0) > 8_000_000 > 4 * (second.written_bytes or 0), "it wrote what had changed"
+    assert (second.full, second.after_full) == (1, 1) and second.image_bytes > 8_000_000
+
+
+@pytest.mark.row("Docker commands", "run, where the job has no volume: its checkpoints go through a store")
+def test_a_job_without_a_volume(story: Story) -> None:
+    container, bed, job = story.back("stored"), story.bed, story.jobs["stored"]
+    numbers = story.counts_on(container)
+    assert numbers[0] > 3 and bed.restored(job.id) == 1
+    counted = [int(line) for line in story.inside(container, "cat", "/root/count").split()]
+    assert counted == list(range(1, len(counted) + 1)), "its files came with its memory"
+    assert not list(bed.volumes.glob(f"{job.id}.img"))
+    assert bed.checkpoint(job.id) == 2
 
 
 @pytest.mark.row("Docker commands", "logs --follow, --tail, --timestamps; attach")
