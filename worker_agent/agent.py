@@ -96,6 +96,7 @@ class Agent:
         return {
             RuntimeOperation.CREATE: starter.create,
             RuntimeOperation.CREATED: starter.created,
+            RuntimeOperation.VERIFY: starter.verify,
             RuntimeOperation.RESTORED: starter.created,
             RuntimeOperation.FAILED: starter.failed,
             RuntimeOperation.CONTINUE: starter.let_go_on,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from perdure.domain.budget import BudgetColour, budget_of, predicted
 from perdure.domain.checkpoints import CheckpointKind, RehearsalVerdict
+from perdure.domain.configuration import StoreConfiguration
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NodeState, NoticeKind
 
@@ -243,6 +244,13 @@ class JobListed(JobPlaced):
     run_seconds: float | None = Field(None, description="Run time of its processes.")
 
 
+class StoredView(Wire):
+    """Where in a store a job's checkpoints lie."""
+
+    store: StoreConfiguration
+    job_id: str = Field(description="The job whose name they bear there: its own, or that of the one it goes on from.")
+
+
 class JobDetail(JobSummary):
     """Everything known of one job."""
 
@@ -268,6 +276,7 @@ class JobDetail(JobSummary):
     volume_id: str | None
     volumes: list[VolumeView]
     snapshots: list[SnapshotView]
+    stored: StoredView | None = Field(description="Where its checkpoints lie if it has no volume; else null.")
     shared_mounts: list[str] = Field(description="Mounts that are not rolled back: outside the exactly-once promise.")
     hand_over: str | None = Field(description="How the job leaves a node that is reclaimed.")
     log_group: str = Field(description="CloudWatch's log group of its output; empty: not known, or none.")

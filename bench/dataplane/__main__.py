@@ -37,8 +37,9 @@ from typing import Any
 import psutil
 
 from bench.dataplane.bed import ROOT, SEEDS, Job, a_bed
+from bench.dataplane.plot import svg
 from bench.dataplane.podman import PodmanJob
-from bench.dataplane.report import report
+from bench.dataplane.report import read, report
 from bench.dataplane.restores import restores
 from bench.dataplane.ways import OURS, WAYS, measured
 from perdure.domain.checkpoints import CheckpointKind
@@ -127,12 +128,13 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["ours", "today"])
     parser.add_argument("--without", nargs="+", choices=set(WAYS) - set(OURS), default=[], help="leave ways out")
     parser.add_argument("--restore", type=int, default=0, help="rounds of restores afterwards")
-    parser.add_argument("--report", action="store_true", help="print the tables of all results")
+    parser.add_argument("--report", action="store_true", help="print the tables of all results, and draw")
     parser.add_argument("--all", action="store_true", help="all calls that docs/performance.md shows")
     arguments = parser.parse_args()
     arguments.ways = [way for way in arguments.ways if way not in arguments.without]
     if arguments.report:
         report(RESULTS, print)
+        (ROOT / "docs/performance.svg").write_text(svg(read(RESULTS)[0]))
         return 0
     if arguments.all:
         without = ["--without", *arguments.without] if arguments.without else []

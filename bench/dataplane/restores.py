@@ -15,13 +15,14 @@ from perdure.image.disk import syncfs
 from perdure.image.layout import IMAGES
 from perdure.image.mounts import delete_tree
 from tests.integration.engine_places import tool
-from worker_agent.engine import continue_restored, finish_restore, prepare_restore
+from worker_agent.engine import continue_restored, finish_restore, prepare_restore, verify_pages
 from worker_agent.engine.job_root import store
 from worker_agent.engine.writable_layer import unmount_layer
 
-RESTORES = ("cold", "cold whole", "warm", "tmpfs")
-"""`cold`: nothing of the checkpoint is in the page cache. `whole`: one that shares no pages. `tmpfs`: `runc restore`
-alone, its images in memory, nothing verified, no files rolled back."""
+RESTORES = ("cold", "cold apart", "cold whole", "warm", "tmpfs")
+"""`cold`: nothing of the checkpoint is in the page cache. `apart`: its pages are verified first, and not while CRIU
+reads them. `whole`: one that shares no pages. `tmpfs`: `runc restore` alone, its images in memory, nothing verified, no
+files rolled back."""
 
 
 async def restores(job: Job, rounds: int) -> list[dict[str, Any]]:
@@ -57,10 +58,13 @@ async def _restored(job: Job, way: str) -> dict[str, Any]:
     else:
         await asyncio.to_thread(_read, images)
     job.epoch += 1
+    later = way not in ("tmpfs", "cold apart")
     begun = time.monotonic()
     container = bed.container()
-    prepared = await prepare_restore(container, checkpoint.number, epoch=job.epoch, job_id=JOB_ID)
+    prepared = await prepare_restore(container, checkpoint.number, epoch=job.epoch, job_id=JOB_ID, pages_later=later)
     argv = prepared.argv
+    verifying = asyncio.create_task(asyncio.to_thread(verify_pages, root, checkpoint.number, lambda: not later))
+    await asyncio.sleep(0)
     if way == "tmpfs":
         argv = [str(memory) if word == str(images) else word for word in argv]
         assert str(memory) in argv, argv
@@ -68,6 +72,7 @@ async def _restored(job: Job, way: str) -> dict[str, Any]:
     launched = time.monotonic()
     running = bed.launch(container, ["restore", *argv])
     by_criu = time.monotonic() - launched
+    await verifying
     await finish_restore(running.container, prepared.manifest)
     await continue_restored(running.container, prepared.manifest)
     seconds = time.monotonic() - begun

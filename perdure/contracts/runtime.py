@@ -6,7 +6,8 @@ runtime knows it lives) and then exactly one other line.
 
     create   → CREATE | RESTORE | PASSTHROUGH | FAIL        the agent has edited config.json and mounted what it needs
     created  → DONE                                         `runc create` went well (`pid` of the container's init)
-    restored → DONE                                         `runc restore` went well, left stopped
+    verify   → DONE | FAIL                                  what `runc restore` read is sound, or that rung did not hold
+    restored → DONE                                         the restored container stands, left stopped
     failed   → RESTORE | CREATE | PASSTHROUGH | FAIL        that rung did not hold: the next one
     continue → DONE | FAIL | PASSTHROUGH                    a restored container goes on, or needs SIGCONT
     started  → DONE                                         `start` went well: the job runs
@@ -27,6 +28,7 @@ class RuntimeOperation(StrEnum):
 
     CREATE = "create"
     CREATED = "created"
+    VERIFY = "verify"
     RESTORED = "restored"
     FAILED = "failed"
     CONTINUE = "continue"
@@ -62,7 +64,8 @@ class RuntimeReply(Frozen):
 
     CREATE and RESTORE: start a stdio keeper with `keeper` as arguments (log folder, control socket), give the
     container its pipes as stdin/stdout/stderr. RESTORE: run `runc GLOBALS restore ARGV… ID` with `argv` (flags, image
-    and work path) in place of the create, `criu` as runc's --criu, and `path_first` first on PATH.
+    and work path) in place of the create, `criu` as runc's --criu, and `path_first` first on PATH. With `verifying` the
+    agent still reads the image meanwhile: VERIFY is asked before anything goes on with what was restored.
     """
 
     action: RuntimeAction
@@ -71,3 +74,4 @@ class RuntimeReply(Frozen):
     criu: str = ""
     path_first: str = ""
     keeper: list[str] = Field(default_factory=list)
+    verifying: bool = False

@@ -15,6 +15,7 @@ from perdure.image.files import FILES, verify_clones
 from perdure.image.layout import IMAGES
 from perdure.image.manifest import MANIFEST, read_head, read_manifest, write_manifest
 from perdure.image.mounts import Stop, delete_tree
+from perdure.image.pages.index import verify_pages
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 """A folder's name as `begin` writes it; anything else in the store is not ours."""
@@ -57,11 +58,17 @@ class CheckpointStore(ABC):
         """Like `open`, without the list of files."""
 
     @abstractmethod
-    def verify(self, number: int) -> Manifest:
-        """Like `open`, after comparing every image byte and the inventory of the files with the manifest.
+    def verify(self, number: int, *, pages: bool = True) -> Manifest:
+        """Like `open`, after comparing every image byte and the inventory of the files with the manifest; without
+        `pages`, but for what `verify_pages` compares.
 
         ImageInvalid names the first thing that is wrong. Read-only.
         """
+
+    @abstractmethod
+    def verify_pages(self, number: int, stop: Stop | None = None) -> None:
+        """Compare the pages that page indexes cover, which is nearly all of an image. ImageInvalid, as `verify`. Once
+        `stop` says True, it ends early and says nothing."""
 
     @abstractmethod
     def delete(self, number: int, stop: Stop | None = None) -> None:
@@ -122,11 +129,16 @@ class DirectoryStore(CheckpointStore):
     def head(self, number: int) -> ManifestHead:
         return read_head(self.folder(number))
 
-    def verify(self, number: int) -> Manifest:
+    def verify(self, number: int, *, pages: bool = True) -> Manifest:
         manifest = self.open(number)
-        verify_images(self.folder(number), manifest.images)
+        verify_images(self.folder(number), manifest.images, pages=pages)
         verify_clones(self.folder(number), manifest.files_digest)
         return manifest
+
+    def verify_pages(self, number: int, stop: Stop | None = None) -> None:
+        for image in self.head(number).images:
+            if image.index:
+                verify_pages(self.folder(number), image, stop)
 
     def delete(self, number: int, stop: Stop | None = None) -> None:
         folder = self.folder(number)

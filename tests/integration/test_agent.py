@@ -151,7 +151,9 @@ async def test_a_damaged_checkpoint_is_a_rung_and_the_one_before_it_is_restored(
     again = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE), attempt=2)
     started = await home.report(ReportKind.STARTED, 2)
     assert started.restored_from == numbers[0]
-    assert [(rung.number, rung.node_fault) for rung in started.rungs] == [(numbers[1], False)]
+    (rung,) = started.rungs
+    assert (rung.number, rung.node_fault, rung.image_fault) == (numbers[1], False, True)
+    assert "wrong checksum at byte" in rung.reason, "found while CRIU read the same pages"
     assert await again.exit_code() == 7
     assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
 

@@ -12,10 +12,16 @@ import pytest
 from perdure.contracts.node import CheckpointSettings
 from perdure.contracts.protection import AttachReply, Verdict
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
-from perdure.domain.configuration import CheckpointConfiguration, EffectiveConfiguration, JobVolumeConfiguration
+from perdure.domain.configuration import (
+    CheckpointConfiguration,
+    EffectiveConfiguration,
+    JobVolumeConfiguration,
+    StoreConfiguration,
+)
 from perdure.settings import AgentSettings
 from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
 from worker_agent.node.this_node import ThisNode
+from worker_agent.save.checkpointing import beside_neighbours
 from worker_agent.save.rhythm import left_until_due
 
 INTERVAL = 1000.0
@@ -115,3 +121,44 @@ async def test_on_a_rebalance_recommendation_one_is_due_at_once(tmp_path: Path) 
     job = running_job(tmp_path, started=timedelta(seconds=1), interval_seconds=0.0)
     job.hurried = True
     assert left_until_due(job) <= 0
+
+
+def following(number: int, full: int, job: ProtectedJob, seconds: float, **phases: float) -> Checkpoint:
+    """One that was frozen so many seconds after the newest."""
+    assert job.record.newest is not None
+    at = job.record.newest.frozen_at + timedelta(seconds=seconds)
+    kind = CheckpointKind.PERIODIC
+    return Checkpoint(
+        number=number, kind=kind, epoch=2, frozen_at=at, committed_at=at, full=full, phases={"dump": 1.0, **phases}
+    )
+
+
+async def test_the_interval_is_shortened_to_what_can_be_written_in_time(tmp_path: Path) -> None:
+    started, frozen = timedelta(seconds=2000), timedelta(seconds=1000)
+    job = running_job(tmp_path, started=started, frozen=frozen, shortest_interval_seconds=60.0)
+    assert job.interval_seconds == INTERVAL
+    job.learn(following(2, 2, job, 1000, writing=500.0))
+    assert job.interval_seconds == INTERVAL, "a full one writes everything, whatever had changed"
+    job.learn(following(2, 1, job, 1000, writing=500.0))
+    assert job.interval_seconds == pytest.approx(86, rel=0.05), "43 s of a notice are for writing"
+    job.learn(following(3, 1, job, 1000, writing=5.0))
+    assert job.interval_seconds == INTERVAL
+    fixed = running_job(tmp_path / "other", started=started, frozen=frozen)
+    fixed.learn(following(2, 1, fixed, 1000, writing=500.0))
+    assert fixed.interval_seconds == INTERVAL, "unless it is allowed, it stays"
+
+
+async def test_other_jobs_on_the_way_to_the_same_store_are_counted(tmp_path: Path) -> None:
+    store = StoreConfiguration(kind="s3", bucket="checkpoints")
+    jobs = []
+    for number, where in enumerate((store, store, None)):
+        job = running_job(tmp_path / str(number), started=timedelta(hours=1), frozen=timedelta(minutes=1))
+        assert job.record.plan is not None and job.record.newest is not None
+        newest = job.record.newest.model_copy(update={"phases": {"upload": 7.0 + number}})
+        job.note(plan=job.record.plan.model_copy(update={"store": where}), newest=newest)
+        job.started.set()
+        jobs.append(job)
+    first, _, with_volume = jobs
+    taken = following(2, 0, first, 60)
+    assert beside_neighbours(first, jobs, taken).phases["neighbours"] == 8.0
+    assert beside_neighbours(with_volume, jobs, taken).phases == taken.phases

@@ -360,6 +360,21 @@ def test_a_restore_has_nvidias_edits_and_is_runcs(gpu: Bench, agent: Callable[..
     assert served.operations == ["create", "restored"]
 
 
+def test_what_was_restored_goes_on_only_once_its_pages_are_sound(
+    bench: Bench, agent: Callable[..., ScriptedAgent]
+) -> None:
+    verifying = orders(bench, RuntimeAction.RESTORE, ["--image-path", "/j/3"]).model_copy(update={"verifying": True})
+    damaged = RuntimeReply(action=RuntimeAction.FAIL, reason="pages-1.img has a wrong checksum")
+    older = verifying.model_copy(update={"argv": ["--image-path", "/j/2"]})
+    served = agent([verifying], [WAIT, damaged], [older], [DONE], [DONE])
+    assert bench.create().returncode == 0
+    assert served.operations == ["create", "verify", "failed", "verify", "restored"]
+    assert served.heard[2].message == "pages-1.img has a wrong checksum"
+    restored, removed, again = bench.calls()
+    assert "/j/3" in restored and "/j/2" in again
+    assert removed == ["--root", "/r", "delete", "--force", ID], "nothing of it is left with runc"
+
+
 def test_a_runtime_of_nvidia_that_names_its_runc_by_path_starts_nothing_on_a_checkpoints_files(
     gpu: Bench, agent: Callable[..., ScriptedAgent]
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from pydantic import Field, ValidationError
 from perdure.contracts.node import CheckpointSettings
 from perdure.contracts.protection import AttachReply, RestoreRung
 from perdure.domain.budget import adapted_interval
-from perdure.domain.checkpoints import Checkpoint, ContainerImage, Manifest, MountRule, Surroundings
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind, ContainerImage, Manifest, MountRule, Surroundings
 from perdure.domain.configuration import CheckpointConfiguration, StoreConfiguration
 from perdure.domain.errors import FreezerFailed
 from perdure.domain.jobs import folder_name
@@ -30,7 +31,7 @@ from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
 from perdure.image.mounts import delete_tree
 from perdure.stores.stored_checkpoints import StoredCheckpoints
-from worker_agent.engine import Container, Identity, OverlayMount, Taking, criu_log
+from worker_agent.engine import Container, Identity, OverlayMount, Taking, criu_log, verify_pages
 from worker_agent.node.this_node import ThisNode
 
 T = TypeVar("T")
@@ -130,6 +131,8 @@ class ProtectedJob:
         )
         self.manifest: Manifest | None = None
         """Of the checkpoint that is being restored."""
+        self._verifying: tuple[asyncio.Future[None], threading.Event] | None = None
+        """Of that checkpoint's pages, while runc restores it; and what ends it early."""
         self.dump: asyncio.Task[Checkpoint] | None = None
         self.uploading: asyncio.Future[Checkpoint] | None = None
         """A checkpoint on its way into the store; the job runs on, unless it is the final one."""
@@ -201,6 +204,28 @@ class ProtectedJob:
         assert self.store is not None
         return self._node.stores.checkpoints(self.stored_as, self.store)
 
+    def verify_pages(self, number: int) -> None:
+        """Begin to read the pages of the checkpoint that is being restored."""
+        stop = threading.Event()
+        reading = asyncio.to_thread(verify_pages, self.job_root, number, stop.is_set)
+        self._verifying = asyncio.ensure_future(reading), stop
+        self._verifying[0].add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def pages_sound(self, number: int) -> None:
+        """Until every page of that checkpoint was found sound. ImageInvalid."""
+        if self._verifying is None:  # a new agent
+            self.verify_pages(number)
+        assert self._verifying is not None
+        await asyncio.shield(self._verifying[0])
+
+    async def end_verifying(self) -> None:
+        """Nothing of the checkpoint is read any more."""
+        if self._verifying is not None:
+            reading, stop = self._verifying
+            stop.set()
+            await asyncio.wait([reading])
+            self._verifying = None
+
     async def in_store(self, work: Callable[[], T]) -> T:
         """Blocking work on the store, in a thread that goes on when the waiting is cancelled."""
         return await self._node.stores.run(work)
@@ -223,6 +248,14 @@ class ProtectedJob:
             return 0.0
         configured, shortest = self.settings.interval_seconds, self.settings.shortest_interval_seconds
         return adapted_interval(configured, shortest, self.record.telling, self.record.told_of_seconds)
+
+    def learn(self, checkpoint: Checkpoint) -> None:
+        """The interval follows from what had changed since the checkpoint before this one. A full one does not tell
+        that, and after a final one there is no interval."""
+        before = self.record.newest
+        since = before.frozen_at if before is not None and before.epoch == self.epoch else self.record.started_at
+        if since is not None and checkpoint.full != checkpoint.number and checkpoint.kind is not CheckpointKind.FINAL:
+            self.note(telling=checkpoint.phases, told_of_seconds=(checkpoint.frozen_at - since).total_seconds())
 
     @property
     def runs(self) -> bool:

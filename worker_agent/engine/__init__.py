@@ -25,6 +25,7 @@ from worker_agent.engine.job_root import (
     read_head,
     sweep,
     used_rootfs_bytes,
+    verify_pages,
 )
 from worker_agent.engine.leavings import clean, end_frozen, flush, release, thaw, thaw_and_clean
 from worker_agent.engine.machine import check_criu, cpu_features
@@ -86,4 +87,5 @@ __all__ = [
     "thaw",
     "thaw_and_clean",
     "used_rootfs_bytes",
+    "verify_pages",
 ]

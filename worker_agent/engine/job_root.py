@@ -181,6 +181,11 @@ def read_checkpoint(job_root: Path, number: int) -> Manifest:
     return store(job_root).open(number)
 
 
+def verify_pages(job_root: Path, number: int, stop: Stop) -> None:
+    """Compare all pages of a checkpoint with its page indexes. ImageInvalid; nothing once `stop` says True. Blocks."""
+    store(job_root).verify_pages(number, stop)
+
+
 def read_head(job_root: Path, number: int) -> ManifestHead:
     """Like `read_checkpoint`, without the list of files."""
     return store(job_root).head(number)

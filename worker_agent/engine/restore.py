@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from perdure.domain.checkpoints import Manifest
@@ -58,6 +59,8 @@ class Prepared:
     argv: list[str]
     phases: dict[str, float]
     network: Adapted = field(default_factory=Adapted)
+    pages_later: bool = False
+    """The pages were not verified: `verify_pages` must find them sound before the restored job goes on."""
 
 
 @dataclass
@@ -72,6 +75,7 @@ class _Restore:
     network: Adapted = field(default_factory=Adapted)
     predecessors: Sequence[str] = ()
     any_device: bool = True
+    pages_later: bool = False
 
     @property
     def images(self) -> Path:
@@ -96,8 +100,9 @@ async def _clean(work: _Restore) -> None:
 
 
 async def _verify(work: _Restore) -> None:
-    """Every byte of the image, and that this node can run it at all."""
-    manifest = await asyncio.to_thread(roots.store(work.container.job_root).verify, work.number)
+    """Every byte of the image, or all but its pages; and that this node can run it at all."""
+    store = roots.store(work.container.job_root)
+    manifest = await asyncio.to_thread(partial(store.verify, work.number, pages=not work.pages_later))
     if manifest.job_id not in {work.job_id, *work.predecessors}:
         raise ImageInvalid(f"checkpoint {work.number} belongs to another job: {manifest.job_id[:64]!r}", "verify")
     await asyncio.to_thread(page_images.check_length, work.images)
@@ -195,16 +200,27 @@ async def prepare_restore(
     claim: Claim = addresses.check_ports,
     predecessors: Sequence[str] = (),
     any_device: bool = True,
+    pages_later: bool = False,
 ) -> Prepared:
     """Make the node and the job root ready to restore checkpoint `number`; for the next rung, call it again.
     `predecessors`: jobs that this one was resumed from; their checkpoints are its own.
     `any_device`: restore even where the job's device numbers are taken on this node, with others.
+    `pages_later`: the caller verifies the pages while CRIU reads them, and lets nothing go on before they are sound.
 
     Claims the lease for `epoch` (Fenced). ImageInvalid: the checkpoint is damaged. RestoreFailed: with `node_fault`,
     another node may do better; as DeviceNumberTaken, `any_device` helps too. JobRootBusy: something of an earlier try
     cannot be removed.
     """
-    work = _Restore(container, number, epoch, job_id, claim=claim, predecessors=predecessors, any_device=any_device)
+    work = _Restore(
+        container,
+        number,
+        epoch,
+        job_id,
+        claim=claim,
+        predecessors=predecessors,
+        any_device=any_device,
+        pages_later=pages_later,
+    )
     async with roots.held(container.job_root):
         for step, function in STEPS:
             if on_step is not None:
@@ -217,7 +233,8 @@ async def prepare_restore(
                 raise RestoreFailed(f"it could not be prepared at `{step}`: {error}", step, node_fault=fault) from error
             work.phases[step] = time.monotonic() - begun
     images = work.view if work.view.exists() else work.images
-    return Prepared(work.read, runc.restore_argv(container, images), work.phases, work.network)
+    later = pages_later and any(image.index for image in work.read.images)
+    return Prepared(work.read, runc.restore_argv(container, images), work.phases, work.network, later)
 
 
 async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]:

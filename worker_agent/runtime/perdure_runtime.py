@@ -340,6 +340,10 @@ def _rung(call: Call, agent: Agent, reply: dict[str, object]) -> str:
         pid = _container_pid(call) if status == 0 else None
         if not pid:
             raise Failed(f"`runc {reply['action']}` ended with status {status}: {words.strip()}")
+        if reply.get("verifying"):  # the container stands still; the agent has read the image beside runc
+            answer = agent.ask("verify", pid)
+            if answer["action"] != "done":
+                raise Failed(str(answer.get("reason")))
         keeper.wait_ready()
         operation = "restored" if restore else "created"
         try:

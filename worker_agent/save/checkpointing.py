@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -127,9 +127,11 @@ class Checkpoints:
             job.taking = None
         job.refusal = ""
         checkpoint = await self._store(job, manifest, taking.commit_by) if in_store else manifest.summary()
-        checkpoint = self._beside_neighbours(job, checkpoint)
-        await self._adapt(job, checkpoint)
+        checkpoint = beside_neighbours(job, self._jobs, checkpoint)
+        was = job.interval_seconds
+        job.learn(checkpoint)
         job.note(newest=checkpoint, answered="")
+        await self._tell_interval(job, was)
         if settings.diagnosis:
             await asyncio.to_thread(keep_log, job.container, "dump", "it went well")
         await measure(job)
@@ -143,23 +145,7 @@ class Checkpoints:
         )
         return checkpoint
 
-    def _beside_neighbours(self, job: ProtectedJob, checkpoint: Checkpoint) -> Checkpoint:
-        """With the seconds that the instance's other jobs need for their own way to the same store: after a notice all
-        of them are on it at once. A job volume is its job's alone."""
-        if job.store is None:
-            return checkpoint
-        others = [one.record.newest for one in self._jobs if one is not job and one.runs and one.store == job.store]
-        seconds = sum(newest.phases.get("upload", 0.0) for newest in others if newest is not None)
-        return checkpoint.model_copy(update={"phases": {**checkpoint.phases, NEIGHBOURS: seconds}})
-
-    async def _adapt(self, job: ProtectedJob, checkpoint: Checkpoint) -> None:
-        """The interval follows from what changed since the checkpoint before. A full one does not tell that."""
-        before = job.record.newest
-        since = before.frozen_at if before is not None and before.epoch == job.epoch else job.record.started_at
-        if checkpoint.full == checkpoint.number or since is None or checkpoint.kind is CheckpointKind.FINAL:
-            return
-        was = job.interval_seconds
-        job.note(telling=checkpoint.phases, told_of_seconds=(checkpoint.frozen_at - since).total_seconds())
+    async def _tell_interval(self, job: ProtectedJob, was: float) -> None:
         now = job.interval_seconds
         if abs(now - was) > _WORTH_TELLING * was:
             every = format_duration(round(now))
@@ -181,6 +167,16 @@ class Checkpoints:
             await stored_job.prune(job)
             job.unread = manifest.number
         return checkpoint
+
+
+def beside_neighbours(job: ProtectedJob, jobs: Iterable[ProtectedJob], checkpoint: Checkpoint) -> Checkpoint:
+    """With the seconds that the instance's other jobs need for their own way to the same store: after a notice all of
+    them are on it at once. A job volume is its job's alone."""
+    if job.store is None:
+        return checkpoint
+    others = [one.record.newest for one in jobs if one is not job and one.runs and one.store == job.store]
+    seconds = sum(newest.phases.get("upload", 0.0) for newest in others if newest is not None)
+    return checkpoint.model_copy(update={"phases": {**checkpoint.phases, NEIGHBOURS: seconds}})
 
 
 async def _taken_over(job: ProtectedJob) -> None:

@@ -145,6 +145,7 @@ class Endings:
 
     async def undo(self, job: ProtectedJob) -> None:
         """A container that will not be protected after all: everything as the container engine made it."""
+        await job.end_verifying()
         async with job.lock:
             await self.release(job)
         await asyncio.to_thread(give_back, job.container)

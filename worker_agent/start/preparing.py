@@ -119,6 +119,7 @@ class Preparer:
         for number in await stored_job.offered(job, _plan(job).quarantined):
             if number in done:
                 continue
+            await job.end_verifying()  # of the rung before
             job.mark_restoring(number)
             try:
                 await stored_job.bring(job, number)
@@ -134,12 +135,15 @@ class Preparer:
                     job_id=job.record.job_id,
                     claim=partial(self.ports.claim, job.record.container_id),
                     predecessors=_plan(job).predecessors,
+                    pages_later=True,
                 )
                 prepared, device_remark = await self._with_devices(job, prepare)
             except RestoreFailed as problem:
                 self._fell(job, number, problem)
                 continue
             job.manifest = prepared.manifest
+            if prepared.pages_later:
+                job.verify_pages(number)
             job.note(network_remark=" ".join(filter(None, [prepared.network.remark(), device_remark])))
             job.knows(prepared.manifest.surroundings)
             await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=False)
@@ -154,6 +158,7 @@ class Preparer:
                     argv=prepared.argv,
                     criu=str(tools.criu),
                     path_first=str(tools.path_first),
+                    verifying=prepared.pages_later,
                 ),
             )
         return await self._below_the_ladder(job, bundle)
@@ -263,8 +268,12 @@ class Preparer:
         return await work()
 
     async def _blame(self, job: ProtectedJob, number: int, message: str) -> RestoreFailed:
-        """Why runc did not restore it, and whose fault that surely was. Its image is whole (verified just before), but
-        a whole image may hold what cannot be restored."""
+        """Why runc did not restore it, and whose fault that surely was. An image that is whole may still hold what
+        cannot be restored."""
+        try:
+            await job.pages_sound(number)
+        except ImageInvalid as damage:
+            return damage
         size = job.manifest.image_bytes if job.manifest else 0
         problem = engine.restore_failure(job.container, message, needed_bytes=size)
         problem = await engine.name_taken_port(job.container, number, problem)

@@ -176,6 +176,18 @@ class Starter:
             return await self._refuse(job, bundle, Refusal(f"runc could not create it: {request.message[-1000:]}"))
         return await self._guarded(job, bundle, self._preparer.after_failure(job, bundle, number, request.message))
 
+    async def verify(self, request: RuntimeRequest) -> RuntimeReply:
+        """runc has restored the container, which stands still: are the pages sound that it read? Else this rung did not
+        hold."""
+        job = self._jobs.get(request.container_id)
+        if job is None or job.record.restoring is None:
+            return DONE
+        try:
+            await job.pages_sound(job.record.restoring)
+        except ImageInvalid as problem:
+            return RuntimeReply(action=RuntimeAction.FAIL, reason=str(problem))
+        return DONE
+
     async def created(self, request: RuntimeRequest) -> RuntimeReply:
         """The container stands and waits for its start (created, or restored and left stopped)."""
         job = self._jobs.get(request.container_id)

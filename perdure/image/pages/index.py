@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
+from perdure.image.mounts import Stop
 from perdure.image.pages.prints import PAGE, PRINT, first_wrong
 
 INDEX = "index"
@@ -83,9 +84,9 @@ def _parse(content: bytes, path: Path) -> PageIndex:
     return PageIndex(seed, content[_HEAD.size : middle], content[middle:])
 
 
-def verify_pages(checkpoint: Path, image: ImageFile) -> None:
+def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None) -> None:
     """ImageInvalid, naming file and page, unless each page of the file has the fingerprint that its index says. Every
-    page is read once, by several threads in the order of the file."""
+    page is read once, by several threads in the order of the file; none any more once `stop` says True."""
     index = read_index(checkpoint / image.index, image.blake3)
     path = checkpoint / image.path
     if index.pages * PAGE != image.size:
@@ -98,6 +99,8 @@ def verify_pages(checkpoint: Path, image: ImageFile) -> None:
         own = threading.local()  # a buffer for each thread: new memory costs as much as what is read into it
 
         def verify(at: int) -> None:
+            if stop is not None and stop():
+                return
             if not hasattr(own, "block"):
                 own.block = memoryview(bytearray(_BLOCK))
             block = own.block[: min(_BLOCK, image.size - at)]
