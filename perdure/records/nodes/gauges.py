@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from perdure.domain.alerts import alerts
+from perdure.domain.budget import BudgetColour, predicted
 from perdure.domain.jobs import FINISHED_STATES, JobState
 from perdure.domain.outages import FREEZE_STEP
 from perdure.domain.unprotected import shared_reason
@@ -46,6 +47,10 @@ class Gauges:
     checkpoint_bytes: list[int] = field(default_factory=list)
     checkpoint_ages: list[float] = field(default_factory=list)
     """Seconds since the freeze, of jobs in the state Running."""
+    final_seconds: list[float] = field(default_factory=list)
+    """That a final checkpoint would take now, as far as a checkpoint tells it (domain.budget), …"""
+    budgets: dict[str, int] = field(default_factory=dict)
+    """… and how many jobs are green, amber and red by that."""
     outage_seconds: list[float] = field(default_factory=list)
     nodes: dict[tuple[str, str], int] = field(default_factory=dict)
     """By state and agent version; ended ones are left out."""
@@ -63,7 +68,8 @@ def count(session: Session, now: datetime) -> Gauges:
         row.job_id: row.state
         for row in session.execute(select(col(JobRow.job_id), col(JobRow.state)).where(col(JobRow.state).in_(_OPEN)))
     }
-    newest = _newest_checkpoints(session)
+    offered = _offered(session)
+    newest, budgets = [those[-1] for those in offered], [predicted(those) for those in offered]
     found, looked_at = _alerts(session, now)
     volumes = session.execute(
         select(func.count(), func.coalesce(func.sum(VolumeRow.size_gib), 0)).where(col(VolumeRow.deleted_at).is_(None))
@@ -84,6 +90,8 @@ def count(session: Session, now: datetime) -> Gauges:
         checkpoint_ages=[
             (now - one.frozen_at).total_seconds() for one in newest if running.get(one.job_id) == JobState.RUNNING
         ],
+        final_seconds=[one.seconds for one in budgets if one is not None],
+        budgets={colour: sum(one is not None and one.colour is colour for one in budgets) for colour in BudgetColour},
         outage_seconds=[
             float(seconds)
             for (seconds,) in session.execute(
@@ -122,14 +130,15 @@ def _failing(session: Session) -> dict[str, int]:
     return {error or "unknown": int(number) for error, number in rows}
 
 
-def _newest_checkpoints(session: Session) -> list[CheckpointRow]:
+def _offered(session: Session) -> list[list[CheckpointRow]]:
+    """The checkpoints of each unfinished job that can be restored, oldest first."""
     rows = session.scalars(
         select(CheckpointRow)
         .join(JobRow, col(JobRow.job_id) == col(CheckpointRow.job_id))
         .where(col(JobRow.state).in_(_OPEN), col(CheckpointRow.offered).is_(True))
         .order_by(col(CheckpointRow.job_id), col(CheckpointRow.epoch), col(CheckpointRow.number))
     )
-    return [list(those)[-1] for _, those in groupby(rows, key=lambda one: one.job_id)]
+    return [list(those) for _, those in groupby(rows, key=lambda one: one.job_id)]
 
 
 def _alerts(session: Session, now: datetime) -> tuple[dict[tuple[str, str], int], int]:
