@@ -77,6 +77,9 @@ class _Records(Collector):
         yield _spread(
             "checkpoint_age_seconds", f"Seconds since the freeze {of_newest} that runs", known.checkpoint_ages
         )
+        yield _spread("final_checkpoint_seconds", "Predicted seconds of a final checkpoint now", known.final_seconds)
+        words = "Unfinished jobs by how a final checkpoint fits into a notice"
+        yield _gauge("budget_jobs", words, ("colour",), _singles(known.budgets))
         yield _spread("outage_seconds", "Seconds of each outage of unfinished jobs", known.outage_seconds)
         oldest = max(known.checkpoint_ages, default=0.0)
         yield _gauge("oldest_checkpoint_seconds", "The largest of checkpoint_age_seconds", (), [((), oldest)])

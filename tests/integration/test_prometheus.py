@@ -112,6 +112,8 @@ def test_what_is_scraped_is_what_is_recorded(api: Asker) -> None:
     assert found["perdure_checkpoint_freeze_seconds_count", ()] == 2, "the newest of each job alone"
     assert found["perdure_checkpoint_freeze_seconds_sum", ()] == pytest.approx(4.05)
     assert found["perdure_checkpoint_dump_seconds_bucket", ("3.0",)] == 1
+    assert [found["perdure_budget_jobs", (colour,)] for colour in ("green", "amber", "red")] == [1, 1, 0]
+    assert found["perdure_final_checkpoint_seconds_count", ()] == 2
     assert found["perdure_oldest_checkpoint_seconds", ()] == pytest.approx(110 * 60, abs=60)
     assert found["perdure_outage_seconds_sum", ()] == 42
     assert found["perdure_nodes", ("0.2.0", "ready")] == 1 and found["perdure_noticed_nodes", ()] == 1
