@@ -29,7 +29,9 @@ _WORTH = 0.94
 _OF_NEW = 0.3
 """Weight of a new measurement."""
 _EVERY = 8
-"""One batch in so many is packed in another way than the best one, which is how the others stay known."""
+"""Of one batch in so many a part is packed in another way than the best one, which is how the others stay known."""
+SAMPLE = 256 << 10
+"""Bytes of that part: packing all of it would cost as much as what the best way saves."""
 _ASSUMED = {Codec.RAW: (1e12, 1.0), Codec.LZ4: (400e6, 0.6), Codec.ZSTD: (280e6, 0.45)}
 """Bytes a second and thread, and what is left of a byte, before anything is measured. Guesses for jobs' memory."""
 _ASSUMED_STORE = 120e6
@@ -73,16 +75,19 @@ class CodecChoice:
         """`packers`: threads that pack beside each other."""
         self._packers = packers
         self._known = dict(_ASSUMED)
+        self._measured: set[Codec] = set()
+        """The first measurement takes the place of what was assumed."""
         self._store = _ASSUMED_STORE
         self._count = 0
         self._lock = threading.Lock()
 
-    def next(self) -> Codec:
-        """The way for the next batch."""
+    def next(self) -> tuple[Codec, Codec]:
+        """The way for the next batch, and the one for its first SAMPLE bytes."""
         with self._lock:
             self._count += 1
             ways = sorted(Codec, key=self._seconds_per_byte)
-            return ways[1 + self._count // _EVERY % 2] if self._count % _EVERY == 0 else ways[0]
+            tried = ways[1 + self._count // _EVERY % 2] if self._count % _EVERY == 0 else ways[0]
+            return ways[0], tried
 
     @property
     def best(self) -> Codec:
@@ -101,8 +106,10 @@ class CodecChoice:
         if codec is Codec.RAW or not before:
             return
         with self._lock:
-            rate, left = self._known[codec]
-            self._known[codec] = (_mean(rate, before / max(seconds, 1e-6)), _mean(left, after / before))
+            found = before / max(seconds, 1e-6), after / before
+            rate, left = self._known[codec] if codec in self._measured else found
+            self._known[codec] = _mean(rate, found[0]), _mean(left, found[1])
+            self._measured.add(codec)
 
     def sent(self, size: int, seconds: float) -> None:
         """The store took `size` bytes in so many seconds, over all connections."""

@@ -42,11 +42,15 @@ _BATCHES = 4
 """Batches in memory beside the packs that are being sent."""
 
 
+_Row = tuple[int, bytes, int, codecs.Codec, bytes | memoryview]
+"""Number, BLAKE3, size, way and bytes as stored."""
+
+
 @dataclass(frozen=True)
 class _Packed:
     """A batch as stored; what is kept raw lies in the arena still."""
 
-    rows: list[tuple[int, bytes, int, codecs.Codec, bytes | memoryview]]
+    rows: list[_Row]
     arena: bytearray
 
 
@@ -173,12 +177,23 @@ class Upload:
         else:
             entry.runs.append((number, 1))
 
-    def _pack(self, batch: list[tuple[int, bytes, memoryview]], arena: bytearray, codec: codecs.Codec) -> _Packed:
+    def _pack(
+        self, batch: list[tuple[int, bytes, memoryview]], arena: bytearray, ways: tuple[codecs.Codec, codecs.Codec]
+    ) -> _Packed:
+        best, tried = ways
+        sample, size = 0, 0
+        while tried is not best and sample < len(batch) and size < codecs.SAMPLE:
+            size += len(batch[sample][2])
+            sample += 1
+        rows = [*self._packed(batch[:sample], tried), *self._packed(batch[sample:], best)]
+        return _Packed(rows, arena)
+
+    def _packed(self, batch: list[tuple[int, bytes, memoryview]], codec: codecs.Codec) -> list[_Row]:
         began = time.thread_time()
         rows = [(number, digest, len(chunk), *codecs.pack(codec, chunk)) for number, digest, chunk in batch]
         before, after = sum(row[2] for row in rows), sum(len(row[4]) for row in rows)
         self._choice.packed(codec, before, after, time.thread_time() - began)
-        return _Packed(rows, arena)
+        return rows
 
     def _fill(self, leave: int) -> None:
         """Put packed batches into packs, until no more than `leave` are on their way."""
