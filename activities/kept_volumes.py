@@ -52,7 +52,7 @@ class KeptVolumes(KeptVolumeActivities):
             activity.heartbeat(after)
             for volume in some:
                 try:
-                    await self._remove(volume)
+                    await self._remove(volume, request.now)
                 except (VolumeInUse, VolumeFailed) as problem:
                     log.warning("a kept volume was not deleted", volume=volume.volume_id, reason=str(problem))
                     continue
@@ -66,14 +66,15 @@ class KeptVolumes(KeptVolumeActivities):
     async def remove_volume(self, request: RemoveVolume) -> VolumeRemoved:
         """For a person. The job's timeline names who it was."""
         volume = await asyncio.to_thread(self._find, request.volume_id)
-        await self._remove(volume)
+        await self._remove(volume, request.asked_at)
         who = f" by {request.asked_by}" if request.asked_by else ""
         message = f"Volume {volume.volume_id} is deleted{who}. The job cannot be resumed any more."
         await asyncio.to_thread(self._record, volume, message, request.asked_at)
         return VolumeRemoved(volume_id=volume.volume_id, job_id=volume.job_id)
 
-    async def _remove(self, volume: KeptVolume) -> None:
-        """VolumeInUse: who needs it."""
+    async def _remove(self, volume: KeptVolume, at: datetime) -> None:
+        """VolumeInUse: who needs it. From the claim on nothing is resumed from it; a control worker that dies then
+        deletes it at the next look."""
         if volume.finished_at is None:
             raise VolumeInUse(
                 f"{volume.volume_id} is the volume of job {volume.job_id}, which is not over: it goes with the job."
@@ -89,7 +90,12 @@ class KeptVolumes(KeptVolumeActivities):
             return
         if holder is not None:
             raise VolumeInUse(f"{volume.volume_id} is attached to {holder}: detach it there first.")
-        await self._volumes.delete_volume(VolumeRef(volume_id=volume.volume_id))
+        await asyncio.to_thread(self._claim, volume, at)
+        try:
+            await self._volumes.delete_volume(VolumeRef(volume_id=volume.volume_id))
+        except VolumeFailed:
+            await asyncio.to_thread(self._release, volume)
+            raise
 
     async def _goes_on(self, job_id: str) -> bool:
         """Whether the resumed job may still take the volume; one whose id is not known yet may."""
@@ -109,6 +115,14 @@ class KeptVolumes(KeptVolumeActivities):
     def _find(self, volume_id: str) -> KeptVolume:
         with reading(self._engine) as session:
             return kept_volumes.find_volume(session, volume_id)
+
+    def _claim(self, volume: KeptVolume, at: datetime) -> None:
+        with writing(self._engine) as session:
+            kept_volumes.claim(session, volume, at)
+
+    def _release(self, volume: KeptVolume) -> None:
+        with writing(self._engine) as session:
+            kept_volumes.release(session, volume)
 
     def _record(self, volume: KeptVolume, message: str, at: datetime) -> None:
         with writing(self._engine) as session:

@@ -23,7 +23,7 @@ from perdure.contracts.kept_volumes import RemoveVolume
 from perdure.contracts.reconciling import Reconcile
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import ServerConfiguration, SystemConfiguration
-from perdure.domain.errors import UnknownVolume, VolumeForeign, VolumeInUse
+from perdure.domain.errors import NotResumable, UnknownVolume, VolumeFailed, VolumeForeign, VolumeInUse
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.volumes import VolumeLife
 from perdure.records.costs.prices import save_storage
@@ -223,3 +223,45 @@ async def test_one_that_somebody_else_deleted_is_recorded_as_gone(bed: Bed) -> N
     assert not bed.exists(volume)
     with pytest.raises(UnknownVolume):
         await bed.remove(volume)
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("first", ["resume", "delete"])
+async def test_a_resume_in_the_second_in_which_the_time_ends(
+    bed: Bed, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the look at who needs it, before EC2's deletion. Whichever comes first wins; the other one hears it."""
+    volume = await bed.job("old", 9 * DAY)
+    refused: list[str] = []
+
+    def resume(*_: object) -> None:
+        try:
+            bed.resumed("old", volume, None)
+        except NotResumable as problem:
+            refused.append(str(problem))
+
+    when = "holder" if first == "resume" else "delete_volume"
+    real = getattr(bed.kept._volumes, when)
+
+    async def meanwhile(*arguments: Any) -> Any:
+        resume()
+        return await real(*arguments)
+
+    monkeypatch.setattr(bed.kept._volumes, when, meanwhile)
+    assert await bed.reconcile() == (0 if first == "resume" else 1)
+    assert bed.exists(volume) == (first == "resume")
+    assert bool(refused) == (first == "delete")
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_what_could_not_be_deleted_can_be_resumed_from(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = await bed.job("old", 9 * DAY)
+
+    async def refuses(_: object) -> None:
+        raise VolumeFailed("AWS refused to delete it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bed.kept._volumes, "delete_volume", refuses)
+        assert await bed.reconcile() == 0
+    bed.resumed("old", volume, None)
+    assert await bed.reconcile() == 0 and bed.exists(volume)

@@ -153,7 +153,7 @@ def event(sequence: int) -> JobEvent:
         (tables.AttemptRow, Attempt, {"job_id"}),
         (tables.CheckpointRow, Checkpoint, {"job_id", "offered"}),
         (tables.OutageRow, Outage, {"job_id"}),
-        (tables.VolumeRow, VolumeLife, {"job_id"}),
+        (tables.VolumeRow, VolumeLife, {"job_id", "ending_at"}),
         (tables.SnapshotRow, SnapshotLife, {"job_id"}),
         (tables.EventRow, JobEvent, {"job_id", "position"}),
         (tables.NodeRow, Node, {"position"}),

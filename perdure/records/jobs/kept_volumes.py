@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, update
+from sqlalchemy import Select, Update, func, update
 from sqlalchemy import select as plain_select
 from sqlmodel import Session, col, select
 
-from perdure.domain.errors import UnknownVolume
+from perdure.domain.errors import UnknownVolume, VolumeInUse
 from perdure.domain.values import Frozen
 from perdure.records.costs.ledger import lock_job
 from perdure.records.jobs.changes import take_positions
@@ -48,19 +48,31 @@ def volumes_past_their_time(
     return _read(session, query.order_by(col(VolumeRow.volume_id)).limit(limit))
 
 
+def claim(session: Session, volume: KeptVolume, at: datetime) -> None:
+    """From now on this volume is being deleted, and `resumptions.begin` refuses to resume from it. Raises VolumeInUse
+    when a resumption came since `volume` was read. Either this or that is first: both lock the job."""
+    lock_job(session, volume.job_id)
+    now = find_volume(session, volume.volume_id)
+    if now != volume:
+        raise VolumeInUse(f"{volume.volume_id} is needed: job {volume.job_id} has just been resumed from it.")
+    session.execute(_row_of(volume).values(ending_at=at))
+
+
+def release(session: Session, volume: KeptVolume) -> None:
+    """It was not deleted after all: jobs can be resumed from it again."""
+    session.execute(_row_of(volume).values(ending_at=None))
+
+
+def _row_of(volume: KeptVolume) -> Update:
+    mine = (col(VolumeRow.job_id) == volume.job_id, col(VolumeRow.volume_id) == volume.volume_id)
+    return update(VolumeRow).where(*mine, col(VolumeRow.deleted_at).is_(None))
+
+
 def removed(session: Session, volume: KeptVolume, message: str, at: datetime) -> None:
     """The volume is gone: it costs nothing from now on, its checkpoints are offered no longer, and the job's timeline
     says so. Told twice: once."""
     lock_job(session, volume.job_id)
-    gone = (
-        update(VolumeRow)
-        .where(
-            col(VolumeRow.job_id) == volume.job_id,
-            col(VolumeRow.volume_id) == volume.volume_id,
-            col(VolumeRow.deleted_at).is_(None),
-        )
-        .values(deleted_at=at)
-    )
+    gone = _row_of(volume).values(deleted_at=at)
     if session.execute(gone).rowcount == 0:  # type: ignore[attr-defined]
         return
     session.execute(update(CheckpointRow).where(col(CheckpointRow.job_id) == volume.job_id).values(offered=False))

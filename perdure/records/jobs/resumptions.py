@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import update
+from sqlalchemy import or_, update
 from sqlmodel import Session, col, delete, select
 
+from perdure.domain.errors import NotResumable
 from perdure.domain.values import Frozen
 from perdure.records.costs.ledger import lock_job
 from perdure.records.jobs.events import add_line
@@ -40,7 +41,16 @@ def of_job(session: Session, job_id: str) -> Resumption | None:
 
 
 def begin(session: Session, resumption: Resumption) -> None:
-    """A new job is about to be submitted. Replaces one that came to nothing."""
+    """A new job is about to be submitted. Replaces one that came to nothing. NotResumable: the volume is being deleted,
+    or was; the control worker that deletes it locks the job as well, so one of the two is first."""
+    lock_job(session, resumption.job_id)
+    ours = (col(VolumeRow.job_id) == resumption.job_id, col(VolumeRow.volume_id) == resumption.volume_id)
+    ends = (col(VolumeRow.ending_at).is_not(None), col(VolumeRow.deleted_at).is_not(None))
+    if session.exec(select(VolumeRow.volume_id).where(*ours, or_(*ends))).first() is not None:
+        raise NotResumable(
+            f"Volume {resumption.volume_id} with the checkpoint of job {resumption.job_id} is being deleted: its time"
+            " was over, or somebody deleted it."
+        )
     session.merge(ResumptionRow(**resumption.model_dump()))
 
 

@@ -180,6 +180,8 @@ class VolumeRow(SQLModel, table=True):
     size_gib: int
     created_at: datetime = Field(sa_type=Instant)
     deleted_at: datetime | None = Field(sa_type=Instant)
+    ending_at: datetime | None = Field(default=None, sa_type=Instant)
+    """Since when the control worker is deleting this kept volume: from then on nothing is resumed from it."""
 
 
 class SnapshotRow(SQLModel, table=True):

@@ -1,4 +1,4 @@
-"""What nobody owns in AWS, and the installation's own name, which is a tag there."""
+"""Orphans in AWS, the installation's own name (a tag there), and which kept volume is being deleted."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ def upgrade() -> None:
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
     )
     op.create_index("ix_orphans_found_at", "orphans", ["found_at"])
+    op.add_column("volumes", sa.Column("ending_at", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
     """Back."""
+    op.drop_column("volumes", "ending_at")
     op.drop_table("orphans")
     op.drop_table("installation")
