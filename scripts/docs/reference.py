@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import click
 import typer.main
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -35,8 +34,8 @@ def pages() -> dict[str, str]:
     }
 
 
-def command() -> click.Command:
-    """The whole `perdure` command."""
+def command() -> Any:
+    """The whole `perdure` command; one of click's commands, of whichever click Typer brings."""
     return typer.main.get_command(build())
 
 
@@ -56,7 +55,7 @@ def _commands() -> Iterator[str]:
     yield from _command(command(), "perdure", 2)
 
 
-def _command(found: click.Command, path: str, level: int) -> Iterator[str]:
+def _command(found: Any, path: str, level: int) -> Iterator[str]:
     groups = getattr(found, "commands", None)
     if groups is None or path != "perdure":
         yield f"{'#' * level} {path}\n\n{_cell_text(found.help)}\n"
