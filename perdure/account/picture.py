@@ -13,6 +13,7 @@ from perdure.domain.errors import ConfigurationInvalid
 _LOOK_BACK = timedelta(days=7)
 _DESCRIBED_AT_ONCE = 100
 _LOOKED_AT_JOBS = 500
+_LOOKED_AT_NAMES = 100
 QUOTAS = {
     "L-34B43A08": ("ec2", "vCPUs of Spot instances of the standard families (A, C, D, H, I, M, R, T, Z)"),
     "L-3819A6DF": ("ec2", "vCPUs of Spot instances of the G and VT families"),
@@ -24,10 +25,17 @@ QUOTAS = {
 
 @dataclass(frozen=True)
 class Definition:
-    """A job definition in use, and the retry strategies with which jobs of the last days really ran from it."""
+    """A job definition in use, and the retry strategies with which jobs of the last days really ran from it. `newest`:
+    the newest active revision of its name, 0 for none: submissions that name no revision get that one."""
 
     shown: Shown
     strategies: tuple[Shown, ...] = ()
+    newest: int = 0
+
+    @property
+    def is_newest(self) -> bool:
+        """Is it what a submission by name gets?"""
+        return self.newest == int(self.shown["revision"])
 
     @property
     def name(self) -> str:
@@ -98,7 +106,8 @@ def read_queue(aws: Aws, name: str) -> QueuePicture:
 
 
 def _definitions(aws: Aws, queue: str) -> list[Definition]:
-    """Those that jobs of the queue used in the last days; when there are no such jobs, every active one."""
+    """Those that jobs of the queue used in the last days; when there are no such jobs, the newest active one of each
+    name."""
     after = str(int((datetime.now(UTC) - _LOOK_BACK).timestamp() * 1000))
     listed = aws.ask(
         "batch:ListJobs",
@@ -133,7 +142,35 @@ def _definitions(aws: Aws, queue: str) -> list[Definition]:
         ]
 
     found = aws.ask("batch:DescribeJobDefinitions", question, list[Shown]())
-    return [Definition(one, tuple(strategies.get(one["jobDefinitionArn"], ()))) for one in found]
+    newest = _newest(found if not used else _active(aws, {str(one["jobDefinitionName"]) for one in found}))
+    definitions = [
+        Definition(one, tuple(strategies.get(one["jobDefinitionArn"], ())), newest.get(one["jobDefinitionName"], 0))
+        for one in found
+    ]
+    return [one for one in definitions if used or one.is_newest]
+
+
+def _active(aws: Aws, names: set[str]) -> list[Shown]:
+    """Active revisions of these definitions."""
+    return [
+        one
+        for name in sorted(names)[:_LOOKED_AT_NAMES]
+        for one in aws.ask(
+            "batch:DescribeJobDefinitions",
+            lambda name=name: aws.pages(  # type: ignore[misc]
+                "batch", "describe_job_definitions", "jobDefinitions", jobDefinitionName=name, status="ACTIVE"
+            ),
+            list[Shown](),
+        )
+    ]
+
+
+def _newest(definitions: list[Shown]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in definitions:
+        name, revision = str(one["jobDefinitionName"]), int(one["revision"])
+        found[name] = max(revision, found.get(name, 0))
+    return found
 
 
 def describe_jobs(aws: Aws, job_ids: list[str]) -> list[Shown]:

@@ -236,6 +236,26 @@ def test_fix_registers_a_revision_with_another_strategy_and_the_rest_as_it_was(
     assert {k: v for k, v in new.items() if k not in changed} == {k: v for k, v in old.items() if k not in changed}
 
 
+def test_an_older_revision_is_not_made_the_newest(bed: CloudBed, sound: str) -> None:
+    environment(bed, "aged", SOUND, 2, policies=[])
+    old = define(bed, "aged-job")
+    bed.submit(jobQueue="aged", jobDefinition=old)
+    define(bed, "aged-job", properties={"command": ["something", "newer"]}, retryStrategy=ADVISED)
+    [found] = examine(look("aged"))["retries"]
+    assert found.subject == old and found.safe is None and "revision 2, the newest" in found.mend
+    bed.aws.batch.deregister_job_definition(jobDefinition="aged-job:2")
+    [found] = examine(look("aged"))["retries"]
+    assert found.safe is not None, "now the old one is the newest again"
+
+
+def test_without_jobs_the_newest_revision_of_each_name_is_looked_at(bed: CloudBed, sound: str) -> None:
+    environment(bed, "unused", SOUND, 2, policies=[])
+    define(bed, "revised")
+    define(bed, "revised", retryStrategy=ADVISED)
+    names = [one.name for one in look("unused").definitions]
+    assert "revised:2" in names and "revised:1" not in names
+
+
 @pytest.mark.parametrize(
     ("strategy", "severity"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,13 +97,23 @@ def retries(picture: QueuePicture) -> Iterator[Finding]:
         if trouble is not None and (not one.strategies or len(others) < len(one.strategies)):
             severity, what, why = trouble
             call = patch(one)
-            yield Finding(severity, "retries", one.name, f"Its retry strategy {what}.", why, call.command(), call)
+            # A revision made of an older one would take the place of the newest, with all that was changed since.
+            mend = call.command() if one.is_newest else _use_newest(one)
+            safe = call if one.is_newest else None
+            yield Finding(severity, "retries", one.name, f"Its retry strategy {what}.", why, mend, safe)
         for severity, what, why in worse:
             mend = (
                 "the client's own setting of attempts and rules: what SubmitJob sends wins over the definition "
                 "(Nextflow: aws.batch.maxSpotAttempts = 10; others: send none)"
             )
             yield Finding(severity, "retries", one.name, f"Jobs are submitted with a strategy that {what}.", why, mend)
+
+
+def _use_newest(one: Definition) -> str:
+    strategy = json.dumps(ADVISED)
+    if not one.newest:
+        return f"it is no longer active; give its successor, or each submission, the strategy {strategy}"
+    return f"submit with revision {one.newest}, the newest, or give each submission the strategy {strategy}"
 
 
 def kinds(picture: QueuePicture) -> Iterator[Finding]:
