@@ -8,11 +8,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from worker_agent.engine.looking import look
+from worker_agent.engine.lost_names import opened, places
 from worker_agent.engine.refusals import TABLE, refused
 from worker_agent.engine.sessions import lost_session
 from worker_agent.engine.waiting_clients import listening, who_waits_for
@@ -30,6 +33,15 @@ def running(code: str) -> Iterator[int]:
             yield process.pid
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def in_use_without_its_name() -> Iterator[int]:
+    """A process with an open file that lost its name and has another, on a disk."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        code = f"import os; os.chdir({folder!r}); kept = open('a', 'w'); os.link('a', 'b'); os.unlink('a')"
+        with running(code + THEN_WAIT) as pid:
+            yield pid
 
 
 def kinds(*pids: int) -> set[str]:
@@ -122,3 +134,20 @@ def test_a_client_that_waits_until_it_is_accepted(host: str) -> None:
 )
 def test_sessions_that_cannot_be_built_again(tree: dict[int, tuple[int, int]], lost: int | None) -> None:
     assert lost_session(tree, 1) == lost
+
+
+@needs_root
+def test_a_file_without_its_name_is_lent_one_but_on_a_shared_mount() -> None:
+    with in_use_without_its_name() as pid:
+        assert kinds(pid) == set()
+        (file,) = (one for one in opened(look([pid], pid).descriptors) if one.path.endswith("/a (deleted)"))
+        around = places(pid, [pid])
+        mount = next(point for point in points(file.path) if point in {one.point for _, one in around.mounts.values()})
+        (found,) = refused(look([pid], pid, shared=[mount]))
+        assert found.row.kind == "lost name" and "on a shared mount" in found.held
+        assert "descriptor" in found.held and file.path in found.held
+
+
+def points(path: str) -> list[str]:
+    """The folders above it, the nearest first."""
+    return [str(folder) for folder in Path(path).parents]
