@@ -79,6 +79,7 @@ SAMPLES = [
     ("Can't mmap: Cannot allocate memory", "memory", False, False),
     ("File usr/lib/libc.so.6 has bad size 1 (expect 2)", "usr/lib/libc.so.6 is not the one", False, False),
     ("File usr/bin/x has bad build-ID", "usr/bin/x is not the one", False, False),
+    ("Unseizable non-zombie 510 found, state R, err -1/3", "could not be held still", False, True),
 ]
 
 

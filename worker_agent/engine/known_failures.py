@@ -263,6 +263,13 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         _PASSES,
         _LATER,
     ),
+    (
+        r"Unseizable non-zombie|SEIZE \d+: (?:task not stopped|can't)|Task pid reused|Waited pid mismatch"
+        r"|Task is still running",
+        "a process of it could not be held still: it was just ending, or a debugger has it",
+        f"Detach debuggers. {_PASSES}",
+        _LATER,
+    ),
     # ---- what a node lacks (dumps and restores)
     (
         r"Can't get 1:(?:16|34) opt|has rseq but kernel lacks|Can't set FPU registers|Unsupported kernel",
