@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_serializer
 
 from perdure.contracts.control import BatchJob, CreateVolume
 from perdure.contracts.protection import AttachReply, AttachRequest, CheckpointTaken, JobProtectionInput, Verdict
@@ -363,3 +364,9 @@ class JobStart(JobProtectionInput):
     """What a run of the workflow begins with; `carried` by continue-as-new."""
 
     carried: JobProgress | None = None
+
+    @field_serializer("carried")
+    def _briefly(self, carried: JobProgress | None) -> dict[str, Any] | None:
+        """What is as it was made is not written: each byte here takes six in the control worker for as long as the
+        job is open. So a default that changes is changed for jobs that run, too."""
+        return None if carried is None else carried.model_dump(mode="json", exclude_defaults=True)

@@ -22,10 +22,10 @@ NODE_PATIENCE = timedelta(seconds=30)
 NODE_PATIENCE_ON_NOTICE = timedelta(seconds=10)
 """The same for a final checkpoint: two minutes are left, and asking again is cheap."""
 
-RENEW_AFTER = 250
+RENEW_AFTER = 100
 """Events after which a job's workflow continues as new, if Temporal does not suggest it earlier. That costs six events.
-Until then each cycle stays in the control worker's memory (5 to 10 KB, docs/scale.md), and a worker that starts reads
-the histories of its jobs. A short life with one reclaim stays in one history, for whoever reads it."""
+Until then each cycle stays in the control worker's memory (docs/scale.md), and a job that is not kept there is read
+from its history at each event. A start and a few cycles stay in one history; so does a reclaim."""
 
 LOG_PATIENCE = timedelta(seconds=8)
 """The same for a person who waits for logs."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 from temporalio import activity
 
 from perdure.contracts.node import LogSettings
@@ -159,6 +160,11 @@ class JobRecord(Frozen):
     job: Job
     events: list[JobEvent] = Field(default_factory=list)
     revision: int
+
+    @field_serializer("job")
+    def _briefly(self, job: Job) -> dict[str, Any]:
+        """What is as it was made is not written: the control worker keeps each record until the history ends."""
+        return job.model_dump(mode="json", exclude_defaults=True)
 
 
 class BatchActivities:

@@ -19,7 +19,7 @@ from tests.browser.network import Network
 from tests.browser.stories import Story, record
 from tests.integration.test_api import served
 
-MANY = 200_000
+MANY = 30_000
 
 
 @pytest.mark.expects("ERR_CONNECTION", "Failed to load resource", "ERR_INCOMPLETE", "ERR_EMPTY_RESPONSE")

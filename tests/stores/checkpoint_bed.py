@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import stat
@@ -21,16 +22,23 @@ OUTPUT = b"a line of the job's output\n" * 100
 
 def text_pages(seed: int, count: int) -> bytearray:
     """Pages of words, each page another one."""
+    return bytearray(_text(seed, count))
+
+
+@functools.cache
+def _text(seed: int, count: int) -> bytes:
     chance = random.Random(seed)
     words = [b"ACGT"[chance.randrange(4) : chance.randrange(5, 9)] * 4 + b" gene " for _ in range(64)]
-    return bytearray(b"".join(b"".join(chance.choices(words, k=600))[:4096].ljust(4096, b".") for _ in range(count)))
+    return b"".join(b"".join(chance.choices(words, k=600))[:4096].ljust(4096, b".") for _ in range(count))
 
 
 class JobRoot:
     """A job root on which checkpoints are taken."""
 
-    def __init__(self, root: Path, job_id: str = JOB, seed: int = 1, memory_pages: int = 600) -> None:
-        self.root, self.job_id = root, job_id
+    def __init__(
+        self, root: Path, job_id: str = JOB, seed: int = 1, memory_pages: int = 600, sparse_mib: int = 20
+    ) -> None:
+        self.root, self.job_id, self._sparse_mib = root, job_id, sparse_mib
         (root / "checkpoints").mkdir(parents=True)
         (root / "log").mkdir()
         (root / "log" / "stdout").write_bytes(OUTPUT)
@@ -48,9 +56,9 @@ class JobRoot:
         (folder / "images" / "pages-1.img").write_bytes(self.memory)
         with (folder / "images" / "pages-2.img").open("wb") as sparse:
             sparse.write(b"x" * 5000)
-            sparse.seek(10 << 20)
+            sparse.seek(self._sparse_mib << 19)
             sparse.write(b"end")
-            sparse.truncate(20 << 20)
+            sparse.truncate(self._sparse_mib << 20)
         for name, content in {"inventory.img": b"inventory", "core-1.img": b"core" * 300, "empty.img": b""}.items():
             (folder / "images" / name).write_bytes(content)
         for tree in TREES:

@@ -20,7 +20,7 @@ from perdure.domain.errors import (
     StoreUnavailable,
 )
 from perdure.image.store import DirectoryStore
-from perdure.stores import collecting
+from perdure.stores import collecting, patience
 from perdure.stores.bandwidth import Bandwidth
 from perdure.stores.directory import DirectoryObjects
 from perdure.stores.layout import Place
@@ -167,7 +167,10 @@ def directory(tmp_path: Path) -> DirectoryObjects:
     return DirectoryObjects(tmp_path / "store")
 
 
-def test_a_store_that_is_overloaded_is_asked_again(directory: DirectoryObjects, tmp_path: Path) -> None:
+def test_a_store_that_is_overloaded_is_asked_again(
+    directory: DirectoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.002)  # how long it waits says nothing here
     job = JobRoot(tmp_path / "one")
     store = Faulty(directory, in_turn(*[UNAVAILABLE, None] * 20), in_turn(*[None, UNAVAILABLE, None] * 20))
     put(job, StoredCheckpoints(Patient(store, 60.0), JOB))
@@ -223,7 +226,7 @@ def _all_is_whole(directory: DirectoryObjects, job: JobRoot, at: Path) -> None:
 def _calls(tmp_path: Path, work: Callable[[StoredCheckpoints, JobRoot], None]) -> int:
     (tmp_path / "count").mkdir()
     counted = Faulty(DirectoryObjects(tmp_path / "count"))
-    job = JobRoot(tmp_path / "counted", memory_pages=60)
+    job = JobRoot(tmp_path / "counted", memory_pages=60, sparse_mib=3)
     work(of(counted), job)
     return len(counted.calls)
 
@@ -246,7 +249,7 @@ def test_a_crash_at_each_step_leaves_whole_checkpoints_only(tmp_path: Path, when
         here = tmp_path / f"{when}-{number}"
         (here / "store").mkdir(parents=True)
         directory = DirectoryObjects(here / "store")
-        job = JobRoot(here / "one", memory_pages=60)
+        job = JobRoot(here / "one", memory_pages=60, sparse_mib=3)
         crash = at_call(number, Crash())
         store = Faulty(directory, crash) if when == "before" else Faulty(directory, after=crash)
         with pytest.raises(Crash):

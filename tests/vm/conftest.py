@@ -7,7 +7,8 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from tests.vm.build import Built, _resolved, built
 
 Call = Callable[..., Any]
 COLUMN = "VM 6.1, cgroup v2"
+_TOGETHER = 1500.0
+"""Seconds for all checks that share a machine."""
 _CLONE = Path(__file__).parents[2]
 _PARTS = ("perdure", "worker_agent", "tests/integration", "tests/vm/inside", "tests/conftest.py")
 
@@ -70,18 +73,20 @@ def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if "-pytest-" in entry.name or entry.name.endswith((".img", ".log")) else entry
 
 
-@pytest.fixture
-def in_vm(machine: Built, clone_tar: bytes, request: pytest.FixtureRequest) -> Call:
-    """`in_vm("module:function", *arguments, limit_seconds=…)`: the function's result, from a machine of its own.
+@dataclass
+class Boots:
+    """The machine as often as it is wanted."""
 
-    The module lies in tests/vm/inside; arguments and result are JSON."""
+    machine: Built
+    clone_tar: bytes
+    shared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What checks said that were run in one boot, by test."""
 
-    request.node.user_properties.append(("versions", _versions()))
-
-    def call(entry: str, *arguments: object, limit_seconds: float = 900.0) -> Any:
+    def boot(self, entry: str, arguments: Sequence[object], limit_seconds: float) -> Any:
+        """The function's result, from a fresh machine. GuestFailed if it raised."""
         begun, spent = time.monotonic(), _children_seconds()
         header = {"entry": f"tests.vm.inside.{entry}", "arguments": arguments}
-        said = machine.qemu.run(machine.state, clone_tar, header, limit_seconds)
+        said = self.machine.qemu.run(self.machine.state, self.clone_tar, header, limit_seconds)
         for message in said:
             if "note" in message:
                 print(json.dumps(message["note"]))
@@ -92,4 +97,40 @@ def in_vm(machine: Built, clone_tar: bytes, request: pytest.FixtureRequest) -> C
             raise GuestFailed(failures[0])
         return next(message["result"] for message in said if "result" in message)
 
+
+@pytest.fixture(scope="session")
+def boots(machine: Built, clone_tar: bytes) -> Boots:
+    return Boots(machine, clone_tar)
+
+
+@pytest.fixture
+def in_vm(boots: Boots, request: pytest.FixtureRequest) -> Call:
+    """`in_vm("module:function", *arguments, limit_seconds=…)`: the function's result, from a machine of its own.
+
+    The module lies in tests/vm/inside; arguments and result are JSON."""
+    request.node.user_properties.append(("versions", _versions()))
+
+    def call(entry: str, *arguments: object, limit_seconds: float = 900.0) -> Any:
+        return boots.boot(entry, arguments, limit_seconds)
+
     return call
+
+
+@pytest.fixture
+def checked(boots: Boots, request: pytest.FixtureRequest) -> Any:
+    """What the check of the test's mark `checks("module:function", *arguments)` returned.
+
+    All such checks of the session run one after the other in one machine, when the first result is wanted: a boot, and
+    the imports in an emulated machine, take as long as a small check."""
+    request.node.user_properties.append(("versions", _versions()))
+    if not boots.shared:
+        wanted = {
+            item.nodeid: mark.args for item in request.session.items if (mark := item.get_closest_marker("checks"))
+        }
+        checks = [(entry, arguments) for entry, *arguments in wanted.values()]
+        boots.shared = dict(zip(wanted, boots.boot("several:run", [checks], _TOGETHER), strict=True))
+    said = boots.shared[request.node.nodeid]
+    print(f"{said['seconds']} s in the virtual machine")
+    if "error" in said:
+        raise GuestFailed(said["error"])
+    return said["result"]

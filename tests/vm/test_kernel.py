@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.vm.conftest import Call
-
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1000)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 
-def test_the_kernel_has_cgroup_v2_alone_and_tracks_changed_memory(in_vm: Call) -> None:
-    facts = in_vm("basics:facts")
-    assert "cloud" in facts["kernel"]
-    assert facts["unified"] and facts["mounts"] == ["cgroup2"]
-    assert facts["soft_dirty"]
+@pytest.mark.checks("basics:facts")
+def test_the_kernel_has_cgroup_v2_alone_and_tracks_changed_memory(checked: dict[str, Any]) -> None:
+    assert "cloud" in checked["kernel"]
+    assert checked["unified"] and checked["mounts"] == ["cgroup2"]
+    assert checked["soft_dirty"]

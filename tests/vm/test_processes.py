@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vm.conftest import COLUMN, Call
+from tests.vm.conftest import COLUMN
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.row("Processes", "a stopped process (SIGSTOP)", column=COLUMN)
-def test_a_stopped_process_stays_stopped(in_vm: Call) -> None:
-    assert in_vm("processes:stopped") == ["T"] * 4
+@pytest.mark.checks("processes:stopped")
+def test_a_stopped_process_stays_stopped(checked: list[str]) -> None:
+    assert checked == ["T"] * 4

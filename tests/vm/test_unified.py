@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.vm.conftest import COLUMN, Call
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1000)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.row("Kernels", "cgroup v2: restored under another path, with its limits", column=COLUMN)
 @pytest.mark.row("Processes", "non-root user", column=COLUMN)
-def test_a_job_of_an_ordinary_user_goes_on_under_another_path_with_its_limits(in_vm: Call) -> None:
-    found = in_vm("unified:moved", {"uid": 1000, "gid": 1000, "additionalGids": [2000, 3000]})
+@pytest.mark.checks("unified:moved", {"uid": 1000, "gid": 1000, "additionalGids": [2000, 3000]})
+def test_a_job_of_an_ordinary_user_goes_on_under_another_path_with_its_limits(checked: dict[str, Any]) -> None:
+    found = checked
     assert found["same"]
     before, after = found["limits"]
     assert before == after
@@ -24,18 +27,21 @@ def test_a_job_of_an_ordinary_user_goes_on_under_another_path_with_its_limits(in
 
 
 @pytest.mark.row("Kernels", "cgroup v2: killed while frozen, no instruction runs", column=COLUMN)
-def test_frozen_processes_die_without_another_instruction(in_vm: Call) -> None:
-    assert in_vm("unified:killed_frozen", 10) == 0
+@pytest.mark.checks("unified:killed_frozen", 10)
+def test_frozen_processes_die_without_another_instruction(checked: int) -> None:
+    assert checked == 0
 
 
 @pytest.mark.row("Kernels", "cgroup v2: left frozen by an agent that died", column=COLUMN)
-def test_the_next_agent_thaws_what_the_last_one_left_frozen(in_vm: Call) -> None:
-    assert in_vm("unified:left_frozen") == ["the job stood frozen when the agent started again; it runs on"]
+@pytest.mark.checks("unified:left_frozen")
+def test_the_next_agent_thaws_what_the_last_one_left_frozen(checked: list[str]) -> None:
+    assert checked == ["the job stood frozen when the agent started again; it runs on"]
 
 
 @pytest.mark.row("Kernels", "cgroup v2: restored beside the running job (a rehearsal)", column=COLUMN)
-def test_a_checkpoint_is_rehearsed_beside_its_job(in_vm: Call) -> None:
-    found = in_vm("unified:rehearsed")
+@pytest.mark.checks("unified:rehearsed")
+def test_a_checkpoint_is_rehearsed_beside_its_job(checked: dict[str, Any]) -> None:
+    found = checked
     assert found["verdict"] == ["passed", "", 1], found
     assert (found["limit"], found["left"]) == (str(200 << 20), [])
     assert found["same"]
