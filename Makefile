@@ -24,10 +24,9 @@ demo: setup ## Run two real jobs through reclaims, in one zone and across zones,
 
 test: setup ## Lint and run every test, on one worker more than there are processors (tests/lanes.py)
 	@$(MAKE) --no-print-directory style
-	@$(MAKE) --no-print-directory console-check
-	@echo "== mypy and import direction run beside the tests"
+	@echo "== mypy, import direction and the console's own tests run beside the tests"
 	@echo "== all tests, $(WORKERS) at a time"
-	@$(MAKE) --no-print-directory types >$(TYPES) 2>&1 & types=$$!; failed=0; \
+	@$(MAKE) --no-print-directory types console-check >$(TYPES) 2>&1 & types=$$!; failed=0; \
 		$(PYTEST) -n $(WORKERS) -m "not matrix" --durations 25 --durations-min 1 tests || failed=1; \
 		wait $$types || { failed=1; cat $(TYPES); }; exit $$failed
 
@@ -37,8 +36,9 @@ unit: ## Run the fast tests alone: no root, no containers
 some: ## Run what you name: make some TESTS="tests/unit/test_ledger.py -k name"
 	@$(PYTEST) -p no:xdist $(or $(TESTS),$(error say which: make some TESTS="tests/unit/test_ledger.py -k name"))
 
-fuzz: ## Change manifests and packs of stores at random for a minute, and read them
+fuzz: ## Change stores at random for a minute and read them; call each operation of the API a hundred times (6 minutes)
 	@$(BIN)/python -m tests.stores.fuzz 60
+	@PERDURE_EXAMPLES=50 $(PYTEST) -p no:xdist -o timeout=1800 tests/integration/test_openapi.py
 
 lint: style types ## Check style, types and import direction
 

@@ -91,6 +91,19 @@ def rows_of(item: pytest.Item) -> list[list[str]]:
     return rows
 
 
+EVERYTHING = pytest.StashKey[dict[str, tuple[list[list[str]], bool]]]()
+"""In the configuration of a run that collected all of tests/: the rows of each test that has some, and whether
+`make test` runs it."""
+
+
+def keep_everything(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note the rows of all tests, if all were collected and none is taken away yet."""
+    asked = [config.invocation_params.dir / argument for argument in config.args]
+    if asked == [Path(__file__).parent]:
+        rows = {item.nodeid: (rows_of(item), item.get_closest_marker("matrix") is None) for item in items}
+        config.stash[EVERYTHING] = {nodeid: found for nodeid, found in rows.items() if found[0]}
+
+
 class CompatibilityRows:
     """Enters the rows of one run of pytest into the file at `path`."""
 

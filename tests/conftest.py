@@ -36,7 +36,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
     return lanes.Lanes(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m and -k take tests away
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    compatibility.keep_everything(config, items)
     alone = {item.nodeid.partition("::")[0] for item in items if _on_the_stack(item)}
     if alone := {file for file in alone if lanes.lane(file) != "stack"}:
         raise pytest.UsageError(f"enter into the lane `stack` of tests/lanes.py: {', '.join(sorted(alone))}")

@@ -55,7 +55,7 @@ def archive(tree: Path, target: Path) -> int:
     half = target.with_suffix(".part")
     with (
         half.open("wb") as file,
-        gzip.GzipFile("", "wb", 9, file, mtime=0) as packed,
+        gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,  # 9 takes four times as long for 1 % less
         tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
         for path in [tree, *sorted(tree.rglob("*"))]:

@@ -13,7 +13,6 @@ import re
 import secrets
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from localcloud.node_link import Mount, Task
 from localcloud.nodes.inside.bundle import container_config, make_mask_layer
 from perdure.image.mounts import delete_tree
 from perdure.settings import CRIU_PREFIX
+from perdure.waiting import until
 from tests.conformance.courses import EXCHANGE, GROUP, PROGRAMS, SCRIPT, Outcome, Result, Results
 from tests.conformance.zdtm import Zdtm, as_json, programs
 from tests.integration.engine_places import Node
@@ -150,12 +150,9 @@ class _Container:
         return Result(Outcome(outcome), words)
 
     def _there(self, name: str, limit: float) -> bool:
-        end = time.monotonic() + limit
-        while not (self._exchange / name).exists():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.1)
-        return True
+        with contextlib.suppress(TimeoutError):
+            until((self._exchange / name).exists, limit, 0.1)
+        return (self._exchange / name).exists()
 
     def _errors(self, log: str) -> str:
         path = self._place / log

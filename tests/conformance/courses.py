@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +23,7 @@ from localcloud.stack.client import FINISHED, StackClient
 from localcloud.stack.job_request import JobRequest, container_properties, definition_name, retry_strategy
 from perdure.domain.errors import CheckpointFailed
 from perdure.image.mounts import delete_tree
+from perdure.waiting import until
 from tests.conformance.zdtm import Zdtm, as_json, programs
 
 GROUP = Path(__file__).parent / "group.py"
@@ -289,11 +289,10 @@ def _parted(tests: list[Zdtm], words: str) -> list[list[Zdtm]]:
 
 def _until(condition: Callable[[], object], limit: float) -> bool:
     """Whether it came true within the limit."""
-    end = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(LOOK)
+    try:
+        until(condition, limit, LOOK)
+    except TimeoutError:
+        return False
     return True
 
 

@@ -75,6 +75,7 @@ def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User
     assert len(set(re.findall(r"^token ([0-9a-f]{32})$", stderr, re.MULTILINE))) == 1  # the same process all along
 
 
+@pytest.mark.matrix
 def test_a_new_job_finishes_what_a_reclaim_ended_for_good(docker_user: User, image: str, tmp_path: Path) -> None:
     check_resume(docker_user, tmp_path, "--image", image, moves=False)
 

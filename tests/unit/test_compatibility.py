@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scripts.compatibility import PAGE, TABLE, WORDS, render
-from tests.compatibility import SECTIONS, VARIABLE, open_table, read_table
+from tests.compatibility import EVERYTHING, SECTIONS, VARIABLE, open_table, read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -152,9 +152,14 @@ def test_the_committed_page_is_what_the_committed_table_renders_to() -> None:
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], set[str]]:
-    """The table of all tests with rows, and those of them that `make test` runs. Unit and workflow tests have no rows;
-    leaving them out saves most of the time that collecting takes."""
+def collected(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], set[str]]:
+    """The table of all tests with rows, and those of them that `make test` runs. As this very run collected them, if it
+    collected all. Else anew: unit and workflow tests have no rows, and leaving them out saves most of the time."""
+    if everything := request.config.stash.get(EVERYTHING, None):
+        rows = {nodeid: {"rows": found} for nodeid, (found, _) in everything.items()}
+        return {"tests": rows}, {nodeid for nodeid, (_, usual) in everything.items() if usual}
     folders = [str(folder) for folder in sorted((ROOT / "tests").iterdir()) if folder.name not in ("unit", "workflows")]
     table = tmp_path_factory.mktemp("collected") / "table.json"
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "not matrix"]

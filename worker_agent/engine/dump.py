@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 
 import structlog
 
@@ -20,6 +19,7 @@ from perdure.image.layout import IMAGES
 from perdure.image.mounts import delete_tree
 from perdure.image.pages.assembly import shares_pages
 from perdure.image.pages.sink import Request
+from perdure.waiting import until
 from worker_agent.engine import criu_log, criu_options, runc, stopped, tasks
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete
@@ -221,11 +221,13 @@ def _give_up(work: Work) -> None:
     elif (size := _free(work)) > 0:
         with open(work.path / _BALLAST, "wb") as file, contextlib.suppress(OSError):  # somebody else took the space
             os.posix_fallocate(file.fileno(), 0, size)
-    end = time.monotonic() + _ENDS_FROZEN
-    while tasks.users_of(work.container.work_dir):
+
+    def ended() -> bool:
         if work.sink is not None:
             work.sink.release_writers()
-        if time.monotonic() > end:
-            work.freezer.thaw()
-            return
-        time.sleep(_POLL)
+        return not tasks.users_of(work.container.work_dir)
+
+    try:
+        until(ended, _ENDS_FROZEN, _POLL)
+    except TimeoutError:
+        work.freezer.thaw()

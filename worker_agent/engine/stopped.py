@@ -15,11 +15,11 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from perdure.domain.errors import FreezerFailed
+from perdure.waiting import until
 from worker_agent.engine.commands import complete
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.threads import urgently
@@ -131,12 +131,10 @@ def _handed_over(beside: Path, pid: int, tid: int) -> bool:
 
 
 def _caught(status: Path) -> bool:
-    end = time.monotonic() + _CAUGHT
-    while time.monotonic() < end:
-        if "\nState:\tt" in status.read_text():
-            return True
-        time.sleep(0)
-    return False
+    try:
+        return until(lambda: "\nState:\tt" in status.read_text(), _CAUGHT, 0)
+    except TimeoutError:
+        return False
 
 
 def _move(tid: int, cgroup: Path) -> None:
