@@ -86,7 +86,7 @@ class ControlSettings(_Settings):
     volume_poll: float = 1.0
     """Seconds between two looks at a volume or snapshot that is changing state."""
     cached_workflows: int = Field(
-        500, ge=1, description="Open jobs that stay in memory; the others are read anew when something happens."
+        200, ge=1, description="Open jobs that stay in memory; the others are read anew when something happens."
     )
     store_key_file: Path = STORE_KEY
     """The installation's key for the seals of stored checkpoints; the same everywhere."""

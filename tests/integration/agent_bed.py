@@ -7,6 +7,7 @@ Containers are made as a container engine makes them: a bundle with an overlay r
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import json
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -164,6 +166,9 @@ class Temporal:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        """Until it answers, if it does not run already."""
+        if self._process is not None:
+            return
         program = shutil.which("temporal", path=sysconfig.get_path("scripts")) or shutil.which("temporal")
         assert program, "temporal is missing; run `make setup`"
         argv = [
@@ -195,6 +200,22 @@ class Temporal:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+_servers: list[Temporal] = []
+"""The one server of this process, once a bed needed it."""
+
+
+async def shared_temporal() -> Temporal:
+    """A server that runs, the same for all beds of this process: each has a job and nodes of its own, and so queues and
+    workflows of its own. A test that kills it has it start again."""
+    if not _servers:
+        folder = Path(tempfile.mkdtemp(prefix="perdure-test-", dir="/var/tmp"))
+        atexit.register(delete_tree, folder)
+        _servers.append(Temporal(folder))
+        atexit.register(_servers[0].kill)
+    await _servers[0].start()
+    return _servers[0]
 
 
 # ------------------------------------------------------------------------------------------------------ the node
@@ -553,9 +574,7 @@ async def bed() -> AsyncIterator[Bed]:
         tool("truncate", "-s", "3000M", disk / "volume.img")
         loop = tool("losetup", "--find", "--show", disk / "volume.img")
         steps.push_async_callback(_detach, loop)
-        temporal = Temporal(disk)
-        steps.callback(temporal.kill)
-        await temporal.start()
+        temporal = await shared_temporal()
         client = await temporal.client()
         worker = Worker(
             client,
