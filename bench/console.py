@@ -6,7 +6,8 @@ It fills an SQLite database with 1,000,000 jobs first, once (build/bench/, minut
 what bench/server_load.py has put at URL. Milliseconds, medians of ROUNDS, with the load.
 
 Each figure is taken in the page: from the deed (the navigation, the click or key that the browser notes) to the frame
-that shows its result. Cold: nothing of the server in the browser's cache. Warm: as at a second visit.
+that shows its result. The page is at rest before. Cold: nothing of the server in the browser's cache. Warm: as at a
+second visit.
 """
 
 from __future__ import annotations
@@ -146,6 +147,7 @@ def list_figures(browser: Browser, place: str, rounds: int) -> Iterator[Figure]:
         def typed(words: str) -> Callable[[], None]:
             def deed() -> None:
                 page.get_by_label("Find jobs").fill(words)
+                at_rest(page)
                 page.keyboard.press("Enter")
 
             return deed
@@ -172,6 +174,7 @@ def list_figures(browser: Browser, place: str, rounds: int) -> Iterator[Figure]:
             for _ in range(rounds):
                 page.goto(f"{place}/jobs")
                 page.locator("table tbody th a").first.wait_for()
+                at_rest(page)
                 figure.took.append(after(page, event, deed))
             yield figure
 
@@ -190,6 +193,11 @@ def loaded(page: Page, address: str, selector: str) -> float:
     page.goto(address)
     took: float = page.evaluate("selector => perdureWatch.shown(selector)", selector)
     return took
+
+
+def at_rest(page: Page) -> None:
+    """Until the browser has nothing left to do, as before a person's next key."""
+    page.evaluate("() => new Promise(done => requestIdleCallback(() => done()))")
 
 
 def after(page: Page, event: str, deed: Callable[[], object], selector: str = "") -> float:

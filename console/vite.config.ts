@@ -37,6 +37,8 @@ export default defineConfig({
   build: {
     outDir: STATIC,
     emptyOutDir: true,
+    // Says the server which files each page needs: see api/routes/console.py.
+    manifest: "manifest.json",
     chunkSizeWarningLimit: 1200,
     assetsInlineLimit: 0,
   },

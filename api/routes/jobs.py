@@ -72,6 +72,9 @@ async def job_filter(
     node: Annotated[
         list[Name] | None, Query(max_length=MOST_NAMES, description="On these instances, or last there; repeatable.")
     ] = None,
+    unprotected: Annotated[
+        bool, Query(description="Only jobs that a reclaim would cost, or would have cost, their work.")
+    ] = False,
     created_after: Annotated[Time, time("Created then or later")] = None,
     created_before: Annotated[Time, time("Created earlier")] = None,
     finished_after: Annotated[Time, time("Finished then or later")] = None,
@@ -84,6 +87,7 @@ async def job_filter(
         queues=frozenset(queue or ()),
         zones=frozenset(zone or ()),
         nodes=frozenset(node or ()),
+        unprotected=unprotected,
         created_after=created_after,
         created_before=created_before,
         finished_after=finished_after,

@@ -31,8 +31,11 @@ export function dollars(value: number | null | undefined): string {
   return `${value < 0 ? "−" : ""}$${text}`;
 }
 
+/** Made once: making one takes longer than a row of a list. */
+const COUNTS = new Intl.NumberFormat("en-US");
+
 export function count(value: number | null | undefined): string {
-  return value == null ? "–" : value.toLocaleString("en-US");
+  return value == null ? "–" : COUNTS.format(value);
 }
 
 export function hours(value: number | null | undefined): string {

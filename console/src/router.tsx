@@ -48,10 +48,12 @@ const shell = createRoute({
   },
 });
 
-// Loaders begin what a page asks for while its code is on its way. They do not wait: pages show what is there.
+// Loaders begin what a page asks for while its code is on its way. Pages show what is there.
 const ask = (client: QueryClient, ...queries: unknown[]) => {
-  for (const query of queries) void client.prefetchQuery(query as FetchQueryOptions);
+  return Promise.all(queries.map((query) => client.prefetchQuery(query as FetchQueryOptions)));
 };
+// Drawing takes longer than most answers: a quick one is waited for, so that a page is drawn once and not twice.
+const quick = (asked: Promise<unknown>) => Promise.race([asked, new Promise((resolve) => setTimeout(resolve, QUICK_MS))]);
 
 const dashboard = createRoute({
   getParentRoute: () => shell,
@@ -59,7 +61,8 @@ const dashboard = createRoute({
   validateSearch: validateDashboardSearch,
   loaderDeps: ({ search }) => search,
   loader: ({ context: { queryClient }, deps }) => {
-    ask(queryClient, reportQuery(deps), trendsQuery(deps), queuesQuery(deps), newestQuery, alertsQuery);
+    void ask(queryClient, trendsQuery(deps), alertsQuery);
+    return quick(ask(queryClient, reportQuery(deps), newestQuery, queuesQuery(deps)));
   },
   component: lazyRouteComponent(() => import("./pages/dashboard")),
 });
@@ -68,19 +71,19 @@ const jobs = createRoute({
   path: "/jobs",
   validateSearch: validateJobsSearch,
   loaderDeps: ({ search }) => search,
-  // Drawing the table takes longer than most answers: a quick one is waited for, so that it is drawn once and not twice.
-  loader: async ({ context: { queryClient }, deps }) => {
-    ask(queryClient, queueNamesQuery);
-    const asked = queryClient.prefetchQuery(jobsQuery(deps, pageSize()));
-    await Promise.race([asked, new Promise((resolve) => setTimeout(resolve, QUICK_MS))]);
+  loader: ({ context: { queryClient }, deps }) => {
+    void ask(queryClient, queueNamesQuery);
+    return quick(ask(queryClient, jobsQuery(deps, pageSize())));
   },
   component: lazyRouteComponent(() => import("./pages/jobs")),
 });
 const job = createRoute({
   getParentRoute: () => shell,
   path: "/jobs/$jobId",
-  loader: ({ context: { queryClient }, params: { jobId } }) =>
-    ask(queryClient, jobQuery(jobId), lifeLineQuery(jobId), workflowQuery(jobId)),
+  loader: ({ context: { queryClient }, params: { jobId } }) => {
+    void ask(queryClient, workflowQuery(jobId));
+    return quick(ask(queryClient, jobQuery(jobId), lifeLineQuery(jobId)));
+  },
   component: lazyRouteComponent(() => import("./pages/job")),
 });
 const nodes = createRoute({
@@ -92,7 +95,7 @@ const nodes = createRoute({
 const node = createRoute({
   getParentRoute: () => shell,
   path: "/nodes/$instanceId",
-  loader: ({ context: { queryClient }, params: { instanceId } }) => ask(queryClient, nodeQuery(instanceId)),
+  loader: ({ context: { queryClient }, params: { instanceId } }) => quick(ask(queryClient, nodeQuery(instanceId))),
   component: lazyRouteComponent(() => import("./pages/node")),
 });
 const volumes = createRoute({

@@ -45,6 +45,7 @@ def job(number: int) -> Job:
         created_at=created,
         finished_at=finished,
         protections=chosen.randint(0, 3),
+        unprotected="it has no volume" if number % 5 == 2 or state == JobState.FAILED else "",
         attempts=[
             Attempt(epoch=at, attempt=at, instance_id=node, zone=zone, container_id=f"c{at}", accepted_at=created)
             for at, (node, zone) in enumerate(places[: number % 3], 1)
@@ -95,6 +96,7 @@ def wanted(where: JobFilter, order: JobOrder) -> list[str]:
             and (not where.states or one.state in where.states)
             and (not where.zones or (newest is not None and newest.zone in where.zones))
             and (not where.nodes or (newest is not None and newest.instance_id in where.nodes))
+            and (one.unprotected != "" or not where.unprotected)
             and any(words in part.casefold() for part in (one.job_id, one.name, one.queue))
             and (where.created_after is None or one.created_at >= where.created_after)
             and (where.created_before is None or one.created_at < where.created_before)
@@ -124,6 +126,10 @@ FILTERS = [
     JobFilter(nodes=frozenset({"i-3", "i-4"})),
     JobFilter(nodes=frozenset({"i-3"}), zones=frozenset({"us-east-1b"}), states=frozenset({JobState.RUNNING})),
     JobFilter(nodes=frozenset({"i-nowhere"})),
+    JobFilter(unprotected=True),
+    JobFilter(unprotected=True, states=frozenset({JobState.SUCCEEDED})),
+    JobFilter(unprotected=True, states=frozenset({JobState.FAILED, JobState.RUNNING}), zones=frozenset({"us-east-1a"})),
+    JobFilter(unprotected=True, text="align"),
 ]
 
 
@@ -197,6 +203,7 @@ def test_a_cursor_belongs_to_its_list(engine: Engine) -> None:
             (JobFilter(queues=frozenset({"spot"})), JobOrder.NEWEST),
             (JobFilter(text="a"), JobOrder.NEWEST),
             (JobFilter(created_after=NOW), JobOrder.NEWEST),
+            (JobFilter(unprotected=True), JobOrder.NEWEST),
             (JobFilter(), JobOrder.OLDEST),
             (JobFilter(), JobOrder.NAME),
         ):

@@ -7,7 +7,10 @@ type Props = Omit<LinkProps, "href" | "onFollow"> & {
   search?: Record<string, unknown>;
 };
 
-/** Addresses that were worked out: the router takes long for that, and a list has a hundred links. */
+/**
+ * Addresses that were worked out: the router takes long for that, and a list has a hundred links. They are whole, with
+ * the server's name: the components take long, too, to find that one without a name is no address of a script.
+ */
 const known = new Map<string, string>();
 const MOST_KNOWN = 5000;
 
@@ -15,7 +18,7 @@ function addressOf(router: RegisteredRouter, target: Parameters<RegisteredRouter
   const key = JSON.stringify(target);
   let address = known.get(key);
   if (address === undefined) {
-    address = router.buildLocation(target).href;
+    address = new URL(router.buildLocation(target).href, location.origin).href;
     if (known.size >= MOST_KNOWN) known.clear();
     known.set(key, address);
   }

@@ -5,8 +5,9 @@ The cost of every query is bounded:
 - By creation, the usual order: indexes hold the jobs of each queue and state in this order. Each wanted queue and state
   is read along its index. The code calls that a walk. The walks are merged.
 - In any other order the index of that order is read. Jobs that the filter does not want are left out.
-- Jobs of a node are few: they are all sorted. A zone alone has an index of its own. Beside a queue or state, a zone
-  that few jobs have is sorted; any other has so large a share of all jobs that the walks find enough of them soon.
+- Jobs of a node are few: they are all sorted; so are unprotected jobs while they are few. A zone alone has an index of
+  its own. Beside a queue or state, a zone that few jobs have is sorted; any other has so large a share of all jobs that
+  the walks find enough of them soon.
 - With a text, the next jobs of the order are read, and the text of each is looked at. If they do not fill the page, the
   text is looked up in the index of trigrams. If few jobs have it (FEW_MATCHES), these are sorted. If many have it, the
   reading goes on. One page looks at a bounded number of jobs (SCANNED), so a page may be short while more follow.
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Subquery,
     bindparam,
     func,
+    literal_column,
     select,
     union_all,
 )
@@ -82,6 +84,8 @@ class JobFilter(Frozen):
     """Where the newest container is or was; the same for …"""
     nodes: frozenset[str] = frozenset()
     """… these instances."""
+    unprotected: bool = False
+    """Only jobs that a reclaim would cost, or would have cost, their work."""
     text: str = ""
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -143,7 +147,9 @@ def without_index(column: Any) -> Any:
     return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
-_By = Literal["filter", "zones", "nodes", "order"]
+_NOTHING = literal_column("''")
+"""As the index of unprotected jobs says it: a value that is sent beside the query is not known to be the same."""
+_By = Literal["filter", "zones", "nodes", "unprotected", "order"]
 """Which condition a database may use an index for."""
 
 
@@ -152,9 +158,16 @@ class _Walk:
 
     def __init__(self, where: JobFilter, order: JobOrder) -> None:
         self.where = where
+        self.whole: dict[str, Any] = {
+            "queues": where.queues,
+            "states": where.states,
+            "zones": where.zones,
+            "unprotected": where.unprotected,
+        }
+        """The filter as `matching` takes it."""
         self._name = order.removeprefix("-")
         wanted = (where.queues, where.states, where.zones, where.nodes)
-        asked = ["jobs", *map(sorted, wanted), order, *_ranges(where)]
+        asked = ["jobs", *map(sorted, wanted), order, *_ranges(where), *(["unprotected"] if where.unprotected else [])]
         self.keyset = Keyset(_JOB[self._name], _JOB.job_id, down=order.startswith("-"), question=asked)
         self.columns = (self.keyset.columns[0].label("key"), _JOB.job_id)
         self.after: Key | None = None
@@ -171,6 +184,8 @@ class _Walk:
         filtered = bool(where.queues or where.states)
         if where.nodes:
             self._by = "nodes"
+        elif where.unprotected and self._few(session, unprotected=True):
+            self._by = "unprotected"
         elif where.zones and ((self._name == "created_at" and not filtered) or self._few(session, zones=where.zones)):
             self._by = "zones"
         elif self._name == "created_at" or (filtered and self._few(session, queues=where.queues, states=where.states)):
@@ -207,10 +222,11 @@ class _Walk:
         queues: Iterable[str] = (),
         states: Iterable[JobState] = (),
         zones: Iterable[str] = (),
+        unprotected: bool = False,
         everywhere: bool = False,
     ) -> Select[Any]:
-        """Jobs of these queues, states and zones (empty: any), unsorted; unless `everywhere`, those of the filter's
-        nodes and times after the cursor."""
+        """Jobs of these queues, states and zones (empty: any), or the unprotected of them, unsorted; unless
+        `everywhere`, those of the filter's nodes and times after the cursor."""
         where, query = self.where, select(*columns)
         nodes = () if everywhere else where.nodes
         conditions: tuple[tuple[_By, Any, Iterable[str]], ...] = (
@@ -223,6 +239,9 @@ class _Walk:
             if values := sorted(map(str, wanted)):
                 usable: Any = column if self._by in (None, kind) else without_index(column)
                 query = query.where(usable == values[0] if len(values) == 1 else usable.in_(values))
+        if unprotected:
+            usable = _JOB.unprotected if self._by in (None, "unprotected") else without_index(_JOB.unprotected)
+            query = query.where(usable != _NOTHING)
         if everywhere:
             return query
         created, finished = _JOB.created_at, _JOB.finished_at
@@ -242,9 +261,8 @@ class _Walk:
 
     def _branches(self) -> list[dict[str, Any]]:
         """What each walk follows, as `matching` takes it."""
-        where = self.where
-        whole = {"queues": where.queues, "states": where.states, "zones": where.zones}
-        if self._name != "created_at" or where.nodes:
+        where, whole = self.where, self.whole
+        if self._name != "created_at" or where.nodes or self._by == "unprotected":
             return [whole]
         # A zone beside a queue or state is looked at along their walks.
         split = ["queues", "states"] if where.queues or where.states else ["zones"]
@@ -273,8 +291,7 @@ def _first(session: Session, walk: _Walk, limit: int) -> list[JobLine]:
 def _sorted(session: Session, walk: _Walk, limit: int, numbers: list[int]) -> tuple[list[Key], str | None]:
     """The page of a text that few jobs have: `numbers`. All are sorted: a database that is told of a limit may walk
     the whole list for those few."""
-    where = walk.where
-    query = walk.matching(walk.columns, queues=where.queues, states=where.states, zones=where.zones)
+    query = walk.matching(walk.columns, **walk.whole)
     query = query.join(_TEXTS, _TEXTS.c.job_id == _JOB.job_id)
     rows = session.execute(walk.sorted(query.where(_TEXTS.c.number.in_(numbers)))).all()
     keys = [(row[0], row[1]) for row in rows[: limit + 1]]

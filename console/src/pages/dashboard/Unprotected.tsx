@@ -21,6 +21,11 @@ export function Unprotected({ reasons }: { reasons: Reason[] }) {
       header={
         <Header
           variant="h2"
+          actions={
+            <RouterLink to="/jobs" search={{ unprotected: true }} fontSize="body-m">
+              Show them
+            </RouterLink>
+          }
           counter={`(${count(reasons.reduce((sum, one) => sum + one.jobs, 0))})`}
           description="Jobs of this span that a reclaim would have cost, or would cost, all their work."
         >

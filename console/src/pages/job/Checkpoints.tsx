@@ -2,17 +2,21 @@ import { useCollection } from "@cloudscape-design/collection-hooks";
 import Box from "@cloudscape-design/components/box";
 import Header from "@cloudscape-design/components/header";
 import Pagination from "@cloudscape-design/components/pagination";
-import StatusIndicator from "@cloudscape-design/components/status-indicator";
 import Table from "@cloudscape-design/components/table";
 import { useQuery } from "@tanstack/react-query";
 
 import { Failure } from "../../components/Failure";
 import { Time } from "../../components/Time";
 import { bytes, count, duration } from "../../format";
-import { checkpointsQuery } from "./queries";
+import type { Job } from ".";
+import { keptIn } from "./kept";
+import { checkpointsQuery, jobConfigurationQuery } from "./queries";
+import { Restorable } from "./Restorable";
 
-export default function Checkpoints({ jobId, quarantined }: { jobId: string; quarantined: number[] }) {
-  const { data, error, isPending, refetch } = useQuery(checkpointsQuery(jobId));
+export default function Checkpoints({ job }: { job: Job }) {
+  const { data, error, isPending, refetch } = useQuery(checkpointsQuery(job.job_id));
+  const { data: configuration } = useQuery(jobConfigurationQuery(job.job_id));
+  const kept = configuration && keptIn(job, configuration.settings);
   const { items, collectionProps, paginationProps } = useCollection(data ?? [], {
     filtering: { empty: <Box textAlign="center">No checkpoint has been committed yet.</Box> },
     pagination: { pageSize: 50 },
@@ -31,7 +35,10 @@ export default function Checkpoints({ jobId, quarantined }: { jobId: string; qua
       header={
         <Header
           counter={data && `(${count(data.length)})`}
-          description="Older ones make room for newer ones; what can be restored now is marked."
+          description={
+            "Each is complete; pages that did not change are shared with older ones. Older ones make room for newer ones." +
+            (kept ? ` Kept in ${kept}.` : "")
+          }
         >
           Checkpoints
         </Header>
@@ -42,14 +49,7 @@ export default function Checkpoints({ jobId, quarantined }: { jobId: string; qua
         {
           id: "offered",
           header: "Restorable",
-          cell: (one) =>
-            quarantined.includes(one.number) ? (
-              <StatusIndicator type="error">Quarantined</StatusIndicator>
-            ) : one.offered ? (
-              <StatusIndicator>Yes</StatusIndicator>
-            ) : (
-              <StatusIndicator type="stopped">Dropped</StatusIndicator>
-            ),
+          cell: (one) => <Restorable checkpoint={one} job={job} />,
         },
         { id: "kind", header: "Kind", cell: (one) => one.kind, sortingField: "kind" },
         { id: "frozen", header: "Brings back", cell: (one) => <Time at={one.frozen_at} />, sortingField: "frozen_at" },

@@ -72,6 +72,10 @@ export function JobFacts({ job }: { job: Job }) {
             value: `${count(job.checkpoints_committed)} committed, ${count(job.checkpoint_failures)} failed`,
           },
           {
+            label: "Rehearsals of checkpoints",
+            value: job.rehearsals ? `${count(job.rehearsals)}, ${count(job.rehearsal_failures)} failed` : "None yet",
+          },
+          {
             label: "Stood still for checkpoints",
             value: duration(job.frozen_seconds),
           },

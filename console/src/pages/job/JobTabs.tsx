@@ -25,7 +25,7 @@ export function JobTabs({ job }: { job: Job }) {
     {
       id: "checkpoints",
       label: `Checkpoints (${count(job.checkpoints_committed)})`,
-      content: <Checkpoints jobId={job.job_id} quarantined={job.quarantined} />,
+      content: <Checkpoints job={job} />,
     },
     { id: "costs", label: "Costs", content: <Costs jobId={job.job_id} /> },
     { id: "configuration", label: "Settings", content: <Configuration jobId={job.job_id} /> },

@@ -11,7 +11,7 @@ import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import { duration } from "../../format";
 import type { Job } from ".";
-import { Rehearsed, type Rehearsal } from "./Rehearsed";
+import { Rehearsed } from "./Rehearsed";
 
 type Reclaim = Schema<"ReclaimNowView">;
 
@@ -38,7 +38,6 @@ function Saving({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
 }
 
 export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
-  const { rehearsal } = job as { rehearsal?: Rehearsal | null }; // a server without rehearsals has no such field
   const verdict = job.verdicts.find((one) => one.ending === "reclaim");
   return (
     <Container
@@ -66,7 +65,7 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
               label: `Saving it takes (AWS gives ${duration(reclaim.notice_seconds)})`,
               value: <Saving job={job} reclaim={reclaim} />,
             },
-            ...(rehearsal === undefined ? [] : [{ label: "Rehearsed", value: <Rehearsed of={rehearsal} /> }]),
+            { label: "Rehearsed", value: <Rehearsed of={job.rehearsal} /> },
             { label: "Lost without a notice", value: `${duration(reclaim.at_risk_seconds)} of work` },
             {
               label: "AWS Batch starts it again",

@@ -1,18 +1,13 @@
 import StatusIndicator from "@cloudscape-design/components/status-indicator";
 
+import type { Schema } from "../../api/client";
 import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import { duration } from "../../format";
 import { useNow } from "../../hooks";
 
 /** The newest rehearsal: a checkpoint was restored beside its running job, to see whether it comes back. */
-export type Rehearsal = {
-  number: number;
-  at: string;
-  verdict: "passed" | "failed" | "not tried";
-  reason: string;
-  seconds: number;
-};
+type Rehearsal = Schema<"RehearsalView">;
 
 const KINDS = { passed: "success", failed: "error", "not tried": "stopped" } as const;
 

@@ -9,7 +9,7 @@ import { useLive } from "../../api/live";
 import { DetailPage } from "../../components/DetailPage";
 import { Failure } from "../../components/Failure";
 import { FINISHED } from "../../components/JobStatus";
-import { useGathered, useNow, useTitle } from "../../hooks";
+import { useGathered, useTitle } from "../../hooks";
 import { lastJobs } from "../jobs/last";
 import { JobAlerts } from "./JobAlerts";
 import { JobFacts } from "./JobFacts";
@@ -36,8 +36,6 @@ export default function JobPage() {
 
   const below = useDeferredValue(true, false); // what is not seen at first is drawn after what is
   const runs = asked.data !== undefined && !FINISHED.has(asked.data.state);
-  const here = useNow(1000, runs);
-  const now = life ? Date.parse(life.line.now) + (runs ? Math.max(0, here - life.cameAt) : 0) : here;
   return (
     <DetailPage
       list={{ text: "Jobs", to: "/jobs", search: lastJobs }}
@@ -48,7 +46,7 @@ export default function JobPage() {
       {(job) => (
         <SpaceBetween size="l">
           <JobAlerts job={job} />
-          {life && life.line.stretches.length > 0 && <LifeLine line={life.line} now={now} />}
+          {life && life.line.stretches.length > 0 && <LifeLine {...life} runs={runs} />}
           {lifeError && !life && <Failure problem={lifeError} />}
           {job.reclaim_now && <Outlook job={job} reclaim={job.reclaim_now} />}
           <JobFacts job={job} />

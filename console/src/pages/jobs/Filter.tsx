@@ -9,7 +9,7 @@ import { localTime } from "../../format";
 import type { JobRow } from "./columns";
 import { queueNamesQuery } from "./queries";
 import { UNFINISHED, type JobsSearch } from "./search";
-import { searchOf, tokensOf } from "./tokens";
+import { NOT_PROTECTED, PROTECTED, searchOf, tokensOf } from "./tokens";
 
 const ENUM: PropertyFilterProps.ExtendedOperator<string[]>[] = [
   { operator: "=", tokenType: "enum", format: (value) => (Array.isArray(value) ? value : [value]).map(words).join(", ") },
@@ -36,6 +36,7 @@ const PROPERTIES: PropertyFilterProps.FilteringProperty[] = [
   { key: "queue", propertyLabel: "Job queue", groupValuesLabel: "Job queues", operators: ENUM },
   { key: "zone", propertyLabel: "Zone", groupValuesLabel: "Zones", operators: ENUM },
   { key: "node", propertyLabel: "Node", groupValuesLabel: "Nodes", operators: ENUM },
+  { key: PROTECTED, propertyLabel: "Protected", groupValuesLabel: "Protected", operators: ["="] },
   { key: "created", propertyLabel: "Created", groupValuesLabel: "Created", defaultOperator: ">=", operators: TIME },
   { key: "finished", propertyLabel: "Finished", groupValuesLabel: "Finished", defaultOperator: ">=", operators: TIME },
 ];
@@ -54,6 +55,7 @@ export function Filter({ search, jobs, found }: Props) {
   const options: PropertyFilterProps.FilteringOption[] = [
     { propertyKey: "status", value: UNFINISHED, label: "Not finished" },
     ...STATES.map((value) => ({ propertyKey: "status", value })),
+    { propertyKey: PROTECTED, value: NOT_PROTECTED },
     ...optionsOf("queue", [...queues, ...(search.queue ?? [])]),
     ...optionsOf("zone", [...jobs.map((one) => one.zone), ...(search.zone ?? [])]),
     ...optionsOf("node", [...jobs.map((one) => one.instance_id), ...(search.node ?? [])]),
@@ -66,7 +68,7 @@ export function Filter({ search, jobs, found }: Props) {
       filteringOptions={options}
       hideOperations
       freeTextFiltering={{ operators: [":"], defaultOperator: ":" }}
-      filteringPlaceholder="Find jobs by id, name, status, queue, zone, node or time"
+      filteringPlaceholder="Find jobs by id, name, status, queue, zone, node, protection or time"
       filteringAriaLabel="Find jobs"
       countText={found}
       expandToViewport

@@ -29,10 +29,11 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
   {
     id: "protected",
     header: "Protected",
+    minWidth: 160,
     cell: (job) =>
       job.unprotected ? (
         <span title={job.unprotected}>
-          <StatusIndicator type="warning">No</StatusIndicator>
+          <StatusIndicator type="warning">No: {job.unprotected}</StatusIndicator>
         </span>
       ) : (
         <StatusIndicator>Yes</StatusIndicator>

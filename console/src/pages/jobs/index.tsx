@@ -19,6 +19,7 @@ import { Filter } from "./Filter";
 import { rememberJobs } from "./last";
 import { jobsQuery, queryOf, TABLE } from "./queries";
 import { NAMES, TIMES, type JobsSearch, type SortKey } from "./search";
+import { useSlots } from "./slots";
 
 const GATHER_MS = 1000;
 const NEWEST = "-created_at";
@@ -35,20 +36,21 @@ export default function Jobs() {
 
   const pages = useCursors(search, data?.next);
   const sort = search.sort ?? NEWEST;
-  const filtered = Boolean(search.q || search.status || [...NAMES, ...TIMES].some((one) => search[one]));
+  const filtered = Boolean(search.q || search.status || search.unprotected || [...NAMES, ...TIMES].some((one) => search[one]));
   const rows = data?.items ?? [];
+  const slotOf = useSlots(rows.map((one) => one.job_id));
   return (
     <Table
       variant="full-page"
       stickyHeader
       items={rows}
-      trackBy="job_id"
+      trackBy={slotOf}
       loading={isPending}
       loadingText="Loading jobs"
       wrapLines={preferences.wrapLines}
       contentDensity="compact"
       columnDefinitions={COLUMNS}
-      columnDisplay={preferences.contentDisplay}
+      columnDisplay={search.unprotected ? withProtection(preferences.contentDisplay) : preferences.contentDisplay}
       ariaLabels={{ tableLabel: "Jobs" }}
       sortingColumn={{ sortingField: sort.replace(/^-/, "") }}
       sortingDescending={sort.startsWith("-")}
@@ -92,6 +94,10 @@ export default function Jobs() {
   );
 }
 
+/** Whoever asks for jobs without protection wants to know why. */
+const withProtection = (shown: JobsPreferences["contentDisplay"]) =>
+  shown.map((one) => (one.id === "protected" ? { ...one, visible: true } : one));
+
 /** A row that changed is drawn anew at once; its place and what needs a query follow. Others stay as they are. */
 function useLiveRows(queryKey: ReturnType<typeof jobsQuery>["queryKey"]) {
   const client = useQueryClient();
@@ -126,7 +132,7 @@ function csv(search: JobsSearch): string {
   const { cursor: _cursor, ...query } = queryOf(search);
   const parameters = new URLSearchParams();
   for (const [name, value] of Object.entries(query))
-    for (const one of Array.isArray(value) ? value : value ? [value] : []) parameters.append(name, one);
+    for (const one of Array.isArray(value) ? value : value ? [value] : []) parameters.append(name, String(one));
   return `/api/v1/jobs.csv?${parameters}`;
 }
 

@@ -21,6 +21,7 @@ describe("what addresses say", () => {
       queue: ["spot"],
       zone: ["us-east-1a", "us-east-1b"],
       node: ["i-0abc"],
+      unprotected: true,
       created_after: "2026-03-01T00:00:00.000Z",
       finished_before: "2026-03-02T00:00:00.000Z",
       sort: "name",

@@ -14,6 +14,8 @@ export type JobsSearch = {
   queue?: string[];
   zone?: string[];
   node?: string[];
+  /** Only jobs that a reclaim would cost their work. */
+  unprotected?: true;
   created_after?: string;
   created_before?: string;
   finished_after?: string;
@@ -35,6 +37,7 @@ export function validateJobsSearch(search: Record<string, unknown>): JobsSearch 
   const status = texts(search.status).filter((one): one is Status => one === UNFINISHED || STATES.includes(one as JobState));
   if (status.length > 0) found.status = status;
   Object.assign(found, namesIn(search, NAMES));
+  if (search.unprotected === true) found.unprotected = true;
   for (const time of TIMES) {
     const [value] = texts(search[time]);
     if (value && !Number.isNaN(Date.parse(value))) found[time] = value;

@@ -7,6 +7,10 @@ import { NAMES, TIMES, validateJobsSearch, type JobsSearch, type Status } from "
 export type Query = PropertyFilterProps.Query;
 type Token = PropertyFilterProps.Token;
 
+/** The only question about protection that the list answers: which jobs have none? */
+export const PROTECTED = "protected";
+export const NOT_PROTECTED = "No";
+
 const OPERATORS: Record<(typeof TIMES)[number], [key: string, operator: PropertyFilterProps.ComparisonOperator]> = {
   created_after: ["created", ">="],
   created_before: ["created", "<"],
@@ -18,6 +22,7 @@ export function tokensOf(search: JobsSearch): Query {
   const tokens: Token[] = [];
   if (search.status) tokens.push({ propertyKey: "status", operator: "=", value: search.status });
   tokens.push(...tokensOfNames(search, NAMES));
+  if (search.unprotected) tokens.push({ propertyKey: PROTECTED, operator: "=", value: NOT_PROTECTED });
   for (const time of TIMES) {
     const value = search[time];
     if (value) tokens.push({ propertyKey: OPERATORS[time][0], operator: OPERATORS[time][1], value });
@@ -32,6 +37,7 @@ export function searchOf(query: Query, before: JobsSearch): JobsSearch {
   for (const { propertyKey, operator, value } of query.tokens) {
     const values = (Array.isArray(value) ? value : [value]) as string[];
     if (propertyKey === "status") found.status = [...new Set([...(found.status ?? []), ...(values as Status[])])];
+    else if (propertyKey === PROTECTED) found.unprotected = String(value) === NOT_PROTECTED ? true : undefined;
     else if (propertyKey === undefined) found.q = values[0];
     else {
       const time = TIMES.find((one) => OPERATORS[one][0] === propertyKey && OPERATORS[one][1] === operator);

@@ -1,3 +1,4 @@
+import Box from "@cloudscape-design/components/box";
 import Button from "@cloudscape-design/components/button";
 import type { TableProps } from "@cloudscape-design/components/table";
 
@@ -5,7 +6,7 @@ import type { Schema } from "../../api/client";
 import { JobStatus } from "../../components/JobStatus";
 import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
-import { count, dollars } from "../../format";
+import { count, dollars, duration, localTime } from "../../format";
 
 type Volume = Schema<"ExistingVolumeView">;
 
@@ -44,6 +45,16 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
     cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
   },
   {
+    id: "age",
+    header: "Age",
+    minWidth: 110,
+    cell: (volume) => (
+      <time className="figure" dateTime={volume.created_at} title={`Made ${localTime(new Date(volume.created_at))}`}>
+        {duration(volume.age_seconds)}
+      </time>
+    ),
+  },
+  {
     id: "until",
     header: "Kept until",
     minWidth: 180,
@@ -53,6 +64,9 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
       ) : (
         <>
           <Time at={volume.kept_until} missing="somebody deletes it" />
+          <Box variant="small" display="block" color="text-body-secondary">
+            its job ended <Time at={volume.kept_since} />
+          </Box>
           {onDelete && (
             <div>
               <Button variant="inline-link" ariaLabel={`Delete now: ${volume.volume_id}`} onClick={() => onDelete(volume)}>
@@ -77,7 +91,6 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
       ),
   },
   { id: "zone", header: "Zone", minWidth: 110, cell: (volume) => volume.zone },
-  { id: "created", header: "Made", minWidth: 180, cell: (volume) => <Time at={volume.created_at} /> },
 ];
 
 function Money({ usd, estimated }: { usd: number | null; estimated: boolean }) {

@@ -5,10 +5,10 @@ import Container from "@cloudscape-design/components/container";
 import ExpandableSection from "@cloudscape-design/components/expandable-section";
 import Header from "@cloudscape-design/components/header";
 import SpaceBetween from "@cloudscape-design/components/space-between";
-import { useMemo, useState, type KeyboardEvent } from "react";
+import { memo, useMemo, useState, type KeyboardEvent } from "react";
 
 import { duration, localTime } from "../../../format";
-import { useWidth } from "../../../hooks";
+import { useNow, useWidth } from "../../../hooks";
 import { useDrag } from "./drag";
 import { Interruptions } from "./Interruptions";
 import { Legend } from "./Legend";
@@ -31,8 +31,19 @@ import {
 
 const KEYS = "Keys: plus and minus zoom, arrows left and right move, N and P go from bar to bar, 0 shows the whole life.";
 
-export function LifeLine({ line, now }: { line: Line; now: number }) {
+type Props = {
+  line: Line;
+  /** When the answer came, by this machine's clock: the server's may differ. */
+  cameAt: number;
+  /** Is the job not finished? Its last bar grows with the time. */
+  runs: boolean;
+};
+
+export const LifeLine = memo(function LifeLine({ line, cameAt, runs }: Props) {
+  const here = useNow(1000, runs);
+  const now = Date.parse(line.now) + (runs ? Math.max(0, here - cameAt) : 0);
   const [place, width] = useWidth<HTMLDivElement>();
+  const [asTable, setAsTable] = useState(false);
   const [zoom, setZoom] = useState<Span | null>(null);
   const [chosen, setChosen] = useState<Stretch | null>(null);
   const whole = wholeLife(line, now);
@@ -124,13 +135,18 @@ export function LifeLine({ line, now }: { line: Line; now: number }) {
         <Box variant="small" color="text-body-secondary">
           <span aria-live="polite">{chosen ? said(chosen, line, now) : `Point at a bar to read it. ${KEYS}`}</span>
         </Box>
-        <ExpandableSection headerText="The same as a table" variant="footer">
-          <LifeLineTable line={line} now={now} />
+        <ExpandableSection
+          headerText="The same as a table"
+          variant="footer"
+          expanded={asTable}
+          onChange={({ detail }) => setAsTable(detail.expanded)}
+        >
+          {asTable && <LifeLineTable line={line} now={now} />}
         </ExpandableSection>
       </SpaceBetween>
     </Container>
   );
-}
+});
 
 function said(one: Stretch, line: Line, now: number): string {
   const lane = line.lanes.find((other) => other.epoch === one.epoch);
