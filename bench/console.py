@@ -1,9 +1,10 @@
 """How long a person waits for the console, in Debian's Chromium.
 
-`PYTHONPATH=. .venv/bin/python bench/console.py [ROUNDS] [--url URL] [--jobs N]`
+`PYTHONPATH=. .venv/bin/python bench/console.py [ROUNDS] [--postgresql] [--jobs N] [--fill] [--url URL]`
 
-It fills an SQLite database with 1,000,000 jobs first, once (build/bench/, minutes; --jobs makes it smaller), or takes
-what bench/server_load.py has put at URL. Milliseconds, medians of ROUNDS, with the load.
+It fills a database with 1,000,000 jobs first, once (build/bench/, minutes; --jobs makes it smaller; --fill does that
+alone): SQLite, or a PostgreSQL server of Debian's package that ends with the run. Or it takes what bench/server_load.py
+has put at URL. Milliseconds, medians of ROUNDS, with the load.
 
 Each figure is taken in the page: from the deed (the navigation, the click or key that the browser notes) to the frame
 that shows its result. The page is at rest before. Cold: nothing of the server in the browser's cache. Warm: as at a
@@ -17,6 +18,7 @@ import gzip
 import os
 import platform
 import re
+import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,6 +39,7 @@ from perdure.settings import ApiSettings
 from tests.browser.conftest import CHROMIUM
 from tests.browser.network import own_network
 from tests.browser.stories import Story, record
+from tests.integration.postgres_bed import server_in
 from tests.integration.test_api import served
 
 ROUNDS = 7
@@ -60,11 +63,16 @@ def main() -> None:
     parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
     parser.add_argument("--url", default="")
     parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--postgresql", action="store_true")
+    parser.add_argument("--fill", action="store_true")
     chosen = parser.parse_args()
-    url = chosen.url or filled(chosen.jobs)
-    job_id = with_long_job(url)
     os.environ.setdefault("TEMPORAL_ADDRESS", "127.0.0.1:9")
     with ExitStack() as stack:
+        given = stack.enter_context(filled_postgresql(chosen.jobs)) if chosen.postgresql else chosen.url
+        url = given or filled(chosen.jobs)
+        job_id = with_long_job(url)
+        if chosen.fill:
+            return
         network = stack.enter_context(own_network())
         place = stack.enter_context(served(create_app(ApiSettings(database_url=url)), network.listen()))
         program = network.program(CHROMIUM, Path(stack.enter_context(TemporaryDirectory())))
@@ -86,10 +94,32 @@ def filled(jobs: int) -> str:
     whole, loading = PLACE / f"console-{jobs}.db", PLACE / "loading.db"
     if not whole.exists():
         loading.unlink(missing_ok=True)
-        # Two lines a job: no page reads those of many jobs at once.
-        server_load.load(f"sqlite:///{loading}", server_load.Maker(jobs, 2 * jobs, max(1, jobs // 10), seed=11))
+        server_load.load(f"sqlite:///{loading}", maker(jobs))
         loading.rename(whole)
     return f"sqlite:///{whole}"
+
+
+@contextmanager
+def filled_postgresql(jobs: int) -> Iterator[str]:
+    """The same of a PostgreSQL server, which ends with the block; its data stays for the next run."""
+    whole, loading = PLACE / f"postgresql-{jobs}", PLACE / "loading-postgresql"
+    if not whole.exists():
+        shutil.rmtree(loading, ignore_errors=True)
+        loading.mkdir(parents=True)
+        with server_in(loading, more_options=MEMORY) as server:
+            server_load.load(server.new_database(), maker(jobs))
+        loading.rename(whole)
+    with server_in(whole, more_options=MEMORY) as server:
+        yield server.url("perdure_0")
+
+
+MEMORY = "-c shared_buffers=1GB"
+"""Of Debian's defaults this alone is changed, as everybody does who has a million jobs."""
+
+
+def maker(jobs: int) -> server_load.Maker:
+    """Two lines a job: no page reads those of many jobs at once."""
+    return server_load.Maker(jobs, 2 * jobs, max(1, jobs // 10), seed=11)
 
 
 def with_long_job(url: str) -> str:

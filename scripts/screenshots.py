@@ -35,6 +35,8 @@ PAGES = {
     "job-running": ("/jobs/{running}", 1100),
     "job-two-weeks": ("/jobs/{long}", 700),
     "job-failed": ("/jobs/{failed}", 900),
+    "job-rehearsal-failed": ("/jobs/{doubtful}", 900),
+    "jobs-unprotected": ("/jobs?unprotected=true", 400),
     "nodes": ("/nodes", 760),
     "node": ("/nodes/{node}", 700),
     "volumes": ("/volumes", 640),

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from perdure.domain.checkpoints import Checkpoint, CheckpointKind
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal, RehearsalVerdict
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState
 from perdure.domain.prices import PricePoint
@@ -156,6 +156,8 @@ class Story:
             frozen_at=self.now,
             committed_at=self.now + timedelta(seconds=frozen + 7),
             image_bytes=9 * 2**30 + number * 2**24,
+            written_bytes=9 * 2**30 if number == 1 else 410 * 2**20 + number * 7_919_000 % 2**28,
+            full=1,
             phases={"pause": 0.09, "frozen": frozen, "dump": frozen * 0.8, "checksums": 5.1, "commit": 0.4},
             cpu_features="avx avx2 aes",
         )
@@ -277,7 +279,29 @@ def fill(engine: Engine, now: datetime) -> dict[str, str]:
     running = Story("align-NA12878", now - 7 * hour).arrive().run(2.2 * 3600).reclaim().wait(64).arrive(17)
     running.run(1.9 * 3600 + 500).reclaim(notice=False).wait(81).arrive(19)
     running.run((now - running.now).total_seconds())
-    ids["running"] = record(engine, running)
+    newest = running.all_checkpoints[-1]
+    came_back = Rehearsal(
+        number=newest.number,
+        epoch=newest.epoch,
+        at=now - timedelta(minutes=12),
+        verdict=RehearsalVerdict.PASSED,
+        seconds=4.2,
+    )
+    ids["running"] = record(engine, running, rehearsal=came_back, rehearsals=3)
+
+    doubtful = Story("phase-chr20", now - 3 * hour, zone=1, interval_seconds=1800.0).arrive().run(2.5 * 3600)
+    newest = doubtful.all_checkpoints[-1]
+    why = "It listens on port 8080 of the node, where another container listens too."
+    did_not = Rehearsal(
+        number=newest.number,
+        epoch=newest.epoch,
+        at=doubtful.now,
+        verdict=RehearsalVerdict.FAILED,
+        reason=why,
+        seconds=1.7,
+    )
+    doubtful.run((now - doubtful.now).total_seconds())
+    ids["doubtful"] = record(engine, doubtful, rehearsal=did_not, rehearsals=2, rehearsal_failures=1)
 
     waiting = Story("call-NA12891", now - 3 * hour, zone=1).arrive().run(2.9 * 3600).reclaim()
     ids["waiting"] = record(engine, waiting, state=JobState.CHECKPOINT_SUCCEEDED, batch_status="RUNNABLE")

@@ -35,6 +35,13 @@ def test_a_page_is_accessible_in_both_themes_and_fits_a_telephone(page: Page, re
 
 def test_the_dashboard_says_who_is_not_protected_and_why(page: Page, records: Records) -> None:
     page.goto(records.url)
+    page.get_by_role("link", name="Show them").click()
+    listed = page.get_by_role("table", name="Jobs", exact=True).locator("tbody tr")
+    expect(listed).to_have_count(1)
+    expect(listed).to_contain_text("No: its retry strategy would not start it again after a reclaim")
+    page.get_by_role("button", name="Clear").click()
+    expect(listed).to_have_count(25)
+    page.goto(records.url)
     table = page.get_by_role("table", name="Jobs without protection")
     row = table.get_by_role("row").filter(has_text="would not start it again after a reclaim")
     row.get_by_role("link", name=records.jobs["unprotected"][:8]).click()
@@ -77,6 +84,10 @@ def test_the_parts_of_a_job_are_accessible(page: Page, records: Records) -> None
     for tab, table in TABS.items():
         page.get_by_role("tab", name=tab).click()
         expect(page.get_by_role("table", name=table)).to_be_visible()
+        if tab == "Checkpoints (":
+            expect(page.get_by_text("Kept in the job's volume vol-")).to_be_visible()
+            expect(page.get_by_role("row").filter(has_text="Yes, rehearsed")).to_have_count(1)
+            expect(page.get_by_role("columnheader", name="Shares")).to_be_visible()
     page.get_by_role("button", name="The same as a table").click()
     expect(page.get_by_role("table", name="What the job did, in order")).to_be_visible()
     page.get_by_role("button", name="Checkpoint now").click()

@@ -30,6 +30,10 @@ class Postgres:
         """URL of a new, empty database."""
         name = f"perdure_{next(self._numbers)}"
         _as_postgres("createdb", "--host", str(self.folder), name)
+        return self.url(name)
+
+    def url(self, name: str) -> str:
+        """Of the database of this name."""
         return f"postgresql+psycopg://{USER}@/{name}?host={self.folder}"
 
 
@@ -51,20 +55,28 @@ def _shared() -> Postgres:
 def _started() -> Iterator[Postgres]:
     """A server until the end of the block; then nothing of it is left."""
     folder = Path(tempfile.mkdtemp(prefix="perdure-test-", dir="/var/tmp"))
-    data = folder / "data"
     try:
-        shutil.chown(folder, USER)
-        _as_postgres("initdb", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "-D", str(data))
-        # Nothing of it outlives the tests, so nothing needs to survive a power loss.
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        control = ("pg_ctl", "-D", str(data), "--wait", f"--timeout={LIMIT:g}")
-        _as_postgres(*control, "-o", options, "-l", str(folder / "log"), "start")
-        try:
-            yield Postgres(folder)
-        finally:
-            _as_postgres(*control, "--mode=immediate", "stop")
+        with server_in(folder, stop="immediate") as server:
+            yield server
     finally:
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def server_in(folder: Path, *, stop: str = "fast", more_options: str = "") -> Iterator[Postgres]:
+    """A server until the end of the block, with its data in `folder`: what is there, else a new and empty one. Nothing
+    of it survives a power loss. `stop`: `immediate` loses what was just written."""
+    data = folder / "data"
+    if not data.exists():
+        shutil.chown(folder, USER)
+        _as_postgres("initdb", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "-D", str(data))
+    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off {more_options}"
+    control = ("pg_ctl", "-D", str(data), "--wait", f"--timeout={LIMIT:g}")
+    _as_postgres(*control, "-o", options, "-l", str(folder / "log"), "start")
+    try:
+        yield Postgres(folder)
+    finally:
+        _as_postgres(*control, f"--mode={stop}", "stop")
 
 
 def _as_postgres(program: str, *arguments: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,24 @@ from perdure.settings import ApiSettings
 from tests.integration.test_api import assert_error, served
 
 PAGE = '<!doctype html><script type="module" src="/assets/index-1.js"></script>'
+
+
+MANIFEST = {
+    "index.html": {
+        "file": "assets/index-1.js",
+        "isEntry": True,
+        "css": ["assets/index-1.css"],
+        "imports": ["_base.js"],
+    },
+    "_base.js": {"file": "assets/base-1.js"},
+    "_table.js": {"file": "assets/table-1.js", "css": ["assets/table-1.css"], "imports": ["_base.js", "_table.js"]},
+    "src/pages/jobs/index.tsx": {"file": "assets/jobs-1.js", "imports": ["index.html", "_table.js"]},
+    "src/pages/jobs/DayForm.tsx": {"file": "assets/day-1.js"},
+    "src/pages/job/index.tsx": {"file": "assets/job-1.js", "imports": ["index.html"]},
+    "src/pages/dashboard/index.tsx": {"file": "assets/dashboard-1.js"},
+}
+"""As Vite writes it."""
+TABLE = ["</assets/table-1.js>; rel=modulepreload", "</assets/table-1.css>; rel=preload; as=style"]
 
 
 @pytest.fixture
@@ -31,6 +50,7 @@ def client(built: Path, tmp_path: Path) -> Iterator[httpx.Client]:
     (built / "assets/index-1.js").write_text("let plain")
     (built / "assets/index-1.js.gz").write_bytes(b"\x1f\x8bpacked")
     (built / "assets/icon-1.svg").write_text("<svg/>")
+    (built / "manifest.json").write_text(json.dumps(MANIFEST))
     with (
         served(create_app(ApiSettings(database_url=f"sqlite:///{tmp_path}/perdure.db"))) as url,
         httpx.Client(base_url=url, timeout=30) as client,
@@ -47,6 +67,35 @@ def test_every_address_gives_the_page(client: httpx.Client, address: str) -> Non
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe" not in policy
     assert client.get(address).text == PAGE and client.head(address).content == b""
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("/", ["</assets/dashboard-1.js>; rel=modulepreload"]),
+        ("/jobs", ["</assets/jobs-1.js>; rel=modulepreload", *TABLE]),
+        (
+            "/jobs/5b3f%3A1%2C%22%3E",
+            [
+                "</assets/job-1.js>; rel=modulepreload",
+                "</api/v1/jobs/5b3f%3A1%2C%22%3E>; rel=preload; as=fetch",
+                "</api/v1/jobs/5b3f%3A1%2C%22%3E/life-line>; rel=preload; as=fetch",
+            ],
+        ),
+        ("/no-such-page", []),
+    ],
+)
+def test_what_a_page_needs_is_named_beside_it(client: httpx.Client, address: str, wanted: list[str]) -> None:
+    links = client.get(address).headers.get("link", "")
+    assert [one for one in links.split(", ") if one] == [f"{one}; crossorigin" for one in wanted]
+
+
+def test_a_stranger_is_not_told_to_ask_for_what_would_be_refused(built: Path, tmp_path: Path) -> None:
+    built.mkdir()
+    (built / "index.html").write_text(PAGE)
+    settings = ApiSettings(database_url=f"sqlite:///{tmp_path}/perdure.db", require_sign_in=True)
+    with served(create_app(settings)) as url:
+        assert "link" not in httpx.get(f"{url}/jobs/job-1").headers
 
 
 @pytest.mark.parametrize("address", ["/api", "/api/", "/api/v1/nothing", "/docs/nothing", "/favicon.ico"])

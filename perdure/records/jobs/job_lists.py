@@ -15,6 +15,7 @@ The cost of every query is bounded:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -147,7 +148,7 @@ def without_index(column: Any) -> Any:
     return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
-_NOTHING = literal_column("''")
+_NOTHING: Any = literal_column("''")
 """As the index of unprotected jobs says it: a value that is sent beside the query is not known to be the same."""
 _By = Literal["filter", "zones", "nodes", "unprotected", "order"]
 """Which condition a database may use an index for."""
@@ -168,7 +169,8 @@ class _Walk:
         self._name = order.removeprefix("-")
         wanted = (where.queues, where.states, where.zones, where.nodes)
         asked = ["jobs", *map(sorted, wanted), order, *_ranges(where), *(["unprotected"] if where.unprotected else [])]
-        self.keyset = Keyset(_JOB[self._name], _JOB.job_id, down=order.startswith("-"), question=asked)
+        self._order_by = functools.partial(Keyset, down=order.startswith("-"), question=asked)
+        self.keyset = self._order_by(_JOB[self._name], _JOB.job_id)
         self.columns = (self.keyset.columns[0].label("key"), _JOB.job_id)
         self.after: Key | None = None
         self._by: _By | None = None
@@ -186,6 +188,7 @@ class _Walk:
             self._by = "nodes"
         elif where.unprotected and self._few(session, unprotected=True):
             self._by = "unprotected"
+            self.keyset = self._order_by(without_index(_JOB[self._name]), without_index(_JOB.job_id))
         elif where.zones and ((self._name == "created_at" and not filtered) or self._few(session, zones=where.zones)):
             self._by = "zones"
         elif self._name == "created_at" or (filtered and self._few(session, queues=where.queues, states=where.states)):

@@ -61,7 +61,7 @@ export default function Dashboard() {
         <Figures report={report.data} running={queues.data?.reduce((sum, one) => sum + one.jobs_running, 0)} />
         <Unprotected reasons={report.data.unprotected} />
         <Charts search={search} />
-        <Grid gridDefinition={[{ colspan: { default: 12, s: 7 } }, { colspan: { default: 12, s: 5 } }]}>
+        <Grid gridDefinition={[{ colspan: { default: 12, m: 7 } }, { colspan: { default: 12, m: 5 } }]}>
           <Queues queues={queues.data} problem={queues.error} />
           <Newest />
         </Grid>

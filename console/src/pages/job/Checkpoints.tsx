@@ -10,13 +10,12 @@ import { Time } from "../../components/Time";
 import { bytes, count, duration } from "../../format";
 import type { Job } from ".";
 import { keptIn } from "./kept";
-import { checkpointsQuery, jobConfigurationQuery } from "./queries";
+import { checkpointsQuery } from "./queries";
 import { Restorable } from "./Restorable";
 
 export default function Checkpoints({ job }: { job: Job }) {
   const { data, error, isPending, refetch } = useQuery(checkpointsQuery(job.job_id));
-  const { data: configuration } = useQuery(jobConfigurationQuery(job.job_id));
-  const kept = configuration && keptIn(job, configuration.settings);
+  const kept = keptIn(job);
   const { items, collectionProps, paginationProps } = useCollection(data ?? [], {
     filtering: { empty: <Box textAlign="center">No checkpoint has been committed yet.</Box> },
     pagination: { pageSize: 50 },
@@ -36,7 +35,7 @@ export default function Checkpoints({ job }: { job: Job }) {
         <Header
           counter={data && `(${count(data.length)})`}
           description={
-            "Each is complete; pages that did not change are shared with older ones. Older ones make room for newer ones." +
+            "Each is complete; what did not change is shared with older ones. Older ones make room for newer ones." +
             (kept ? ` Kept in ${kept}.` : "")
           }
         >
@@ -53,12 +52,12 @@ export default function Checkpoints({ job }: { job: Job }) {
         },
         { id: "kind", header: "Kind", cell: (one) => one.kind, sortingField: "kind" },
         { id: "frozen", header: "Brings back", cell: (one) => <Time at={one.frozen_at} />, sortingField: "frozen_at" },
-        { id: "freeze", header: "Job stood still", cell: (one) => duration(one.freeze_seconds), sortingField: "freeze_seconds" },
-        { id: "dump", header: "Memory written in", cell: (one) => duration(one.dump_seconds), sortingField: "dump_seconds" },
-        { id: "safe", header: "Then made safe in", cell: (one) => duration(one.upload_seconds), sortingField: "upload_seconds" },
         { id: "holds", header: "Holds", cell: (one) => bytes(one.holds_bytes), sortingField: "holds_bytes" },
         { id: "wrote", header: "Wrote", cell: (one) => bytes(one.written_bytes), sortingField: "written_bytes" },
         { id: "shares", header: "Shares", cell: (one) => bytes(one.shares_bytes), sortingField: "shares_bytes" },
+        { id: "freeze", header: "Job stood still", cell: (one) => duration(one.freeze_seconds), sortingField: "freeze_seconds" },
+        { id: "dump", header: "Memory written in", cell: (one) => duration(one.dump_seconds), sortingField: "dump_seconds" },
+        { id: "safe", header: "Then made safe in", cell: (one) => duration(one.upload_seconds), sortingField: "upload_seconds" },
       ]}
     />
   );

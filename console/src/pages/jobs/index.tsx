@@ -94,9 +94,11 @@ export default function Jobs() {
   );
 }
 
-/** Whoever asks for jobs without protection wants to know why. */
-const withProtection = (shown: JobsPreferences["contentDisplay"]) =>
-  shown.map((one) => (one.id === "protected" ? { ...one, visible: true } : one));
+/** Whoever asks for jobs without protection wants to know why: beside the name. */
+function withProtection(shown: JobsPreferences["contentDisplay"]): JobsPreferences["contentDisplay"] {
+  const [name, ...others] = shown.filter((one) => one.id !== "protected");
+  return [name!, { id: "protected", visible: true }, ...others];
+}
 
 /** A row that changed is drawn anew at once; its place and what needs a query follow. Others stay as they are. */
 function useLiveRows(queryKey: ReturnType<typeof jobsQuery>["queryKey"]) {

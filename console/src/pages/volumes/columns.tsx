@@ -27,6 +27,16 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   },
   { id: "state", header: "Job", minWidth: 130, cell: (volume) => <JobStatus state={volume.job_state} /> },
   {
+    id: "age",
+    header: "Age",
+    minWidth: 80,
+    cell: (volume) => (
+      <time className="figure" dateTime={volume.created_at} title={`Made ${localTime(new Date(volume.created_at))}`}>
+        {duration(volume.age_seconds)}
+      </time>
+    ),
+  },
+  {
     id: "month",
     header: "A month",
     minWidth: 90,
@@ -37,22 +47,6 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
     header: "So far",
     minWidth: 90,
     cell: (volume) => <Money usd={volume.cost_usd} estimated={volume.estimated} />,
-  },
-  {
-    id: "size",
-    header: "Size",
-    minWidth: 100,
-    cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
-  },
-  {
-    id: "age",
-    header: "Age",
-    minWidth: 110,
-    cell: (volume) => (
-      <time className="figure" dateTime={volume.created_at} title={`Made ${localTime(new Date(volume.created_at))}`}>
-        {duration(volume.age_seconds)}
-      </time>
-    ),
   },
   {
     id: "until",
@@ -76,6 +70,12 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
           )}
         </>
       ),
+  },
+  {
+    id: "size",
+    header: "Size",
+    minWidth: 100,
+    cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
   },
   {
     id: "node",
