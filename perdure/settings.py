@@ -68,6 +68,12 @@ class AgentSettings(_Settings):
         validation_alias=AliasChoices("PERDURE_CONTAINER_START_TIMEOUT", "ECS_CONTAINER_START_TIMEOUT"),
         description="ECS gives a container this long to start; a hold ends before it.",
     )
+    ecs_stop: str = Field(
+        "",
+        description="The command that stops this instance's ECS agent, as on a shell; empty: it is never stopped. Jobs"
+        " whose retry rules only know `Host EC2*` then stay frozen until the instance is gone.",
+    )
+    ecs_start: str = Field("", description="The command that starts it again, where the instance did not go after all.")
     attach_patience: float = 20.0
     """How long a first attempt waits for an answer from Temporal before it runs unprotected."""
     rehearsal_between: float = 600.0

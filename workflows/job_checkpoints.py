@@ -96,7 +96,9 @@ async def take_final_checkpoint(progress: JobProgress) -> bool:
             job_id=progress.job.job_id,
             epoch=epoch,
             notice=notice,
-            hand_over=choose_hand_over(progress.retry, progress.request.attempt),
+            hand_over=choose_hand_over(
+                progress.retry, progress.request.attempt, can_stop_ecs=progress.request.can_stop_ecs
+            ),
         ),
         task_queue=names.node_queue(notice.instance_id),
         summary=f"FINAL checkpoint on {notice.instance_id}",

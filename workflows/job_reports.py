@@ -13,7 +13,7 @@ from perdure.domain.budget import BudgetColour, predicted
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, droppable
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Notice, NoticeKind
-from perdure.domain.retries import HandOver
+from perdure.domain.retries import ENDS, HandOver
 from workflows.job_endings import close_outage, open_outage
 from workflows.job_rehearsals import hear_rehearsal
 from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
@@ -28,6 +28,10 @@ BAD_AFTER = 2
 
 _HANDED_OVER = {
     HandOver.END_CONTAINER: "The job is safe. Perdure ended its container, and Batch starts the next attempt.",
+    HandOver.STOP_ECS: (
+        "The job is safe. Its retry rules only know the host's end, so Perdure stopped the ECS agent and ended the"
+        " container unseen: Batch starts the next attempt when the instance is gone."
+    ),
     HandOver.STAY_FROZEN: "The job is safe. It stays frozen until its instance is gone; Batch then starts anew.",
     HandOver.KEEP_ONLY: (
         "The job is saved and runs on until its instance goes. No attempt is left: if it does not finish before, Batch "
@@ -251,10 +255,10 @@ def handed_over(progress: JobProgress, way: HandOver, final: Checkpoint | None, 
     """The node has taken the final checkpoint and let go of the job. Told twice: by the activity and by a report."""
     if final is not None:
         committed(progress, final)
-    if progress.current is None or progress.finished or progress.way in {way, HandOver.END_CONTAINER}:
+    if progress.current is None or progress.finished or progress.way in {way, *ENDS}:
         return
     progress.final_settled = True
-    progress.release = way is HandOver.END_CONTAINER
+    progress.release = way in ENDS
     if progress.way is None:
         instant = min(final.frozen_at, now) if final else now
         progress.stage = Stage.AWAITING

@@ -264,7 +264,7 @@ class JobProgress(BaseModel):
         self.environment = request.environment
         self.show(
             environment=request.environment,
-            hand_over=choose_hand_over(self.retry, request.attempt).value,
+            hand_over=choose_hand_over(self.retry, request.attempt, can_stop_ecs=request.can_stop_ecs).value,
             attempts_left=max(0, self.retry.attempts - request.attempt),
         )
 
@@ -329,7 +329,7 @@ class JobProgress(BaseModel):
             settings_number=self.settings_number,
             retry=self.retry,
             attempts_made=request.attempt,
-            hand_over=choose_hand_over(self.retry, request.attempt),
+            hand_over=choose_hand_over(self.retry, request.attempt, can_stop_ecs=request.can_stop_ecs),
             quarantined=self.quarantined,
             predecessors=self.predecessors,
             cold_volume=self.cold_volume,

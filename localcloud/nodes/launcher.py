@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -155,6 +156,8 @@ class NamespaceLauncher:
             "AWS_ENDPOINT_URL": spec.aws_endpoint_url,
             "AWS_REGION": spec.region,
             "AWS_DEFAULT_REGION": spec.region,
+            "PERDURE_ECS_STOP": _to_init("SIGUSR1"),
+            "PERDURE_ECS_START": _to_init("SIGUSR2"),
             "ECS_CONTAINER_START_TIMEOUT": f"{options.container_start_timeout:g}",
         }
         return NodeConfiguration(
@@ -208,3 +211,8 @@ def _only_child(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None and (found := children.read_text().split()):
         return int(found[0])
     raise OSError(f"the node's namespaces could not be made (status {process.poll()}); its node.log says why")
+
+
+def _to_init(signal_name: str) -> str:
+    """A node's `systemctl stop ecs`: its init has the ECS agent in it, and stops or starts it on a signal."""
+    return shlex.join([sys.executable, "-c", f"import os, signal; os.kill(1, signal.{signal_name})"])

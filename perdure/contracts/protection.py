@@ -38,6 +38,8 @@ class AttachRequest(Frozen):
     asked_at: datetime
     environment: dict[str, str] = Field(default_factory=dict)
     shared_mounts: list[str] = Field(default_factory=list)
+    can_stop_ecs: bool = False
+    """This node knows how to stop its ECS agent: way STOP_ECS may be chosen."""
 
 
 class Verdict(StrEnum):

@@ -213,6 +213,10 @@ class JobRootBusy(PerdureError):
     retryable = True
 
 
+class EcsAgentRuns(PerdureError):
+    """The ECS agent of this instance was not stopped; the message says why."""
+
+
 class VolumeFailed(PerdureError):
     """A job volume could not be made, attached, moved, formatted or mounted."""
 

@@ -39,10 +39,19 @@ class HandOver(StrEnum):
 
     END_CONTAINER = "end container"
     """The rules retry exit code 137: end it, unmount, detach; Batch retries at once."""
+    STOP_ECS = "stop ECS agent"
+    """They only retry `Host EC2*`: stop the ECS agent, so that no exit is reported, then end the container, unmount,
+    detach. Batch hears of the host's end alone, and the volume is free by then."""
     STAY_FROZEN = "stay frozen"
     """They would not, or nobody knows: flush and let the host die; Batch then sees `Host EC2*`."""
     KEEP_ONLY = "keep only"
     """No attempt is left: keep the checkpoint and say so loudly."""
+
+
+ENDS = frozenset({HandOver.END_CONTAINER, HandOver.STOP_ECS})
+"""Ways that end the container on the node and free its volume inside the notice."""
+HOST_GONE = "Host EC2 (instance i-0123456789abcdef0) terminated."
+"""What Batch says of a job whose instance went (docs/aws-assumptions.md)."""
 
 
 def _matches(pattern: str | None, value: str | None) -> bool:
@@ -72,8 +81,8 @@ def would_retry(
     return True, "no rule matches: retried"
 
 
-def choose_hand_over(strategy: RetryStrategy, attempts_made: int) -> HandOver:
-    """The way for a job that has used `attempts_made` attempts, this one included.
+def choose_hand_over(strategy: RetryStrategy, attempts_made: int, *, can_stop_ecs: bool = False) -> HandOver:
+    """The way for a job that has used `attempts_made` attempts, this one included. `can_stop_ecs`: the node said so.
 
     An attempt that we end must never be the last one: Cromwell reads a last 137 as out of memory.
     """
@@ -82,4 +91,7 @@ def choose_hand_over(strategy: RetryStrategy, attempts_made: int) -> HandOver:
     ended, _ = would_retry(
         strategy, exit_code=ENDED_BY_US, reason=None, status_reason="Essential container in task exited"
     )
-    return HandOver.END_CONTAINER if ended else HandOver.STAY_FROZEN
+    if ended:
+        return HandOver.END_CONTAINER
+    lost, _ = would_retry(strategy, exit_code=None, reason=None, status_reason=HOST_GONE)
+    return HandOver.STOP_ECS if lost and can_stop_ecs else HandOver.STAY_FROZEN

@@ -439,6 +439,45 @@ async def test_the_workflow_may_ask_for_another_way_while_the_job_stays_frozen(h
     assert await launched.exit_code() == -9
 
 
+def _ecs(node: Node) -> dict[str, str]:
+    """Commands that leave a trace, in place of `systemctl stop ecs` and `start`."""
+    return {
+        "PERDURE_ECS_STOP": f"touch {node.folder}/ecs-stopped",
+        "PERDURE_ECS_START": f"rm {node.folder}/ecs-stopped",
+    }
+
+
+async def test_where_batch_must_see_the_hosts_end_the_ecs_agent_is_stopped_before_the_container_ends(
+    home: Bed,
+) -> None:
+    node = await home.new_node()
+    stopped = node.path(node.folder / "ecs-stopped")
+    node.kill_agent()
+    await node.start_agent(**_ecs(node))
+    launched = await home.launch(node, COUNT.format(lines=1000), home.plan(hand_over=HandOver.STOP_ECS))
+    await launched.more_lines(5)
+    notify(node)
+    handed = await home.report(ReportKind.HANDED_OVER)
+    assert handed.hand_over is HandOver.STOP_ECS and not handed.reason
+    assert set(handed.phases) == {"ended", "unmounted"}
+    assert stopped.exists() and node.path(node.folder / "state/ecs-stopped").exists()
+    assert await launched.exit_code() == -9
+
+
+async def test_a_job_beside_it_that_nobody_protects_keeps_the_ecs_agent_running(home: Bed) -> None:
+    node = await home.new_node()
+    node.kill_agent()
+    beside = await home.launch(node, "sleep 1000", None, AWS_BATCH_JOB_ID="another")
+    await node.start_agent(**_ecs(node))
+    launched = await home.launch(node, COUNT.format(lines=1000), home.plan(hand_over=HandOver.STOP_ECS))
+    await launched.more_lines(5)
+    notify(node)
+    handed = await home.report(ReportKind.HANDED_OVER)
+    assert handed.hand_over is HandOver.STAY_FROZEN and "1 jobs without protection" in handed.reason
+    assert not node.path(node.folder / "ecs-stopped").exists() and frozen(f"{home.cgroup}/{launched.id}")
+    assert beside.lines() == []
+
+
 async def test_a_container_with_a_mount_that_nobody_declared_runs_unprotected(home: Bed) -> None:
     node = await home.new_node()
     await home.workflow.signal("set_plan", home.plan())

@@ -53,3 +53,14 @@ def test_no_match_and_no_rules_retry() -> None:
 )
 def test_hand_over(strategy: RetryStrategy, attempts_made: int, way: HandOver) -> None:
     assert choose_hand_over(strategy, attempts_made) is way
+
+
+def test_the_ecs_agent_is_stopped_only_where_that_helps_and_the_node_can() -> None:
+    neither = RetryStrategy(attempts=5, rules=[RetryRule(action="EXIT", on_reason="*")])
+    for strategy, attempts_made, way in (
+        (NEXTFLOW, 1, HandOver.STOP_ECS),
+        (STANDARD, 1, HandOver.END_CONTAINER),
+        (neither, 1, HandOver.STAY_FROZEN),
+        (NEXTFLOW, NEXTFLOW.attempts, HandOver.KEEP_ONLY),
+    ):
+        assert choose_hand_over(strategy, attempts_made, can_stop_ecs=True) is way

@@ -78,6 +78,22 @@ async def test_rules_that_only_know_the_host_leave_the_job_frozen(story: Story) 
     assert list(job.outages[0].phases) == ["frozen", "dumped", "detached", "waited", "attached", "restored"]
 
 
+async def test_where_the_ecs_agent_can_be_stopped_the_volume_is_free_inside_the_notice_all_the_same(
+    story: Story,
+) -> None:
+    rules = [RetryRule(action="RETRY", on_status_reason="Host EC2*"), RetryRule(action="EXIT", on_reason="*")]
+    story.cloud.job(story.job_id, retry=RetryStrategy(attempts=5, rules=rules))
+    reply = await story.run_on("i-1", "zone-a", can_stop_ecs=True)
+    assert reply.hand_over is HandOver.STOP_ECS
+    await reclaimed(story, "i-1")
+    assert story.nodes["i-1"].finals[0].hand_over is HandOver.STOP_ECS
+    await story.until(lambda: story.cloud.volumes["vol-1"].attached_to is None)
+    await story.run_on("i-2", "zone-a", 2, restored_from=1, found=story.nodes["i-1"].taken)
+    assert story.cloud.calls.count("detach_volume") == 1
+    job = await story.ends()
+    assert job.protections == 1 and job.outages[0].work_lost_seconds == 0
+
+
 @pytest.mark.recorded("node_lost")
 async def test_a_node_lost_without_notice_costs_the_work_since_the_last_checkpoint(story: Story) -> None:
     story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=600))

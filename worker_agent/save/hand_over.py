@@ -18,12 +18,13 @@ from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.errors import JobEnded, PerdureError, TooLate
 from perdure.domain.nodes import Notice
-from perdure.domain.retries import HandOver
+from perdure.domain.retries import ENDS, HandOver
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import end_frozen, flush, thaw
 from worker_agent.rehearse.rehearsals import Rehearsals
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
+from worker_agent.save.unseen_ends import UnseenEnds
 from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class HandOvers:
         self._endings = endings
         self._rehearsals = rehearsals
         self._telling: set[asyncio.Task[None]] = set()
+        self._unseen = UnseenEnds(foundation, self._left)
 
     def begin(self, notice: Notice) -> None:
         """AWS takes this instance back. Returns at once; the dumps begin in this turn of the event loop."""
@@ -106,7 +108,7 @@ class HandOvers:
             self.start(job)
         assert job.final is not None
         await asyncio.shield(job.final)
-        if job.record.handed_over is HandOver.STAY_FROZEN and wish is HandOver.END_CONTAINER and self._left() > 0:
+        if job.record.handed_over is HandOver.STAY_FROZEN and wish in ENDS and self._left() > 0:
             await self._hand_over(job, wish)
         record = job.record
         return CheckpointOutcome(
@@ -121,6 +123,10 @@ class HandOvers:
                 job.note(lapsed=True)
                 reason = "The instance was announced to go, but still lives: the job was thawed and runs on."
                 await self._reporter.remark(job, reason, "error")
+
+    async def report_again(self) -> None:
+        """The instance was to go and did not: its ECS agent goes on, and reports what ended meanwhile."""
+        await self._unseen.report_again(ASSUMED_NOTICE.total_seconds() + _OVERSTAYED)
 
     def overstayed(self, job: ProtectedJob) -> bool:
         """Does the job stand frozen although its instance should be gone for long?"""
@@ -207,19 +213,22 @@ class HandOvers:
 
     async def _hand_over(self, job: ProtectedJob, way: HandOver) -> None:
         async with job.lock:
-            if job.record.handed_over in (way, HandOver.END_CONTAINER):
+            if job.record.handed_over in (way, *ENDS):
                 return
             if job.gone.is_set() and not job.record.ending:
                 job.failure = "the container was ended by somebody else after its final checkpoint"
                 return
             reason, phases = "", {}
-            if way is HandOver.END_CONTAINER:
+            if way in ENDS:
                 try:
+                    if way is HandOver.STOP_ECS:
+                        await self._unseen.prepare(job)
                     phases = await self._end(job)
                 except PerdureError as problem:
                     # The volume is still in use here, so it comes free only with the host's death.
                     way, reason = HandOver.STAY_FROZEN, str(problem)
-                    log.error("the volume was not unmounted", job_id=job.record.job_id, reason=reason)
+                    log.error("the job stays frozen", job_id=job.record.job_id, reason=reason)
+                    await flush(job.container)
             elif way is HandOver.KEEP_ONLY:
                 # No attempt is left, so Batch will not go on from it: let the job use its last seconds, it may finish.
                 await thaw(job.container)
@@ -242,5 +251,6 @@ class HandOvers:
         job.note(ending=True)
         await end_frozen(job.container)
         ended = time.monotonic()
+        self._unseen.ended(ended)
         await self._endings.release(job)
         return {"ended": ended - begun, "unmounted": time.monotonic() - ended}

@@ -62,6 +62,7 @@ class Rhythm:
             room = time.monotonic() - self._room_at > _RESERVE_EVERY
             if room:
                 self._room_at = time.monotonic()
+                await self._hand_overs.report_again()
             for job in self._jobs:
                 self._reading_back.look(job)
                 name = job.record.container_id

@@ -81,6 +81,7 @@ class Planner:
             asked_at=datetime.now(UTC),
             environment=bundle.environment,
             shared_mounts=bundle.shared_mounts(),
+            can_stop_ecs=bool(self._node.settings.ecs_stop),
         )
         summary = f"job {bundle.job_id} in {bundle.queue.rpartition('/')[2] or 'no queue'}"
         return await self._attacher.ask(request, summary[:200], first_answer=first_answer, limit=limit)

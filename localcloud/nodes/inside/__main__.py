@@ -55,6 +55,7 @@ def main() -> None:
     make_engine = _docker if configuration.engine == "docker" else _runc
     engine = make_engine(configuration, children, containers)
     ecs = EcsAgent(engine, link.send)
+    ecs.switch_on_signals()
     if configuration.with_agent:
         failures = keep_running("agent", children, agent_program(), configuration.environment, configuration.agent_log)
         # As the agent's unit is ordered before ECS's; and as there, a broken agent does not keep ECS from starting.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -44,6 +45,12 @@ class EcsAgent:
                 return
         with contextlib.suppress(OSError):  # the cloud is gone: this node is about to end itself
             self._send(event)
+
+    def switch_on_signals(self) -> None:
+        """As `systemctl stop` and `start` of its unit: SIGUSR1 stops it, SIGUSR2 starts it. For the main thread."""
+        for number, running in ((signal.SIGUSR1, False), (signal.SIGUSR2, True)):
+            # In a thread of its own: the handler may have interrupted somebody who holds the lock.
+            signal.signal(number, lambda *_, running=running: self._in_thread(self._switch, running))
 
     def end_all(self) -> None:
         """SIGKILL to every container."""
