@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.domain.errors import VolumeForeign
 from perdure.domain.orphans import OrphanKind, Tagged
-from perdure.domain.volumes import JobVolume
+from perdure.domain.volumes import JobVolume, VolumeOptions
 from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot
 
 JOB_TAG, MANAGED_TAG, TOKEN_TAG = "perdure:job", "perdure:managed", "perdure:token"
@@ -23,6 +23,17 @@ def tags_of(kind: str, job_id: str, token: str, installation: str, extra: dict[s
         "ResourceType": kind,
         "Tags": [{"Key": key, "Value": value} for key, value in {**extra, **ours}.items()],
     }
+
+
+def create_options(options: VolumeOptions) -> dict[str, Any]:
+    """CreateVolume's arguments for them; what is left to EBS's default is not named."""
+    named: dict[str, Any] = {
+        "Iops": options.iops,
+        "Throughput": options.throughput_mib_per_second,
+        "Encrypted": options.encrypted,
+        "KmsKeyId": options.kms_key,
+    }
+    return {name: value for name, value in named.items() if value}
 
 
 def tag_of(found: dict[str, Any], key: str) -> str | None:

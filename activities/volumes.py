@@ -21,6 +21,7 @@ from activities.ebs_answers import (
     OURS,
     TOKEN_TAG,
     attachment_of,
+    create_options,
     must_be_ours,
     read_snapshot,
     read_tagged_snapshot,
@@ -111,6 +112,7 @@ class Volumes(VolumeActivities):
                 ClientToken=client_token(request.token, len(failed)) if failed else request.token,
                 TagSpecifications=[self._tags("volume", request)],
                 **source,
+                **create_options(request.options),
             )
             volume_id = str(made["VolumeId"])
         volume = read_volume(await self._until(volume_id, {"available", "in-use"}))

@@ -21,7 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.contracts.protection import AttachRequest
     from perdure.domain.configuration import JobVolumeConfiguration
     from perdure.domain.errors import VolumeGone
-    from perdure.domain.volumes import JobVolume, VolumeLife, VolumeStep, client_token, next_volume_step
+    from perdure.domain.volumes import JobVolume, VolumeLife, VolumeStep, client_token, fitting, next_volume_step
     from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot, move_in_words
     from workflows import options
     from workflows.job_questions import caused_by, in_words
@@ -69,6 +69,7 @@ async def _create(progress: JobProgress, request: AttachRequest, settings: JobVo
         zone=request.zone,
         volume_type=settings.volume_type,
         size_gib=settings.size_gib,
+        options=settings.options,
         # Not by epoch: a second container must find the volume that was made for the first.
         token=client_token(progress.job.job_id, "volume", progress.volumes_lost, request.zone),
         tags=settings.tags,
@@ -125,6 +126,7 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     way = f"Volume {volume.volume_id} moves from {volume.zone} to {request.zone}: {move_in_words(predicted)}."
     progress.tell(workflow.now(), "migration", way)
     warm = progress.zone_snapshots.number > 0
+    volume_type, made_with = fitting(settings.volume_type, volume.size_gib, settings.options)
     moved: MigrationResult = await workflow.execute_child_workflow(
         names.VOLUME_MIGRATION,
         MigrationInput(
@@ -132,7 +134,8 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
             epoch=progress.job.epoch,
             volume=volume,
             zone=request.zone,
-            volume_type=settings.volume_type,
+            volume_type=volume_type,
+            options=made_with,
             initialization_mib_per_second=settings.initialization_mib_per_second,
             keep_snapshot=warm,
             tags=settings.tags,
@@ -146,12 +149,12 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     _spent_detaching(progress, moved.phases.get("detached", 0.0))
     if volume.volume_id not in moved.left_behind:
         _ended(progress, volume.volume_id, workflow.now())
-    _began(progress, moved.volume, settings.volume_type, workflow.now())
+    _began(progress, moved.volume, volume_type, workflow.now())
     _note_snapshots(progress, moved, keep=warm)
     progress.has_volume(moved.volume)
     progress.cold_volume = True
     steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in moved.phases.items())
-    took = f"after {workflow.time() - since:.0f} s ({steps})"
+    took = f"after {workflow.time() - since:.0f} s, predicted were {predicted.seconds:.0f} s ({steps})"
     message = f"The volume is {moved.volume.volume_id} in {moved.volume.zone} now, {took}."
     progress.tell(workflow.now(), "migration", message)
     if moved.left_behind:

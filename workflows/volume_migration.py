@@ -65,6 +65,7 @@ class VolumeMigration:
                 zone=move.zone,
                 volume_type=move.volume_type,
                 size_gib=old.size_gib,
+                options=move.options,
                 token=client_token(move.job_id, move.epoch, "volume", old.volume_id, move.zone),
                 snapshot_id=snapshot.snapshot_id,
                 initialization_mib_per_second=move.initialization_mib_per_second,

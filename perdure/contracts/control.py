@@ -14,7 +14,7 @@ from perdure.domain.jobs import Job, JobEvent
 from perdure.domain.nodes import Node
 from perdure.domain.retries import RetryStrategy
 from perdure.domain.values import Frozen
-from perdure.domain.volumes import JobVolume
+from perdure.domain.volumes import JobVolume, VolumeOptions
 from perdure.domain.zone_snapshots import ZoneSnapshot
 
 
@@ -81,6 +81,7 @@ class CreateVolume(Frozen):
     snapshot_id: str | None = None
     initialization_mib_per_second: int = 0
     """100 to 300: EBS fills the volume from the snapshot by itself; 0: as its blocks are touched."""
+    options: VolumeOptions = VolumeOptions()
     tags: dict[str, str] = Field(default_factory=dict)
 
 

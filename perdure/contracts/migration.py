@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from perdure.domain.values import Frozen
-from perdure.domain.volumes import JobVolume, SnapshotLife
+from perdure.domain.volumes import JobVolume, SnapshotLife, VolumeOptions
 
 
 class MigrationInput(Frozen):
@@ -16,6 +16,7 @@ class MigrationInput(Frozen):
     volume: JobVolume
     zone: str
     volume_type: str
+    options: VolumeOptions = VolumeOptions()
     initialization_mib_per_second: int = 0
     keep_snapshot: bool = False
     """The snapshot stays: the next one of the new volume then holds only what changed. All older ones of the job go."""

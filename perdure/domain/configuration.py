@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from perdure.domain.values import Frozen, parse_duration
+from perdure.domain.volumes import VolumeOptions, impossible
 
 MINIMUM_INTERVAL_SECONDS = 1.0
 LONGEST_VALUE = 256
@@ -124,10 +125,39 @@ class JobVolumeConfiguration(Frozen):
         " store these jobs run unprotected, each with an event that says so.",
         examples=[True],
     )
-    volume_type: Literal["gp2", "gp3"] = Field(
-        "gp3", description="EBS volume type. (io1 and io2 need a number of operations besides.)", examples=["gp3"]
+    volume_type: Literal["gp2", "gp3", "io1", "io2"] = Field(
+        "gp3", description="EBS volume type. `io1` and `io2` need `iops`.", examples=["gp3"]
     )
     size_gib: int = Field(100, ge=1, le=16384, description="Size in GiB.", examples=[100])
+    iops: int = Field(
+        0,
+        ge=0,
+        le=256_000,
+        description="Operations a second. 0: what the type has by itself (gp3: 3,000). AWS charges for more, which"
+        " Perdure's costs leave out.",
+        examples=[0, 6000],
+    )
+    throughput_mib_per_second: int = Field(
+        0,
+        ge=0,
+        le=2_000,
+        description="gp3 alone: MiB/s, 125 to 2,000, and at most a quarter of `iops`. 0: 125. A final checkpoint writes"
+        " a job's memory in less than two minutes, or not at all. AWS charges for more than 125, which Perdure's costs"
+        " leave out.",
+        examples=[0, 500],
+    )
+    encrypted: bool = Field(
+        False,
+        description="Encrypt volumes, and so their snapshots. Off: as the account's default says.",
+        examples=[True],
+    )
+    kms_key: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9:/_-]{0,300}$",
+        description="Id, ARN or alias of the KMS key; empty: the account's default for EBS. The server's role must be"
+        " allowed to use it (deploy/iam).",
+        examples=["alias/jobs"],
+    )
     mount_path: str = Field(
         "/mnt/perdure",
         pattern=r"^/[A-Za-z0-9._/-]{1,200}$",
@@ -197,6 +227,22 @@ class JobVolumeConfiguration(Frozen):
             if name.lower().startswith(("aws:", "perdure:")):
                 raise ValueError("names may not begin with 'aws:' or 'perdure:', which are taken")
         return value
+
+    @property
+    def options(self) -> VolumeOptions:
+        """What volumes are made with, besides type and size."""
+        return VolumeOptions(
+            iops=self.iops,
+            throughput_mib_per_second=self.throughput_mib_per_second,
+            encrypted=self.encrypted,
+            kms_key=self.kms_key,
+        )
+
+    @model_validator(mode="after")
+    def _possible(self) -> JobVolumeConfiguration:
+        if problem := impossible(self.volume_type, self.size_gib, self.options):
+            raise ValueError(problem)
+        return self
 
 
 class StoreConfiguration(Frozen):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from perdure.domain.values import Frozen
 
@@ -45,6 +46,70 @@ class SnapshotLife(Frozen):
     size_gib: int
     created_at: datetime
     deleted_at: datetime | None = None
+
+
+class VolumeOptions(Frozen):
+    """What a volume is made with, besides its type and size. 0 and empty: EBS's own default."""
+
+    iops: int = 0
+    throughput_mib_per_second: int = 0
+    encrypted: bool = False
+    kms_key: str = ""
+
+
+class _Limits(NamedTuple):
+    """Of one EBS type. `per_gib`: operations a second for each GiB at most."""
+
+    least_gib: int
+    iops: range
+    per_gib: int
+    needs_iops: bool = False
+
+
+_LIMITS = {
+    "gp2": _Limits(1, range(0), 0),
+    "gp3": _Limits(1, range(3_000, 80_001), 500),
+    "io1": _Limits(4, range(100, 64_001), 50, needs_iops=True),
+    "io2": _Limits(4, range(100, 256_001), 1_000, needs_iops=True),
+}
+"""https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html. Where AWS has another limit, EC2
+itself refuses (docs/aws-assumptions.md)."""
+GP3_THROUGHPUT = range(125, 2_001)
+"""MiB/s; at most a quarter of the operations a second."""
+_GP3_IOPS = 3_000
+
+
+def impossible(volume_type: str, size_gib: int, options: VolumeOptions) -> str:
+    """Why EBS would refuse such a volume, a sentence for people; empty: nothing is known against it."""
+    limits, iops, throughput = _LIMITS[volume_type], options.iops, options.throughput_mib_per_second
+    if size_gib < limits.least_gib:
+        return f"a volume of type {volume_type} has at least {limits.least_gib} GiB"
+    if limits.needs_iops and not iops:
+        return f"a volume of type {volume_type} needs a number of operations a second (iops)"
+    if iops and not limits.iops:
+        return f"a volume of type {volume_type} takes no number of operations a second (iops)"
+    if iops and iops not in limits.iops:
+        return f"a volume of type {volume_type} has {limits.iops[0]} to {limits.iops[-1]} operations a second (iops)"
+    free = _GP3_IOPS if volume_type == "gp3" else 0
+    if iops > max(free, limits.per_gib * size_gib):
+        return f"a volume of type {volume_type} has at most {limits.per_gib} operations a second for each GiB"
+    if throughput and volume_type != "gp3":
+        return f"a volume of type {volume_type} takes no throughput; gp3 does"
+    if throughput and throughput not in GP3_THROUGHPUT:
+        return f"a throughput is {GP3_THROUGHPUT[0]} to {GP3_THROUGHPUT[-1]} MiB/s"
+    if 4 * throughput > max(iops, _GP3_IOPS):
+        return f"{throughput} MiB/s need at least {4 * throughput} operations a second (iops)"
+    if options.kms_key and not options.encrypted:
+        return "a KMS key goes with encryption: turn it on, or leave the key out"
+    return ""
+
+
+def fitting(volume_type: str, size_gib: int, options: VolumeOptions) -> tuple[str, VolumeOptions]:
+    """Type and options for a volume whose size is given: what is wanted, or, where EBS would refuse that at this size,
+    a plain gp3, encrypted all the same. A job waits for it, and the setting may be younger than the volume."""
+    if not impossible(volume_type, size_gib, options):
+        return volume_type, options
+    return "gp3", VolumeOptions(encrypted=options.encrypted, kms_key=options.kms_key)
 
 
 class VolumeStep(StrEnum):

@@ -24,6 +24,7 @@ from perdure.contracts.control import (
     VolumeRef,
 )
 from perdure.domain.errors import VolumeForeign
+from perdure.domain.volumes import VolumeOptions
 
 T = TypeVar("T")
 ZONE = "us-east-1a"
@@ -70,6 +71,13 @@ async def test_a_volumes_way(ec2: Any) -> None:
     await run(volumes.delete_volume, VolumeRef(volume_id=made.volume_id))
     await run(volumes.delete_snapshot, snapshot)
     assert [volume["VolumeId"] for volume in ec2.describe_volumes(Filters=[_mine()])["Volumes"]] == [copy.volume_id]
+
+
+async def test_a_volume_gets_what_was_configured(ec2: Any) -> None:
+    options = VolumeOptions(iops=6000, throughput_mib_per_second=500, encrypted=True)
+    made = await run(Volumes(0.01, ec2).create_volume, wanted("o", options=options))
+    (found,) = ec2.describe_volumes(VolumeIds=[made.volume_id])["Volumes"]
+    assert (found["Iops"], found["Throughput"], found["Encrypted"]) == (6000, 500, True)
 
 
 async def test_zone_snapshots_follow_each_other(ec2: Any) -> None:

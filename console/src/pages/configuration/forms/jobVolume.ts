@@ -20,6 +20,26 @@ export const jobVolume = form<"job_volume">()(
           unit: "GiB",
           help: "It must hold what the job writes and its checkpoints: about its memory, twice.",
         },
+        iops: {
+          kind: "integer",
+          label: "Operations a second (IOPS)",
+          help: "io1 and io2 need a number; gp3 has 3,000 by itself. AWS charges for more, which the costs shown here leave out.",
+          zero: "0: what the type has by itself.",
+        },
+        throughput_mib_per_second: {
+          kind: "integer",
+          label: "Throughput",
+          unit: "MiB/s",
+          help: "gp3 alone: 125 to 2,000, at most a quarter of IOPS. A final checkpoint writes a job's memory within two minutes or not at all. AWS charges for more than 125, which the costs shown here leave out.",
+          zero: "0: 125.",
+        },
+        encrypted: { kind: "switch", label: "Encrypted", help: "Off: as the account's default says." },
+        kms_key: {
+          kind: "text",
+          label: "KMS key",
+          help: "Id, ARN or alias; empty: the account's default for EBS. The server's role must be allowed to use it.",
+          example: "alias/jobs",
+        },
       },
     },
     {

@@ -1,0 +1,45 @@
+"""Volumes that EBS would refuse are refused when they are configured, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from perdure.domain.configuration import JobVolumeConfiguration
+from perdure.domain.volumes import VolumeOptions, fitting
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({}, ""),
+    ({"volume_type": "gp2"}, ""),
+    ({"volume_type": "gp2", "iops": 3000}, "takes no number of operations"),
+    ({"volume_type": "gp2", "throughput_mib_per_second": 200}, "takes no throughput"),
+    ({"size_gib": 1, "iops": 3000}, ""),
+    ({"size_gib": 5, "iops": 6000}, "at most 500 operations a second for each GiB"),
+    ({"iops": 2000}, "3000 to 80000"),
+    ({"throughput_mib_per_second": 750}, ""),
+    ({"throughput_mib_per_second": 1000}, "need at least 4000 operations"),
+    ({"throughput_mib_per_second": 1000, "iops": 4000}, ""),
+    ({"throughput_mib_per_second": 100}, "125 to 2000"),
+    ({"volume_type": "io1"}, "needs a number of operations"),
+    ({"volume_type": "io1", "iops": 100, "size_gib": 3}, "at least 4 GiB"),
+    ({"volume_type": "io1", "iops": 5000}, ""),
+    ({"volume_type": "io1", "iops": 6000}, "at most 50 operations"),
+    ({"volume_type": "io2", "iops": 60_000}, ""),
+    ({"kms_key": "alias/jobs"}, "goes with encryption"),
+    ({"kms_key": "alias/jobs", "encrypted": True}, ""),
+])  # fmt: skip
+def test_what_ebs_would_refuse(given: dict[str, Any], said: str) -> None:
+    if not said:
+        JobVolumeConfiguration(**given)
+        return
+    with pytest.raises(ValidationError, match=said):
+        JobVolumeConfiguration(**given)
+
+
+def test_a_volume_that_moves_gets_what_its_size_can_have() -> None:
+    dear = VolumeOptions(iops=40_000, encrypted=True)
+    assert fitting("io1", 1000, dear) == ("io1", dear)
+    assert fitting("io1", 10, dear) == ("gp3", VolumeOptions(encrypted=True))
