@@ -24,7 +24,7 @@ SOURCE_PORT, PEER_PORT = 7, 8
 
 def stream(unsent: bytes, sequence: int = 10_000) -> bytes:
     """Of a connection that had received eight bytes."""
-    numbers = {1: 8, 2: 5000, 3: len(SENT + unsent), 4: sequence, 12: len(unsent), 16: 700, 17: 4990}
+    numbers = {1: 8, 2: 5000, 14: 600, 3: len(SENT + unsent), 4: sequence, 12: len(unsent), 16: 700, 17: 4990}
     message = [*(Field(number, 0, value) for number, value in numbers.items()), Field(99, 2, b"of another version")]
     return criu_image.image(MAGIC, [criu_image.encode(message)]) + b"received" + SENT + unsent
 
@@ -47,6 +47,14 @@ def saved(folder: Path, sockets: list[Message], streams: dict[int, bytes], reach
     descriptors = [criu_image.encode([Field(1, 0, number), Field(4, 0, number)]) for number in seen]
     (folder / "fdinfo-2.img").write_bytes(criu_image.image(DESCRIPTORS_MAGIC, descriptors))
     return folder
+
+
+def restoring(tmp_path: Path, changed: dict[str, bytes]) -> Path:
+    """The images that a restore reads."""
+    (tmp_path / "restoring").mkdir()
+    for name, content in changed.items():
+        (tmp_path / "restoring" / name).write_bytes(content)
+    return tmp_path / "restoring"
 
 
 def sockets_in(files: bytes) -> list[Message]:
@@ -100,6 +108,50 @@ def test_both_ends_of_one_that_one_end_has_ended_come_back_open(tmp_path: Path, 
     assert [criu_image.number(ender, number) for number in (2, 4, 16, 17)] == [5000, 9999, 700, 4990]
 
 
+def pair(folder: Path, unsent: bytes, has: int) -> Path:
+    """An open connection: one end has something to send, and the other has so many bytes of its send queue."""
+    queued = len(SENT + unsent)
+    other = criu_image.encode([Field(1, 0, 8), Field(2, 0, 9000 + has), Field(4, 0, 5000)])
+    streams = {5: stream(unsent, 9000 + queued), 6: criu_image.image(MAGIC, [other]) + b"received"}
+    return saved(folder, [inet_socket(5, ESTABLISHED, peer=6), inet_socket(6, ESTABLISHED, peer=5)], streams)
+
+
+def test_what_the_other_end_has_is_not_sent_again(tmp_path: Path) -> None:
+    changed = hold_back(pair(tmp_path / "images", b"", len(SENT)), None)
+    assert changed.keys() == {"tcp-stream-5.img"}, "nothing is left to be sent"
+    message = message_of(changed["tcp-stream-5.img"])
+    assert [criu_image.number(message, number) for number in (3, 4, 12, 14)] == [
+        0,
+        9000 + len(SENT),
+        0,
+        600 - len(SENT),
+    ]
+    assert changed["tcp-stream-5.img"].endswith(b"received")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")
+@pytest.mark.parametrize("unsent", [b"", UNSENT])
+def test_what_was_sent_and_did_not_arrive_is_sent_once_both_ends_exist(tmp_path: Path, unsent: bytes) -> None:
+    images = pair(tmp_path / "images", unsent, 4)
+    changed = hold_back(images, None)
+    message = message_of(changed["tcp-stream-5.img"])
+    assert [criu_image.number(message, number) for number in (3, 4, 12, 14)] == [0, 9004, 0, 596]
+    restored = restoring(tmp_path, changed)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as writer:
+        reader, _ = listener.accept()
+        options = criu_image.part(sockets_in(changed["files.img"])[0], 14)
+        writer.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, criu_image.number(options or [], 10))
+        with reader:
+            assert send_held(images, restored, [os.getpid()]) == 1
+            writer.shutdown(socket.SHUT_WR)
+            assert b"".join(iter(lambda: reader.recv(1 << 16), b"")) == SENT[4:] + unsent
+
+
+@pytest.mark.parametrize("has", [-1, len(SENT) + 1])
+def test_numbers_that_do_not_fit_change_nothing(tmp_path: Path, has: int) -> None:
+    assert hold_back(pair(tmp_path / "images", b"", has), None) == {}
+
+
 @pytest.mark.parametrize("state", [CLOSE_WAIT, FIN_WAIT2])
 def test_one_whose_other_end_is_gone_stays_as_it_is(tmp_path: Path, state: int) -> None:
     images = saved(tmp_path / "images", [inet_socket(5, state, peer=6)], {5: stream(b"")})
@@ -132,9 +184,7 @@ def test_what_was_held_back_is_written_and_nothing_else_changes(tmp_path: Path, 
     unsent = bytes(range(256)) * 32_000  # more than the buffers of both ends hold
     images = saved(tmp_path / "images", [inet_socket(5, state, mark=mark)], {5: stream(unsent)})
     changed = hold_back(images, None)
-    restored = tmp_path / "restoring"
-    restored.mkdir()
-    (restored / "files.img").write_bytes(changed["files.img"])
+    restored = restoring(tmp_path, changed)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as writer:
         reader, _ = listener.accept()
         options = criu_image.part(sockets_in(changed["files.img"])[0], 14)
@@ -159,9 +209,7 @@ def test_what_was_held_back_is_written_and_nothing_else_changes(tmp_path: Path, 
 def test_one_end_says_its_last_word_before_the_other(tmp_path: Path) -> None:
     sockets = [inet_socket(5, LAST_ACK, 3, peer=6), inet_socket(6, FIN_WAIT2, 2, peer=5)]
     images = saved(tmp_path / "images", sockets, {5: stream(UNSENT), 6: stream(b"")})
-    restored = tmp_path / "restoring"
-    restored.mkdir()
-    (restored / "files.img").write_bytes(hold_back(images, None)["files.img"])
+    restored = restoring(tmp_path, hold_back(images, None))
     marks = [
         criu_image.number(criu_image.part(one, 14) or [], 10)
         for one in sockets_in((restored / "files.img").read_bytes())
@@ -180,9 +228,7 @@ def test_one_end_says_its_last_word_before_the_other(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="copying a descriptor of a process needs root")
 def test_a_connection_that_did_not_come_back_is_not_passed_over(tmp_path: Path) -> None:
     images = saved(tmp_path / "images", [inet_socket(5, ESTABLISHED)], {5: stream(UNSENT)})
-    restored = tmp_path / "restoring"
-    restored.mkdir()
-    (restored / "files.img").write_bytes(hold_back(images, None)["files.img"])
+    restored = restoring(tmp_path, hold_back(images, None))
     with pytest.raises(OSError, match="did not come back"):
         send_held(images, restored, [os.getpid()])
 

@@ -7,8 +7,12 @@
   kernel acknowledges it, 40 ms later, and where the first end does not exist yet, on a busy machine, the answer is a
   reset, too (tried: what was on its way is lost).
 
-So the images to restore from have neither: `hold_back` makes them connections that are still open. Once all of them
-exist, and before the job goes on, `send_held` ends and fills them again. Then bytes move when the reader reads.
+* Bytes that had been sent and not acknowledged. A second after they are restored the kernel sends them again. On a busy
+  machine the other end does not exist by then, and the answer is a reset (CRIU's own test socket-tcpbuf-local). The
+  image of the other end tells what it has received: that is acknowledged.
+
+So the images to restore from have none of that: `hold_back` makes them connections that are still open. Once all of
+them exist, and before the job goes on, `send_held` ends and fills them again. Then bytes move when the reader reads.
 
 Where that cannot be done (CLOSING: both ends have said it at the same time), the images call unsent bytes sent but not
 acknowledged, and the kernel sends them anew by its timers (tcp_timers.py).
@@ -21,7 +25,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perdure.waiting import until
@@ -32,10 +36,11 @@ from worker_agent.engine.tcp_timers import tcp_sockets
 
 _MAGIC = 0x51465506
 """CRIU, criu/include/magic.h: TCP_STREAM_MAGIC."""
-_IN_SEQUENCE, _OUT_LENGTH, _OUT_SEQUENCE, _UNSENT, _WINDOW, _WINDOW_FROM = 2, 3, 4, 12, 16, 17
+_IN_SEQUENCE, _OUT_LENGTH, _OUT_SEQUENCE, _UNSENT, _ROOM, _WINDOW, _WINDOW_FROM = 2, 3, 4, 12, 14, 16, 17
 """tcp_stream_entry (images/tcp-stream.proto): the number after the last byte received; bytes of the send queue, the
-number after its last, how many bytes at its end were not sent; the window offered (rcv_wnd), and from where (rcv_wup).
-Outside the entry follow the bytes of both queues, those to send at the end."""
+number after its last, how many bytes at its end were not sent; how many the other end takes, from the first of them
+(snd_wnd); the window offered (rcv_wnd), and from where (rcv_wup). Outside the entry follow the bytes of both queues,
+those to send at the end."""
 _HEAD = 12
 """Bytes before the message: two magic numbers and its size."""
 _SOCKET, _ID, _INODE, _STATE, _OPTS, _SHUTDOWN, _SO_MARK = 4, 1, 2, 6, 14, 19, 10
@@ -79,6 +84,8 @@ class _Connection:
     place: int
     found: Message
     stream: bytes
+    received: int | None = None
+    """How many bytes of its send queue the other end has; None where that is not known."""
 
     @property
     def name(self) -> str:
@@ -91,6 +98,15 @@ class _Connection:
     @property
     def unsent(self) -> int:
         return criu_image.number(_message(self.stream), _UNSENT)
+
+    @property
+    def queued(self) -> int:
+        return criu_image.number(_message(self.stream), _OUT_LENGTH)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes at the end of the send queue it must send itself, once both ends exist."""
+        return self.unsent if self.received is None else self.queued - self.received
 
 
 def hold_back(images: Path, files: bytes | None) -> dict[str, bytes]:
@@ -107,6 +123,9 @@ def hold_back(images: Path, files: bytes | None) -> dict[str, bytes]:
     image = (images / FILES).read_bytes() if files is None else files
     entries = [criu_image.parse(entry) for entry in criu_image.entries(image, FILES_MAGIC)]
     found = _connections(entries, streams)
+    for one in found.values():
+        if one.received and not one.waiting:
+            changed[one.name] = _still_open(one)
     if any(_to_hold(found)):  # only then: a job may have hundreds of thousands of descriptors
         reachable = _of_descriptors(images)
         found = {ends: one for ends, one in found.items() if criu_image.number(one.found, _ID) in reachable}
@@ -127,7 +146,19 @@ def _connections(entries: list[Message], streams: dict[str, bytes]) -> dict[tupl
         ends = ends_in(message) if message else None
         if message and ends and _stream_name(message) in streams:
             found[ends] = _Connection(place, message, streams[_stream_name(message)])
-    return found
+    return {
+        (source, peer): replace(one, received=_received(one, found.get((peer, source))))
+        for (source, peer), one in found.items()
+    }
+
+
+def _received(one: _Connection, other: _Connection | None) -> int | None:
+    """How many bytes of its send queue the other end has; None where that is not sure."""
+    if other is None or not one.state == other.state == _ESTABLISHED:
+        return None
+    ours, theirs = _message(one.stream), _message(other.stream)
+    waiting = (criu_image.number(ours, _OUT_SEQUENCE) - criu_image.number(theirs, _IN_SEQUENCE)) % (1 << 32)
+    return one.queued - waiting if one.unsent <= waiting <= one.queued else None
 
 
 def _to_hold(found: dict[tuple[Endpoint, Endpoint], _Connection]) -> Iterator[_Connection]:
@@ -136,7 +167,7 @@ def _to_hold(found: dict[tuple[Endpoint, Endpoint], _Connection]) -> Iterator[_C
             other = found.get((peer, source))
             if other and {one.state, other.state} in ({_FIN_WAIT2, _CLOSE_WAIT}, {_FIN_WAIT2, _LAST_ACK}):
                 yield one
-        elif one.state in (_ESTABLISHED, _FIN_WAIT1) and one.unsent:
+        elif one.state in (_ESTABLISHED, _FIN_WAIT1) and one.waiting:
             yield one
 
 
@@ -183,16 +214,20 @@ def _called_sent(stream: bytes) -> bytes:
 
 
 def _still_open(one: _Connection) -> bytes:
-    """Its stream without what was not sent, and without the ends that were said: each has a number of its own."""
+    """Its stream without what it must send, without what the other end has, and without the ends that were said: each
+    has a number of its own."""
     message = _message(one.stream)
-    less = {_OUT_LENGTH: one.unsent, _OUT_SEQUENCE: one.unsent + (one.state in _HAS_ENDED), _UNSENT: one.unsent}
+    received = one.received or 0
+    gone = one.waiting + received
+    less = {_OUT_LENGTH: gone, _OUT_SEQUENCE: one.waiting + (one.state in _HAS_ENDED), _UNSENT: one.unsent}
+    less[_ROOM] = min(received, criu_image.number(message, _ROOM))
     if one.state in _IS_ENDED:
         less |= {_IN_SEQUENCE: 1, _WINDOW_FROM: 1, _WINDOW: -1}
     present = {field.number for field in message}
     for field, count in less.items():
         if field in present:
             message = criu_image.with_field(message, field, (criu_image.number(message, field) - count) % (1 << 32))
-    return _with_message(one.stream, message, one.unsent)
+    return _with_message(one.stream, message, gone)
 
 
 def _of_descriptors(images: Path) -> set[int]:
@@ -222,9 +257,10 @@ def _held(images: Path, restored: Path) -> dict[int, _Held]:
     for inode, found in after.items():
         mark = _mark(found)
         if _HELD_MARK < mark <= _HELD_MARK + _MOST_HELD and inode in before:
-            stream = (images / _stream_name(found)).read_bytes()
-            unsent = stream[len(stream) - criu_image.number(_message(stream), _UNSENT) :]
+            stream, cut = ((folder / _stream_name(found)).read_bytes() for folder in (images, restored))
             state = criu_image.number(before[inode], _STATE)
+            last, first = (criu_image.number(_message(one), _OUT_SEQUENCE) for one in (stream, cut))
+            unsent = stream[len(stream) - (last - (state in _HAS_ENDED) - first) % (1 << 32) :]
             held[mark] = _Held(unsent, _mark(before[inode]), state in _HAS_ENDED, state in _IS_ENDED)
     return held
 
