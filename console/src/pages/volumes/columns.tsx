@@ -6,7 +6,8 @@ import type { Schema } from "../../api/client";
 import { JobStatus } from "../../components/JobStatus";
 import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
-import { count, dollars, duration, localTime } from "../../format";
+import { count, duration, localTime } from "../../format";
+import { Money } from "./Money";
 
 type Volume = Schema<"ExistingVolumeView">;
 
@@ -92,13 +93,3 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   },
   { id: "zone", header: "Zone", minWidth: 110, cell: (volume) => volume.zone },
 ];
-
-function Money({ usd, estimated }: { usd: number | null; estimated: boolean }) {
-  if (usd == null) return "price not known";
-  return (
-    <span className="figure" title={estimated ? "Rests on a price that is estimated" : undefined}>
-      {dollars(usd)}
-      {estimated && " (est.)"}
-    </span>
-  );
-}

@@ -20,6 +20,7 @@ import { count, dollars } from "../../format";
 import { useGathered, useTitle } from "../../hooks";
 import { columnsFor, type Volume } from "./columns";
 import { DeleteVolume } from "./DeleteVolume";
+import { Orphans } from "./Orphans";
 import type { Whose } from "./search";
 
 const PER_PAGE = 50;
@@ -58,7 +59,7 @@ export default function VolumesPage() {
       header={
         <Header
           variant="h1"
-          description="The managed EBS volumes that exist now, as the jobs' workflows told of them. AWS itself is not asked."
+          description="The managed EBS volumes that exist now, as the jobs' workflows told of them, and what was found in AWS that no job owns."
         >
           Volumes
         </Header>
@@ -97,6 +98,7 @@ export default function VolumesPage() {
           }
           footer={hasNextPage && <ShowMore loading={isFetchingNextPage} onMore={() => void fetchNextPage()} />}
         />
+        <Orphans />
       </SpaceBetween>
       {unwanted && <DeleteVolume volume={unwanted} onClose={() => setUnwanted(null)} />}
     </ContentLayout>
