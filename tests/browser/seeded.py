@@ -15,6 +15,7 @@ from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import writing
 from tests.browser.serving import Serving
+from tests.browser.stories import lose_two
 
 ENDED, LIVE, NOTICED = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2", "i-0ccccccccccccccc3"
 ZONE = "us-east-1a"
@@ -38,6 +39,7 @@ def fill(server: Serving) -> None:
             life = timedelta(days=days)
             token, _ = create_token(session, name=name, role=role, areas=areas, at=now, by="ada", life=life)
         revoke_token(session, token.number, at=now, by="grace")
+    lose_two(server.engine, now)
     first = SystemConfiguration(checkpoint=CheckpointConfiguration(keep=3, interval_seconds=1800))
     server.configure(first, by="ada")
     server.configure(first.model_copy(update={"log": LogConfiguration(level="debug")}), by="grace")

@@ -14,10 +14,12 @@ from sqlalchemy import Engine
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal, RehearsalVerdict
 from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.nodes import Node, NodeState
+from perdure.domain.orphans import OrphanKind, Tagged, judge
 from perdure.domain.prices import PricePoint
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
 from perdure.domain.volumes import VolumeLife
 from perdure.records.costs import prices
+from perdure.records.jobs import orphans
 from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import writing
@@ -256,6 +258,32 @@ def price(engine: Engine, now: datetime) -> None:
         prices.save_storage(session, "us-east-1", {"gp3": 80_000}, at=now - timedelta(days=60))
 
 
+def lose_two(engine: Engine, now: datetime) -> None:
+    """A volume and a snapshot that no job owns, as the hourly look would find them."""
+    job = "5b3f1d0e-0000-4c8e-9f0e-000000000001"
+    made = now - timedelta(days=9)
+    volume = Tagged(
+        resource_id="vol-00000000000005afe",
+        kind=OrphanKind.VOLUME,
+        job_id=job,
+        installation="here",
+        place="us-east-1b",
+        volume_type="gp3",
+        size_gib=100,
+        created_at=made,
+    )
+    changes = {
+        "resource_id": "snap-0000000000005afe",
+        "kind": OrphanKind.SNAPSHOT,
+        "installation": "",
+        "volume_type": "",
+    }
+    snapshot = volume.model_copy(update=changes)
+    found = [one for thing in (volume, snapshot) if (one := judge(thing, "here", None, None))]
+    with writing(engine) as session:
+        orphans.note(session, found, now - timedelta(hours=3))
+
+
 def fill(engine: Engine, now: datetime) -> dict[str, str]:
     """A platform at work: job ids by what they are."""
     hour = timedelta(hours=1)
@@ -335,6 +363,7 @@ def fill(engine: Engine, now: datetime) -> dict[str, str]:
     }
     ids["kept"] = record(engine, last, **kept, attempts_left=0)
 
+    lose_two(engine, now)
     for number in range(60):
         begins = now - timedelta(hours=4 + number * 2.6)
         done = Story(f"bwa-mem-{number:03}", begins, queue="spot" if number % 3 else "spot-large", zone=number).arrive()

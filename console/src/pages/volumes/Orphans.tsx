@@ -8,7 +8,6 @@ import { useQuery } from "@tanstack/react-query";
 import { api, wanted, type Schema } from "../../api/client";
 import { Failure } from "../../components/Failure";
 import { Prose } from "../../components/Prose";
-import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
 import { bytes, count, dollars } from "../../format";
 import { Money } from "./Money";
@@ -46,20 +45,7 @@ export function Orphans() {
       footer={data.next && <Box variant="small">The newest {count(data.items.length)} are shown.</Box>}
       columnDefinitions={[
         { id: "id", header: "Volume or snapshot", isRowHeader: true, minWidth: 180, cell: (one) => one.resource_id },
-        { id: "why", header: "Why", minWidth: 200, cell: (one) => <Prose text={one.reason} /> },
-        {
-          id: "job",
-          header: "Made for",
-          minWidth: 110,
-          cell: (one) =>
-            one.job_id ? (
-              <RouterLink to="/jobs/$jobId" params={{ jobId: one.job_id }}>
-                {one.job_id.slice(0, 8)}
-              </RouterLink>
-            ) : (
-              "–"
-            ),
-        },
+        { id: "why", header: "Why", minWidth: 260, cell: (one) => <Prose text={one.reason} /> },
         {
           id: "month",
           header: "A month",
