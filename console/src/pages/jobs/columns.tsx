@@ -3,6 +3,7 @@ import type { TableProps } from "@cloudscape-design/components/table";
 
 import type { Schema } from "../../api/client";
 import { JobStatus } from "../../components/JobStatus";
+import { Prose } from "../../components/Prose";
 import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
 import { bytes, count, duration } from "../../format";
@@ -33,7 +34,9 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     cell: (job) =>
       job.unprotected ? (
         <span title={job.unprotected}>
-          <StatusIndicator type="warning">No: {job.unprotected}</StatusIndicator>
+          <StatusIndicator type="warning">
+            No: <Prose text={job.unprotected} />
+          </StatusIndicator>
         </span>
       ) : (
         <StatusIndicator>Yes</StatusIndicator>

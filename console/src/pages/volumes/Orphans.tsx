@@ -49,17 +49,17 @@ export function Orphans() {
         {
           id: "month",
           header: "A month",
-          minWidth: 90,
+          minWidth: 110,
           cell: (one) => <Money usd={one.usd_per_month} estimated={one.estimated} />,
         },
-        { id: "size", header: "Size", minWidth: 90, cell: (one) => <span className="figure">{bytes(one.size_bytes)}</span> },
-        { id: "since", header: "Found", minWidth: 150, cell: (one) => <Time at={one.found_at} /> },
         {
           id: "until",
           header: "Deleted on",
           minWidth: 160,
           cell: (one) => (one.refusal ? <Prose text={`never: ${one.refusal}`} /> : <Time at={one.deletes_at} missing="never, unless by a person" />),
         },
+        { id: "size", header: "Size", minWidth: 90, cell: (one) => <span className="figure">{bytes(one.size_bytes)}</span> },
+        { id: "since", header: "Found", minWidth: 150, cell: (one) => <Time at={one.found_at} /> },
       ]}
     />
   );

@@ -71,6 +71,7 @@ export default function VolumesPage() {
         <Table
           items={volumes}
           contentDensity="compact"
+          wrapLines
           trackBy={(volume) => `${volume.job_id} ${volume.volume_id}`}
           loading={isPending}
           loadingText="Reading the volumes"
