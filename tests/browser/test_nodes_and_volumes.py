@@ -110,8 +110,10 @@ def test_a_node_that_appears_is_seen_without_a_new_load(page: Page, server: Serv
 
 def test_volumes_whose_they_are_and_what_they_cost(page: Page, server: Serving) -> None:
     page.goto(f"{server.url}/volumes")
-    table = page.get_by_role("table", name="Volumes")
+    table = page.get_by_role("table", name="Volumes", exact=True)
     expect(table.get_by_role("row")).to_have_count(3)
+    orphan = page.get_by_role("row").filter(has_text="it does not bear this installation's tag")
+    expect(orphan).to_contain_text("no record knows its job")
     running = table.get_by_role("row", name="running-alignment")
     expect(running).to_contain_text("$8.00")
     expect(running.get_by_role("link", name=LIVE)).to_be_visible()
