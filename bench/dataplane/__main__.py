@@ -137,7 +137,7 @@ def main() -> int:
     arguments.ways = [way for way in arguments.ways if way not in arguments.without]
     if arguments.report:
         report(RESULTS, print)
-        (ROOT / "docs/performance.svg").write_text(svg(read(RESULTS)[0]))
+        (ROOT / "docs" / "performance.svg").write_text(svg(read(RESULTS)[0]))
         return 0
     if arguments.all:
         without = ["--without", *arguments.without] if arguments.without else []

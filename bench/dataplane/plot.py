@@ -1,5 +1,5 @@
-"""docs/performance.svg: how long it takes until a checkpoint is durable, by the size of the job. No library draws it:
-some lines and points."""
+"""The picture of docs/performance.md: how long it takes until a checkpoint is durable, by the size of the job. No
+library draws it: some lines and points."""
 
 from __future__ import annotations
 
