@@ -319,7 +319,7 @@ def fill(engine: Engine, now: datetime) -> dict[str, str]:
     )
     ids["running"] = record(engine, running, rehearsal=came_back, rehearsals=3)
 
-    doubtful = Story("phase-chr20", now - 3 * hour, zone=1, interval_seconds=1800.0).arrive().run(2.5 * 3600)
+    doubtful = Story("phase-chr20", now - 3 * hour, zone=1, interval_seconds=3600.0).arrive().run(2.5 * 3600)
     newest = doubtful.all_checkpoints[-1]
     why = "It listens on port 8080 of the node, where another container listens too."
     did_not = Rehearsal(

@@ -30,7 +30,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "age",
     header: "Age",
-    minWidth: 80,
+    minWidth: 70,
     cell: (volume) => (
       <time className="figure" dateTime={volume.created_at} title={`Made ${localTime(new Date(volume.created_at))}`}>
         {duration(volume.age_seconds)}
@@ -40,7 +40,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "month",
     header: "A month",
-    minWidth: 90,
+    minWidth: 105,
     cell: (volume) => <Money usd={volume.usd_per_month} estimated={volume.estimated} />,
   },
   {
@@ -75,7 +75,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "size",
     header: "Size",
-    minWidth: 100,
+    minWidth: 130,
     cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
   },
   {
