@@ -44,6 +44,13 @@ libc.mmap(None, 4096, 1, 1, file, 0); os.close(file)
 os.link('/' + 'n' * 255, '/kept'); os.unlink('/' + 'n' * 255)
 say = lambda: 'tick'
 """
+WATCHED_LINK = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+os.symlink('/etc/hosts', '/srv/link')
+libc.inotify_add_watch(libc.inotify_init(), b'/srv/link', 0xfff | 0x02000000)  # IN_ALL_EVENTS | IN_DONT_FOLLOW
+say = lambda: 'tick'
+"""
 LONG_PATH = """
 import os
 os.chdir('/data')
@@ -123,11 +130,21 @@ async def test_it_is_saved_twice_and_nothing_of_ours_stays(bed: Bed, code: str) 
     assert set(running.log().split()) == {b"same"}
 
 
-@pytest.mark.parametrize(("code", "held"), [(LONG, "descriptor 3"), (ONLY_MAPPED, r"mapping \w+-\w+")])
-async def test_a_name_that_is_too_long_to_be_lent_is_said(bed: Bed, code: str, held: str) -> None:
+NO_NAME = r"cannot be named again \({}, /n{{20,}}.*\. Keep the name"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (LONG, NO_NAME.format("descriptor 3")),
+        (ONLY_MAPPED, NO_NAME.format(r"mapping \w+-\w+")),
+        (WATCHED_LINK, r"watches the symbolic link /srv/link itself"),
+    ],
+    ids=["long name", "long name, only mapped", "watched link"],
+)
+async def test_what_could_not_be_restored_is_said_before_the_freeze(bed: Bed, code: str, said: str) -> None:
     running = await started(bed, code)
-    said = rf"the job cannot be saved now: .* cannot be named again \({held}, /n{{20,}}.*\. Keep the name"
-    with pytest.raises(NotCheckpointable, match=said):
+    with pytest.raises(NotCheckpointable, match=f"the job cannot be saved now: .*{said}"):
         await checkpoint(running)
     running.more_lines(2)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from perdure.domain.errors import NotCheckpointable
 from perdure.image.files import walk
 from worker_agent.engine.looking import Descriptor, Look
 from worker_agent.engine.overlay import parse_overlay
@@ -20,11 +22,17 @@ _WATCH = re.compile(r"^inotify wd:\w+ ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.MUL
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:+,=~-]+")
 """Paths that CRIU's options file takes as they are; others stay unfound, and the dump says so."""
 
+_LINK = (
+    "it watches the symbolic link {} itself (IN_DONT_FOLLOW), which could not be restored. Watch what it leads to, or "
+    "its folder."
+)
+
 
 def watched_paths(look: Look, job_root: Path) -> list[str]:
     """Paths inside the container of what its processes watch on the job's own files, as far as they can be found.
 
     Looked for in what the job wrote (root layer, data and volumes), and where its processes work or have files open.
+    NotCheckpointable for a watch on a symbolic link itself (IN_DONT_FOLLOW): CRIU saves it and cannot restore it.
     """
     root = Path(f"/proc/{look.init_pid}/root")
     trees = _trees(look, job_root)
@@ -37,6 +45,8 @@ def watched_paths(look: Look, job_root: Path) -> list[str]:
             with contextlib.suppress(OSError):  # deleted, or only an overlay's whiteout
                 status = os.lstat(f"{root}/{path}")
                 place = (status.st_dev, status.st_ino)
+                if place in wanted and stat.S_ISLNK(status.st_mode):
+                    raise NotCheckpointable(f"the job cannot be saved now: {_LINK.format(path[:200])}", "look")
                 if place in wanted and _PLAIN.fullmatch(path):
                     found.setdefault(place, path)
             if len(found) == len(wanted):
