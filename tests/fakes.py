@@ -86,6 +86,11 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
         self.snapshot_gate.set()
         self.failing_snapshots = 0
         """How many snapshots of a move end as `error`."""
+        self.failing_volumes = 0
+        """How many volumes cannot be made: the zone has no capacity."""
+        self.move_gate = asyncio.Event()
+        """Snapshots of moves end when it is set."""
+        self.move_gate.set()
         self.detached_by_force = False
         self.snapshot_pending = False
         """The one before is not completed yet."""
@@ -129,6 +134,9 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
     async def create_volume(self, request: CreateVolume) -> JobVolume:
         self._called()
         await self.volume_gate.wait()
+        if self.failing_volumes:
+            self.failing_volumes -= 1
+            raise VolumeFailed(f"There is not enough capacity in {request.zone}")
         volume_id = self.by_token.setdefault(request.token, f"vol-{len(self.by_token) + 1}")
         if volume_id not in self.volumes:
             self.volumes[volume_id] = JobVolume(volume_id=volume_id, zone=request.zone, size_gib=request.size_gib)
@@ -169,6 +177,9 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
         if self.failing_snapshots:
             self.failing_snapshots -= 1
             raise VolumeFailed(f"Snapshot of {volume.volume_id} failed")
+        while not self.move_gate.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
         snapshot_id = f"snap-of-{volume.volume_id}"
         self.snapshots[snapshot_id] = volume
         return SnapshotRef(snapshot_id=snapshot_id)

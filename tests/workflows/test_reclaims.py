@@ -226,6 +226,50 @@ async def test_a_third_node_after_the_second_died_while_restoring(story: Story) 
     assert [attempt.end for attempt in job.attempts] == ["handed over", "replaced", "exited"]
 
 
+async def test_a_third_node_while_the_volume_is_on_its_way_to_the_second(story: Story) -> None:
+    """The second one is reclaimed in the middle of the move: that is ended all the same, and the third goes on from
+    there, in whichever zone it is. The checkpoint was never touched."""
+    await story.run_on("i-1", "zone-a")
+    await reclaimed(story, "i-1")
+    story.cloud.move_gate.clear()
+    second = asyncio.create_task(story.attach("i-2", "zone-b", 2))
+    await story.until(lambda: "create_snapshot" in story.cloud.calls)
+    await story.notice("i-2")
+    third = asyncio.create_task(story.run_on("i-3", "zone-a", 2, restored_from=1, found=story.nodes["i-1"].taken))
+    assert (await second).verdict in {Verdict.REFUSED, Verdict.WAIT}
+    story.cloud.move_gate.set()
+    assert (await third).verdict is Verdict.RESTORE
+    job = await story.ends()
+    assert job.protections == 1 and job.outages[0].work_lost_seconds == 0 and not job.quarantined
+    assert story.cloud.volumes == {} and story.cloud.snapshots == {}
+
+
+async def test_a_node_that_dies_in_the_first_seconds_after_a_restore_burns_no_checkpoint(story: Story) -> None:
+    """However often that happens, and without a checkpoint of its own."""
+    node = await story.node("i-1")
+    await story.run_on("i-1", "zone-a")
+    await reclaimed(story, "i-1")
+    for number in (2, 3, 4):
+        await story.run_on(f"i-{number}", "zone-a", number, restored_from=1, found=node.taken)
+        await story.sleep(2.3)
+        await story.lose(f"i-{number}")
+        story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    reply = await story.run_on("i-5", "zone-a", 5, restored_from=1, found=node.taken)
+    assert reply.verdict is Verdict.RESTORE and reply.quarantined == []
+    job = await story.ends()
+    assert job.protections == 4 and sum(outage.work_lost_seconds or 0 for outage in job.outages) < 30
+
+
+async def test_a_zone_without_capacity_is_asked_again(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await reclaimed(story, "i-1")
+    story.cloud.failing_volumes = 3
+    await story.run_on("i-2", "zone-b", 2, restored_from=1, found=story.nodes["i-1"].taken)
+    assert story.cloud.failing_volumes == 0
+    job = await story.ends()
+    assert job.protections == 1 and story.cloud.volumes == {} and story.cloud.snapshots == {}
+
+
 async def test_several_reclaims_in_a_row(story: Story) -> None:
     found: list[Checkpoint] = []
     for attempt, (instance, zone) in enumerate([("i-1", "zone-a"), ("i-2", "zone-b"), ("i-3", "zone-b")], start=1):
