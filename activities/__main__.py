@@ -113,6 +113,7 @@ async def serve(settings: ControlSettings) -> None:
             volumes.delete_volume,
             volumes.delete_snapshot,
             volumes.refresh_snapshots,
+            volumes.grow_volume,
             records.record_job,
             records.record_node,
             records.load_configuration,

@@ -37,6 +37,7 @@ from perdure.contracts.control import (
     CreateSnapshot,
     CreateVolume,
     DetachVolume,
+    GrowVolume,
     JobSnapshots,
     RefreshSnapshots,
     SnapshotRef,
@@ -195,6 +196,22 @@ class Volumes(VolumeActivities):
         except VolumeFailed:
             # Let go between our look and our call, or the instance is on its way out: the next look tells.
             activity.logger.info("EC2 did not take the request to detach %s; looked at again", volume_id)
+
+    @activity.defn(name="grow_volume")
+    async def grow_volume(self, request: GrowVolume) -> JobVolume:
+        """The volume, at least so large. Key: (volume_id, size_gib)."""
+        volume = await self._describe(request.volume_id)
+        if volume["Size"] < request.size_gib:
+            await self._mutations.call(
+                f"make {request.volume_id} larger",
+                Urgency.JOB_WAITS,
+                self._changing.modify_volume,
+                VolumeId=request.volume_id,
+                Size=request.size_gib,
+            )
+        while (volume := await self._describe(request.volume_id))["Size"] < request.size_gib:
+            await self._pause(self._poll_seconds)
+        return read_volume(volume)
 
     @activity.defn(name="create_snapshot")
     async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:

@@ -21,6 +21,7 @@ from perdure.contracts.control import (
     CreateSnapshot,
     CreateVolume,
     DetachVolume,
+    GrowVolume,
     JobRecord,
     JobRef,
     JobSnapshots,
@@ -91,6 +92,7 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
         self.move_gate = asyncio.Event()
         """Snapshots of moves end when it is set."""
         self.move_gate.set()
+        self.refuses_growth = False
         self.detached_by_force = False
         self.snapshot_pending = False
         """The one before is not completed yet."""
@@ -167,6 +169,15 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
             raise VolumeFailed(f"{volume.attached_to} holds {volume.volume_id}, not {request.instance_id}")
         self.volumes[volume.volume_id] = volume.model_copy(update={"attached_to": None})
         return self.volumes[volume.volume_id].model_copy(update={"forced": self.detached_by_force})
+
+    @activity.defn(name="grow_volume")
+    async def grow_volume(self, request: GrowVolume) -> JobVolume:
+        self._called()
+        if self.refuses_growth:
+            raise VolumeFailed("EC2 allows no other change of this volume yet")
+        volume = self._volume(request.volume_id)
+        self.volumes[volume.volume_id] = volume.model_copy(update={"size_gib": request.size_gib})
+        return self.volumes[volume.volume_id]
 
     @activity.defn(name="create_snapshot")
     async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:

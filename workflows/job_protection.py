@@ -50,6 +50,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.options import ATTACH_PATIENCE, RENEW_AFTER
     from workflows.racing import Overtaken, while_wanted
     from workflows.resumption import take_over, wants_to_take_over
+    from workflows.volume_growth import grow_volume
     from workflows.zone_snapshots import drop_zone_snapshots, take_zone_snapshot
 
 STILL_WANTED = timedelta(seconds=4)
@@ -127,6 +128,8 @@ class JobProtection:
             await self._join_final_checkpoint()
         elif None in progress.wishes.values():
             await grant_wishes(progress)
+        elif progress.grow_to:
+            await grow_volume(progress)
         elif progress.snapshot_due:
             await take_zone_snapshot(progress)
         elif left is None or left > timedelta(0):

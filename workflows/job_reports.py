@@ -17,6 +17,7 @@ from perdure.domain.retries import ENDS, HandOver
 from workflows.job_endings import close_outage, open_outage
 from workflows.job_rehearsals import hear_rehearsal
 from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
+from workflows.volume_growth import hear_fullness
 from workflows.zone_snapshots import hear_use
 
 SOON, SELDOM = timedelta(seconds=20), timedelta(minutes=15)
@@ -59,9 +60,11 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
             _started(progress, report, now)
         case ReportKind.CHECKPOINT if report.checkpoint is not None:
             committed(progress, report.checkpoint)
-            return hear_use(progress, report, now) or matters
+            due = hear_use(progress, report, now)
+            return hear_fullness(progress, report, now) or due or matters
         case ReportKind.CHECKPOINT_FAILED:
             _checkpoint_failed(progress, report)
+            hear_fullness(progress, report, now)
         case ReportKind.HANDED_OVER:
             handed_over(progress, report.hand_over or HandOver.STAY_FROZEN, report.checkpoint, now)
         case ReportKind.EXITED:

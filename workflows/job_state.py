@@ -82,6 +82,9 @@ class JobProgress(BaseModel):
     cold_volume: bool = False
     """It was just made from a snapshot: what is read of it for the first time is slow."""
     zone_snapshots: ZoneSnapshots = ZoneSnapshots()
+    grow_to: int = 0
+    """GiB that the volume is to be made large now; 0: it stays as it is."""
+    grow_asked_at: datetime | None = None
     snapshot_due: bool = False
     """Another one is to be taken now."""
     keep_volume: str = ""

@@ -89,6 +89,15 @@ ZONE_SNAPSHOT = Options(
     start_to_close_timeout=timedelta(seconds=60), schedule_to_close_timeout=timedelta(seconds=90), retry_policy=_PATIENT
 )
 
+# Never urgent, and EC2 allows few changes of one volume: what it refuses three times is refused, and told.
+GROW = Options(
+    start_to_close_timeout=timedelta(seconds=60),
+    schedule_to_close_timeout=timedelta(seconds=90),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=2), maximum_attempts=3, non_retryable_error_types=NOT_RETRYABLE
+    ),
+)
+
 # Before a move, for its prediction: a job waits.
 GLANCE = Options(
     start_to_close_timeout=timedelta(seconds=5), schedule_to_close_timeout=timedelta(seconds=5), retry_policy=_ONCE

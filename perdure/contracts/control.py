@@ -115,6 +115,13 @@ class VolumeRef(Frozen):
     job_waits: bool = False
 
 
+class GrowVolume(Frozen):
+    """Make the volume `size_gib` large at least, attached or not. Key: both."""
+
+    volume_id: str
+    size_gib: int
+
+
 class CreateSnapshot(Frozen):
     """Snapshot a detached volume and wait until completed. Key: `token`, kept as a tag (EC2 has no token here)."""
 
@@ -193,6 +200,12 @@ class VolumeActivities:
     @activity.defn(name="detach_volume")
     async def detach_volume(self, request: DetachVolume) -> JobVolume:
         """Idempotent by volume_id: returns at once for an available one."""
+        raise NotImplementedError
+
+    @activity.defn(name="grow_volume")
+    async def grow_volume(self, request: GrowVolume) -> JobVolume:
+        """Idempotent by (volume_id, size_gib). VolumeFailed when EC2 allows no change now. The file system on it is the
+        agent's."""
         raise NotImplementedError
 
     @activity.defn(name="create_snapshot")

@@ -129,6 +129,15 @@ class JobVolumeConfiguration(Frozen):
         "gp3", description="EBS volume type. `io1` and `io2` need `iops`.", examples=["gp3"]
     )
     size_gib: int = Field(100, ge=1, le=16384, description="Size in GiB.", examples=[100])
+    grow_to_gib: int = Field(
+        0,
+        ge=0,
+        le=16384,
+        description="A volume that is nearly full is made larger while its job runs, by half, up to so many GiB: looked"
+        " at after each checkpoint. 0: never. Volumes that exist grow as well. EC2 allows few changes of one volume in"
+        " a day.",
+        examples=[0, 500],
+    )
     iops: int = Field(
         0,
         ge=0,
@@ -240,6 +249,8 @@ class JobVolumeConfiguration(Frozen):
 
     @model_validator(mode="after")
     def _possible(self) -> JobVolumeConfiguration:
+        if 0 < self.grow_to_gib < self.size_gib:
+            raise ValueError("grow_to_gib must be 0 (never), or at least size_gib")
         if problem := impossible(self.volume_type, self.size_gib, self.options):
             raise ValueError(problem)
         return self

@@ -112,6 +112,20 @@ def fitting(volume_type: str, size_gib: int, options: VolumeOptions) -> tuple[st
     return "gp3", VolumeOptions(encrypted=options.encrypted, kms_key=options.kms_key)
 
 
+NEARLY_FULL = 0.8
+LEAST_GROWTH = 0.1
+"""Of its size: less is not worth a change, of which EC2 allows few."""
+
+
+def grown_size(size_gib: int, most_gib: int, used_bytes: int, *, no_room: bool = False) -> int | None:
+    """GiB that a volume should have from now on: half as much again, `most_gib` at most. None: as it is. `no_room`: a
+    checkpoint did not fit, however much is used."""
+    if not no_room and used_bytes < NEARLY_FULL * size_gib * (1 << 30):
+        return None
+    wanted = min(most_gib, size_gib + max(1, size_gib // 2))
+    return wanted if wanted >= size_gib * (1 + LEAST_GROWTH) else None
+
+
 class VolumeStep(StrEnum):
     """What must happen before a node can mount the job volume."""
 

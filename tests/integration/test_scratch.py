@@ -20,10 +20,12 @@ from perdure.domain.configuration import (
     SystemConfiguration,
 )
 from perdure.domain.errors import VolumeFailed
+from perdure.image.mounts import read_mounts
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.records.settings import configuration
+from worker_agent.engine.commands import run
 from worker_agent.node.scratch import drop_scratch, mount_scratch, sweep_scratch
-from worker_agent.node.volumes import unmount_volume
+from worker_agent.node.volumes import grow_file_system, unmount_volume
 
 MIB = 1 << 20
 
@@ -48,6 +50,20 @@ async def test_a_job_root_is_made_once_and_given_back(tmp_path: Path, point: Pat
     assert sweep_scratch(image.parent, [image]) == []
     assert sweep_scratch(image.parent) == ["one.xfs"]
     drop_scratch(image)
+
+
+async def test_a_file_system_gets_the_rest_of_a_device_that_has_grown(tmp_path: Path, point: Path) -> None:
+    """As a job volume's does, once EC2 has made it larger: mounted and in use meanwhile."""
+    image = tmp_path / "scratch" / "one.xfs"
+    await mount_scratch(image, point, most_bytes=600 * MIB)
+    (point / "file").write_text("content")
+    assert not await grow_file_system(point), "its own log and headers are nothing that is left"
+    os.truncate(image, 2048 * MIB)
+    device = next(mount.source for mount in read_mounts() if mount.point == str(point))
+    await run(["losetup", "--set-capacity", device], limit_seconds=30)
+    assert await grow_file_system(point)
+    assert os.statvfs(point).f_blocks * os.statvfs(point).f_frsize > 1900 * MIB
+    assert not await grow_file_system(point) and (point / "file").read_text() == "content"
 
 
 async def test_what_an_ended_container_left_is_not_found_again(tmp_path: Path, point: Path) -> None:

@@ -21,6 +21,7 @@ from perdure.contracts.control import (
     CreateSnapshot,
     CreateVolume,
     DetachVolume,
+    GrowVolume,
     JobSnapshots,
     RefreshSnapshots,
     SnapshotRef,
@@ -131,6 +132,14 @@ async def test_a_volume_gets_what_was_configured(ec2: Any) -> None:
     made = await run(Volumes(POLL, ec2).create_volume, wanted("o", size_gib=12, options=options))
     (found,) = ec2.describe_volumes(VolumeIds=[made.volume_id])["Volumes"]
     assert (found["Iops"], found["Throughput"], found["Encrypted"]) == (6000, 500, True)
+
+
+async def test_a_volume_grows_once(ec2: Any) -> None:
+    volumes = Volumes(POLL, ec2)
+    made = await run(volumes.create_volume, wanted("g"))
+    for _ in range(2):
+        assert (await run(volumes.grow_volume, GrowVolume(volume_id=made.volume_id, size_gib=3))).size_gib == 3
+    assert (await run(volumes.grow_volume, GrowVolume(volume_id=made.volume_id, size_gib=2))).size_gib == 3
 
 
 async def test_zone_snapshots_follow_each_other(ec2: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from perdure.domain.configuration import JobVolumeConfiguration
-from perdure.domain.volumes import VolumeOptions, fitting
+from perdure.domain.volumes import VolumeOptions, fitting, grown_size
 
 
 @pytest.mark.parametrize(("given", "said"), [
@@ -43,3 +43,22 @@ def test_a_volume_that_moves_gets_what_its_size_can_have() -> None:
     dear = VolumeOptions(iops=40_000, encrypted=True)
     assert fitting("io1", 1000, dear) == ("io1", dear)
     assert fitting("io1", 10, dear) == ("gp3", VolumeOptions(encrypted=True))
+
+
+@pytest.mark.parametrize(("size", "most", "used_gib", "no_room", "grown"), [
+    (100, 0, 99, False, None),
+    (100, 500, 79, False, None),
+    (100, 500, 80, False, 150),
+    (100, 500, 10, True, 150),
+    (100, 120, 95, False, 120),
+    (100, 105, 95, False, None),
+    (1, 10, 1, False, 2),
+    (150, 100, 149, False, None),
+])  # fmt: skip
+def test_how_a_volume_grows(size: int, most: int, used_gib: int, no_room: bool, grown: int | None) -> None:
+    assert grown_size(size, most, used_gib << 30, no_room=no_room) == grown
+
+
+def test_it_cannot_be_meant_to_grow_to_less() -> None:
+    with pytest.raises(ValidationError, match="at least size_gib"):
+        JobVolumeConfiguration(grow_to_gib=50)

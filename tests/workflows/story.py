@@ -99,6 +99,7 @@ class Story:
                 cloud.detach_volume,
                 cloud.create_snapshot,
                 cloud.refresh_snapshots,
+                cloud.grow_volume,
                 cloud.delete_volume,
                 cloud.delete_snapshot,
                 cloud.forget_checkpoints,

@@ -155,6 +155,31 @@ async def test_a_volume_that_had_to_be_forced_is_told(story: Story) -> None:
     await story.ends()
 
 
+async def test_a_volume_that_is_nearly_full_grows_and_a_refusal_is_told(story: Story) -> None:
+    story.cloud.configuration = SystemConfiguration(
+        checkpoint=CheckpointConfiguration(interval_seconds=300.0),
+        job_volume=JobVolumeConfiguration(size_gib=10, grow_to_gib=100, zone_snapshot_seconds=0),
+    )
+    await story.run_on("i-1", "zone-a")
+    node = story.nodes["i-1"]
+    node.volume_use = VolumeUse(used_bytes=7 * GIB, written_bytes=7 * GIB)
+    await story.sleep(303.3)
+    assert "grow_volume" not in story.cloud.calls
+    node.volume_use = VolumeUse(used_bytes=9 * GIB, written_bytes=9 * GIB)
+    await story.sleep(303.3)
+    await story.until(lambda: any("has 15 GiB now" in message for message in told(story, "volume")))
+    assert story.cloud.volumes["vol-1"].size_gib == 15 and (await story.job()).volumes[0].size_gib == 15
+    node.volume_use, story.cloud.refuses_growth = VolumeUse(used_bytes=14 * GIB, written_bytes=14 * GIB), True
+    await story.sleep(303.3)
+    assert story.cloud.calls.count("grow_volume") == 1, "not twice within the hour"
+    await story.sleep(3603.3)
+    await story.until(lambda: any("could not be made larger" in message for message in told(story, "volume")))
+    await reclaimed(story, "i-1")
+    await story.run_on("i-2", "zone-b", 2, restored_from=node.taken[-1].number, found=node.taken)
+    assert story.cloud.volumes["vol-2"].size_gib == 15, "the move keeps its size"
+    await story.ends()
+
+
 def test_intervals() -> None:
     assert JobVolumeConfiguration().zone_snapshot_seconds == timedelta(minutes=30).total_seconds()
     assert JobVolumeConfiguration.model_validate({"zone_snapshot_seconds": "5m"}).zone_snapshot_seconds == 300

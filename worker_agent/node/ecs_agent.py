@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from perdure.domain.errors import CommandFailed, CommandTimeout, EcsAgentRuns
+from perdure.domain.errors import CommandFailed, EcsAgentRuns
 from perdure.settings import AgentSettings
 from worker_agent.engine.commands import run
 
@@ -56,7 +56,7 @@ class EcsAgent:
             self._mark.touch()  # first: an agent that dies now starts it again, should the instance stay
             try:
                 await run(self._stop, limit_seconds=LIMIT)
-            except (CommandFailed, CommandTimeout) as problem:
+            except CommandFailed as problem:
                 await self._go_on()
                 raise EcsAgentRuns(f"the ECS agent could not be stopped: {problem}") from problem
             log.warning("the ECS agent is stopped: Batch hears of this instance's end alone")
@@ -72,7 +72,7 @@ class EcsAgent:
         try:
             if self._start:
                 await run(self._start, limit_seconds=LIMIT)
-        except (CommandFailed, CommandTimeout) as problem:
+        except CommandFailed as problem:
             log.error("the ECS agent could not be started again", problem=str(problem))
             return
         self._mark.unlink(missing_ok=True)
@@ -85,7 +85,7 @@ class EcsAgent:
             try:
                 listed = await run([self._runc, "--root", root, "list", "--format", "json"], limit_seconds=LIMIT)
                 running = [one for one in json.loads(listed or "null") or [] if one["status"] != "stopped"]
-            except (CommandFailed, CommandTimeout, ValueError, KeyError, TypeError) as problem:
+            except (CommandFailed, ValueError, KeyError, TypeError) as problem:
                 raise EcsAgentRuns(f"which containers run here is not known: {problem}") from problem
             others = [one for one in running if one["id"] not in known]
             found += [one["id"] for one in others if await asyncio.to_thread(_is_job, Path(one["bundle"]))]

@@ -25,6 +25,7 @@ _SHORT = 30.0
 _MKFS = 300.0
 _DEVICE_PATIENCE = 60.0
 """Seconds for udev to show a volume that EC2 calls attached."""
+_LEAST_LEFT = 512 << 20
 _BUSY_PATIENCE = 10.0
 """Seconds in which the last user of a volume lets go of it (a keeper, a dying process)."""
 _OPTIONS = "nouuid,noatime"
@@ -103,6 +104,26 @@ def volume_use(point: Path) -> VolumeUse | None:
         return None
     used = (size.f_blocks - size.f_bfree) * size.f_frsize
     return VolumeUse(used_bytes=used, written_bytes=int(fields[6]) * 512)
+
+
+async def grow_file_system(point: Path) -> bool:
+    """Give the file system the rest of its device, where the volume was made larger. Whether it was. CommandFailed;
+    OSError where nothing is mounted any more. Idempotent; the file system stays in use meanwhile."""
+    if not await asyncio.to_thread(_left_of_device, point):
+        return False
+    await run(["xfs_growfs", str(point)], limit_seconds=_SHORT)
+    return True
+
+
+def _left_of_device(point: Path) -> bool:
+    """Is the device much larger than its file system? A log and headers are less than a twentieth of it. Blocks."""
+    number = os.stat(point).st_dev
+    try:
+        sectors = int(Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/size").read_text())
+    except FileNotFoundError:
+        return False
+    device, size = sectors * 512, os.statvfs(point)
+    return device - size.f_blocks * size.f_frsize > max(_LEAST_LEFT, device // 20)
 
 
 async def unmount_volume(point: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 
 from perdure.domain.checkpoints import CheckpointKind
-from perdure.domain.errors import JobEnded, JobRootBusy, PerdureError
+from perdure.domain.errors import CommandFailed, JobEnded, JobRootBusy, PerdureError
 from worker_agent import engine
 from worker_agent.container.protected_jobs import ProtectedJob
+from worker_agent.node.volumes import grow_file_system
 from worker_agent.save.checkpointing import Checkpoints
 from worker_agent.save.endings import Endings
 from worker_agent.save.examinations import Examinations
@@ -104,8 +105,19 @@ class Rhythm:
                 return
             except PerdureError as problem:
                 log.warning("a periodic checkpoint failed", job_id=job.record.job_id, reason=str(problem))
+        await self._grow(job)
         await self._keep_reserve(job)
         await self._examinations.look(job)
+
+    async def _grow(self, job: ProtectedJob) -> None:
+        """The control worker may have made the volume larger."""
+        if job.record.plan is None or job.record.plan.volume_id is None:
+            return
+        try:
+            if await grow_file_system(job.job_root):
+                log.info("the file system of a job volume has grown", job_id=job.record.job_id)
+        except (CommandFailed, OSError) as problem:
+            log.warning("the file system of a job volume did not grow", job_id=job.record.job_id, problem=str(problem))
 
     async def _keep_reserve(self, job: ProtectedJob) -> None:
         """The job writes on its own volume: the oldest checkpoints go before its space does."""

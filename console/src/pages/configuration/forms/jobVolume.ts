@@ -20,6 +20,13 @@ export const jobVolume = form<"job_volume">()(
           unit: "GiB",
           help: "It must hold what the job writes and its checkpoints: about its memory, twice.",
         },
+        grow_to_gib: {
+          kind: "integer",
+          label: "Grow to",
+          unit: "GiB",
+          help: "A volume that is nearly full is made larger while its job runs, by half, up to this. EC2 allows few changes of one volume in a day.",
+          zero: "0: never.",
+        },
         iops: {
           kind: "integer",
           label: "Operations a second (IOPS)",
