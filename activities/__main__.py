@@ -24,6 +24,7 @@ from activities.ec2_calls import Mutations
 from activities.instances import InstanceLookups
 from activities.interruption_events import InterruptionEvents
 from activities.kept_volumes import KeptVolumes
+from activities.leaving import ContainerInstances
 from activities.logs import LogRecords
 from activities.orphans import Orphans
 from activities.output import Outputs
@@ -106,6 +107,7 @@ async def serve(settings: ControlSettings) -> None:
             kept.remove_volume,
             orphans.reconcile_orphans,
             orphans.find_orphans,
+            ContainerInstances().leave_instance,
             volumes.create_volume,
             volumes.attach_volume,
             volumes.detach_volume,

@@ -22,9 +22,11 @@ from perdure.contracts.control import (
     CreateVolume,
     DetachVolume,
     GrowVolume,
+    InstanceActivities,
     JobRecord,
     JobRef,
     JobSnapshots,
+    LeaveInstance,
     RecordActivities,
     RefreshSnapshots,
     SnapshotRef,
@@ -64,7 +66,7 @@ HOST_LOST = "Host EC2 (instance i-gone) terminated."
 Now = Callable[[], Awaitable[datetime]]
 
 
-class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivities):
+class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordActivities, StoreActivities):
     """Batch, EBS, stores and the database. `calls` holds the names of all activities that ran, in order."""
 
     def __init__(self) -> None:
@@ -131,6 +133,11 @@ class FakeCloud(BatchActivities, VolumeActivities, RecordActivities, StoreActivi
         if job.job_id not in self.batch:
             raise UnknownJob(f"no job {job.job_id}")
         return self.batch[job.job_id]
+
+    @activity.defn(name="leave_instance")
+    async def leave_instance(self, request: LeaveInstance) -> bool:
+        self._called()
+        return True
 
     @activity.defn(name="create_volume")
     async def create_volume(self, request: CreateVolume) -> JobVolume:

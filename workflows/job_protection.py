@@ -37,6 +37,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.domain.errors import UnknownJob
     from perdure.domain.jobs import Job
     from perdure.domain.nodes import Notice
+    from workflows.instance_leaving import leave_instance
     from workflows.job_checkpoints import final_wanted, grant_wishes, take_final_checkpoint
     from workflows.job_configuration import ConfigurationCourier
     from workflows.job_endings import finish_unknown, hear_batch
@@ -153,6 +154,9 @@ class JobProtection:
             return
         if progress.release:
             await free_volume(progress, lambda work: while_wanted(work, lambda: progress.stage is stage, cancel=True))
+            return
+        if progress.leaves:
+            await leave_instance(progress)
             return
         await self._ask_batch()
         if progress.stage is stage and mark == self._heard:

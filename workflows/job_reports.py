@@ -262,6 +262,8 @@ def handed_over(progress: JobProgress, way: HandOver, final: Checkpoint | None, 
         return
     progress.final_settled = True
     progress.release = way in ENDS
+    settings = progress.configuration.checkpoint if progress.configuration else None
+    progress.leaves = way is HandOver.STOP_ECS and settings is not None and settings.deregister_instance
     if progress.way is None:
         instant = min(final.frozen_at, now) if final else now
         progress.stage = Stage.AWAITING

@@ -93,6 +93,8 @@ class JobProgress(BaseModel):
     """How the newest container was handed over, if it was."""
     release: bool = False
     """The node let go of the volume: detach it, so that the next node need not wait."""
+    leaves: bool = False
+    """Its instance is to be taken off its cluster."""
     notice: Notice | None = None
     """The interruption of the node that holds the newest container."""
     interrupted_epochs: list[int] = Field(default_factory=list)
@@ -231,7 +233,7 @@ class JobProgress(BaseModel):
         )
         self.request, self.reply, self.verdict, self.notice = request, None, None, None
         self.way = self.look_at = None
-        self.final_settled = self.out_of_touch = self.release = False
+        self.final_settled = self.out_of_touch = self.release = self.leaves = False
         self.stage, self.unprotected = Stage.PREPARING, False
         self.show(
             unprotected="" if self.configuration is None else _unprotected_by(self.configuration),

@@ -98,6 +98,9 @@ GROW = Options(
     ),
 )
 
+# The same: AWS ends the instance in any case.
+LEAVE = GROW
+
 # Before a move, for its prediction: a job waits.
 GLANCE = Options(
     start_to_close_timeout=timedelta(seconds=5), schedule_to_close_timeout=timedelta(seconds=5), retry_policy=_ONCE

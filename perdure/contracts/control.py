@@ -162,6 +162,13 @@ class JobSnapshots(Frozen):
     made: str | None = None
 
 
+class LeaveInstance(Frozen):
+    """Deregister the container instance on which `job_id` ran, if it is that EC2 instance. Key: instance_id."""
+
+    job_id: str
+    instance_id: str
+
+
 class JobRecord(Frozen):
     """The job as it is now, and the timeline lines since the last record. Keys: (job_id, revision), event sequence."""
 
@@ -226,6 +233,15 @@ class VolumeActivities:
     @activity.defn(name="delete_snapshot")
     async def delete_snapshot(self, request: SnapshotRef) -> None:
         """Idempotent by snapshot_id: an unknown snapshot is a deleted one."""
+        raise NotImplementedError
+
+
+class InstanceActivities:
+    """ECS, for instances that AWS takes back."""
+
+    @activity.defn(name="leave_instance")
+    async def leave_instance(self, request: LeaveInstance) -> bool:
+        """Whether it was registered until now. Idempotent by instance_id. Never another instance than that one."""
         raise NotImplementedError
 
 

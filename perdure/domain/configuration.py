@@ -88,6 +88,14 @@ class CheckpointConfiguration(Frozen):
         " priority, where memory is free, without network.",
         examples=[True],
     )
+    deregister_instance: bool = Field(
+        False,
+        description="Where the ECS agent of a reclaimed instance was stopped (the job's retry rules only know"
+        " `Host EC2*`, and every job on the instance is safe): deregister its container instance as well, so that Batch"
+        " need not find out by itself, which may take 20 minutes. Not tried on AWS. The server's role needs"
+        " `ecs:DescribeContainerInstances` and `ecs:DeregisterContainerInstance`.",
+        examples=[False],
+    )
     dump_limit_seconds: Seconds = Field(
         110.0,
         gt=0,

@@ -100,6 +100,7 @@ class Story:
                 cloud.create_snapshot,
                 cloud.refresh_snapshots,
                 cloud.grow_volume,
+                cloud.leave_instance,
                 cloud.delete_volume,
                 cloud.delete_snapshot,
                 cloud.forget_checkpoints,

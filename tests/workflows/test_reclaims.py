@@ -83,9 +83,13 @@ async def test_where_the_ecs_agent_can_be_stopped_the_volume_is_free_inside_the_
 ) -> None:
     rules = [RetryRule(action="RETRY", on_status_reason="Host EC2*"), RetryRule(action="EXIT", on_reason="*")]
     story.cloud.job(story.job_id, retry=RetryStrategy(attempts=5, rules=rules))
+    off_the_cluster = CheckpointConfiguration(deregister_instance=True)
+    story.cloud.configuration = SystemConfiguration(checkpoint=off_the_cluster)
     reply = await story.run_on("i-1", "zone-a", can_stop_ecs=True)
     assert reply.hand_over is HandOver.STOP_ECS
     await reclaimed(story, "i-1")
+    await story.until(lambda: "leave_instance" in story.cloud.calls)
+    assert story.cloud.calls.index("detach_volume") < story.cloud.calls.index("leave_instance")
     assert story.nodes["i-1"].finals[0].hand_over is HandOver.STOP_ECS
     await story.until(lambda: story.cloud.volumes["vol-1"].attached_to is None)
     await story.run_on("i-2", "zone-a", 2, restored_from=1, found=story.nodes["i-1"].taken)

@@ -59,6 +59,11 @@ export const checkpoint = form<"checkpoint">()(
     {
       title: "How",
       settings: {
+        deregister_instance: {
+          kind: "switch",
+          label: "Take reclaimed instances off their cluster",
+          help: "Where all jobs of an instance are safe and wait for its end (their retry rules only know Host EC2*): Batch then need not find out by itself, which may take 20 minutes. Not tried on AWS.",
+        },
         rehearsal: {
           kind: "switch",
           label: "Rehearse restores",
