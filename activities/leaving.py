@@ -1,7 +1,7 @@
 """Taking an instance that AWS takes back off its ECS cluster, so that Batch hears at once that its jobs are gone.
 
-A setting, off by default (`checkpoint.deregister_instance`). It ends whatever else runs there for ECS, so a job's workflow
-asks for it only where the node has said that every job on it is safe.
+A setting, off by default (`checkpoint.deregister_instance`). It ends whatever else runs there for ECS, so a job's
+workflow asks for it only where the node has said that every job on it is safe.
 """
 
 from __future__ import annotations

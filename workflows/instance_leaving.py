@@ -1,4 +1,4 @@
-"""After a hand-over that Batch does not see: have the instance off its cluster, so that Batch hears of its end at once."""
+"""After a hand-over that Batch does not see: have the instance off its cluster, so that Batch hears at once."""
 
 from __future__ import annotations
 
