@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
-from moto.ec2 import utils
 from temporalio.testing import ActivityEnvironment
 
 from activities.leaving import ContainerInstances
@@ -39,11 +39,10 @@ def ecs() -> Iterator[Any]:
 
 def registered(ecs: Any) -> tuple[str, str]:
     """An instance on the cluster: its EC2 id, and ECS's name for it."""
-    ec2 = boto3.resource("ec2", "us-east-1", **KEYS)
-    (instance,) = ec2.create_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)
-    document = json.dumps(utils.generate_instance_identity_document(instance))
+    instance_id = f"i-{secrets.token_hex(8)}"
+    document = json.dumps({"instanceId": instance_id})
     made = ecs.register_container_instance(cluster=CLUSTER, instanceIdentityDocument=document)
-    return str(instance.id), str(made["containerInstance"]["containerInstanceArn"])
+    return instance_id, str(made["containerInstance"]["containerInstanceArn"])
 
 
 async def test_it_is_taken_off_once_and_no_other_is(ecs: Any) -> None:
