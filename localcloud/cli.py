@@ -134,6 +134,9 @@ def submit(
     memory: Annotated[int, typer.Option(metavar="MIB", min=4)] = 2048,
     queue: Annotated[str | None, typer.Option(help="Job queue; the stack's first one if not given.")] = None,
     attempts: Annotated[int, typer.Option(min=1, max=10, help="Runs in all, as Batch counts them.")] = 10,
+    host_rules: Annotated[
+        bool, typer.Option("--host-rules", help="Retry `Host EC2*` alone, as Nextflow's jobs do, and no exit code.")
+    ] = False,
     interval: Annotated[
         str | None, typer.Option(metavar="D", help="Between checkpoints, such as 15m or 30s; 0 for none.")
     ] = None,
@@ -164,6 +167,7 @@ def submit(
         memory_mib=memory,
         queue=queue,
         attempts=attempts,
+        host_rules=host_rules,
         environment=environment,
         mounts=[parse_mount(text) for text in mount or []],
         job_role=job_role,

@@ -96,7 +96,7 @@ class StackClient:
                 jobDefinitionName=definition_name(job.name),
                 type="container",
                 containerProperties=container_properties(job),
-                retryStrategy=retry_strategy(job.attempts),
+                retryStrategy=retry_strategy(job.attempts, host_rules=job.host_rules),
             )
             submitted = self.batch.submit_job(
                 jobName=job.name,

@@ -13,7 +13,7 @@ from localcloud.nodes.images.catalogue import MACHINE
 from perdure.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
-    from mypy_boto3_batch.type_defs import ContainerPropertiesTypeDef, RetryStrategyTypeDef
+    from mypy_boto3_batch.type_defs import ContainerPropertiesTypeDef, EvaluateOnExitTypeDef, RetryStrategyTypeDef
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class JobRequest:
     memory_mib: int = 512
     queue: str | None = None
     attempts: int = 10
+    host_rules: bool = False
+    """Its retry rules know the host's end alone, as Nextflow's do."""
     environment: Mapping[str, str] = field(default_factory=dict)
     mounts: list[tuple[str, str]] = field(default_factory=list)
     job_role: str = ""
@@ -55,17 +57,18 @@ def container_properties(job: JobRequest) -> ContainerPropertiesTypeDef:
     }
 
 
-def retry_strategy(attempts: int) -> RetryStrategyTypeDef:
-    """Reclaims and containers that Perdure ended are tried again; nothing else is.
+def retry_strategy(attempts: int, *, host_rules: bool = False) -> RetryStrategyTypeDef:
+    """Reclaims and containers that Perdure ended are tried again; nothing else is. `host_rules`: reclaims alone.
 
     Rules are tried in order, the conditions of one are ANDed; out of memory is 137 too, so it comes first.
     """
+    ended_by_us: EvaluateOnExitTypeDef = {"onExitCode": "137", "action": "RETRY"}
     return {
         "attempts": attempts,
         "evaluateOnExit": [
             {"onReason": "OutOfMemory*", "action": "EXIT"},
             {"onStatusReason": "Host EC2*", "action": "RETRY"},
-            {"onExitCode": "137", "action": "RETRY"},
+            *([] if host_rules else [ended_by_us]),
             {"onReason": "*", "action": "EXIT"},
         ],
     }
