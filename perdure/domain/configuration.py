@@ -25,6 +25,9 @@ LARGEST_RESERVE_MIB = 16 * 1024 * 1024
 """16 TiB, the largest EBS volume."""
 MOST_TAGS = 40
 """AWS allows 50 on a volume; the others are ours. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html"""
+_OF_IMAGES = frozenset({"", "/bin", "/boot", "/etc", "/lib", "/lib64", "/run", "/sbin", "/usr", "/var"})
+"""Folders that an image needs: a volume over one of them would hide it."""
+_KERNELS = ("/proc/", "/sys/", "/dev/")
 _TAG = re.compile(r"[\w +\-=.:/@]*")
 
 
@@ -125,7 +128,7 @@ class CheckpointConfiguration(Frozen):
 
 class JobVolumeConfiguration(Frozen):
     """The managed EBS volume of each job: its root layer, its data and its checkpoints. Holds for volumes made from
-    now on; one that exists stays as it is."""
+    now on; of one that exists only growth and snapshots change."""
 
     enabled: bool = Field(
         True,
@@ -229,8 +232,8 @@ class JobVolumeConfiguration(Frozen):
     @field_validator("mount_path")
     @classmethod
     def _no_parent(cls, value: str) -> str:
-        if ".." in value.split("/") or value.rstrip("/") in {"", "/proc", "/sys", "/dev", "/etc", "/usr"}:
-            raise ValueError("must be a folder of its own, without '..'")
+        if ".." in value.split("/") or value.rstrip("/") in _OF_IMAGES or f"{value}/".startswith(_KERNELS):
+            raise ValueError("must be a folder of its own, without '..': an image has something else there")
         return value
 
     @field_validator("tags")
@@ -257,6 +260,11 @@ class JobVolumeConfiguration(Frozen):
 
     @model_validator(mode="after")
     def _possible(self) -> JobVolumeConfiguration:
+        mine = f"{self.mount_path.rstrip('/')}/"
+        for path in self.scratch:
+            theirs = f"{path.rstrip('/')}/"
+            if mine.startswith(theirs) or theirs.startswith(mine):
+                raise ValueError(f"mount_path {self.mount_path} and the scratch folder {path} lie in each other")
         if 0 < self.grow_to_gib < self.size_gib:
             raise ValueError("grow_to_gib must be 0 (never), or at least size_gib")
         if problem := impossible(self.volume_type, self.size_gib, self.options):
