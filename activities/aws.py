@@ -15,7 +15,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from temporalio import activity
 
-from perdure.domain.errors import CloudThrottled, CloudUnavailable, PerdureError, VolumeFailed, VolumeGone
+from perdure.domain.errors import (
+    CloudThrottled,
+    CloudUnavailable,
+    PerdureError,
+    VolumeFailed,
+    VolumeGone,
+    VolumeQuotaReached,
+)
 
 T = TypeVar("T")
 
@@ -31,6 +38,9 @@ _PASSING = {
     "Unavailable",
     "RequestTimeout",
 }
+
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+_QUOTA = {"VolumeLimitExceeded", "MaxIOPSLimitExceeded", "VolumeTypeLimitExceeded"}
 
 
 def client(service: str, region: str | None = None, *, tries: int = 3) -> Any:
@@ -58,6 +68,8 @@ def as_ours(problem: Exception, what: str) -> PerdureError:
         return CloudUnavailable(sentence)
     if code in {"InvalidVolume.NotFound", "InvalidSnapshot.NotFound"}:
         return VolumeGone(sentence)
+    if code in _QUOTA:
+        return VolumeQuotaReached(f"{sentence}; ask AWS for a higher quota of EBS, or keep fewer volumes")
     return VolumeFailed(sentence)
 
 

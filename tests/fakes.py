@@ -44,7 +44,7 @@ from perdure.contracts.node import (
 from perdure.contracts.stores import ForgetCheckpoints, Forgotten, StoreActivities
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
-from perdure.domain.errors import Fenced, StoreRefused, UnknownJob, VolumeFailed, VolumeGone
+from perdure.domain.errors import Fenced, StoreRefused, UnknownJob, VolumeFailed, VolumeGone, VolumeQuotaReached
 from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node, as_told
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
@@ -89,6 +89,7 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         self.snapshot_gate.set()
         self.failing_snapshots = 0
         """How many snapshots of a move end as `error`."""
+        self.quota_reached = False
         self.failing_volumes = 0
         """How many volumes cannot be made: the zone has no capacity."""
         self.move_gate = asyncio.Event()
@@ -143,6 +144,8 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
     async def create_volume(self, request: CreateVolume) -> JobVolume:
         self._called()
         await self.volume_gate.wait()
+        if self.quota_reached:
+            raise VolumeQuotaReached("AWS refused to make a volume: VolumeLimitExceeded")
         if self.failing_volumes:
             self.failing_volumes -= 1
             raise VolumeFailed(f"There is not enough capacity in {request.zone}")

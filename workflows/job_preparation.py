@@ -11,16 +11,18 @@ with workflow.unsafe.imports_passed_through():
     from perdure.contracts.control import BatchJob
     from perdure.contracts.protection import Verdict
     from perdure.domain.configuration import JobConfiguration
-    from perdure.domain.errors import UnknownJob
+    from perdure.domain.errors import UnknownJob, VolumeQuotaReached
     from perdure.domain.jobs import JobState
+    from perdure.domain.volume_rules import RequestedJob, gets_volume
     from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
-    from workflows.job_questions import caused_by, describe_job, load_configuration
+    from workflows.job_questions import caused_by, describe_job, in_words, load_configuration
     from workflows.job_state import JobProgress, Stage
     from workflows.job_volume import Race, bring_volume
     from workflows.racing import while_wanted
 
 T = TypeVar("T")
 NO_PLACE = "managed job volumes are off (job_volume.enabled), and there is no store (store.kind) for its checkpoints"
+NO_RULE = "no rule of job_volume.for_jobs gives it a volume, and there is no store (store.kind) for its checkpoints"
 
 
 async def prepare_container(progress: JobProgress) -> None:
@@ -46,14 +48,21 @@ async def prepare_container(progress: JobProgress) -> None:
     assert progress.configuration is not None
     if not _find_place(progress):
         # No guard for old histories is needed: they know no configuration with volumes off.
-        progress.leave_unprotected(NO_PLACE, workflow.now())
+        why = NO_RULE if progress.configuration.job_volume.enabled else NO_PLACE
+        progress.leave_unprotected(why, workflow.now())
         return
     if progress.verdict is None:
         progress.verdict = choose_verdict(progress, request, batch, workflow.now())
     if progress.store is None:
         if progress.verdict is Verdict.FRESH:
             progress.show(state=JobState.VOLUME_UNREADY)
-        await bring_volume(progress, request, race)
+        try:
+            await bring_volume(progress, request, race)
+        except ActivityError as problem:
+            if progress.volume is not None or not caused_by(problem, VolumeQuotaReached):
+                raise
+            if not _do_without_volume(progress, problem):
+                return
     if progress.volume is not None and progress.volume.blank:
         progress.verdict = Verdict.FRESH  # nothing to restore is on it, and an agent formats no volume for a restore
     if wanted():
@@ -66,9 +75,30 @@ def _find_place(progress: JobProgress) -> bool:
     assert progress.configuration is not None
     if progress.store is not None or progress.volume is not None or progress.volume_asked_for is not None:
         return True
-    if not progress.configuration.job_volume.enabled and progress.configuration.store.kind != "none":
+    settings, job = progress.configuration.job_volume, progress.job
+    asked = RequestedJob(queue=job.queue, name=job.name, vcpus=job.vcpus, memory_mib=job.memory_mib)
+    if settings.enabled and gets_volume(settings.for_jobs, asked):
+        return True
+    if progress.configuration.store.kind != "none":
         progress.has_store(progress.configuration.store)
-    return progress.configuration.job_volume.enabled or progress.store is not None
+    return progress.store is not None
+
+
+def _do_without_volume(progress: JobProgress, problem: ActivityError) -> bool:
+    """The account may have no more volumes. Whether the job goes on, with its checkpoints in the store."""
+    assert progress.configuration is not None
+    progress.volume_asked_for = None  # a plain no: there is none
+    why = in_words(problem)
+    if progress.configuration.store.kind == "none":
+        progress.leave_unprotected(
+            f"no volume could be made for it, and there is no store (store.kind): {why}", workflow.now()
+        )
+        return False
+    progress.has_store(progress.configuration.store)
+    progress.tell(
+        workflow.now(), "store", f"No volume could be made, so its checkpoints go to the store: {why}", "warning"
+    )
+    return True
 
 
 async def refuse_if_ended(progress: JobProgress) -> None:

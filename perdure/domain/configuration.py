@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from perdure.domain.values import Frozen, parse_duration
+from perdure.domain.volume_rules import check_rule
 from perdure.domain.volumes import VolumeOptions, impossible
 
 MINIMUM_INTERVAL_SECONDS = 1.0
@@ -136,6 +137,14 @@ class JobVolumeConfiguration(Frozen):
         " store these jobs run unprotected, each with an event that says so.",
         examples=[True],
     )
+    for_jobs: list[Annotated[str, Field(max_length=300)]] = Field(
+        default_factory=list,
+        max_length=50,
+        description="Which jobs get one: rules, of which one must hold; empty: all. The conditions of a rule must all"
+        " hold: `queue=NAME`, `name=NAME` (`*` for any characters), `vcpus>=N`, `vcpus<=N`, `memory>=MIB`,"
+        " `memory<=MIB`. The others' checkpoints go to the store; without a store they run unprotected.",
+        examples=[["queue=genomics-*", "name=align* memory>=8192"]],
+    )
     volume_type: Literal["gp2", "gp3", "io1", "io2"] = Field(
         "gp3", description="EBS volume type. `io1` and `io2` need `iops`.", examples=["gp3"]
     )
@@ -214,6 +223,13 @@ class JobVolumeConfiguration(Frozen):
         description="Host folders that jobs mount as scratch: each job gets its own, empty, on its volume instead.",
         examples=[["/scratch", "/cromwell_root"]],
     )
+
+    @field_validator("for_jobs")
+    @classmethod
+    def _rules(cls, value: list[str]) -> list[str]:
+        for rule in value:
+            check_rule(rule)
+        return value
 
     @field_validator("initialization_mib_per_second")
     @classmethod

@@ -223,6 +223,12 @@ class VolumeFailed(PerdureError):
     retryable = True
 
 
+class VolumeQuotaReached(VolumeFailed):
+    """The account may have no more volumes, or not so large or fast a one, in this region."""
+
+    retryable = False
+
+
 class VolumeGone(VolumeFailed):
     """A job volume or snapshot no longer exists: somebody deleted it behind our back."""
 

@@ -91,3 +91,33 @@ async def test_what_could_not_be_deleted_is_told(story: Story) -> None:
     await story.ends()
     last = story.cloud.timeline(story.job_id)[-1]
     assert last.level == "error" and "still take space" in last.message and "AccessDenied" in last.message
+
+
+@pytest.mark.parametrize("store", [STORE, StoreConfiguration()])
+async def test_where_the_quota_allows_no_volume_the_store_is_used_or_the_job_is_seen_to_run_unprotected(
+    story: Story, store: StoreConfiguration
+) -> None:
+    story.cloud.configuration = SystemConfiguration(store=store)
+    story.cloud.quota_reached = True
+    if store == STORE:
+        reply = await story.run_on("i-1", "zone-a")
+        assert (reply.verdict, reply.store, reply.volume_id) == (Verdict.FRESH, STORE, None)
+        await story.until(lambda: "store" in story.cloud.kinds(story.job_id))
+        story.cloud.quota_reached = False
+        job = await story.ends()
+        assert story.cloud.volumes == {} and job.volumes == [] and story.cloud.calls.count("create_volume") == 1
+        return
+    while (reply := await story.attach("i-1", "zone-a")).verdict is Verdict.WAIT:
+        pass
+    assert reply.verdict is Verdict.UNPROTECTED and "VolumeLimitExceeded" in reply.reason
+    assert "VolumeLimitExceeded" in (await story.job()).unprotected
+
+
+async def test_rules_choose_which_jobs_get_a_volume(story: Story) -> None:
+    rules = JobVolumeConfiguration(for_jobs=["name=other*", "queue=default memory>=8192"])
+    story.cloud.configuration = SystemConfiguration(job_volume=rules, store=STORE)
+    story.cloud.job(story.job_id, name="chain", queue="default", memory_mib=4096)
+    reply = await story.run_on("i-1", "zone-a")
+    assert (reply.store, reply.volume_id) == (STORE, None)
+    await story.ends()
+    assert not VOLUME_CALLS & set(story.cloud.calls)

@@ -13,6 +13,12 @@ export const jobVolume = form<"job_volume">()(
           label: "Managed volumes",
           help: "Off: checkpoints of jobs that have no volume yet go to the store; without a store these jobs run unprotected. Volumes that exist are used on.",
         },
+        for_jobs: {
+          kind: "lines",
+          label: "Which jobs get one",
+          help: "Rules, one a line, of which one must hold; none: all jobs. The conditions of a rule must all hold: queue=NAME, name=NAME (* for any characters), vcpus>=N, vcpus<=N, memory>=MIB, memory<=MIB. The others' checkpoints go to the store; without a store they run unprotected.",
+          example: "queue=genomics-* memory>=8192",
+        },
         volume_type: { kind: "choice", label: "Type", help: "EBS volume type." },
         size_gib: {
           kind: "integer",
