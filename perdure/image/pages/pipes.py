@@ -40,6 +40,13 @@ def release_writers(images: Path) -> None:
                 os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
+def _resize(pipe: int, size: int) -> None:
+    """So many bytes, or as it is where the machine allows no more. Linux counts what all pipes of a user may hold (64
+    MiB, pipe(7)), and containers of root are the same user: a job of many processes must not take its neighbours' share."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, _F_SETPIPE_SZ, size)
+
+
 class Pipes:
     """The pipes of one dump, and a thread that reads them. CRIU writes one after the other, but this does not depend on
     it."""
@@ -61,8 +68,7 @@ class Pipes:
             path = images / pages_name(number)
             os.mkfifo(path, 0o600)
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with contextlib.suppress(OSError):  # more than this machine allows
-                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, BLOCK * PAGE)
+            _resize(descriptor, PAGE)
             self._numbers[descriptor] = number
             self._poll.register(descriptor, select.POLLIN)
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -107,7 +113,9 @@ class Pipes:
 
     def _read_one(self, descriptor: int) -> None:
         number = self._numbers[descriptor]
-        self.opened.add(number)
+        if number not in self.opened:
+            _resize(descriptor, BLOCK * PAGE)
+            self.opened.add(number)
         found = self._partial.pop(number, None)
         buffer, filled = found if found is not None else (self._buffer(), 0)
         try:
@@ -123,6 +131,7 @@ class Pipes:
             self._free.put(buffer)
         if count == 0:
             self._poll.unregister(descriptor)  # its writer has gone
+            _resize(descriptor, PAGE)
             self._ended.add(descriptor)
 
     def _check_ended(self) -> None:
