@@ -276,11 +276,6 @@ class JobVolumeConfiguration(Frozen):
 
     @model_validator(mode="after")
     def _possible(self) -> JobVolumeConfiguration:
-        mine = f"{self.mount_path.rstrip('/')}/"
-        for path in self.scratch:
-            theirs = f"{path.rstrip('/')}/"
-            if mine.startswith(theirs) or theirs.startswith(mine):
-                raise ValueError(f"mount_path {self.mount_path} and the scratch folder {path} lie in each other")
         if 0 < self.grow_to_gib < self.size_gib:
             raise ValueError("grow_to_gib must be 0 (never), or at least size_gib")
         if problem := impossible(self.volume_type, self.size_gib, self.options):

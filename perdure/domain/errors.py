@@ -27,7 +27,9 @@
     │  └─ ImageInvalid              the checkpoint itself is damaged or incomplete
     ├─ FreezerFailed                a container's cgroup could not be found, thawed or emptied
     ├─ JobRootBusy                  an earlier try still has something mounted on, or a lock on, the job root
+    ├─ EcsAgentRuns                 the ECS agent of an instance was not stopped
     ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
+    │  ├─ VolumeQuotaReached        … because the account may have no more
     │  ├─ VolumeGone                … because it, or its snapshot, no longer exists
     │  └─ VolumeForeign             … because it, or its snapshot, does not bear our tags
     ├─ StoreFailed                  a store of checkpoints (a directory, S3) did not do what was asked

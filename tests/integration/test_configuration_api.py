@@ -267,7 +267,7 @@ def test_of_writers_at_the_same_time_one_wins(api: httpx.Client) -> None:
         ("checkpoint", {"enabled": "yes"}, ["body.enabled", "valid boolean"]),
         ("checkpoint", {"mode": "on"}, ["body.mode", "not permitted"]),
         ("checkpoint", {"reserve_mib": 10**40}, ["body.reserve_mib"]),
-        ("job_volume", {"volume_type": "floppy"}, ["body.volume_type", "'gp2' or 'gp3'"]),
+        ("job_volume", {"volume_type": "floppy"}, ["body.volume_type", "'io1' or 'io2'"]),
         ("job_volume", {"mount_path": "/etc"}, ["body.mount_path", "folder of its own"]),
         ("job_volume", {"tags": {"aws:x": "y"}}, ["body.tags", "taken"]),
         ("job_volume", {"tags": {"a\nb": "y"}}, ["body.tags", "letters"]),

@@ -32,9 +32,6 @@ from perdure.domain.volumes import VolumeOptions, fitting, grown_size
     ({"kms_key": "alias/jobs", "encrypted": True}, ""),
     ({"mount_path": "/usr/"}, "an image has something else there"),
     ({"mount_path": "/dev/shm/job"}, "an image has something else there"),
-    ({"mount_path": "/scratch/job"}, "lie in each other"),
-    ({"mount_path": "/mnt", "scratch": ["/mnt/scratch"]}, "lie in each other"),
-    ({"mount_path": "/scratch-of-job"}, ""),
 ])  # fmt: skip
 def test_what_ebs_would_refuse(given: dict[str, Any], said: str) -> None:
     if not said:
