@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,6 @@ from activities.leaving import ContainerInstances
 from perdure.contracts.control import LeaveInstance
 
 CLUSTER = "AWSBatch-genomics"
-KEYS = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
 
 
 class Batch:
@@ -32,17 +30,19 @@ class Batch:
 @pytest.fixture
 def ecs() -> Iterator[Any]:
     with mock_aws():
-        client = boto3.client("ecs", "us-east-1", **KEYS)
+        client = boto3.client("ecs", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
         client.create_cluster(clusterName=CLUSTER)
         yield client
 
 
 def registered(ecs: Any) -> tuple[str, str]:
     """An instance on the cluster: its EC2 id, and ECS's name for it."""
-    instance_id = f"i-{secrets.token_hex(8)}"
+    ec2 = boto3.client("ec2", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    made = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)
+    instance_id = str(made["Instances"][0]["InstanceId"])
     document = json.dumps({"instanceId": instance_id})
-    made = ecs.register_container_instance(cluster=CLUSTER, instanceIdentityDocument=document)
-    return instance_id, str(made["containerInstance"]["containerInstanceArn"])
+    here = ecs.register_container_instance(cluster=CLUSTER, instanceIdentityDocument=document)
+    return instance_id, str(here["containerInstance"]["containerInstanceArn"])
 
 
 async def test_it_is_taken_off_once_and_no_other_is(ecs: Any) -> None:
