@@ -41,8 +41,9 @@ def release_writers(images: Path) -> None:
 
 
 def _resize(pipe: int, size: int) -> None:
-    """So many bytes, or as it is where the machine allows no more. Linux counts what all pipes of a user may hold (64
-    MiB, pipe(7)), and containers of root are the same user: a job of many processes must not take its neighbours' share."""
+    """So many bytes, or as it is where the machine allows no more. Linux counts what all pipes of a user may hold
+    (64 MiB, pipe(7)), and containers of root are the same user: a job of many processes must not take its neighbours'
+    share."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, size)
 
