@@ -321,8 +321,9 @@ class Bed:
         if running.container.freezer is not None:
             running.container.freezer.kill()
             wait_for(lambda: running.container.freezer is None or not running.container.freezer.pids(), "death")
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(running.container.init_pid, 0)
+        if running.container.init_pid:  # 0, which a failed restore leaves, would mean any child of the tests
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(running.container.init_pid, 0)
         running.keeper.kill()
         running.keeper.wait(WAIT)
 
