@@ -49,6 +49,8 @@ GAVE_UP = r"`runc restore` ended with status [1-9]"
 """The runtime's words for a restore that runc itself ended: not one that was killed, or that could not be begun."""
 _BUSY_TRIES = 5
 _BETWEEN_TRIES = 2.0
+_NUMBER_TRIES = 3
+"""A device number may be taken for a moment only: by a container that starts, or by what an earlier try left."""
 _CHECK_SECONDS = 30.0
 _TRIES_ON_A_FAULTY_NODE = 2
 """How often one checkpoint is restored on a node that is to blame, where the start may not fail: a port that is taken
@@ -245,8 +247,14 @@ class Preparer:
     async def _with_devices(
         self, job: ProtectedJob, prepare: Callable[..., Awaitable[engine.Prepared]]
     ) -> tuple[engine.Prepared, str]:
-        """With the job's own device numbers. Where one is taken on this node and Batch would not try another node, with
-        other ones: the second value says so, for people."""
+        """With the job's own device numbers. Where one stays taken on this node and Batch would not try another node,
+        with other ones: the second value says so, for people."""
+        for _ in range(_NUMBER_TRIES - 1):
+            try:
+                return await self._patiently(partial(prepare, any_device=False)), ""
+            except DeviceNumberTaken as problem:
+                log.info("a device number is taken", reason=str(problem))
+            await asyncio.sleep(_BETWEEN_TRIES)
         try:
             return await self._patiently(partial(prepare, any_device=False)), ""
         except DeviceNumberTaken as problem:
