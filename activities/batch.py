@@ -11,10 +11,11 @@ from temporalio import activity
 from activities import aws
 from perdure.contracts.control import BatchActivities, BatchAttempt, BatchJob, JobRef
 from perdure.domain.errors import UnknownJob
-from perdure.domain.retries import RetryRule, RetryStrategy
+from perdure.domain.retries import RetryStrategy
 
 ASKED_AT_ONCE = 100
 """Job ids that DescribeJobs takes in one call."""
+_ENDED = {"SUCCEEDED", "FAILED"}
 BATCH_LOG_GROUP = "/aws/batch/job"
 
 
@@ -43,6 +44,14 @@ class BatchLookups(BatchActivities):
             found |= {one["jobId"]: one["status"] for one in answer.get("jobs", [])}
         return found
 
+    async def goes_on(self, job_id: str) -> bool:
+        """Whether a job that was submitted to go on from another may still take what that one kept. One whose id is not
+        known yet (empty) may. Raises CloudUnavailable."""
+        if not job_id:
+            return True
+        status = (await self.statuses([job_id])).get(job_id)
+        return status is not None and status not in _ENDED
+
 
 def read_job(found: dict[str, Any]) -> BatchJob:
     """One entry of DescribeJobs. Times there are milliseconds; 0 or absent means not yet."""
@@ -62,26 +71,13 @@ def read_job(found: dict[str, Any]) -> BatchJob:
         started_at=_instant(found.get("startedAt")),
         stopped_at=_instant(found.get("stoppedAt")),
         timeout_seconds=found.get("timeout", {}).get("attemptDurationSeconds"),
-        retry=_read_retry(found.get("retryStrategy", {})),
+        retry=RetryStrategy.of_batch(found.get("retryStrategy", {})),
         attempts=[_read_attempt(one) for one in found.get("attempts", [])],
         container_count=_count_containers(found),
         terminated=bool(found.get("isTerminated") or found.get("isCancelled")),
         log_stream=container.get("logStreamName") or "",
         log_group=_log_group(container.get("logConfiguration") or {}),
     )
-
-
-def _read_retry(found: dict[str, Any]) -> RetryStrategy:
-    rules = [
-        RetryRule(
-            action=rule.get("action", ""),
-            on_exit_code=rule.get("onExitCode"),
-            on_reason=rule.get("onReason"),
-            on_status_reason=rule.get("onStatusReason"),
-        )
-        for rule in found.get("evaluateOnExit", [])
-    ]
-    return RetryStrategy(attempts=found.get("attempts") or 1, rules=rules)
 
 
 def _read_attempt(found: dict[str, Any]) -> BatchAttempt:

@@ -27,7 +27,6 @@ from perdure.records.settings.configuration import current_configuration
 
 log = structlog.get_logger()
 PAGE = 100
-_ENDED = {"SUCCEEDED", "FAILED"}
 
 
 class KeptVolumes(KeptVolumeActivities):
@@ -79,7 +78,7 @@ class KeptVolumes(KeptVolumeActivities):
             raise VolumeInUse(
                 f"{volume.volume_id} is the volume of job {volume.job_id}, which is not over: it goes with the job."
             )
-        if volume.successor is not None and await self._goes_on(volume.successor):
+        if volume.successor is not None and await self._batch.goes_on(volume.successor):
             as_which = f"as job {volume.successor}, which" if volume.successor else "as a job that"
             raise VolumeInUse(
                 f"{volume.volume_id} is needed: job {volume.job_id} is being resumed {as_which} will take it."
@@ -96,13 +95,6 @@ class KeptVolumes(KeptVolumeActivities):
         except VolumeFailed:
             await asyncio.to_thread(self._release, volume)
             raise
-
-    async def _goes_on(self, job_id: str) -> bool:
-        """Whether the resumed job may still take the volume; one whose id is not known yet may."""
-        if not job_id:
-            return True
-        status = (await self._batch.statuses([job_id])).get(job_id)
-        return status is not None and status not in _ENDED
 
     def _kept_seconds(self) -> float:
         with reading(self._engine) as session:

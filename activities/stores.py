@@ -32,7 +32,6 @@ T = TypeVar("T")
 PAGE = 100
 _BEAT = 10.0
 """Seconds between heartbeats."""
-_ENDED = {"SUCCEEDED", "FAILED"}
 
 
 class Stores(StoreActivities):
@@ -65,7 +64,7 @@ class Stores(StoreActivities):
 
     async def _ended(self, kept: KeptCheckpoints, seconds: float, now: datetime) -> bool:
         """Their time is over; whether they are gone."""
-        if kept.successor is not None and await self._goes_on(kept.successor):
+        if kept.successor is not None and await self._batch.goes_on(kept.successor):
             return False
         try:
             count = await _beating(lambda: self._forget(kept.stored))
@@ -79,13 +78,6 @@ class Stores(StoreActivities):
         )
         await asyncio.to_thread(self._record, kept, message, now)
         return True
-
-    async def _goes_on(self, job_id: str) -> bool:
-        """Whether the resumed job may still take them; one whose id is not known yet may."""
-        if not job_id:
-            return True
-        status = (await self._batch.statuses([job_id])).get(job_id)
-        return status is not None and status not in _ENDED
 
     def numbers(self, place: StoredUnder) -> list[int]:
         """Of the checkpoints that lie there. The store's errors. Blocks."""

@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from perdure.account.asking import Aws
-from perdure.account.checks.job_definitions import HOST_LOST, read_strategy
 from perdure.account.environments import Shown
 from perdure.account.instances import INSTANCE, instances, likely_pairs, smallest_of_each_family, spot_points
 from perdure.account.picture import describe_jobs
 from perdure.domain.errors import ConfigurationInvalid
 from perdure.domain.prices import Prices
-from perdure.domain.retries import would_retry
+from perdure.domain.retries import HOST_GONE, RetryStrategy, would_retry
 
 BATCH_REMEMBERS = timedelta(days=7)
 """For so long DescribeJobs knows a finished job (Batch user guide, "Job states")."""
@@ -162,7 +161,7 @@ def _job(shown: Shown, queue: str, places: dict[str, tuple[str, str]], kinds: se
 
 
 def _retries_lost_hosts(strategy: Shown) -> bool:
-    return would_retry(read_strategy(strategy), exit_code=None, reason=None, status_reason=HOST_LOST)[0]
+    return would_retry(RetryStrategy.of_batch(strategy), exit_code=None, reason=None, status_reason=HOST_GONE)[0]
 
 
 def _attempt(shown: Shown, places: dict[str, tuple[str, str]]) -> PastAttempt:

@@ -8,7 +8,9 @@ counted when the job reaches RUNNING. A lone `*` also matches an absent reason: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from pydantic import Field
 
@@ -32,6 +34,20 @@ class RetryStrategy(Frozen):
 
     attempts: int = 1
     rules: list[RetryRule] = Field(default_factory=list)
+
+    @classmethod
+    def of_batch(cls, shown: Mapping[str, Any]) -> RetryStrategy:
+        """AWS's `retryStrategy`, as DescribeJobs and DescribeJobDefinitions show it. Empty: a single attempt."""
+        rules = [
+            RetryRule(
+                action=rule.get("action", ""),
+                on_exit_code=rule.get("onExitCode"),
+                on_reason=rule.get("onReason"),
+                on_status_reason=rule.get("onStatusReason"),
+            )
+            for rule in shown.get("evaluateOnExit", [])
+        ]
+        return cls(attempts=shown.get("attempts") or 1, rules=rules)
 
 
 class HandOver(StrEnum):

@@ -13,12 +13,13 @@ import pytest
 
 from localcloud.aws.cloud_config import CREDENTIALS
 from perdure.account.asking import Aws
-from perdure.account.checks.job_definitions import ADVISED, judge, read_strategy
+from perdure.account.checks.job_definitions import ADVISED, judge
 from perdure.account.environments import read_user_data
 from perdure.account.findings import Severity
 from perdure.account.picture import QueuePicture, read_queue
 from perdure.account.table import CHECKS, examine
 from perdure.cli.main import run
+from perdure.domain.retries import RetryStrategy
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +232,7 @@ def test_fix_registers_a_revision_with_another_strategy_and_the_rest_as_it_was(
     assert {one["subject"] for one in told["fixed"]} == {"once:1", "example:1"}
     both = bed.aws.batch.describe_job_definitions(jobDefinitionName="once", status="ACTIVE")["jobDefinitions"]
     [new] = [one for one in both if one["revision"] == 2]
-    assert len(both) == 2 and judge(read_strategy(dict(new["retryStrategy"]))) is None
+    assert len(both) == 2 and judge(RetryStrategy.of_batch(dict(new["retryStrategy"]))) is None
     changed = {"revision", "jobDefinitionArn", "retryStrategy"}
     assert {k: v for k, v in new.items() if k not in changed} == {k: v for k, v in old.items() if k not in changed}
 
@@ -275,7 +276,7 @@ def test_without_jobs_the_newest_revision_of_each_name_is_looked_at(bed: CloudBe
     ],
 )
 def test_strategies_are_judged_by_what_batch_would_do(strategy: dict[str, Any], severity: Severity | None) -> None:
-    found = judge(read_strategy(strategy))
+    found = judge(RetryStrategy.of_batch(strategy))
     assert (found[0] if found else None) is severity
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from perdure.domain.retries import ENDED_BY_US, RetryStrategy, would_retry
+from perdure.domain.retries import ENDED_BY_US, HOST_GONE, RetryStrategy, would_retry
 from perdure.image.mounts import parse_mountinfo
 from worker_agent.engine.looking import Look, look
 from worker_agent.engine.refusals import refused
@@ -70,9 +70,7 @@ def check_retries(strategy: RetryStrategy) -> Iterator[Finding]:
     if strategy.attempts < 2:
         yield Finding(Level.CHANGE, "retry rule", "the job has one attempt only: a reclaim ends it for good", fix)
         return
-    reclaimed, rule = would_retry(
-        strategy, exit_code=None, reason=None, status_reason="Host EC2 (instance i-0) terminated."
-    )
+    reclaimed, rule = would_retry(strategy, exit_code=None, reason=None, status_reason=HOST_GONE)
     ended, _ = would_retry(
         strategy, exit_code=ENDED_BY_US, reason=None, status_reason="Essential container in task exited"
     )

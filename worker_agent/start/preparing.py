@@ -28,6 +28,7 @@ from perdure.domain.errors import (
     DeviceNumberTaken,
     ImageInvalid,
     JobRootBusy,
+    PerdureError,
     RestoreFailed,
     VolumeFailed,
 )
@@ -249,14 +250,9 @@ class Preparer:
     ) -> tuple[engine.Prepared, str]:
         """With the job's own device numbers. Where one stays taken on this node and Batch would not try another node,
         with other ones: the second value says so, for people."""
-        for _ in range(_NUMBER_TRIES - 1):
-            try:
-                return await self._patiently(partial(prepare, any_device=False)), ""
-            except DeviceNumberTaken as problem:
-                log.info("a device number is taken", reason=str(problem))
-            await asyncio.sleep(_BETWEEN_TRIES)
+        own = partial(self._patiently, partial(prepare, any_device=False))
         try:
-            return await self._patiently(partial(prepare, any_device=False)), ""
+            return await self._patiently(own, DeviceNumberTaken, _NUMBER_TRIES), ""
         except DeviceNumberTaken as problem:
             if retries_failed_start(_plan(job)):
                 raise
@@ -265,13 +261,15 @@ class Preparer:
             return await self._patiently(partial(prepare, any_device=True)), said
 
     @staticmethod
-    async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
-        """What an earlier try left goes within seconds; then JobRootBusy stands."""
-        for _ in range(_BUSY_TRIES - 1):
+    async def _patiently(
+        work: Callable[[], Awaitable[T]], passes: type[PerdureError] = JobRootBusy, tries: int = _BUSY_TRIES
+    ) -> T:
+        """What an earlier try left goes within seconds; what `passes` stands after so many tries."""
+        for _ in range(tries - 1):
             try:
                 return await work()
-            except JobRootBusy as problem:
-                log.info("the job root is busy", reason=str(problem))
+            except passes as problem:
+                log.info("it is tried again", reason=str(problem))
             await asyncio.sleep(_BETWEEN_TRIES)
         return await work()
 

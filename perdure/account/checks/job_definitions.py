@@ -10,8 +10,8 @@ from perdure.account.findings import Call, Finding, Severity
 from perdure.account.picture import Definition, QueuePicture
 from perdure.domain.retries import (
     ENDED_BY_US,
+    HOST_GONE,
     HandOver,
-    RetryRule,
     RetryStrategy,
     choose_hand_over,
     would_retry,
@@ -19,8 +19,6 @@ from perdure.domain.retries import (
 
 ADVISED_ATTEMPTS = 10
 """As many as Batch allows (API reference, RetryStrategy): each reclaim costs one."""
-HOST_LOST = "Host EC2 (instance i-0) terminated."
-"""Batch's status reason of an attempt whose instance went (docs/aws-assumptions.md)."""
 ADVISED: dict[str, Any] = {
     "attempts": ADVISED_ATTEMPTS,
     "evaluateOnExit": [
@@ -46,20 +44,6 @@ def patch(definition: Definition) -> Call:
     return Call("batch", "register-job-definition", {**arguments, "retryStrategy": ADVISED})
 
 
-def read_strategy(shown: dict[str, Any]) -> RetryStrategy:
-    """AWS's retryStrategy; a missing one is a single attempt."""
-    rules = [
-        RetryRule(
-            action=rule.get("action", ""),
-            on_exit_code=rule.get("onExitCode"),
-            on_reason=rule.get("onReason"),
-            on_status_reason=rule.get("onStatusReason"),
-        )
-        for rule in shown.get("evaluateOnExit", [])
-    ]
-    return RetryStrategy(attempts=shown.get("attempts") or 1, rules=rules)
-
-
 def judge(strategy: RetryStrategy) -> tuple[Severity, str, str] | None:
     """(severity, what, why) of the worst thing about a strategy; None: nothing."""
     if strategy.attempts < 2:
@@ -68,7 +52,7 @@ def judge(strategy: RetryStrategy) -> tuple[Severity, str, str] | None:
             "makes one attempt",
             "A reclaimed job is not run again, so there is nothing to restore it into.",
         )
-    retried, rule = would_retry(strategy, exit_code=None, reason=None, status_reason=HOST_LOST)
+    retried, rule = would_retry(strategy, exit_code=None, reason=None, status_reason=HOST_GONE)
     if not retried:
         return Severity.ERROR, f"does not retry a lost host ({rule})", "A reclaim ends the job for good."
     if strategy.attempts < ADVISED_ATTEMPTS:
@@ -90,9 +74,9 @@ def retries(picture: QueuePicture) -> Iterator[Finding]:
     for one in picture.definitions:
         if one.shown.get("type") != "container":
             continue
-        own = read_strategy(one.shown.get("retryStrategy") or {})
+        own = RetryStrategy.of_batch(one.shown.get("retryStrategy") or {})
         trouble = judge(own)
-        others = [other for shown in one.strategies if (other := read_strategy(shown)) != own]
+        others = [other for shown in one.strategies if (other := RetryStrategy.of_batch(shown)) != own]
         worse = [found for strategy in others if (found := judge(strategy)) is not None]
         if trouble is not None and (not one.strategies or len(others) < len(one.strategies)):
             severity, what, why = trouble

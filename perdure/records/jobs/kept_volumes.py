@@ -8,17 +8,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, Update, func, update
+from sqlalchemy import Select, Update, update
 from sqlalchemy import select as plain_select
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from perdure.domain.errors import UnknownVolume, VolumeInUse
 from perdure.domain.values import Frozen
 from perdure.records.costs.ledger import lock_job
 from perdure.records.jobs.changes import take_positions
+from perdure.records.jobs.events import add_line
 from perdure.records.jobs.ledger_refresh import refresh_ledger
 from perdure.records.schema.log_tables import ResumptionRow
-from perdure.records.schema.tables import CheckpointRow, EventRow, JobRow, VolumeRow
+from perdure.records.schema.tables import CheckpointRow, JobRow, VolumeRow
 
 
 class KeptVolume(Frozen):
@@ -78,25 +79,13 @@ def removed(session: Session, volume: KeptVolume, message: str, at: datetime) ->
     session.execute(update(CheckpointRow).where(col(CheckpointRow.job_id) == volume.job_id).values(offered=False))
     session.flush()
     refresh_ledger(session, volume.job_id, at)
-    last = session.exec(select(func.max(EventRow.sequence)).where(EventRow.job_id == volume.job_id)).one()
-    of_job, of_event = take_positions(session, 2)
+    position = take_positions(session, 1)[0]
     session.execute(
         update(JobRow)
         .where(col(JobRow.job_id) == volume.job_id)
-        .values(volume_id=None, volume_zone=None, position=of_job)
+        .values(volume_id=None, volume_zone=None, position=position)
     )
-    session.add(
-        EventRow(
-            job_id=volume.job_id,
-            sequence=(last or 0) + 1,
-            position=of_event,
-            at=at,
-            kind="volume",
-            message=message,
-            level="info",
-            epoch=None,
-        )
-    )
+    add_line(session, volume.job_id, at, "volume", message)
 
 
 def _existing() -> Select[Any]:
