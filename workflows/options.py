@@ -22,6 +22,13 @@ NODE_PATIENCE = timedelta(seconds=30)
 NODE_PATIENCE_ON_NOTICE = timedelta(seconds=10)
 """The same for a final checkpoint: two minutes are left, and asking again is cheap."""
 
+PERSON_WAITS = RetryPolicy(
+    initial_interval=timedelta(milliseconds=500),
+    maximum_interval=timedelta(seconds=5),
+    non_retryable_error_types=NOT_RETRYABLE,
+)
+"""How AWS and the records are asked again for a person, or a job, that waits for the answer."""
+
 RENEW_AFTER = 100
 """Events after which a job's workflow continues as new, if Temporal does not suggest it earlier. That costs six events.
 Until then each cycle stays in the control worker's memory (docs/scale.md), and a job that is not kept there is read

@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
     from perdure.contracts.orphans import FindOrphans, OrphanActivities, OrphansFound
-    from perdure.domain.errors import NOT_RETRYABLE
     from workflows.job_questions import in_words
+    from workflows.options import PERSON_WAITS
 
 FOUND_WITHIN = timedelta(seconds=40)
 """A person waits."""
@@ -31,11 +30,7 @@ class OrphanSearch:
                 request,
                 start_to_close_timeout=timedelta(seconds=35),
                 schedule_to_close_timeout=FOUND_WITHIN,
-                retry_policy=RetryPolicy(
-                    initial_interval=timedelta(milliseconds=500),
-                    maximum_interval=timedelta(seconds=5),
-                    non_retryable_error_types=NOT_RETRYABLE,
-                ),
+                retry_policy=PERSON_WAITS,
             )
         except ActivityError as problem:
             return OrphansFound(problem=in_words(problem))

@@ -6,7 +6,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -20,16 +19,12 @@ with workflow.unsafe.imports_passed_through():
         TakenOver,
         TakeOver,
     )
-    from perdure.domain.errors import NOT_RETRYABLE, NotResumable, UnknownJob
+    from perdure.domain.errors import NotResumable, UnknownJob
     from perdure.domain.volumes import JobVolume, VolumeLife
     from workflows.job_questions import caused_by, in_words
     from workflows.job_state import JobProgress
+    from workflows.options import PERSON_WAITS
 
-_RETRIES = RetryPolicy(
-    initial_interval=timedelta(milliseconds=500),
-    maximum_interval=timedelta(seconds=5),
-    non_retryable_error_types=NOT_RETRYABLE,
-)
 SUBMITTED_WITHIN = timedelta(minutes=1)
 """A person waits. Asked again with the same request id, it goes on from where it was."""
 TAKEN_WITHIN = timedelta(minutes=2)
@@ -49,7 +44,7 @@ class Resumption:
                 summary=f"a new job from the checkpoint of {request.job_id}",
                 start_to_close_timeout=timedelta(seconds=40),
                 schedule_to_close_timeout=SUBMITTED_WITHIN,
-                retry_policy=_RETRIES,
+                retry_policy=PERSON_WAITS,
             )
         except ActivityError as problem:
             return Resumed(refusal=in_words(problem))
@@ -75,7 +70,7 @@ async def take_over(progress: JobProgress) -> None:
             summary=f"the checkpoints of {progress.predecessor}",
             start_to_close_timeout=timedelta(seconds=30),
             schedule_to_close_timeout=TAKEN_WITHIN,
-            retry_policy=_RETRIES,
+            retry_policy=PERSON_WAITS,
         )
     except ActivityError as problem:
         if not (caused_by(problem, NotResumable) or caused_by(problem, UnknownJob)):

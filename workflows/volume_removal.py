@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
     from perdure.contracts.kept_volumes import KeptVolumeActivities, RemoveVolume, VolumeRemoved
-    from perdure.domain.errors import NOT_RETRYABLE
     from workflows.job_questions import in_words
+    from workflows.options import PERSON_WAITS
 
 REMOVED_WITHIN = timedelta(seconds=40)
 """A person waits."""
@@ -32,11 +31,7 @@ class VolumeRemoval:
                 summary=f"delete {request.volume_id}, for {request.asked_by}"[:200],
                 start_to_close_timeout=timedelta(seconds=30),
                 schedule_to_close_timeout=REMOVED_WITHIN,
-                retry_policy=RetryPolicy(
-                    initial_interval=timedelta(milliseconds=500),
-                    maximum_interval=timedelta(seconds=5),
-                    non_retryable_error_types=NOT_RETRYABLE,
-                ),
+                retry_policy=PERSON_WAITS,
             )
         except ActivityError as problem:
             return VolumeRemoved(volume_id=request.volume_id, refusal=in_words(problem))
