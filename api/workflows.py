@@ -121,10 +121,21 @@ class JobWorkflows:
             return JobOutput(failure=f"CloudWatch Logs was not asked: {problem}")
 
     async def _answer(
-        self, workflow: str, request: object, workflow_id: str, kind: type[T], seconds: float, times: int
+        self,
+        workflow: str,
+        request: object,
+        workflow_id: str,
+        kind: type[T],
+        seconds: float,
+        times: int,
+        *,
+        one_for_all: bool = False,
+        summary: str | None = None,
     ) -> T:
         """What the control worker found out. TimeoutError: not within `seconds`; the workflow itself ends after so many
-        `times` of them. TemporalUnavailable, WorkflowFailureError, RPCError, RuntimeError."""
+        `times` of them. `one_for_all`: whoever asks while it runs gets the same answer. TemporalUnavailable,
+        WorkflowFailureError, RPCError, RuntimeError."""
+        policy = WorkflowIDConflictPolicy.USE_EXISTING if one_for_all else WorkflowIDConflictPolicy.UNSPECIFIED
         await self.reachable()
         async with asyncio.timeout(seconds):
             found: T = await self._client.execute_workflow(
@@ -132,7 +143,9 @@ class JobWorkflows:
                 request,
                 id=workflow_id,
                 task_queue=names.CONTROL_QUEUE,
+                id_conflict_policy=policy,
                 execution_timeout=timedelta(seconds=times * seconds),
+                static_summary=summary,
                 result_type=kind,
             )
         return found
@@ -140,24 +153,16 @@ class JobWorkflows:
     async def resume(self, request: ResumeJob) -> Resumed:
         """The new job. NotResumable: with the reason. NoAnswer: not in time; asked again with the same request id, it
         goes on. TemporalUnavailable."""
-        await self.reachable()
-        try:
-            async with asyncio.timeout(RESUME_SECONDS):
-                resumed: Resumed = await self._client.execute_workflow(
-                    names.RESUMPTION,
-                    request,
-                    id=names.resumption_id(request.job_id),
-                    task_queue=names.CONTROL_QUEUE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    execution_timeout=timedelta(seconds=2 * RESUME_SECONDS),
-                    static_summary=f"for {request.asked_by}"[:200],
-                    result_type=Resumed,
-                )
-        except TimeoutError as late:
-            said = f"No word of a new job for {request.job_id} after {RESUME_SECONDS:g} s: ask again, it may yet come."
-            raise NoAnswer(said) from late
-        except (RPCError, WorkflowFailureError) as problem:
-            raise TemporalUnavailable(f"Whether job {request.job_id} was resumed is not known: {problem}") from problem
+        resumed = await self._carry_out(
+            names.RESUMPTION,
+            request,
+            names.resumption_id(request.job_id),
+            Resumed,
+            RESUME_SECONDS,
+            late=f"No word of a new job for {request.job_id} after {RESUME_SECONDS:g} s: ask again, it may yet come.",
+            unknown=f"Whether job {request.job_id} was resumed is not known",
+            asked_by=request.asked_by,
+        )
         if resumed.refusal:
             raise NotResumable(resumed.refusal)
         return resumed
@@ -165,50 +170,59 @@ class JobWorkflows:
     async def remove_volume(self, request: RemoveVolume) -> VolumeRemoved:
         """Delete a kept volume. VolumeInUse: why it was not. NoAnswer: not in time; it may yet go.
         TemporalUnavailable."""
-        await self.reachable()
-        try:
-            async with asyncio.timeout(REMOVE_SECONDS):
-                done: VolumeRemoved = await self._client.execute_workflow(
-                    names.VOLUME_REMOVAL,
-                    request,
-                    id=names.volume_removal_id(request.volume_id),
-                    task_queue=names.CONTROL_QUEUE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    execution_timeout=timedelta(seconds=2 * REMOVE_SECONDS),
-                    static_summary=f"for {request.asked_by}"[:200],
-                    result_type=VolumeRemoved,
-                )
-        except TimeoutError as late:
-            said = f"No word of {request.volume_id} after {REMOVE_SECONDS:g} s: ask again, it may yet be deleted."
-            raise NoAnswer(said) from late
-        except (RPCError, WorkflowFailureError) as problem:
-            said = f"Whether {request.volume_id} was deleted is not known: {problem}"
-            raise TemporalUnavailable(said) from problem
+        done = await self._carry_out(
+            names.VOLUME_REMOVAL,
+            request,
+            names.volume_removal_id(request.volume_id),
+            VolumeRemoved,
+            REMOVE_SECONDS,
+            late=f"No word of {request.volume_id} after {REMOVE_SECONDS:g} s: ask again, it may yet be deleted.",
+            unknown=f"Whether {request.volume_id} was deleted is not known",
+            asked_by=request.asked_by,
+        )
         if done.refusal:
             raise VolumeInUse(done.refusal)
         return done
 
     async def find_orphans(self, request: FindOrphans) -> OrphansFound:
         """What nobody owns in AWS now. NoAnswer: not in time, or AWS does not answer; TemporalUnavailable."""
-        await self.reachable()
-        try:
-            async with asyncio.timeout(REMOVE_SECONDS):
-                found: OrphansFound = await self._client.execute_workflow(
-                    names.ORPHAN_SEARCH,
-                    request,
-                    id=names.ORPHAN_SEARCH_ID,
-                    task_queue=names.CONTROL_QUEUE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    execution_timeout=timedelta(seconds=2 * REMOVE_SECONDS),
-                    result_type=OrphansFound,
-                )
-        except TimeoutError as late:
-            raise NoAnswer(f"AWS was not looked at within {REMOVE_SECONDS:g} s: ask again.") from late
-        except (RPCError, WorkflowFailureError) as problem:
-            raise TemporalUnavailable(f"Which orphans there are is not known: {problem}") from problem
+        unknown = "Which orphans there are is not known"
+        found = await self._carry_out(
+            names.ORPHAN_SEARCH,
+            request,
+            names.ORPHAN_SEARCH_ID,
+            OrphansFound,
+            REMOVE_SECONDS,
+            late=f"AWS was not looked at within {REMOVE_SECONDS:g} s: ask again.",
+            unknown=unknown,
+        )
         if found.problem:
-            raise NoAnswer(f"Which orphans there are is not known: {found.problem}")
+            raise NoAnswer(f"{unknown}: {found.problem}")
         return found
+
+    async def _carry_out(
+        self,
+        workflow: str,
+        request: object,
+        workflow_id: str,
+        answer: type[T],
+        limit_seconds: float,
+        *,
+        late: str,
+        unknown: str,
+        asked_by: str | None = None,
+    ) -> T:
+        """What the workflow answers; whoever asks while it runs gets the same. NoAnswer with `late` after the limit,
+        TemporalUnavailable with `unknown` and the reason."""
+        summary = None if asked_by is None else f"for {asked_by}"[:200]
+        try:
+            return await self._answer(
+                workflow, request, workflow_id, answer, limit_seconds, 2, one_for_all=True, summary=summary
+            )
+        except TimeoutError as problem:
+            raise NoAnswer(late) from problem
+        except (RPCError, WorkflowFailureError) as problem:
+            raise TemporalUnavailable(f"{unknown}: {problem}") from problem
 
     async def configuration_changed(self) -> int:
         """Signal every open job workflow, so that it reads the configuration anew. Returns how many were told.
