@@ -126,7 +126,7 @@ def _outages(verdict: Verdict) -> Table:
         table.add_column(justify="right")
     table.add_row("reclaim", *(kinds.get(outage.epoch, outage.kind) for outage in outages))
     table.add_row("zone", *moves[: len(outages)])
-    for phase in PHASES:
+    for phase in (phase for phase in PHASES if any(phase in outage.phases for outage in outages)):
         table.add_row(phase, *(_seconds(outage.phases.get(phase)) for outage in outages))
     table.add_row("outage, seconds", *(_seconds(outage.seconds) for outage in outages), style="bold")
     table.add_row("work done again", *(_seconds(outage.work_lost_seconds) for outage in outages))
