@@ -1,4 +1,5 @@
 /** Small hooks that several pages use. */
+import { useRouterState } from "@tanstack/react-router";
 import { useEffect, useRef, useState, type RefObject } from "react";
 
 /** The time, anew every `everyMs` while `running`; else it stands still. */
@@ -74,6 +75,19 @@ export function useTyped(text: string, onText: (text: string) => void, waitMs: n
       timer.current = setTimeout(() => onText(next.trim()), waitMs);
     },
   ];
+}
+
+/**
+ * What the address of the page `path` holds, from the moment somebody asked for it. The page shows it only when its answer
+ * is there: a second wish before that must build on the first one, not on what is shown. `shown` while somebody leaves.
+ */
+export function useAsked<Search extends object>(
+  path: string,
+  shown: Search,
+  validate: (search: Record<string, unknown>) => Search,
+): Search {
+  const asked = useRouterState({ select: ({ location }) => (location.pathname === path ? location.search : undefined) });
+  return asked ? validate(asked as Record<string, unknown>) : shown;
 }
 
 /** For an element that answers what somebody just did: when it appears, it is brought to where they look. */

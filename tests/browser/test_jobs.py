@@ -70,6 +70,21 @@ def test_found_by_zone_and_node(page: Page, records: Records) -> None:
     expect(names(page)).to_have_text(["align-NA12878"])
 
 
+def test_a_second_wish_before_the_first_is_answered_builds_on_it(page: Page, records: Records) -> None:
+    """Found on a busy machine: the filter that somebody had just cleared was there again with the next one."""
+    page.goto(f"{records.url}/jobs?status=Running&zone=us-east-1b")
+    for one in ("Status", "Zone"):
+        expect(page.get_by_role("button", name=re.compile(f"Remove.*{one}"))).to_be_visible()
+    page.evaluate("""async () => {
+        for (const one of ["Status", "Zone"]) {
+            document.querySelector(`button[aria-label*="Remove"][aria-label*="${one}"]`).click();
+            await new Promise(requestAnimationFrame);
+        }
+    }""")
+    expect(page).to_have_url(f"{records.url}/jobs")
+    expect(page.get_by_role("link", name="train-unet")).to_be_visible()
+
+
 def test_sorted_and_paged(page: Page, records: Records) -> None:
     page.goto(f"{records.url}/jobs")
     by_name = page.get_by_role("columnheader", name="Job", exact=True).get_by_role("button")

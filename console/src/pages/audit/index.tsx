@@ -52,8 +52,8 @@ export default function AuditPage() {
 
 function Audit() {
   const search = useSearch({ from: "/shell/audit" });
-  const navigate = useNavigate();
-  const go = (change: AuditSearch) => void navigate({ to: "/audit", search: { ...search, ...change }, replace: true });
+  const navigate = useNavigate({ from: "/audit" });
+  const go = (change: AuditSearch) => void navigate({ search: (now) => ({ ...now, ...change }), replace: true });
   const { data, error, refetch, isPending, isFetching, hasNextPage, isFetchingNextPage, fetchNextPage } =
     useInfiniteQuery(auditQuery(search));
   const lines = data?.pages.flatMap((page) => page.items) ?? [];

@@ -6,9 +6,10 @@ import { lazy, Suspense } from "react";
 import { optionsOf } from "../../components/filter/names";
 import { STATES } from "../../components/JobStatus";
 import { localTime } from "../../format";
+import { useAsked } from "../../hooks";
 import type { JobRow } from "./columns";
 import { queueNamesQuery } from "./queries";
-import { UNFINISHED, type JobsSearch } from "./search";
+import { UNFINISHED, validateJobsSearch, type JobsSearch } from "./search";
 import { NOT_PROTECTED, PROTECTED, searchOf, tokensOf } from "./tokens";
 
 const ENUM: PropertyFilterProps.ExtendedOperator<string[]>[] = [
@@ -49,7 +50,8 @@ type Props = {
 };
 
 /** The filter of the list. The server does the work; the address holds what was asked. */
-export function Filter({ search, jobs, found }: Props) {
+export function Filter({ search: shown, jobs, found }: Props) {
+  const search = useAsked("/jobs", shown, validateJobsSearch);
   const navigate = useNavigate({ from: "/jobs" });
   const { data: queues = [] } = useQuery(queueNamesQuery);
   const options: PropertyFilterProps.FilteringOption[] = [
@@ -63,7 +65,7 @@ export function Filter({ search, jobs, found }: Props) {
   return (
     <PropertyFilter
       query={tokensOf(search)}
-      onChange={({ detail }) => void navigate({ search: searchOf(detail, search) })}
+      onChange={({ detail }) => void navigate({ search: (now) => searchOf(detail, now) })}
       filteringProperties={PROPERTIES}
       filteringOptions={options}
       hideOperations

@@ -57,8 +57,7 @@ export default function Jobs() {
       onSortingChange={({ detail }) => {
         const field = detail.sortingColumn.sortingField as SortKey;
         const next = `${detail.isDescending ? "-" : ""}${field}` as JobsSearch["sort"];
-        const { page: _page, cursor: _cursor, ...rest } = search;
-        void navigate({ search: { ...rest, sort: next === NEWEST ? undefined : next } });
+        void navigate({ search: (now) => ({ ...fromTheStart(now), sort: next === NEWEST ? undefined : next }) });
       }}
       empty={error && !data ? <Failure problem={error} onRetry={() => void refetch()} /> : <Nothing filtered={filtered} more={Boolean(data?.next)} />}
       header={
@@ -84,7 +83,7 @@ export default function Jobs() {
           openEnd={Boolean(data?.next)}
           onChange={({ detail }) => {
             const cursor = pages.cursor(detail.currentPageIndex);
-            const { page: _page, cursor: _cursor, ...rest } = search;
+            const rest = fromTheStart(search); // a cursor leads on in the list that is shown, and in no other
             void navigate({ search: cursor ? { ...rest, page: detail.currentPageIndex, cursor } : rest });
           }}
         />
@@ -92,6 +91,11 @@ export default function Jobs() {
       preferences={<Preferences value={preferences} onChange={setPreferences} />}
     />
   );
+}
+
+/** The first page of the same list. */
+function fromTheStart({ page: _page, cursor: _cursor, ...rest }: JobsSearch): JobsSearch {
+  return rest;
 }
 
 /** Whoever asks for jobs without protection wants to know why: beside the name. */

@@ -2,7 +2,8 @@ import PropertyFilter, { type PropertyFilterProps } from "@cloudscape-design/com
 
 import type { Schema } from "../../api/client";
 import { namesOfTokens, optionsOf, tokensOfNames } from "../../components/filter/names";
-import { NAMES, type NodesSearch } from "./search";
+import { useAsked } from "../../hooks";
+import { NAMES, validateNodesSearch, type NodesSearch } from "./search";
 
 type Props = {
   search: NodesSearch;
@@ -18,7 +19,8 @@ const PROPERTIES: PropertyFilterProps.FilteringProperty[] = [
 ];
 
 /** The filter of the list. The server does the work; the address holds what was asked. */
-export function Filter({ search, nodes, onChange }: Props) {
+export function Filter({ search: shown, nodes, onChange }: Props) {
+  const search = useAsked("/nodes", shown, validateNodesSearch);
   const tokens = [...tokensOfNames(search, NAMES), ...(search.q ? [{ operator: ":", value: search.q }] : [])];
   return (
     <PropertyFilter

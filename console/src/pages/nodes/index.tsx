@@ -22,8 +22,8 @@ const GATHER_MS = 500;
 export default function NodesPage() {
   useTitle("Worker nodes");
   const search = useSearch({ from: "/shell/nodes" });
-  const navigate = useNavigate();
-  const go = (change: NodesSearch) => void navigate({ to: "/nodes", search: { ...search, ...change }, replace: true });
+  const navigate = useNavigate({ from: "/nodes" });
+  const go = (change: NodesSearch) => void navigate({ search: (now) => ({ ...now, ...change }), replace: true });
   const { data, error, refetch, isPending, hasNextPage, isFetchingNextPage, fetchNextPage } = useInfiniteQuery(
     nodesQuery(search),
   );
