@@ -9,7 +9,6 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 6 ? n + 1 : 6)))
 TYPES := .types.log
 TABLE := docs/compatibility.json
-UV := uv==0.13.9
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
@@ -67,7 +66,6 @@ openapi: ## Write console/openapi.json, of which the console's types are generat
 	@$(BIN)/python -m scripts.openapi
 
 requirements: ## Compile requirements*.txt from pyproject.toml: pins and hashes, no index addresses
-	@$(BIN)/pip install --quiet $(UV)
 	@$(BIN)/$(COMPILE) --extra local --output-file requirements.txt
 	@$(BIN)/$(COMPILE) --extra server --constraint requirements.txt --output-file requirements-server.txt
 	@$(BIN)/$(COMPILE) --extra agent --constraint requirements.txt --output-file requirements-agent.txt

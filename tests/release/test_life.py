@@ -183,7 +183,7 @@ def _story(around: Management, gate: Gate, job: str, base: Path, place: Path, re
         numbers = [int(line.split()[1]) for line in lines]
         assert len(saved) > 5 and numbers == list(range(1, len(numbers) + 1)), "each line once, over both instances"
         print("\n".join(around.happened(job)))
-        assert around.cloud.recorded(job).protections == 1, around.happened(job)
+        until(lambda: around.cloud.recorded(job).protections == 1, LIMIT, 0.2, "the record of the job tells its protection")
         around.ended(job)
         second.debian.must("docker", "exec", container, "touch", "/tmp/stop")
         assert second.debian.must("docker", "wait", container) == "0"
