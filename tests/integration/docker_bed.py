@@ -84,7 +84,7 @@ def tool(*argv: str | Path, **options: Any) -> str:
     return done.stdout.strip()
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT, pause: float = 0.05) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT, pause: float = 0.2) -> Any:
     """Wait for something true, and return it."""
     return waiting.until(condition, seconds, pause, what)
 
