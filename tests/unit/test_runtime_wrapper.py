@@ -636,6 +636,17 @@ def test_a_later_attempt_waits_for_the_agent_and_only_then_starts_clean(bench: B
     assert note["later"] is True
 
 
+def test_how_long_a_start_may_take_is_in_the_agents_file(bench: Bench) -> None:
+    """The container engine's environment, which is ours, says nothing of it on an instance."""
+    bench.configure({"AWS_BATCH_JOB_ID": "a-job", "AWS_BATCH_JOB_ATTEMPT": "2"})
+    bench.environment["PERDURE_CONFIG_DIR"] = str(bench.prefix)
+    settings = "TEMPORAL_ADDRESS=temporal.example:7233\nPERDURE_CONTAINER_START_TIMEOUT=11\n"
+    (bench.prefix / "agent.env").write_text(settings)
+    assert bench.create().returncode == 0  # for ECS's default it would be held longer than a call may take here
+    (note,) = bench.notes()
+    assert note["later"] is True
+
+
 def test_a_later_attempt_is_served_by_an_agent_that_comes_back(
     bench: Bench, agent: Callable[..., ScriptedAgent]
 ) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RUN_DIR = os.environ.get("PERDURE_RUN_DIR", "/run/perdure")
 START_LIMIT = 180.0
-"""Seconds that ECS gives a container to start, unless the environment says otherwise."""
+"""Seconds that ECS gives a container to start, unless a setting says otherwise."""
 MARGIN = 10.0
 """Seconds before that limit at which a hold ends. The agent ends its own holds earlier."""
 SILENCE = 15.0
@@ -741,15 +741,31 @@ def _quoted(text: str) -> str:
 
 
 def _start_limit() -> float:
-    """Seconds that the container has to start: our setting, else the ECS agent's (`180`, `3m`), else its default."""
+    """Seconds that the container has to start: our setting, else the ECS agent's (`180`, `3m`), else its default.
+
+    Our setting is in the agent's file. A container engine's environment names neither, and that of one that runs
+    cannot be changed.
+    """
+    known = {**_agents_settings(), **os.environ}
     for name in ("PERDURE_CONTAINER_START_TIMEOUT", "ECS_CONTAINER_START_TIMEOUT"):
-        text = os.environ.get(name, "")
+        text = known.get(name, "")
         unit = {"s": 1.0, "m": 60.0}.get(text[-1:], 0.0)
         try:
             return max(MARGIN + 1, float(text[:-1]) * unit if unit else float(text))
         except ValueError:
             continue
     return START_LIMIT
+
+
+def _agents_settings() -> dict[str, str]:
+    """What perdure-install has set for the agent; empty where it has set nothing."""
+    path = os.path.join(os.environ.get("PERDURE_CONFIG_DIR", "/etc/perdure"), "agent.env")
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            pairs = [line.strip().partition("=") for line in file]
+    except OSError:
+        return {}
+    return {name: value for name, _, value in pairs}
 
 
 def _write_file(path: str, text: str) -> None:
