@@ -44,6 +44,8 @@ class MetadataService:
     notice_seconds: float = 120.0
     asked: dict[str, Callable[[], str]] = field(default_factory=dict)
     """What a machine that cannot be reached from here asks for, below /_test/."""
+    _end: datetime | None = None
+    """What the notice says, from the first look on."""
     _server: ThreadingHTTPServer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +54,11 @@ class MetadataService:
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
                 self._say(_TOKEN)
+
+            def do_POST(self) -> None:
+                """What such a machine tells whoever runs the test."""
+                print(self.rfile.read(int(self.headers["Content-Length"])).decode(), flush=True)
+                self._say("")
 
             def do_GET(self) -> None:
                 text = answers(self.path)
@@ -82,8 +89,8 @@ class MetadataService:
             about = {"instanceId": self.instance_id, "availabilityZone": "eu-central-1a", "instanceType": "m6i.large"}
             return json.dumps(about | {"region": "eu-central-1", "architecture": "x86_64"})
         if path == "/latest/meta-data/spot/instance-action" and self.noticed:
-            end = datetime.now(UTC) + timedelta(seconds=self.notice_seconds)
-            return json.dumps({"action": "terminate", "time": end.strftime("%Y-%m-%dT%H:%M:%SZ")})
+            self._end = self._end or datetime.now(UTC) + timedelta(seconds=self.notice_seconds)
+            return json.dumps({"action": "terminate", "time": self._end.strftime("%Y-%m-%dT%H:%M:%SZ")})
         return None
 
     @property
@@ -116,6 +123,7 @@ class Management:
         """Batch has put the job back, and its next container lands on another instance."""
         self.cloud.attempt_over(job_id, "RUNNABLE", datetime.now(UTC), exit_code=137)
         self.metadata.instance_id, self.metadata.noticed = new_instance, False
+        self.metadata._end = None
 
     def ended(self, job_id: str) -> None:
         self.cloud.attempt_over(job_id, "SUCCEEDED", datetime.now(UTC), exit_code=0)

@@ -21,8 +21,9 @@ from tests.integration.docker_images import image_archive
 from tests.release.management import VOLUME, Management, management
 from tests.vm import systemd
 
-pytestmark = [pytest.mark.vm, pytest.mark.matrix, pytest.mark.timeout(2400)]
-_LIMIT = 2100.0
+pytestmark = [pytest.mark.vm, pytest.mark.matrix, pytest.mark.timeout(4200)]
+_LIMIT = 3300.0
+"""Seconds: on two processors that nobody else wants it takes half of that."""
 RECORD = "PERDURE_RELEASE_RECORD"
 """Names the file that is to hold what was seen."""
 
