@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import typer.main
@@ -34,6 +35,7 @@ def pages() -> dict[str, str]:
     }
 
 
+@cache
 def command() -> Any:
     """The whole `perdure` command; one of click's commands, of whichever click Typer brings."""
     return typer.main.get_command(build())

@@ -84,36 +84,42 @@ def test_the_server_comes_up_with_a_token_and_a_certificate_of_its_own(bed: tupl
         run("up", "-d", "--no-build", limit=UP_SECONDS)
     except AssertionError as problem:
         pytest.fail(f"{problem}\n{run('ps')}\n{run('logs', '--no-color', '--tail=40')}")
-    until(lambda: serves(run), "the API serves", run)
+    until(lambda: healthy(machine), "the API serves", run)
     secrets = "/var/lib/perdure/server/first-start"
-    token = run("exec", "-T", "api", "cat", f"{secrets}/admin-token").strip()
+    token = inside(machine, "api", "cat", f"{secrets}/admin-token").strip()
     assert token.startswith("prd_")
     certificate = folder / "server.crt"
-    certificate.write_text(run("exec", "-T", "api", "cat", f"{secrets}/server.crt"))
+    certificate.write_text(inside(machine, "api", "cat", f"{secrets}/server.crt"))
 
-    health = asked(machine, certificate, "/api/v1/health", token)
+    health, jobs, stranger, page = asked(
+        machine, certificate, ("/api/v1/health", token), ("/api/v1/jobs", token), ("/api/v1/jobs", ""), ("/", "")
+    )
     assert health["status"] == 200 and health["body"]["status"] == "ok", health
-    assert asked(machine, certificate, "/api/v1/jobs", token) == {"status": 200, "body": {"items": [], "next": None}}
-    assert asked(machine, certificate, "/api/v1/jobs", "")["status"] == 401
-    assert '<div id="console">' in asked(machine, certificate, "/", "")["body"], "the image holds the console"
-    pollers = ("exec", "-T", "temporal", "/stand-in/temporal", "task-queue", "describe", "--task-queue", "control")
-    until(lambda: "workflow" in run(*pollers, "-o", "json"), "the control worker serves", run)
+    assert jobs == {"status": 200, "body": {"items": [], "next": None}}
+    assert stranger["status"] == 401
+    assert '<div id="console">' in page["body"], "the image holds the console"
+    pollers = ("/stand-in/temporal", "task-queue", "describe", "--task-queue", "control", "-o", "json")
+    until(lambda: "workflow" in inside(machine, "temporal", *pollers), "the control worker serves", run)
 
     run("restart", "api", limit=UP_SECONDS)
-    until(lambda: serves(run), "the API serves again", run)
-    assert run("exec", "-T", "api", "cat", f"{secrets}/admin-token").strip() == token
+    until(lambda: healthy(machine), "the API serves again", run)
+    assert inside(machine, "api", "cat", f"{secrets}/admin-token").strip() == token
     assert token not in run("logs", "--no-color", "api")
-    whose = run("exec", "-T", "api", "id", "-u")
-    assert whose.strip() == "10001"
+    assert inside(machine, "api", "id", "-u").strip() == "10001"
     run("down", "--volumes", limit=UP_SECONDS)
 
 
-def serves(run: Any) -> bool:
+def inside(machine: Docker, service: str, *words: str) -> str:
+    """What a program in a service's container says. By docker, which starts ten times as fast as docker-compose."""
+    return machine.run("/usr/bin/docker", "exec", f"server_{service}_1", *words).stdout
+
+
+def healthy(machine: Docker) -> bool:
     """What the container's own health check says."""
-    try:
-        return '"ok"' in run("exec", "-T", "api", "python", "-m", "api.serving.healthy")
-    except AssertionError:
-        return False
+    state = machine.run(
+        "/usr/bin/docker", "inspect", "--format", "{{.State.Health.Status}}", "server_api_1", check=False
+    )
+    return state.stdout.strip() == "healthy"
 
 
 def until(condition: Any, what: str, run: Any) -> None:
@@ -125,18 +131,19 @@ def until(condition: Any, what: str, run: Any) -> None:
 
 
 ASK = """
-import json, sys, httpx
-path, token, certificate = sys.argv[1:]
-import ssl
+import json, ssl, sys, httpx
+certificate, *asked = sys.argv[1:]
 context = ssl.create_default_context(cafile=certificate)
-headers = {"Authorization": f"Bearer {token}"} if token else {}
-answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=60)
-body = answer.json() if "json" in answer.headers["content-type"] else answer.text
-print(json.dumps({"status": answer.status_code, "body": body}))
+for path, token in zip(asked[::2], asked[1::2]):
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=60)
+    body = answer.json() if "json" in answer.headers["content-type"] else answer.text
+    print(json.dumps({"status": answer.status_code, "body": body}))
 """
 
 
-def asked(machine: Docker, certificate: Path, path: str, token: str) -> dict[str, Any]:
-    """The published port, from beside dockerd, with the certificate verified."""
-    said: dict[str, Any] = json.loads(machine.run(sys.executable, "-c", ASK, path, token, certificate).stdout)
-    return said
+def asked(machine: Docker, certificate: Path, *paths: tuple[str, str]) -> list[dict[str, Any]]:
+    """The published port, from beside dockerd, with the certificate verified. Each path with a token or without one."""
+    words = [word for path in paths for word in path]
+    said = machine.run(sys.executable, "-c", ASK, certificate, *words).stdout
+    return [json.loads(line) for line in said.splitlines()]

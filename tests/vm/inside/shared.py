@@ -29,21 +29,21 @@ async def _series() -> dict[str, object]:
         scene.go_on(running, number * 5)
         taken.append(await scene.checkpoint(running))
     kept = offered(scene.bed.volume.root)
-    same = []
+    whole, same = uninterrupted(pages(MEBIBYTES, ROUNDS, TOUCHED)), []
     for number in (1, 3):
         scene.die(running)
         running = await scene.restored(number)
         if number == 1:
             scene.go_on(running, ROUNDS)
             assert running.exit_code(PATIENCE) == 0
-            same.append(written(running) == uninterrupted(pages(MEBIBYTES, ROUNDS, TOUCHED)))
+            same.append(written(running) == whole)
     scene.go_on(running, 25)
     last = await scene.checkpoint(running, CheckpointKind.FINAL)
     scene.die(running)
     running = await scene.restored(last.number)
     scene.go_on(running, ROUNDS)
     assert running.exit_code(PATIENCE) == 0
-    same += [written(running) == uninterrupted(pages(MEBIBYTES, ROUNDS, TOUCHED)), last.full == 4]
+    same += [written(running) == whole, last.full == 4]
     return {
         "full": [manifest.full for manifest in taken],
         "written KiB": [(manifest.written_bytes or 0) >> 10 for manifest in taken],
