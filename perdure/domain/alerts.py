@@ -223,7 +223,8 @@ def _start(job: Job, now: datetime) -> Iterator[Alert]:
     if now >= limit - START_MARGIN:
         retried = verdicts(job)[2]
         when = f"in {format_duration(round((limit - now).total_seconds()))}" if now < limit else "by now"
-        said = f"The container on {starting.instance_id} has not started; ECS gives up {when}. {retried.message}"
+        said = f"The container on {starting.instance_id} has not started. By its default ECS gives up {when}; where "
+        said += f"perdure-install was run, 16 minutes after the start began. {retried.message}"
         level = WARNING if retried.retried else ERROR
         yield Alert(code="start-timeout-near", level=level, message=said, since=limit - START_MARGIN)
 

@@ -150,7 +150,7 @@ def _launchers(tree: Path, final: Path) -> None:
     _script(
         tree / "bin/perdure-await",
         "# Waits until the agent listens; systemd's time-out ends it.\n"
-        "until [ -S /run/perdure/agent.sock ]; do sleep 0.1; done\n",
+        "until [ -S /run/perdure/agent.sock ]; do sleep 0.2; done\n",
     )
     shutil.copy(ROOT / "deploy/worker/perdure-install", tree / "bin/perdure-install")
     # As scripts/criu_prefix.sh writes them: CRIU's `tar --gzip` of a tmpfs takes most of a small dump's time.

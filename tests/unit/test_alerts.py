@@ -184,7 +184,7 @@ def test_a_start_that_takes_too_long() -> None:
     restoring = job(state=JobState.RESTORING, attempts=[waits], retry=RetryStrategy(attempts=5))
     assert codes(restoring, 119) == []
     (alert,) = alerts(restoring, at(120))
-    assert (alert.code, alert.level) == ("start-timeout-near", "warning") and "gives up in 1m." in alert.message
+    assert (alert.code, alert.level) == ("start-timeout-near", "warning") and "gives up in 1m;" in alert.message
     assert alerts(restoring.model_copy(update={"retry": SPOT}), at(200))[0].level == "error"
 
 
