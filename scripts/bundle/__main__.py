@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from scripts.bundle.contents import component_list
@@ -32,26 +33,31 @@ CACHE = Path(os.environ.get("PERDURE_CACHE", "/var/cache/perdure")) / "bundle"
 
 
 def fetch(architecture: str) -> Inputs:
-    """Debian packages and wheels, fetched unless they are in the cache."""
+    """Debian packages and wheels, fetched unless they are in the cache; beside each other, for each mostly waits."""
     debian, platforms = PLATFORMS[architecture]
-    base = Suite("bookworm", debian, CACHE).fetch([*PYTHON_PACKAGES, *TOOLS])
-    criu = Suite("sid", debian, CACHE).fetch(["criu"])
-    wheels = CACHE / f"wheels-{architecture}"
-    wheels.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:
+        base = pool.submit(Suite("bookworm", debian, CACHE).fetch, [*PYTHON_PACKAGES, *TOOLS])
+        criu = pool.submit(Suite("sid", debian, CACHE).fetch, ["criu"])
+        wheels = pool.submit(_wheels, CACHE / f"wheels-{architecture}", platforms)
+    return Inputs(architecture, base.result(), criu.result(), wheels.result())
+
+
+def _wheels(folder: Path, platforms: list[str]) -> list[Path]:
+    """Those of the agent's requirements, in `folder`, and no others."""
+    folder.mkdir(parents=True, exist_ok=True)
     where = [word for name in platforms for word in ("--platform", name)]
-    requirements = ROOT / "requirements-agent.txt"
     # An empty folder each time, so that no wheel of an older pin stays; pip has a cache of its own.
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary", ":all:"]
-        argv += ["--python-version", "3.11", "--implementation", "cp", *where, "--find-links", str(wheels)]
-        run([*argv, "--dest", folder, "-r", str(requirements)])
-        fresh = {path.name for path in Path(folder).iterdir()}
-        for path in Path(folder).iterdir():
-            path.replace(wheels / path.name)
-    for path in wheels.iterdir():
+        argv += ["--python-version", "3.11", "--implementation", "cp", *where, "--find-links", str(folder)]
+        run([*argv, "--dest", name, "-r", str(ROOT / "requirements-agent.txt")])
+        fresh = {path.name for path in Path(name).iterdir()}
+        for path in Path(name).iterdir():
+            path.replace(folder / path.name)
+    for path in folder.iterdir():
         if path.name not in fresh:
             path.unlink()
-    return Inputs(architecture, base, criu, sorted(wheels.iterdir()))
+    return sorted(folder.iterdir())
 
 
 def main() -> int:
