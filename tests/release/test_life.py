@@ -153,6 +153,7 @@ def _story(around: Management, gate: Gate, job: str, base: Path, place: Path, re
     image = image_archive(place / "image.tar")
     with ExitStack() as all_of_it:
         all_of_it.callback(lambda: until(lambda: _remove_cgroups(cgroup), LIMIT, 0.1, f"the cgroup {cgroup} is empty"))
+        all_of_it.callback(lambda: print("\n".join(around.happened(job))))
         device = all_of_it.enter_context(_volume(place))
 
         def instance(name: str) -> Instance:
@@ -182,8 +183,7 @@ def _story(around: Management, gate: Gate, job: str, base: Path, place: Path, re
         lines = [*saved, *second.lines(container)]
         numbers = [int(line.split()[1]) for line in lines]
         assert len(saved) > 5 and numbers == list(range(1, len(numbers) + 1)), "each line once, over both instances"
-        print("\n".join(around.happened(job)))
-        until(lambda: around.cloud.recorded(job).protections == 1, LIMIT, 0.2, "the record of the job tells its protection")
+        until(lambda: around.cloud.recorded(job).protections == 1, LIMIT, 0.2, "the restore is recorded")
         around.ended(job)
         second.debian.must("docker", "exec", container, "touch", "/tmp/stop")
         assert second.debian.must("docker", "wait", container) == "0"
