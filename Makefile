@@ -105,7 +105,7 @@ some-rows:
 bundle: setup ## Build the release for instances into build/release: archive, installer, signed manifest (BUNDLE=--architecture …)
 	@nice $(BIN)/python -m scripts.bundle $(BUNDLE)
 
-release-check: bundle ## Try the release alone: in a chroot, and in a VM with systemd and Docker (half an hour); writes the record
+release-check: bundle ## Try the release alone: in a chroot, and in a VM with systemd and Docker (15 minutes); writes the record
 	@PERDURE_RELEASE_RECORD=$(CURDIR)/docs/install-record.json $(PYTEST) -p no:xdist -s tests/release
 
 up: setup ## Start a local stack in the background
