@@ -6,6 +6,7 @@ Leaves in FOLDER (default build/release):
     perdure-worker-<release>-<arch>.tar.gz
     user-data.txt                       for a launch template; pins the installer's checksum
     contents-<arch>.cdx.json            what is inside (CycloneDX)
+    contents-server.cdx.json            what the server's image installs
     MANIFEST, MANIFEST.minisig, perdure.pub
 
 PERDURE_SIGNING_KEY names an Ed25519 private key (PEM). Without it the key is made for this build and thrown away.
@@ -23,7 +24,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.bundle.contents import component_list
+from scripts.bundle.contents import component_list, server_list
 from scripts.bundle.debian import BuildFailed, Suite, run
 from scripts.bundle.release import archive, release_name, write_release
 from scripts.bundle.signing import Signer
@@ -72,6 +73,7 @@ def main() -> int:
         signer = Signer.from_pem(Path(key)) if key else Signer.for_this_build()
         for architecture in arguments.architecture or [platform.machine()]:
             _one(architecture, arguments.output)
+        (arguments.output / "contents-server.cdx.json").write_text(server_list())
         write_release(arguments.output, signer)
     except (BuildFailed, OSError, ValueError, subprocess.SubprocessError) as problem:
         print(f"the bundle was not built: {problem}", file=sys.stderr)

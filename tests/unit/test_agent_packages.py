@@ -9,6 +9,8 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from scripts.bundle.contents import server_list
+
 ROOT = Path(__file__).parents[2]
 _USED_IF_THERE = ("greenlet",)
 """Packages that others import when they happen to be installed."""
@@ -49,3 +51,11 @@ def test_the_packages_of_the_server_stay_off_the_instances() -> None:
     assert of_the_server <= _pinned("server")
     assert of_the_server.isdisjoint(_pinned("agent"))
     assert {"moto", "pytest"}.isdisjoint(_pinned("agent"))
+
+
+def test_the_servers_contents_are_listed() -> None:
+    listed = [one["purl"] for one in json.loads(server_list())["components"]]
+    packages = {purl.removeprefix("pkg:pypi/").partition("@")[0] for purl in listed if purl.startswith("pkg:pypi/")}
+    assert _pinned("server") - packages == {"colorama", "tzdata"}, "these are for Windows"
+    assert [purl for purl in listed if purl.startswith("pkg:npm/react-dom@")]
+    assert not [purl for purl in listed if "vite" in purl], "what only builds the console is not in it"
