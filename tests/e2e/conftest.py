@@ -65,15 +65,18 @@ class User:
         script = f"{MOUNTED_JOBS}/chain.py"
         return self.submit("/usr/bin/python3", script, str(links), str(pause), str(mebibytes), options=options)
 
-    def hurry(self, job_id: str) -> None:
-        """Let the chain go on without its pauses."""
+    def hurry(self, job_id: str) -> bool:
+        """Let the chain, which runs, go on to its end without pauses. False: it was not found."""
+        told = False
         for pid, line in descendants(self.node_init(job_id)):
-            if f"{MOUNTED_JOBS}/chain.py" in line:
+            if f"{MOUNTED_JOBS}/chain.py" in line and "python3" in line.split()[0]:
                 os.kill(pid, signal.SIGUSR1)
+                told = True
+        return told
 
     def finish(self, job_id: str) -> dict[str, Any]:
         """The chain's end, which is not long in coming; what `perdure local wait --json` says of it."""
-        self.hurry(job_id)
+        until(lambda: self.hurry(job_id), "the chain is told to hurry")
         return self.wait(job_id)
 
     def reclaim(self, *options: str) -> None:

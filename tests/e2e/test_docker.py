@@ -67,7 +67,8 @@ def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User
     before = user.committed(job)
     until(lambda: user.committed(job) > before, "a checkpoint on the second node")
     user.reclaim("--job", job, "--no-notice")
-    ended = user.wait(job)
+    until(lambda: user.job(job)["protections"] == 2, "the second restore")
+    ended = user.finish(job)
     assert (ended["status"], ended["exit_code"], ended["protections"]) == ("SUCCEEDED", 0, 2)
     assert ended["zones"][:2] == [here, there]
     stdout, stderr = user.logs(job)

@@ -19,7 +19,8 @@ def test_a_rehearsed_job_moves_and_ends_as_if_nothing_were(user: User) -> None:
     assert "passed" in next(line for line in user.run("job", job_id).stdout.splitlines() if "rehearsal" in line)
     assert any("was restored beside the running job" in line for line in user.events(job_id))
     user.reclaim("--job", job_id)
-    user.wait(job_id)
+    until(lambda: user.job(job_id)["protections"], "the restore")
+    user.finish(job_id)
     assert user.logs(job_id)[0] == chain_reference(300)
     report = json.loads(user.run("report", "--job", job_id, "--json").stdout)
     counted = {metric["name"]: metric["value"] for metric in report["metrics"]}

@@ -128,12 +128,14 @@ def test_a_job_that_fails_is_not_retried_and_keeps_its_exit_code(user: User, sho
     assert user.logs(job_id) == ("", "to-stderr\n")
 
 
-def test_a_traced_process_cannot_be_frozen_but_runs_on(user: User) -> None:
-    job_id = user.submit("/usr/bin/python3", f"{MOUNTED_JOBS}/traced.py", "12", options=("--interval", "0"))
+def test_a_traced_process_cannot_be_frozen_but_runs_on(user: User, tmp_path: Path) -> None:
+    options = ("--interval", "0", "--mount", f"{tmp_path}:/opt/go")
+    job_id = user.submit("/usr/bin/python3", f"{MOUNTED_JOBS}/traced.py", "/opt/go/flag", options=options)
     running(user, job_id, lines=1)
     refused = user.run("local", "checkpoint", "--job", job_id, status=None)
     assert refused.returncode not in (0, 3)
     assert "traced" in refused.stderr
+    (tmp_path / "flag").touch()
     end = user.wait(job_id)
     assert (end["exit_code"], end["checkpoints"]) == (0, 0)
     assert user.logs(job_id)[0].endswith("done\n")

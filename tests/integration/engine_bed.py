@@ -65,6 +65,11 @@ class Running:
         wait_for(lambda: self.lines() > 0 or not alive(self.container.init_pid), "the first line")
         assert self.lines() > 0, self.log("stderr").decode()
 
+    def end(self) -> int:
+        """Ask the job for its end (those of tests/integration/jobs go on until SIGTERM); its exit code."""
+        os.kill(self.container.init_pid, signal.SIGTERM)
+        return self.exit_code()
+
     def exit_code(self, seconds: float = WAIT) -> int:
         """Wait for the job's end, and until its output is complete."""
         descriptor = os.pidfd_open(self.container.init_pid)

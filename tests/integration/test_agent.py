@@ -29,14 +29,17 @@ from worker_agent.engine.checkpoint import BEFORE
 pytestmark = pytest.mark.criu
 
 COUNT = """
+hurry() {{ [ -e "$PERDURE_VOLUME_PATH/hurry" ]; }}
 i=0
 while [ $i -lt {lines} ]; do
     echo "line $i"; echo "line $i" >> /log; echo "line $i" >> "$PERDURE_VOLUME_PATH/log"
-    i=$((i+1)); sleep 0.05
+    i=$((i+1)); hurry || sleep 0.05
 done
+until hurry; do sleep 0.05; done
 echo done >&2
 exit 7
 """
+"""It does not end before it is told to hurry: whoever looks at it has all the time that it takes."""
 BIG = """exec python3 -c "
 import os, time
 memory = os.urandom(1 << 20) * 600
@@ -50,7 +53,9 @@ import ctypes, os, time
 PTRACE_TRACEME = 0
 if os.fork() == 0:
     ctypes.CDLL(None).ptrace(PTRACE_TRACEME, 0, 0, 0)
-time.sleep(3)
+    print('traced', flush=True)
+while not os.path.exists('/mnt/perdure/hurry'):
+    time.sleep(.05)
 "
 exit 5
 """
@@ -85,6 +90,7 @@ async def test_a_container_from_its_start_to_its_end(home: Bed) -> None:
     reported = await home.report(ReportKind.CHECKPOINT)
     assert reported.checkpoint == outcome.checkpoint
     assert reported.max_rootfs_bytes
+    home.hurry(node)
     assert await launched.exit_code() == 7
     await home.report(ReportKind.EXITED)
     late = await home.checkpoint(node)
@@ -119,6 +125,7 @@ async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
     started = await home.report(ReportKind.STARTED, 2)
     assert (started.epoch, started.restored_from, started.rungs) == (2, outcome.checkpoint.number, [])
     assert [one.number for one in started.found] == [outcome.checkpoint.number]
+    home.hurry(node)
     assert await again.exit_code() == 7
     root = home.job_root(node)
     for written in (root / "log/stdout", root / "layer/upper/log", root / "data/log"):
@@ -155,6 +162,7 @@ async def test_a_damaged_checkpoint_is_a_rung_and_the_one_before_it_is_restored(
     (rung,) = started.rungs
     assert (rung.number, rung.node_fault, rung.image_fault) == (numbers[1], False, True)
     assert "wrong checksum at byte" in rung.reason, "found while CRIU read the same pages"
+    home.hurry(node)
     assert await again.exit_code() == 7
     assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
 
@@ -185,6 +193,7 @@ async def test_a_cause_in_the_image_is_told_and_the_checkpoint_before_is_restore
     assert (rung.number, rung.node_fault, rung.image_fault) == (numbers[1], False, True)
     assert rung.reason.startswith("the checkpoint's memory image is damaged (CRIU: ")
     assert "mm-1.img" in rung.reason and "cgroupd" not in rung.reason and "/failures/" not in rung.reason
+    home.hurry(node)
     assert await again.exit_code() == 7
     assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
 
@@ -241,6 +250,7 @@ async def test_with_nothing_to_restore_it_starts_clean(home: Bed) -> None:
     launched = await home.launch(node, COUNT.format(lines=10), home.plan(Verdict.RESTORE), attempt=2)
     started = await home.report(ReportKind.STARTED)
     assert (started.restored_from, started.rungs) == (None, [])
+    home.hurry(node)
     assert await launched.exit_code() == 7
     assert launched.lines() == lines(10)
 
@@ -277,7 +287,7 @@ async def test_an_agent_killed_in_the_middle_of_a_dump(home: Bed) -> None:
     assert set(checkpoints.glob("[0-9]*")) == whole(), "the torn checkpoint is gone"
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None, outcome.failure
-    (home.job_root(node) / "seen/data/hurry").touch()
+    home.hurry(node)
     assert await launched.exit_code() == 0
     await home.report(ReportKind.EXITED)
     assert launched.lines() == lines(4000)
@@ -289,6 +299,7 @@ async def test_a_job_that_ends_while_there_is_no_agent(home: Bed) -> None:
     launched = await home.launch(node, COUNT.format(lines=20), home.plan())
     await home.report(ReportKind.STARTED)
     node.kill_agent()
+    home.hurry(node)
     assert await launched.exit_code() == 7
     await node.delete(launched)
     await node.start_agent()
@@ -422,6 +433,7 @@ async def test_with_no_attempt_left_the_job_is_saved_and_uses_its_last_seconds(h
     notify(node)
     handed = await home.report(ReportKind.HANDED_OVER)
     assert handed.hand_over is HandOver.KEEP_ONLY
+    home.hurry(node)
     assert await launched.exit_code() == 7
     await ended(home, node, launched)
     assert launched.lines() == lines(60)
@@ -534,10 +546,10 @@ async def test_a_volume_that_never_comes_does_not_stop_a_first_attempt(home: Bed
 async def test_a_job_that_cannot_be_frozen_runs_on_and_people_hear_why(home: Bed) -> None:
     node = await home.new_node()
     launched = await home.launch(node, TRACED, home.plan())
-    await home.report(ReportKind.STARTED)
-    await asyncio.sleep(0.5)
+    await launched.first_line()
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is None
     failed = await home.report(ReportKind.CHECKPOINT_FAILED)
     assert "traced" in failed.reason
+    home.hurry(node)
     assert await launched.exit_code() == 5

@@ -70,6 +70,7 @@ async def goes_on_elsewhere(home: Bed, store: StoreConfiguration, **environment:
     assert [one.number for one in started.found] == [1] and "fetched" in started.phases
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None and outcome.checkpoint.number == 2, outcome.failure
+    home.hurry(node)
     assert await again.exit_code() == 7
     root = home.job_root(node)
     for written in (root / "log/stdout", root / "layer/upper/log", root / "data/log"):
@@ -112,6 +113,7 @@ async def test_on_a_notice_the_final_one_is_in_the_store_before_the_hand_over(
     again = await home.launch(
         other, "exit 9", home.plan(Verdict.RESTORE, diagnosis=True, **in_store(shared)), attempt=2
     )
+    home.hurry(other)
     assert await again.exit_code() == 7
     assert (home.job_root(other) / "log/stdout").read_text().splitlines() == lines(400)
 

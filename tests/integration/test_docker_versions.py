@@ -20,15 +20,17 @@ pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
 ROUNDS = 3
 """Times that a job is restored to end at once: a race lost now and then shall show."""
 
-ECHO = """
+HOLD = "sleep 0.1; while [ $i -eq 20 ] && [ ! -e /signal/go ]; do sleep 0.1; done"
+"""After a third of its lines a job waits until it is on its second node."""
+ECHO = f"""
 nc -ll -p 5599 -e cat &
 until nc 127.0.0.1 5599 </dev/null; do sleep 0.1; done
 i=0
-while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.1; done | nc 127.0.0.1 5599
+while [ $i -lt 60 ]; do i=$((i+1)); echo $i; {HOLD}; done | nc 127.0.0.1 5599
 exit 7
 """
 """Each line goes through a TCP connection on loopback before it is printed."""
-COUNTS = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
+COUNTS = f"i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; {HOLD}; done; exit 7"
 EXITS = "echo ready; while [ ! -e /signal/go ]; do :; done; exit 7"
 RUNS_OUT = """
 x=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
@@ -37,10 +39,11 @@ echo ready; while [ ! -e /signal/go ]; do :; done
 while :; do x=$x$x; done
 """
 """4 MiB doubled until the limit of memory ends it."""
-WRITES = """
+EXAMINED = "while [ $i -eq 40 ] && [ ! -e /job/by-exec ]; do sleep 0.1; done"
+WRITES = f"""
 mkdir /job; echo base >/job/state; rm /etc/perdure-test
 i=0
-while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; echo $i >>/job/state; sleep 0.1; done
+while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; echo $i >>/job/state; {HOLD}; {EXAMINED}; done
 cat /job/cp-in
 exit 7
 """
@@ -115,13 +118,14 @@ def story(release: DockerRelease) -> Iterator[Story]:
         bed.dockerd_options = ["--init-path", str(bed.folder / "docker-init")]
         signal = bed.folder / "signal"
         signal.mkdir()
-        at_once = ["--volume", f"{signal}:/signal:ro", "--memory", "24m", "--memory-swap", "24m"]
+        told_to = ["--volume", f"{signal}:/signal:ro"]
+        small = [*told_to, "--memory", "24m", "--memory-swap", "24m"]
         told.jobs = {
-            "writes": Job(WRITES, [], "5"),
-            "init": Job(COUNTS, ["--init"], "5"),
-            **{network: Job(ECHO, ["--network", network], "5") for network in ("host", "bridge", "none")},
-            "exits": Job(EXITS, at_once, "ready"),
-            "runs out": Job(RUNS_OUT, at_once, "ready"),
+            "writes": Job(WRITES, told_to, "5"),
+            "init": Job(COUNTS, [*told_to, "--init"], "5"),
+            **{network: Job(ECHO, [*told_to, "--network", network], "5") for network in ("host", "bridge", "none")},
+            "exits": Job(EXITS, small, "ready"),
+            "runs out": Job(RUNS_OUT, small, "ready"),
         }
         bed.new_node()
         for name in told.jobs:

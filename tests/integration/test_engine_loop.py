@@ -67,7 +67,7 @@ def _listen(root: Path) -> None:
 
 async def test_no_step_looks_into_proc_or_at_the_job_volume_on_the_event_loop(bed: Bed) -> None:
     """Fault: scans of /proc and of shared memory (`smaps_rollup`) ran on the loop, one of them inside the freeze."""
-    bed.command = chain(rounds=1000, mebibytes=80)
+    bed.command = chain(mebibytes=80)
     running = await fresh(bed)
     running.more_lines(3)
     container = running.container
@@ -102,7 +102,7 @@ async def test_no_step_looks_into_proc_or_at_the_job_volume_on_the_event_loop(be
 
 async def test_a_freeze_ends_although_all_other_threads_are_busy(bed: Bed) -> None:
     """Fault: a job stood frozen until other jobs' hashing left a thread for its thaw."""
-    bed.command = chain(rounds=1000, mebibytes=4)
+    bed.command = chain(mebibytes=4)
     running = await fresh(bed)
     running.more_lines(3)
     over, resumed = threading.Event(), asyncio.Event()
@@ -137,7 +137,7 @@ async def test_a_freeze_ends_although_all_other_threads_are_busy(bed: Bed) -> No
 
 async def test_a_last_checkpoint_is_committed_although_all_other_threads_are_busy(bed: Bed) -> None:
     """Promise 2: nothing stands between a notice and the checkpoint, not even other work of the agent."""
-    bed.command = chain(rounds=1000, mebibytes=4)
+    bed.command = chain(mebibytes=4)
     running = await fresh(bed)
     running.more_lines(3)
     over = threading.Event()

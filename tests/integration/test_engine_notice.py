@@ -71,7 +71,7 @@ async def test_a_notice_makes_the_final_checkpoint_of_the_one_that_runs(bed: Bed
     assert offered(bed.volume.root) == [1]
     await hand_over(bed, running)
     again = await restored(bed, 2, 1)
-    assert again.exit_code() == 0
+    assert again.end() == 0
     assert written(bed, again) == uninterrupted(mebibytes=100)
 
 
@@ -90,7 +90,7 @@ async def test_one_that_let_the_job_go_on_stays_a_periodic_one(bed: Bed, step: s
 @pytest.mark.parametrize("step", ["dump", "sync", "checksums"])
 async def test_what_is_not_committed_in_time_is_given_up(bed: Bed, step: str) -> None:
     """Fault: the deadline covered the frozen steps alone; sync, checksums and commit had 5 s whatever the size."""
-    bed.command = chain(rounds=1000, mebibytes=100)
+    bed.command = chain(mebibytes=100)
     running = await fresh(bed)
     running.more_lines(3)
     kept = await checkpoint(running)
@@ -109,7 +109,7 @@ async def test_what_is_not_committed_in_time_is_given_up(bed: Bed, step: str) ->
 
 
 async def test_what_would_come_too_late_is_not_begun(bed: Bed) -> None:
-    bed.command = chain(rounds=1000, mebibytes=100)
+    bed.command = chain(mebibytes=100)
     running = await fresh(bed)
     running.more_lines(3)
     await checkpoint(running)

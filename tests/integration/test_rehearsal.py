@@ -107,13 +107,13 @@ async def test_a_good_job_passes_and_goes_on_as_if_nothing_were(bed: Bed) -> Non
     answer = await rehearse(running, manifest.number)
     assert (answer.verdict, answer.reason) == (RehearsalVerdict.PASSED, "")
     assert answer.processes == 3
-    assert running.exit_code() == 0
+    assert running.end() == 0
     assert written(bed, running) == uninterrupted()
 
 
 async def test_no_byte_of_the_jobs_own_files_changes(bed: Bed) -> None:
     """Seen while the job stands: what it writes itself would hide what somebody else writes."""
-    running = await started(bed, chain(rounds=2000))
+    running = await started(bed, chain())
     running.more_lines(5)
     manifest = await checkpoint(running)
     pause(running)
@@ -132,7 +132,7 @@ async def test_every_odd_thing_that_a_job_holds_and_nobody_outside_hears_of_it(b
     )
     with bed.outside():
         bed.new_node()
-        running = await started(bed, ["/usr/bin/python3", "/jobs/odd.py", "6", "/data", "/var/lib", *things.split()])
+        running = await started(bed, ["/usr/bin/python3", "/jobs/odd.py", "/data", "/var/lib", *things.split()])
         manifest = await checkpoint(running)
         pause(running)  # so that all that the server hears is the rehearsal's
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -142,7 +142,7 @@ async def test_every_odd_thing_that_a_job_holds_and_nobody_outside_hears_of_it(b
         assert (segments(here), segments(bed.home)) == before, "somebody heard of it"
         os.close(here)
         freezer_of(running).thaw()
-        assert running.exit_code() == 0, running.log().decode()
+        assert running.end() == 0, running.log().decode()
 
 
 def segments(network: int) -> list[str]:
@@ -158,7 +158,7 @@ def segments(network: int) -> list[str]:
 
 
 async def test_a_damaged_image_is_found_and_named(bed: Bed) -> None:
-    running = await started(bed, chain(rounds=2000))
+    running = await started(bed, chain())
     manifest = await checkpoint(running)
     largest = max(manifest.images, key=lambda image: image.size)
     with open(bed.volume.root / "checkpoints" / str(manifest.number) / largest.path, "r+b") as image:
@@ -241,7 +241,7 @@ async def test_a_neighbours_volume_can_be_taken_away_in_the_middle_of_it(bed: Be
     neighbour = Volume(bed.volume.image.with_name("neighbour.img"), bed.folder / "neighbour", 320)
     neighbour.attach()
     try:
-        running = await started(bed, chain(rounds=2000))
+        running = await started(bed, chain())
         wanted = spec(running, (await checkpoint(running)).number)
         task = asyncio.create_task(run_stage(wanted, LIMIT))
         while not wanted.alone.exists():
@@ -284,14 +284,14 @@ def test_only_where_memory_is_free(needed: int, available: int, why_not: str) ->
 
 async def test_a_device_is_a_reason_not_to_rehearse(bed: Bed) -> None:
     bed.mounts = [{"destination": "/dev/fuse", "type": "bind", "source": "/dev/kmsg", "options": ["bind", "rw"]}]
-    running = await started(bed, chain(rounds=2000))
+    running = await started(bed, chain())
     answer = await rehearse(running, (await checkpoint(running)).number)
     assert answer.verdict is RehearsalVerdict.NOT_TRIED and "/dev/fuse" in answer.reason
 
 
 @pytest.mark.parametrize("after", [0.0, 0.05, 0.3, 0.6, 0.9, 1.2, 1.6])
 async def test_cut_short_at_any_moment_nothing_is_left(bed: Bed, after: float) -> None:
-    running = await started(bed, chain(rounds=2000, mebibytes=64))
+    running = await started(bed, chain(mebibytes=64))
     manifest = await checkpoint(running)
     task = asyncio.create_task(run_stage(spec(running, manifest.number), LIMIT))
     await asyncio.sleep(after)  # wherever it is then
@@ -313,7 +313,7 @@ print(asyncio.run(run_stage(Spec.model_validate_json(Path(sys.argv[1]).read_byte
 
 @pytest.mark.parametrize("until", ["spec.json", "alone", "images", "work/restore.log"])
 async def test_it_dies_with_the_agent_and_the_next_one_cleans(bed: Bed, until: str, tmp_path: Path) -> None:
-    running = await started(bed, chain(rounds=2000, mebibytes=64))
+    running = await started(bed, chain(mebibytes=64))
     manifest = await checkpoint(running)
     wanted = spec(running, manifest.number)
     (tmp_path / "spec").write_text(wanted.model_dump_json())

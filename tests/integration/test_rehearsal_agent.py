@@ -157,7 +157,7 @@ async def test_the_end_of_a_job_ends_its_rehearsal(home: Bed) -> None:
     launched = await home.launch(node, BIG.format(lines=4000), home.plan(rehearsal=True))
     await launched.first_line()
     assert (await home.checkpoint(node)).checkpoint is not None
-    (home.job_root(node) / "seen/data/hurry").touch()
+    home.hurry(node)
     await launched.exit_code()
     await node.delete(launched)
     await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
@@ -169,5 +169,6 @@ async def test_it_is_off_where_the_configuration_says_so(home: Bed) -> None:
     launched = await home.launch(node, COUNT.format(lines=40), home.plan())
     await launched.more_lines(2)
     assert (await home.checkpoint(node)).checkpoint is not None
+    home.hurry(node)
     await launched.exit_code()
     assert await home.reports(ReportKind.REHEARSED) == []

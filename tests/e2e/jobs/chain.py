@@ -1,6 +1,6 @@
 """A deterministic job: a hash chain that prints each link, appends it to a log on the root file system and keeps the
-newest on the job volume. Arguments: links, seconds between two, MiB of live memory that each link depends on. SIGUSR1
-ends the pauses: whoever has seen enough need not wait for the rest.
+newest on the job volume. Arguments: links, seconds between two, MiB of live memory that each link depends on. It pauses
+until SIGUSR1, and does not print the last link before: whoever looks at it has all the time that it takes.
 
 Its first line on stderr is a random token held in memory, so that a clean start can be told from the same process.
 """
@@ -31,6 +31,8 @@ for mebibyte in range(mebibytes):
 link = b"seed"
 with open("/srv/chain.log", "a") as log:
     for number in range(links):
+        while number == links - 1 and pause:
+            time.sleep(pause)
         page = number * 4096 % max(1, len(memory) - 4096)
         link = hashlib.sha256(link + memory[page : page + 4096]).digest()
         memory[page : page + len(link)] = link

@@ -1,6 +1,8 @@
-"""A job that cannot be frozen: one of its processes is traced by another. It must still run to its end."""
+"""A job that cannot be frozen: one of its processes is traced by another. It runs on until there
+is a file (traced.py FILE), and then to its end."""
 
 import ctypes
+import itertools
 import os
 import sys
 import time
@@ -15,8 +17,10 @@ if child == 0:
         time.sleep(1)
 os.waitpid(child, 0)
 libc.ptrace(PTRACE_CONT, child, None, None)
-for second in range(int(sys.argv[1])):
-    print("second", second, flush=True)
-    time.sleep(1)
+for number in itertools.count():
+    if os.path.exists(sys.argv[1]):
+        break
+    print("number", number, flush=True)
+    time.sleep(0.2)
 os.kill(child, SIGKILL)
 print("done", flush=True)

@@ -1,14 +1,16 @@
 """Holds unusual things open and checks, ten times a second, that each still works; one `ok` line a second.
 
-odd.py SECONDS DATA_FOLDER ROOT_LAYER_FOLDER THING...
+Until SIGTERM: odd.py DATA_FOLDER ROOT_LAYER_FOLDER THING...
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import itertools
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -234,9 +236,13 @@ def outside(data: str, root: str) -> Check:
     return check
 
 
-def main(seconds: float, data: str, root: str, things: list[str]) -> None:
+def main(data: str, root: str, things: list[str]) -> None:
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     checks = [globals()[name](data, root) for name in things]
-    for number in range(int(seconds * 10)):
+    for number in itertools.count():
+        if asked:
+            break
         for check in checks:
             check()
         if number % 10 == 0:
@@ -244,4 +250,4 @@ def main(seconds: float, data: str, root: str, things: list[str]) -> None:
         time.sleep(0.1)
 
 
-main(float(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+main(sys.argv[1], sys.argv[2], sys.argv[3:])

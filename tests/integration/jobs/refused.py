@@ -79,6 +79,7 @@ def program_in_memory() -> object:
 
 def lost_session() -> object:
     """A grandchild in a session whose leader is gone, taken in by a process of another session."""
+    ready, say = os.pipe()
     pid = os.fork()
     if pid == 0:
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
@@ -89,8 +90,9 @@ def lost_session() -> object:
                 time.sleep(3600)
             os._exit(0)
         os.waitpid(leader, 0)
+        os.write(say, b"x")
         time.sleep(3600)
-    time.sleep(1)
+    os.read(ready, 1)
     return pid
 
 
