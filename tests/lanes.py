@@ -26,6 +26,7 @@ TOGETHER = {
         "tests/e2e/test_identity.py",
         "tests/e2e/test_kept_volumes.py",
         "tests/e2e/test_lost_checkpoint.py",
+        "tests/e2e/test_neighbours.py",
         "tests/e2e/test_rehearsal.py",
         "tests/e2e/test_resume.py",
         "tests/e2e/test_spine.py",
