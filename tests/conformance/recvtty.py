@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Takes terminals that a container runtime sends, in place of runc's own `recvtty`, which is not in Debian's packages.
 
-    recvtty [--pid-file FILE] [--mode null|single] SOCKET
+    recvtty [--pid-file FILE] [--mode null|single] [--no-stdin] SOCKET
 
 Reads what containers write to their terminals; `single` shows the first one's and then ends, `null` throws all away.
 Standard library only.
@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pid-file")
     parser.add_argument("--mode", choices=("null", "single"), default="single")
+    parser.add_argument("--no-stdin", action="store_true", help="as always: nothing is ever written to a terminal")
     parser.add_argument("socket")
     asked = parser.parse_args()
     if asked.pid_file:

@@ -29,8 +29,20 @@ PROGRAMS = {"bats": "bats", "busybox": "busybox-static", "jq": "jq", "gawk": "ga
 _RECVTTY = '	("$RECVTTY" --pid-file "$dir/pid" --mode null "$CONSOLE_SOCKET" &) &'
 _WAIT = '	until [ -S "$CONSOLE_SOCKET" ]; do sleep 0.02; done'
 _LINE = re.compile(r"^(not )?ok \d+ (.*?)(?: # (skip|timeout)(.*))?$", re.MULTILINE)
-_TERMINAL = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])"]
-"""Many of the tests want a controlling terminal."""
+_FIRST = """
+import os, pty, sys
+child = os.fork()
+if child == 0:
+    sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+while True:
+    ended, status = os.wait()
+    if ended == child:
+        sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""The first process of the namespaces. It gives the tests a controlling terminal, which many of them want, and waits
+for everybody's orphans: to runc a container runs as long as somebody could still wait for its first process."""
+_INSIDE = ["/bin/sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, "-c", _FIRST]
+"""Over loopback CRIU finds out what the kernel can do."""
 _PLACE, _CGROUP = CACHE / "bats", "runc-cgroups-integration-test"
 _NEEDS = {"seccomp-notify": "needs runc's seccompagent, which no Debian package has"}
 """Files that would wait for ever for what is not there."""
@@ -77,8 +89,7 @@ def _prepared() -> Path:
     source = unpacked("runc", _version(), codename)
     folder = source / "tests/integration"
     busybox, debian = CACHE / "busybox.tar", CACHE / f"debian-{codename}.tar"
-    if not busybox.exists():
-        _make_busybox(busybox)
+    _make_busybox(busybox)
     if not debian.exists():
         _make_debian(debian, codename)
     images = folder / "get-images.sh"
@@ -95,9 +106,10 @@ def _prepared() -> Path:
 
 
 def _make_busybox(archive: Path) -> None:
+    """As the image of that name: without `proc` and `sys`, which tests make themselves."""
     place = CACHE / "busybox.part"
     delete_tree(place)
-    for name in ("bin", "etc", "dev", "proc", "sys", "tmp", "root", "home", "usr/bin", "usr/sbin", "var/spool/mail"):
+    for name in ("bin", "etc", "dev", "tmp", "root", "home", "usr/bin", "usr/sbin", "var/spool/mail"):
         (place / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", place / "bin/busybox")
     listed = subprocess.run([place / "bin/busybox", "--list"], capture_output=True, text=True, timeout=60, check=True)
@@ -153,7 +165,7 @@ def _run(file: Path, runtime: str) -> dict[str, str]:
     said = CACHE / f"{file.stem}.{Path(runtime).name}.tap"
     with said.open("w") as out, contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
-            [*isolated, *_TERMINAL, "bats", "--tap", str(file)],
+            [*isolated, *_INSIDE, "bats", "--tap", str(file)],
             cwd=CACHE,  # runc leaves logs of CRIU where it is called
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -171,8 +171,8 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
     ),
     (
         r"fsnotify:\s+Can't dump that handle|Can't find suitable path for handle",
-        "it watches files (inotify) on a file system where they cannot be found again",
-        "Watch files below /tmp or the job volume, or poll.",
+        "it watches a file (inotify, fanotify) that has lost its name, or whose name was not found",
+        "Watch files while they keep their names, or poll.",
         _JOB,
     ),
     (

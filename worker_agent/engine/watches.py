@@ -1,4 +1,4 @@
-"""Watched files and folders (inotify) on the overlays of a job: CRIU is told where to find them.
+"""Watched files and folders (inotify, fanotify) on the overlays of a job: CRIU is told where to find them.
 
 On an overlay a watch cannot be reopened by its handle, so CRIU looks the inode up by path, but only where it is told
 to (`irmap-scan-path`; `/` itself fails). `tail -f` is the common case. On tmpfs nothing is needed.
@@ -18,7 +18,8 @@ from perdure.image.files import walk
 from worker_agent.engine.looking import Descriptor, Look
 from worker_agent.engine.overlay import parse_overlay
 
-_WATCH = re.compile(r"^inotify wd:\w+ ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.MULTILINE)
+_WATCH = re.compile(r"^(?:inotify wd:\w+|fanotify) ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.MULTILINE)
+_WATCHES = ("anon_inode:inotify", "anon_inode:[fanotify]")
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:+,=~-]+")
 """Paths that CRIU's options file takes as they are; others stay unfound, and the dump says so."""
 
@@ -37,7 +38,7 @@ def watched_paths(look: Look, job_root: Path) -> list[str]:
     root = Path(f"/proc/{look.init_pid}/root")
     trees = _trees(look, job_root)
     devices = {device for device, _, _ in trees}
-    watches = [one for one in look.descriptors if one.link == "anon_inode:inotify"]
+    watches = [one for one in look.descriptors if one.link in _WATCHES]
     wanted = {place for one in watches for place in _places(one) if place[0] in devices}
     found: dict[tuple[int, int], str] = {}
     if wanted:
