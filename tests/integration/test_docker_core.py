@@ -46,6 +46,9 @@ echo open >&3
 """
 LATER = "for place in $PLACES; do echo after >$place/file; rmdir $place/folder; done; echo more >>/db/open"
 VOLUME_IMAGE = "perdure-test-volume:1"
+_READ_ONLY = {"/jobs": Path(__file__).parent / "matrix/jobs", "/usr": "/usr", "/lib": "/lib", "/lib64": "/lib64"}
+PYTHON = [word for place, source in _READ_ONLY.items() for word in ("--volume", f"{source}:{place}:ro")]
+"""The machine's Python, and jobs of the matrix."""
 
 
 @dataclass
@@ -130,6 +133,7 @@ def _jobs(bed: Bed) -> dict[str, Job]:
             after=LATER,
         ),
         "--user": Job(COUNT.replace("/root", "/tmp"), ["--user", "1000:1000"]),
+        "databases": Job("exec /usr/bin/python3 /jobs/files.py databases /mnt/perdure /root /db", PYTHON, VOLUME_IMAGE),
     }
 
 
@@ -596,6 +600,14 @@ def test_a_captured_mount_goes_back_to_the_checkpoint(story: Story, place: str) 
     assert story.inside(container, "cat", f"{place}/file") == "before"
     assert story.inside(container, "ls", f"{place}/folder") == ""
     story.counts_on(container)
+
+
+@pytest.mark.row("Files", "SQLite: an open transaction, and a second connection of the same process")
+def test_databases_on_the_layer_the_job_volume_and_an_images_volume_know_their_own_locks(story: Story) -> None:
+    container, bed = story.back("databases"), story.bed
+    bed.docker("exec", container, "touch", "/mnt/perdure/finish")
+    assert bed.wait(container) == 0, bed.logs(container)
+    assert bed.logs(container).splitlines()[-1] == "end committed"
 
 
 @pytest.mark.row("Mounts", "VOLUME of an image")
