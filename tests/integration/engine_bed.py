@@ -29,7 +29,6 @@ JOBS = Path(__file__).parent / "jobs"
 KEEPER = Path(__file__).parents[2] / "worker_agent/runtime/stdio_keeper.py"
 TOOLS = Tools(criu=CRIU_PREFIX / "bin/criu", path_first=CRIU_PREFIX / "libexec")
 MASKED = ("home", "root", "tmp", "run", "var/tmp", "var/lib")
-LAUNCH_LIMIT = 8.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_CHILD_SUBREAPER = 36
@@ -110,7 +109,7 @@ class Bed:
     """Mounts of config.json beside the usual ones."""
     process: dict[str, object] = field(default_factory=dict)
     """What config.json says about the process otherwise than usual."""
-    launch_limit: float = LAUNCH_LIMIT
+    launch_limit: float = WAIT
     """Seconds that runc gets to create or restore."""
     containers: list[Container] = field(default_factory=list)
     running: list[Running] = field(default_factory=list)

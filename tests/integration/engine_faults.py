@@ -28,7 +28,7 @@ def traced(pid: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def end_criu(container: Container, sign: str) -> Iterator[None]:
-    """Kill CRIU as soon as its log of this container's restore has that sign."""
+    """Kill CRIU as soon as its log of this container's restore has that sign; and runc, which would wait for ever."""
     killed = []
 
     def kill() -> None:
@@ -43,8 +43,9 @@ def end_criu(container: Container, sign: str) -> Iterator[None]:
 
         wait_for(signed, f"{sign!r} in CRIU's log", pause=0.001)
         for pid in at_work():
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+            with contextlib.suppress(ProcessLookupError):  # the one before took it along
+                os.killpg(os.getpgid(pid), signal.SIGKILL)
+                killed.append(pid)
 
     thread = threading.Thread(target=kill)
     thread.start()
