@@ -13,6 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from itertools import product
 
@@ -42,6 +43,8 @@ IN_TURN = [(step, AGENT, KINDS[number % 2]) for number, step in enumerate(CHECKP
 IN_TURN += [("pause", "runc", KINDS[1]), ("dump", "runc", KINDS[0]), ("clone", "cp", KINDS[1])]
 IN_TURN += [("dump", "criu", KINDS[0])]
 IN_TURN += [("dump", PAGE_SINK, KINDS[1]), ("clone", PAGE_SINK, KINDS[0]), ("assemble", PAGE_SINK, KINDS[1])]
+MUST, PATIENCE = {("dump", "runc"), ("dump", "criu"), ("clone", "cp")}, 5
+"""Programs that are to be killed in that step, however short it is; and how often that is tried again."""
 PRODUCT = list(product(CHECKPOINT_STEPS, (AGENT, "runc", "cp", "criu", PAGE_SINK), KINDS))
 
 
@@ -114,14 +117,19 @@ async def killed_in_checkpoints(bed: Bed, combinations: list[tuple[str, str, Che
     running, epoch = await fresh(bed), 1
     running.more_lines(2)
     await checkpoint(running)
-    met = set()
-    for step, victim, kind in combinations:
+    met, todo = set(), deque(combinations)
+    missed: Counter[tuple[str, str]] = Counter()
+    while todo:
+        step, victim, kind = todo.popleft()
         before = offered(bed.volume.root)
         status, said = obey(Order(running.container, identity(epoch), step, victim, kind))
         if victim == AGENT:
             assert status == -signal.SIGKILL, (step, said)
         elif "killed: True" in said:
             met.add((step, victim))
+        elif (step, victim) in MUST and missed[step, victim] < PATIENCE:  # it came and went between two looks
+            missed[step, victim] += 1
+            todo.append((step, victim, kind))
         await settle(running, victim == AGENT)
         if "done" in said:
             assert offered(bed.volume.root)[0] > before[0], (step, victim, kind)
@@ -140,7 +148,7 @@ async def killed_in_checkpoints(bed: Bed, combinations: list[tuple[str, str, Che
     running = await restored(bed, epoch + 1, newest)
     running.more_lines(5)
     await as_uninterrupted(bed, running)
-    assert {("dump", "runc"), ("dump", "criu"), ("clone", "cp")} <= met, met
+    assert met >= MUST, met
 
 
 async def test_somebody_is_killed_at_each_step_of_a_checkpoint(bed: Bed) -> None:
