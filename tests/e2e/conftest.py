@@ -102,9 +102,15 @@ class User:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """The API's page of the job."""
+        page = self.page(job_id)
+        assert page is not None, f"nobody knows {job_id}"
+        return page
+
+    def page(self, job_id: str) -> dict[str, Any] | None:
+        """The same; None while nobody knows the job, which may be so until its first container starts."""
         answer = self.api.get(f"/api/v1/jobs/{job_id}")
-        assert answer.status_code == 200, answer.text
-        page: dict[str, Any] = answer.json()
+        assert answer.status_code in (200, 404), answer.text
+        page: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
         return page
 
     def placed(self, job_id: str) -> dict[str, Any]:
@@ -123,8 +129,8 @@ class User:
 
     def committed(self, job_id: str) -> int:
         """How many checkpoints of the job were committed so far; 0 while nobody knows the job."""
-        answer = self.api.get(f"/api/v1/jobs/{job_id}")
-        return int(answer.json()["checkpoints_committed"]) if answer.status_code == 200 else 0
+        page = self.page(job_id)
+        return int(page["checkpoints_committed"]) if page else 0
 
 
 def until(condition: Callable[[], Any], what: str, limit: float = 90, pause: float = 0.2) -> Any:

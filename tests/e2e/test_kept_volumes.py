@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 def test_a_kept_volume_is_listed_and_deleted(user: User, tmp_path: Path) -> None:
     diagnosis = ("--name", "examined", "--env", "PERDURE_CHECKPOINT_DIAGNOSIS=true", "--mount", f"{tmp_path}:/opt/go")
     job_id = user.submit("/bin/sh", "-c", "until [ -e /opt/go/flag ]; do sleep 0.1; done", options=diagnosis)
-    volume_id = until(lambda: (user.placed(job_id) or {}).get("volume_id") or user.job(job_id)["volume_id"], "a volume")
+    volume_id = until(lambda: (user.page(job_id) or {}).get("volume_id"), "a volume")
     refused = user.run("volumes", "delete", volume_id, "--yes", status=1)
     assert "is not over" in refused.stderr, refused.stderr
     (tmp_path / "flag").touch()

@@ -37,7 +37,7 @@ def test_a_neighbour_with_many_descriptors_delays_nobody(user: User, tmp_path: P
     assert user.cloud.post("/_local/capacity", json={"zones": ZONES[:1]}).status_code == 200
     try:
         many, small = submit(user, "many", DESCRIPTORS, tmp_path), submit(user, "small", 0, tmp_path)
-        until(lambda: user.printed(many) and user.printed(small), "both count")
+        until(lambda: all(user.page(one) and user.printed(one) for one in (many, small)), "both count")
         node = user.placed(many)["node"]
         assert node == user.placed(small)["node"]
         user.reclaim("--node", node, "--to-zone", ZONES[1])
