@@ -271,7 +271,7 @@ def end_the_job(running: Running, in_a_dump: bool) -> None:
 
 async def test_a_dump_that_takes_too_long_is_given_up_and_the_job_goes_on(bed: Bed) -> None:
     """At whatever instant the limit falls."""
-    bed.command = chain(mebibytes=200)
+    bed.command = chain(mebibytes=200, pause=0.1)
     running = await fresh(bed)
     for limit in (0.02, 0.12, 0.22):
         running.more_lines(3)
@@ -314,7 +314,7 @@ async def test_a_cancelled_checkpoint_leaves_nothing_and_the_job_goes_on(bed: Be
 
 
 async def test_on_a_full_volume_old_checkpoints_go_and_then_the_dump_is_refused(bed: Bed) -> None:
-    bed.command = chain()
+    bed.command = chain(pause=0.1)
     running = await fresh(bed)
     running.more_lines(3)
     await checkpoint(running)
@@ -348,7 +348,7 @@ def criu_works_inside(running: Running) -> bool:
 
 
 async def test_an_agent_killed_in_a_dump_leaves_a_running_job_and_no_checkpoint(bed: Bed) -> None:
-    bed.command = chain(mebibytes=200)
+    bed.command = chain(mebibytes=200, pause=0.1)
     running = await fresh(bed)
     running.more_lines(3)
     moments = (("measure", None), ("dump", criu_works), ("dump", criu_works_inside), ("clone", None))

@@ -29,7 +29,7 @@ ROUNDS = 600
 @pytest.fixture
 async def bed(request: pytest.FixtureRequest) -> AsyncIterator[Bed]:
     made = Bed.make(reflink=getattr(request, "param", True))
-    made.command = chain(ROUNDS, MEBIBYTES)
+    made.command = chain(ROUNDS, MEBIBYTES, pause=0.1)
     try:
         made.new_node()
         yield made
@@ -179,7 +179,6 @@ async def test_a_damaged_index_ends_in_a_full_checkpoint(bed: Bed) -> None:
 
 
 async def test_on_a_nearly_full_volume_what_shares_still_fits_and_what_does_not_is_given_up(bed: Bed) -> None:
-    bed.command = chain(ROUNDS, MEBIBYTES)
     running = await fresh(bed)
     await taken(running)
     root = bed.volume.root
