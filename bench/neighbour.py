@@ -69,11 +69,10 @@ def reclaimed(client: StackClient, descriptors: Iterable[int]) -> list[dict[str,
         assert len(nodes) == 1, "they are to share a node"
         client.reclaim({"node_id": nodes.pop(), "notice_seconds": 120, "to_zone": ZONES[1]}, lambda step: None)
         found = [handed_over(client, job_id) for job_id in jobs]
-        for job_id in jobs:
-            until(lambda job_id=job_id: (client.job_page(job_id) or {})["protections"], LIMIT, LOOK)
+        until(lambda: all((client.job_page(job_id) or {}).get("protections") for job_id in jobs), LIMIT, LOOK)
         (Path(exchange) / "finish").touch()
-        for job_id in jobs:
-            until(lambda job_id=job_id: (client.described(job_id) or {}).get("status") == "SUCCEEDED", LIMIT, LOOK)
+        ended = {"SUCCEEDED"}
+        until(lambda: {(client.described(job_id) or {}).get("status") for job_id in jobs} == ended, LIMIT, LOOK)
     return found
 
 
@@ -96,8 +95,8 @@ def main() -> None:
     for name, series in found.items():
         cells = []
         for moment in MOMENTS:
-            times = [one[moment] for one in series]
-            cells.append(f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})")
+            seconds = [one[moment] for one in series]
+            cells.append(f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})")
         print(f"| {name} | " + " | ".join(cells) + " |")
     versions = versions_here()
     print(f"\n{rounds} rounds; {os.cpu_count()} CPUs, kernel {platform.release()}, ", end="")

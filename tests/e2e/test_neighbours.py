@@ -41,16 +41,14 @@ def test_a_neighbour_with_many_descriptors_delays_nobody(user: User, tmp_path: P
         node = user.placed(many)["node"]
         assert node == user.placed(small)["node"]
         user.reclaim("--node", node, "--to-zone", ZONES[1])
-        for job_id in (many, small):
-            until(lambda job_id=job_id: told(user, job_id, "handed over"), "the hand-over")
+        until(lambda: all(told(user, one, "handed over") for one in (many, small)), "the hand-overs")
     finally:
         user.cloud.post("/_local/capacity", json={"zones": ZONES})
     large, other = final_checkpoint(user, many), final_checkpoint(user, small)
     assert other["frozen_at"] < large["frozen_at"], "the look at a neighbour kept the small job waiting"
     handed_over = told(user, small, "handed over")
     assert handed_over and handed_over < large["committed_at"], "the dump of a neighbour kept the small job waiting"
-    for job_id in (many, small):
-        until(lambda job_id=job_id: user.job(job_id)["protections"], "the restore")
+    until(lambda: all(user.job(one)["protections"] for one in (many, small)), "the restores")
     (tmp_path / "finish").touch()
     for job_id in (many, small):
         assert user.wait(job_id)["exit_code"] == 0
