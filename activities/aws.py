@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from temporalio import activity
 
 from perdure.domain.errors import (
+    AttachmentLimitReached,
     CloudThrottled,
     CloudUnavailable,
     PerdureError,
@@ -70,6 +71,8 @@ def as_ours(problem: Exception, what: str) -> PerdureError:
         return VolumeGone(sentence)
     if code in _QUOTA:
         return VolumeQuotaReached(f"{sentence}; ask AWS for a higher quota of EBS, or keep fewer volumes")
+    if code == "AttachmentLimitExceeded":
+        return AttachmentLimitReached(f"{sentence}; run fewer jobs on an instance, or larger instances")
     return VolumeFailed(sentence)
 
 

@@ -44,7 +44,7 @@ from perdure.contracts.control import (
     VolumeActivities,
     VolumeRef,
 )
-from perdure.domain.errors import VolumeFailed, VolumeForeign, VolumeGone
+from perdure.domain.errors import AttachmentLimitReached, VolumeFailed, VolumeForeign, VolumeGone
 from perdure.domain.orphans import Tagged
 from perdure.domain.volumes import JobVolume, client_token
 from perdure.domain.zone_snapshots import SnapshotState
@@ -123,7 +123,8 @@ class Volumes(VolumeActivities):
 
     @activity.defn(name="attach_volume")
     async def attach_volume(self, request: AttachVolume) -> JobVolume:
-        """The volume, attached to the instance. Key: (volume_id, instance_id). VolumeFailed while another holds it.
+        """The volume, attached to the instance. Key: (volume_id, instance_id). VolumeFailed while another holds it,
+        AttachmentLimitReached where the instance can hold no more.
 
         An attach that hangs is taken back and asked for again: nobody can have mounted what is not attached yet.
         """
@@ -391,5 +392,5 @@ class Volumes(VolumeActivities):
         start = sum(volume_id.encode()) % len(DEVICE_NAMES)
         free = [name for name in DEVICE_NAMES[start:] + DEVICE_NAMES[:start] if name not in used]
         if not free:
-            raise VolumeFailed(f"{instance_id} has no free device name for {volume_id}")
+            raise AttachmentLimitReached(f"{instance_id} has no free device name for {volume_id}")
         return free[0]

@@ -44,7 +44,15 @@ from perdure.contracts.node import (
 from perdure.contracts.stores import ForgetCheckpoints, Forgotten, StoreActivities
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
-from perdure.domain.errors import Fenced, StoreRefused, UnknownJob, VolumeFailed, VolumeGone, VolumeQuotaReached
+from perdure.domain.errors import (
+    AttachmentLimitReached,
+    Fenced,
+    StoreRefused,
+    UnknownJob,
+    VolumeFailed,
+    VolumeGone,
+    VolumeQuotaReached,
+)
 from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node, as_told
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
@@ -90,6 +98,8 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         self.failing_snapshots = 0
         """How many snapshots of a move end as `error`."""
         self.quota_reached = False
+        self.slots_taken = False
+        """No instance can hold one more volume."""
         self.failing_volumes = 0
         """How many volumes cannot be made: the zone has no capacity."""
         self.move_gate = asyncio.Event()
@@ -165,6 +175,8 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         volume = self._volume(request.volume_id)
         if volume.attached_to not in {None, request.instance_id}:
             raise VolumeFailed(f"{volume.attached_to} holds {volume.volume_id}")
+        if self.slots_taken:
+            raise AttachmentLimitReached(f"AWS refused to attach {volume.volume_id}: AttachmentLimitExceeded")
         self.volumes[volume.volume_id] = volume.model_copy(update={"attached_to": request.instance_id})
         return self.volumes[volume.volume_id]
 

@@ -11,13 +11,13 @@ with workflow.unsafe.imports_passed_through():
     from perdure.contracts.control import BatchJob
     from perdure.contracts.protection import Verdict
     from perdure.domain.configuration import JobConfiguration
-    from perdure.domain.errors import UnknownJob, VolumeQuotaReached
+    from perdure.domain.errors import AttachmentLimitReached, UnknownJob, VolumeQuotaReached
     from perdure.domain.jobs import JobState
     from perdure.domain.volume_rules import RequestedJob, gets_volume
     from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
     from workflows.job_questions import caused_by, describe_job, in_words, load_configuration
     from workflows.job_state import JobProgress, Stage
-    from workflows.job_volume import Race, bring_volume
+    from workflows.job_volume import Race, bring_volume, give_up_volume
     from workflows.racing import while_wanted
 
 T = TypeVar("T")
@@ -59,7 +59,11 @@ async def prepare_container(progress: JobProgress) -> None:
         try:
             await bring_volume(progress, request, race)
         except ActivityError as problem:
-            if progress.volume is not None or not caused_by(problem, VolumeQuotaReached):
+            if progress.volume is None and caused_by(problem, VolumeQuotaReached):
+                progress.volume_asked_for = None  # a plain no: there is none
+            elif _is_blank(progress) and caused_by(problem, AttachmentLimitReached):
+                await give_up_volume(progress)
+            else:  # what the job has saved is on its volume: it waits
                 raise
             if not _do_without_volume(progress, problem):
                 return
@@ -84,19 +88,23 @@ def _find_place(progress: JobProgress) -> bool:
     return progress.store is not None
 
 
+def _is_blank(progress: JobProgress) -> bool:
+    return progress.volume is not None and progress.volume.blank
+
+
 def _do_without_volume(progress: JobProgress, problem: ActivityError) -> bool:
-    """The account may have no more volumes. Whether the job goes on, with its checkpoints in the store."""
+    """The account may have no more volumes, or the instance can hold no more. Whether the job goes on, with its
+    checkpoints in the store."""
     assert progress.configuration is not None
-    progress.volume_asked_for = None  # a plain no: there is none
     why = in_words(problem)
     if progress.configuration.store.kind == "none":
         progress.leave_unprotected(
-            f"no volume could be made for it, and there is no store (store.kind): {why}", workflow.now()
+            f"no volume could be had for it, and there is no store (store.kind): {why}", workflow.now()
         )
         return False
     progress.has_store(progress.configuration.store)
     progress.tell(
-        workflow.now(), "store", f"No volume could be made, so its checkpoints go to the store: {why}", "warning"
+        workflow.now(), "store", f"No volume could be had, so its checkpoints go to the store: {why}", "warning"
     )
     return True
 

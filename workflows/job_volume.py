@@ -239,6 +239,26 @@ async def free_volume(progress: JobProgress, race: Race) -> None:
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")
 
 
+async def give_up_volume(progress: JobProgress) -> None:
+    """The instance cannot hold it, and nothing is on it yet: the job does without, at least on this instance."""
+    volume = progress.volume
+    assert volume is not None and volume.blank
+    try:
+        await workflow.execute_activity_method(
+            VolumeActivities.delete_volume,
+            VolumeRef(volume_id=volume.volume_id),
+            summary=f"delete {volume.volume_id}, which was never used",
+            **options.LOOK,
+        )
+        _ended(progress, volume.volume_id, workflow.now())
+    except ActivityError as problem:
+        message = f"Volume {volume.volume_id} could not be deleted and still costs money: {in_words(problem)}"
+        progress.tell(workflow.now(), "left behind", message, "warning")
+    # EC2 answers this one's token with this one for ever: the next volume has another.
+    progress.volume, progress.volumes_lost = None, progress.volumes_lost + 1
+    progress.show(volume_id=None, volume_zone=None)
+
+
 async def _hear_of_volume(progress: JobProgress) -> None:
     """The job ended while its volume was being made. Asking again for the same one (its token) tells which it is."""
     if progress.volume_asked_for is None:

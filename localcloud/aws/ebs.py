@@ -59,8 +59,8 @@ class Disks:
         self._lazy = LazyMount(self._volumes, pool / "lazy")
         self._devices: dict[str, str] = {}
         self._opened: dict[str, Path] = {}
-        self.second_writers = 0
-        """How often a volume was attached while an earlier holder could still have written: never, it must be."""
+        self.second_writers: list[str] = []
+        """Volumes that were attached while an earlier holder could still have written: none, it must be."""
 
     def backing_file(self, volume_id: str) -> Path | None:
         """Where the volume's bytes lie, deleted or not; None when there never was such a volume."""
@@ -120,7 +120,7 @@ class Disks:
     def attach(self, volume_id: str, init_pid: int) -> str:
         """Make the loop device and the link in the node's file system. Returns the device."""
         if self._has_writer(volume_id):
-            self.second_writers += 1
+            self.second_writers.append(volume_id)
             log.error("%s is attached although an earlier holder still has it", volume_id)
         opened = self._opened[volume_id] = self._lazy.path(f"{volume_id}.img")
         file = str(opened)
@@ -186,11 +186,11 @@ class Disks:
 
     def _has_writer(self, volume_id: str) -> bool:
         """Is there a loop device on the very file of the volume? One that was fenced is on another."""
-        file = self._volumes / f"{volume_id}.img"
-        wanted = f"{os.stat(file).st_ino}"
-        listing = run(["losetup", "--list", "--noheadings", "--output", "BACK-INO,BACK-FILE"])
-        lines = [line.split(None, 1) for line in listing.splitlines()]
-        return any(inode == wanted and name.startswith(str(self._volumes.parent)) for inode, name in lines)
+        file = os.stat(self._volumes / f"{volume_id}.img")
+        # An inode's number is a file's only together with its file system: the pool's own file lies on another.
+        wanted = [str(file.st_ino), f"{os.major(file.st_dev)}:{os.minor(file.st_dev)}"]
+        listing = run(["losetup", "--list", "--noheadings", "--output", "BACK-INO,BACK-MAJ:MIN"])
+        return any(line.split() == wanted for line in listing.splitlines())
 
     def _holds(self, device: str, volume_id: str) -> bool:
         # A free device is soon another volume's: the file tells.

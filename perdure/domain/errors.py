@@ -30,6 +30,7 @@
     ├─ EcsAgentRuns                 the ECS agent of an instance was not stopped
     ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
     │  ├─ VolumeQuotaReached        … because the account may have no more
+    │  ├─ AttachmentLimitReached    … because the instance can hold no more
     │  ├─ VolumeGone                … because it, or its snapshot, no longer exists
     │  └─ VolumeForeign             … because it, or its snapshot, does not bear our tags
     ├─ StoreFailed                  a store of checkpoints (a directory, S3) did not do what was asked
@@ -227,6 +228,12 @@ class VolumeFailed(PerdureError):
 
 class VolumeQuotaReached(VolumeFailed):
     """The account may have no more volumes, or not so large or fast a one, in this region."""
+
+    retryable = False
+
+
+class AttachmentLimitReached(VolumeFailed):
+    """As many volumes are attached to the instance as it can hold."""
 
     retryable = False
 

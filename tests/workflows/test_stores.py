@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from perdure.contracts.protection import Verdict
+from perdure.domain.alerts import alerts
 from perdure.domain.configuration import (
     CheckpointConfiguration,
     JobVolumeConfiguration,
@@ -93,24 +96,48 @@ async def test_what_could_not_be_deleted_is_told(story: Story) -> None:
     assert last.level == "error" and "still take space" in last.message and "AccessDenied" in last.message
 
 
+@pytest.mark.parametrize("reason", ["VolumeLimitExceeded", "AttachmentLimitExceeded"])
 @pytest.mark.parametrize("store", [STORE, StoreConfiguration()])
-async def test_where_the_quota_allows_no_volume_the_store_is_used_or_the_job_is_seen_to_run_unprotected(
-    story: Story, store: StoreConfiguration
+async def test_where_no_volume_can_be_had_the_store_is_used_or_the_job_is_seen_to_run_unprotected(
+    story: Story, store: StoreConfiguration, reason: str
 ) -> None:
+    """The quota of the account is used up, or every slot of the instance."""
     story.cloud.configuration = SystemConfiguration(store=store)
-    story.cloud.quota_reached = True
+    story.cloud.quota_reached = reason == "VolumeLimitExceeded"
+    story.cloud.slots_taken = not story.cloud.quota_reached
     if store == STORE:
         reply = await story.run_on("i-1", "zone-a")
         assert (reply.verdict, reply.store, reply.volume_id) == (Verdict.FRESH, STORE, None)
         await story.until(lambda: "store" in story.cloud.kinds(story.job_id))
-        story.cloud.quota_reached = False
+        story.cloud.quota_reached = story.cloud.slots_taken = False
         job = await story.ends()
-        assert story.cloud.volumes == {} and job.volumes == [] and story.cloud.calls.count("create_volume") == 1
+        assert story.cloud.volumes == {} and story.cloud.calls.count("create_volume") == 1
+        assert all(life.deleted_at for life in job.volumes)
         return
     while (reply := await story.attach("i-1", "zone-a")).verdict is Verdict.WAIT:
         pass
-    assert reply.verdict is Verdict.UNPROTECTED and "VolumeLimitExceeded" in reply.reason
-    assert "VolumeLimitExceeded" in (await story.job()).unprotected
+    assert reply.verdict is Verdict.UNPROTECTED and reason in reply.reason
+    job = await story.job()
+    assert reason in job.unprotected and job.volume_id is None and story.cloud.volumes == {}
+    assert "unprotected" in [alert.code for alert in alerts(job, job.created_at)]
+
+
+async def test_a_job_with_checkpoints_on_its_volume_waits_for_a_slot(story: Story) -> None:
+    await story.run_on("i-1", "zone-a")
+    await story.sleep(904.3)
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    await story.doubt("i-1")
+    story.cloud.slots_taken = True
+    waits = asyncio.create_task(story.attach("i-2", "zone-a", 2))
+    await story.happens("trouble")
+    assert "AttachmentLimitExceeded" in story.cloud.timeline(story.job_id)[-1].message
+    story.cloud.slots_taken = False
+    await story.sleep(12.3)
+    assert (await waits).volume_id == "vol-1"
+    node = story.nodes["i-1"]
+    reply = await story.run_on("i-2", "zone-a", 2, restored_from=node.taken[-1].number, found=node.taken)
+    assert reply.verdict is Verdict.RESTORE
+    await story.ends()
 
 
 async def test_rules_choose_which_jobs_get_a_volume(story: Story) -> None:
