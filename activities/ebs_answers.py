@@ -81,6 +81,8 @@ def read_volume(volume: dict[str, Any]) -> JobVolume:
         zone=volume["AvailabilityZone"],
         size_gib=volume["Size"],
         volume_type=volume.get("VolumeType", ""),
+        iops=volume.get("Iops") or 0,
+        throughput_mib_per_second=volume.get("Throughput") or 0,
         created_at=volume.get("CreateTime"),
         attached_to=holder,
     )

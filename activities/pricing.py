@@ -44,6 +44,8 @@ LIST_PRICES_FOR = timedelta(hours=24)
 """AWS changes list prices rarely, and says so ahead."""
 _DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
 _SHIPPED = "prices come from the shipped table, as estimates"
+_FIRST_IOPS = ("EBS:VolumeP-IOPS.gp3", "EBS:VolumeP-IOPS.piops", "EBS:VolumeP-IOPS.io2")
+"""io1's are called piops; io2 has cheaper ones beyond 32,000, which are not counted (docs/aws-assumptions.md)."""
 _ONE_PRICE = {
     "operatingSystem": "Linux",
     "tenancy": "Shared",
@@ -195,18 +197,22 @@ class Pricing(PriceActivities):
         return found.pop()
 
     def _ask_storage(self, region: str) -> dict[str, int]:
-        """Micro-dollars per GiB-month by volume type, and for snapshots. Blocks."""
+        """Micro-dollars a month by kind (perdure.domain.prices.Prices): of GiB, operations a second, MiB/s. Blocks."""
         what, kinds = f"storage prices in {region}", {}
-        for family in ("Storage", "Storage Snapshot"):
+        for family in ("Storage", "Storage Snapshot", "System Operation", "Provisioned Throughput"):
             wanted = {"productFamily": family, "regionCode": region}
             for attributes, unit, micros in self._products(what, region, wanted):
-                usage = str(attributes.get("usagetype", ""))
-                if unit != "GB-Mo" or not micros:
+                usage, volume_type = str(attributes.get("usagetype", "")), str(attributes.get("volumeApiName", ""))
+                if not micros:
                     continue
-                if family == "Storage" and "EBS:VolumeUsage" in usage and attributes.get("volumeApiName"):
-                    kinds[str(attributes["volumeApiName"])] = micros
-                elif usage.endswith("EBS:SnapshotUsage"):
+                if unit == "GB-Mo" and "EBS:VolumeUsage" in usage and volume_type:
+                    kinds[volume_type] = micros
+                elif unit == "GB-Mo" and usage.endswith("EBS:SnapshotUsage"):
                     kinds["snapshot"] = micros
+                elif unit == "IOPS-Mo" and usage.endswith(_FIRST_IOPS) and volume_type:
+                    kinds[f"{volume_type}-iops"] = micros
+                elif unit == "GiBps-mo" and volume_type:
+                    kinds[f"{volume_type}-throughput"] = micros // 1024
         return kinds
 
     def _products(self, what: str, region: str, wanted: dict[str, str]) -> list[tuple[dict[str, Any], str, int]]:

@@ -17,8 +17,9 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_endings import choose_verdict, finish_unknown, hear_batch
     from workflows.job_questions import caused_by, describe_job, in_words, load_configuration
     from workflows.job_state import JobProgress, Stage
-    from workflows.job_volume import Race, bring_volume, give_up_volume
+    from workflows.job_volume import Race, bring_volume
     from workflows.racing import while_wanted
+    from workflows.volume_end import give_up_volume
 
 T = TypeVar("T")
 NO_PLACE = "managed job volumes are off (job_volume.enabled), and there is no store (store.kind) for its checkpoints"

@@ -10,8 +10,9 @@ dead, the reconciler finds (workflows/reconciliation.py).
 
 `run` is the story. Around it: job_state (what is known), job_preparation (a container's plan), job_checkpoints (what is
 asked of the node), job_configuration (what the node is told), job_reports and job_rehearsals (what nodes say),
-job_endings (what an end means), job_volume (the volume's way to the next node), zone_snapshots (what shortens its
-way to another zone), job_store (the end of a job that has none), job_records and job_display (what people see).
+job_endings (what an end means), job_volume (the volume's way to the next node), volume_end (its end), zone_snapshots
+(what shortens its way to another zone), job_store (the end of a job that has none), job_records and job_display (what
+people see).
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_reports import SELDOM, SOON, hear_doubt, hear_notice, hear_report
     from workflows.job_state import JobProgress, JobStart, Stage
     from workflows.job_store import put_away_store
-    from workflows.job_volume import free_volume, put_away_volume
+    from workflows.job_volume import free_volume
     from workflows.options import ATTACH_PATIENCE, RENEW_AFTER
     from workflows.racing import Overtaken, while_wanted
     from workflows.resumption import take_over, wants_to_take_over
+    from workflows.volume_end import put_away_volume
     from workflows.volume_growth import grow_volume
     from workflows.zone_snapshots import drop_zone_snapshots, take_zone_snapshot
 

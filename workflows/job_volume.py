@@ -8,7 +8,6 @@ attach and detach are idempotent.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from datetime import datetime
 from typing import Protocol, TypeVar
 
 from temporalio import workflow
@@ -16,16 +15,24 @@ from temporalio.exceptions import ActivityError, ChildWorkflowError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contracts import names
-    from perdure.contracts.control import AttachVolume, CreateVolume, DetachVolume, VolumeActivities, VolumeRef
+    from perdure.contracts.control import AttachVolume, CreateVolume, DetachVolume, VolumeActivities
     from perdure.contracts.migration import MigrationInput, MigrationResult
     from perdure.contracts.protection import AttachRequest
     from perdure.domain.configuration import JobVolumeConfiguration
     from perdure.domain.errors import VolumeGone
-    from perdure.domain.volumes import JobVolume, VolumeLife, VolumeStep, client_token, fitting, next_volume_step
+    from perdure.domain.volumes import (
+        JobVolume,
+        VolumeOptions,
+        VolumeStep,
+        client_token,
+        fitting,
+        next_volume_step,
+    )
     from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot, move_in_words
     from workflows import options
-    from workflows.job_questions import caused_by, in_words
+    from workflows.job_questions import caused_by
     from workflows.job_state import JobProgress
+    from workflows.volume_lives import began, ended
     from workflows.zone_snapshots import end_lives, look_at_snapshots, predict
 
 T = TypeVar("T")
@@ -56,7 +63,7 @@ async def bring_volume(progress: JobProgress, request: AttachRequest, race: Race
             if progress.volume is None or not caused_by(problem, VolumeGone):
                 raise
             gone = progress.volume.volume_id
-            _ended(progress, gone, workflow.now())
+            ended(progress, gone, workflow.now())
             progress.volume, progress.volumes_lost = None, progress.volumes_lost + 1
             progress.show(checkpoints=[], volume_id=None, volume_zone=None)
             message = f"Volume {gone} no longer exists, and the job's checkpoints with it: the job starts clean."
@@ -64,12 +71,13 @@ async def bring_volume(progress: JobProgress, request: AttachRequest, race: Race
 
 
 async def _create(progress: JobProgress, request: AttachRequest, settings: JobVolumeConfiguration, race: Race) -> None:
+    size_gib, made_with = _made_for(progress, settings)
     progress.volume_asked_for = CreateVolume(
         job_id=progress.job.job_id,
         zone=request.zone,
         volume_type=settings.volume_type,
-        size_gib=settings.size_gib,
-        options=settings.options,
+        size_gib=size_gib,
+        options=made_with,
         # Not by epoch: a second container must find the volume that was made for the first.
         token=client_token(progress.job.job_id, "volume", progress.volumes_lost, request.zone),
         tags=settings.tags,
@@ -77,13 +85,20 @@ async def _create(progress: JobProgress, request: AttachRequest, settings: JobVo
     work = workflow.start_activity_method(
         VolumeActivities.create_volume,
         progress.volume_asked_for,
-        summary=f"{settings.size_gib} GiB {settings.volume_type} in {request.zone}",
+        summary=f"{size_gib} GiB {settings.volume_type} in {request.zone}",
         **options.VOLUME,
     )
     volume = (await race(work)).model_copy(update={"blank": True})
     progress.has_volume(volume)
-    _began(progress, volume, settings.volume_type, workflow.now())
-    progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} was made in {volume.zone}.")
+    began(progress, volume, settings.volume_type, made_with, workflow.now())
+    fast = f", {made_with.throughput_mib_per_second} MiB/s" if made_with.throughput_mib_per_second else ""
+    message = f"Volume {volume.volume_id} was made in {volume.zone}: {volume.size_gib} GiB{fast}."
+    progress.tell(workflow.now(), "volume", message)
+
+
+def _made_for(progress: JobProgress, settings: JobVolumeConfiguration) -> tuple[int, VolumeOptions]:
+    assert progress.configuration is not None
+    return settings.made_for(progress.job.memory_mib, progress.configuration.checkpoint.keep)
 
 
 async def _attach(progress: JobProgress, request: AttachRequest, race: Race) -> None:
@@ -126,7 +141,8 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     way = f"Volume {volume.volume_id} moves from {volume.zone} to {request.zone}: {move_in_words(predicted)}."
     progress.tell(workflow.now(), "migration", way)
     warm = progress.zone_snapshots.number > 0
-    volume_type, made_with = fitting(settings.volume_type, volume.size_gib, settings.options)
+    _, wanted = _made_for(progress, settings)
+    volume_type, made_with = fitting(settings.volume_type, volume.size_gib, wanted)
     moved: MigrationResult = await workflow.execute_child_workflow(
         names.VOLUME_MIGRATION,
         MigrationInput(
@@ -148,8 +164,8 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     )
     _spent_detaching(progress, moved.phases.get("detached", 0.0))
     if volume.volume_id not in moved.left_behind:
-        _ended(progress, volume.volume_id, workflow.now())
-    _began(progress, moved.volume, volume_type, workflow.now())
+        ended(progress, volume.volume_id, workflow.now())
+    began(progress, moved.volume, volume_type, made_with, workflow.now())
     _note_snapshots(progress, moved, keep=warm)
     progress.has_volume(moved.volume)
     progress.cold_volume = True
@@ -188,30 +204,6 @@ def _spent_detaching(progress: JobProgress, seconds: float) -> None:
     progress.milestones = known.model_copy(update={"detach_seconds": known.detach_seconds + seconds})
 
 
-def _began(progress: JobProgress, volume: JobVolume, volume_type: str, now: datetime) -> None:
-    """A volume was made for the job; told twice, it is noted once."""
-    if any(one.volume_id == volume.volume_id for one in progress.job.volumes):
-        return
-    life = VolumeLife(
-        volume_id=volume.volume_id,
-        zone=volume.zone,
-        volume_type=volume.volume_type or volume_type,
-        size_gib=volume.size_gib,
-        created_at=volume.created_at or now,
-    )
-    progress.show(volumes=[*progress.job.volumes, life])
-
-
-def _ended(progress: JobProgress, volume_id: str, now: datetime) -> None:
-    """A volume of the job is no more."""
-    progress.show(
-        volumes=[
-            one.model_copy(update={"deleted_at": now}) if one.volume_id == volume_id and not one.deleted_at else one
-            for one in progress.job.volumes
-        ]
-    )
-
-
 async def free_volume(progress: JobProgress, race: Race) -> None:
     """The node unmounted the volume: have it `available` before the next node asks. No harm if that fails: the next
     node's attach begins with the same call."""
@@ -237,93 +229,3 @@ async def free_volume(progress: JobProgress, race: Race) -> None:
     progress.has_volume(volume.model_copy(update={"attached_to": None}))
     progress.milestones = progress.milestones.model_copy(update={"available_at": workflow.now()})
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")
-
-
-async def give_up_volume(progress: JobProgress) -> None:
-    """The instance cannot hold it, and nothing is on it yet: the job does without, at least on this instance."""
-    volume = progress.volume
-    assert volume is not None and volume.blank
-    try:
-        await workflow.execute_activity_method(
-            VolumeActivities.delete_volume,
-            VolumeRef(volume_id=volume.volume_id),
-            summary=f"delete {volume.volume_id}, which was never used",
-            **options.LOOK,
-        )
-        _ended(progress, volume.volume_id, workflow.now())
-    except ActivityError as problem:
-        message = f"Volume {volume.volume_id} could not be deleted and still costs money: {in_words(problem)}"
-        progress.tell(workflow.now(), "left behind", message, "warning")
-    # EC2 answers this one's token with this one for ever: the next volume has another.
-    progress.volume, progress.volumes_lost = None, progress.volumes_lost + 1
-    progress.show(volume_id=None, volume_zone=None)
-
-
-async def _hear_of_volume(progress: JobProgress) -> None:
-    """The job ended while its volume was being made. Asking again for the same one (its token) tells which it is."""
-    if progress.volume_asked_for is None:
-        return
-    wanted = progress.volume_asked_for
-    try:
-        volume = await workflow.execute_activity_method(
-            VolumeActivities.create_volume, wanted, summary="was the volume made?", **options.CLEAN_UP
-        )
-    except ActivityError as problem:
-        message = f"Whether a volume in {wanted.zone} was made is not known; it would cost money: {problem.cause}"
-        progress.tell(workflow.now(), "left behind", message, "error")
-        return
-    progress.has_volume(volume)
-    _began(progress, volume, wanted.volume_type, workflow.now())
-
-
-async def _detach_kept(progress: JobProgress, volume: JobVolume) -> None:
-    """A kept volume is left attached to nothing: what is attached later is in use by a person, and never deleted."""
-    if volume.attached_to is None or not workflow.patched("detach kept volumes"):
-        return
-    try:
-        await workflow.execute_activity_method(
-            VolumeActivities.detach_volume,
-            DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
-            summary=f"{volume.volume_id} is kept",
-            **options.CLEAN_UP,
-        )
-    except ActivityError as problem:
-        message = f"Volume {volume.volume_id} could not be detached from {volume.attached_to}: {in_words(problem)}"
-        progress.tell(workflow.now(), "left behind", message, "warning")
-        return
-    progress.has_volume(volume.model_copy(update={"attached_to": None}))
-
-
-async def put_away_volume(progress: JobProgress) -> None:
-    """The job is over: delete its volume, unless there is a reason to keep it."""
-    await _hear_of_volume(progress)
-    volume = progress.volume
-    if volume is None:
-        return
-    if progress.keep_volume:
-        await _detach_kept(progress, volume)
-        message = f"Volume {volume.volume_id} with the job's checkpoints is kept: {progress.keep_volume}."
-        progress.tell(workflow.now(), "kept", message, "warning")
-        return
-    try:
-        await workflow.execute_activity_method(
-            VolumeActivities.detach_volume,
-            DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
-            summary=f"{volume.volume_id}: the job is over",
-            **options.CLEAN_UP,
-        )
-        await workflow.execute_activity_method(
-            VolumeActivities.delete_volume,
-            VolumeRef(volume_id=volume.volume_id),
-            summary=f"delete {volume.volume_id}",
-            **options.CLEAN_UP,
-        )
-    except ActivityError as problem:
-        if not caused_by(problem, VolumeGone):
-            message = f"Volume {volume.volume_id} could not be deleted and still costs money: {problem.cause}"
-            progress.tell(workflow.now(), "left behind", message, "error")
-            return
-    progress.volume = None
-    _ended(progress, volume.volume_id, workflow.now())
-    progress.show(volume_id=None, volume_zone=None, checkpoints=[])
-    progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is deleted.")

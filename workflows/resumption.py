@@ -108,5 +108,7 @@ def _life(volume: JobVolume) -> VolumeLife:
         zone=volume.zone,
         volume_type=volume.volume_type,
         size_gib=volume.size_gib,
+        iops=volume.iops,
+        throughput_mib_per_second=volume.throughput_mib_per_second,
         created_at=workflow.now(),
     )

@@ -25,6 +25,7 @@ from api.configuration.models import (
     ProblemView,
     Section,
 )
+from api.configuration.volume_prices import volume_prices
 from api.serving.tls import CertificateInvalid, check_certificate
 from perdure.domain.configuration import CognitoConfiguration, ServerConfiguration, SystemConfiguration, differences
 from perdure.domain.errors import CloudUnavailable, LockOut
@@ -65,6 +66,7 @@ def _checked(
             refuse_lock_out(session, settings, held.cognito, after.cognito, proven)
         except LockOut as problem:
             problems.append(ProblemView(field="cognito.enabled", message=str(problem)))
+        volumes = volume_prices(session, after) if "job_volume" in wanted else None
     changes = differences(held, after)
     return (
         ConfigurationChecked(
@@ -73,6 +75,7 @@ def _checked(
             notes=notes_of(settings, held, after, {each.field.split(".")[0] for each in changes}),
             problems=problems,
             certificate=_certificate(after.server) if "server" in wanted else None,
+            volumes=volumes,
         ),
         after,
     )

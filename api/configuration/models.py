@@ -204,6 +204,18 @@ class CertificateView(Wire):
     warning: str = Field(description="What will be wrong soon; empty: nothing.")
 
 
+class VolumePriceView(Wire):
+    """The volume that a job gets, and what AWS charges for it."""
+
+    memory_mib: int = Field(description="That the job asks for.", examples=[16384])
+    size_gib: int = Field(examples=[100])
+    iops: int = Field(description="Operations a second that are asked for; 0: what its type has by itself.")
+    throughput_mib_per_second: int = Field(description="The same in MiB/s.", examples=[183])
+    region: str = Field(description="Where that is the price: of the newest instance.", examples=["us-east-1"])
+    usd_per_hour: float | None = Field(description="Null: no price is known there.", examples=[0.0141])
+    estimated: bool = Field(description="Does that rest on a price that is estimated?")
+
+
 class ConfigurationChecked(BaseModel):
     """What a change would do now. Nothing was changed."""
 
@@ -213,6 +225,9 @@ class ConfigurationChecked(BaseModel):
     problems: list[ProblemView] = Field(description="Why it would be refused; empty: it would be taken.")
     certificate: CertificateView | None = Field(
         None, description="If the server section was asked about: the one that it names, if that can be served."
+    )
+    volumes: list[VolumePriceView] | None = Field(
+        None, description="If the job volume section was asked about: what jobs of some sizes would get and pay."
     )
 
 

@@ -27,8 +27,10 @@ from api.configuration.models import (
     JobConfigurationView,
     JobSettingView,
     Section,
+    VolumePriceView,
     WithoutEffectView,
 )
+from api.configuration.volume_prices import volume_prices
 from api.dependencies import Asking, Cursor, Database, JobId, Limit, Settings, SignInProofs, Workflows
 from api.serving.errors import described
 from api.serving.reading import reads
@@ -116,6 +118,14 @@ async def patch(
 
     wish = Wish(asking.name, transform, frozenset(wishes), if_match, _of_server, proofs.of(asking.name))
     return _tagged(response, await change(database, workflows, settings, wish))
+
+
+@router.get("/configuration/job_volume/prices", summary="What job volumes cost an hour")
+@reads
+def prices_of_volumes(session: Session) -> list[VolumePriceView]:
+    """What jobs of some sizes get under the job volume section as it holds, and what AWS charges for that. `/check`
+    answers the same for a section that is not stored yet."""
+    return volume_prices(session, current_configuration(session))
 
 
 @router.get("/configuration/history", summary="Who changed what, newest first")

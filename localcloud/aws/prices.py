@@ -37,6 +37,8 @@ ON_DEMAND = {
 VOLUMES = {"gp3": "0.0800000000", "gp2": "0.1000000000", "io2": "0.1250000000", "st1": "0.0450000000"}
 SNAPSHOT = "0.0500000000"
 """Dollars per GiB-month."""
+IOPS, THROUGHPUT = {"gp3": "0.0050000000", "io2": "0.0650000000"}, "40.9600000000"
+"""Dollars a month: of an operation a second, and of 1,024 MiB/s."""
 
 KEPT = timedelta(days=90)
 PERIOD = timedelta(hours=6)
@@ -162,6 +164,11 @@ def _products(region: str) -> Iterator[dict[str, Any]]:
     for kind, price in VOLUMES.items():
         attributes = {"volumeApiName": kind, "usagetype": f"EBS:VolumeUsage.{kind}"}
         yield _product("Storage", region, attributes, "GB-Mo", price)
+    for kind, price in IOPS.items():
+        attributes = {"volumeApiName": kind, "group": "EBS IOPS", "usagetype": f"EBS:VolumeP-IOPS.{kind}"}
+        yield _product("System Operation", region, attributes, "IOPS-Mo", price)
+    attributes = {"volumeApiName": "gp3", "usagetype": "EBS:VolumeP-Throughput.gp3"}
+    yield _product("Provisioned Throughput", region, attributes, "GiBps-mo", THROUGHPUT)
     yield _product("Storage Snapshot", region, {"usagetype": "EBS:SnapshotUsage"}, "GB-Mo", SNAPSHOT)
 
 

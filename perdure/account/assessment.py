@@ -18,6 +18,7 @@ from perdure.domain.budget import NOTICE_SECONDS
 from perdure.domain.configuration import CheckpointConfiguration, JobVolumeConfiguration
 from perdure.domain.price_table import TABLE_DATE
 from perdure.domain.prices import Cost, milliseconds, region_of, storage_micros
+from perdure.domain.volume_sizes import LEAST_GIB, billed, month_rate
 
 RECLAIM_WORDS = "host ec2"
 """How Batch's status reason of a lost host begins, without regard to case (docs/aws-assumptions.md)."""
@@ -159,19 +160,22 @@ def _cost(history: History, job: PastJob, attempt: PastAttempt) -> Cost:
 
 
 def _volumes(history: History, jobs: list[PastJob]) -> Cost:
-    """A volume as the defaults make it, from a job's first start to its last end (or now)."""
-    volume = JobVolumeConfiguration()
-    region = region_of(f"{history.region}a")
-    rate = history.prices.storage(volume.volume_type, region)
-    spans = [
-        (job.attempts[0].started_at, max(one.stopped_at or history.until for one in job.attempts))
-        for job in jobs
-        if job.attempts
-    ]
-    if rate is None:
-        return Cost(unpriced_ms=sum(milliseconds(start, end) for start, end in spans))
-    micros = sum(storage_micros(rate, volume.size_gib, start, end) for start, end in spans)
-    return Cost(micros=micros, estimated_micros=micros if rate.estimated else 0)
+    """Volumes as the defaults make them, from each job's first start to its last end (or now)."""
+    volume, keep, region = JobVolumeConfiguration(), CheckpointConfiguration().keep, region_of(f"{history.region}a")
+    micros = estimated = unpriced = 0
+    for job in jobs:
+        if not job.attempts:
+            continue
+        start, end = job.attempts[0].started_at, max(one.stopped_at or history.until for one in job.attempts)
+        size_gib, made = volume.made_for(job.memory_mib, keep)
+        amounts = billed(volume.volume_type, size_gib, made.iops, made.throughput_mib_per_second)
+        rate = month_rate(history.prices, region, amounts)
+        if rate is None:
+            unpriced += milliseconds(start, end)
+            continue
+        cost = storage_micros(rate, 1, start, end)
+        micros, estimated = micros + cost, estimated + (cost if rate.estimated else 0)
+    return Cost(micros=micros, estimated_micros=estimated, unpriced_ms=unpriced)
 
 
 def assumptions(history: History) -> list[str]:
@@ -187,8 +191,9 @@ def assumptions(history: History) -> list[str]:
         f"Protection loses the {NOTICE_SECONDS:g} s of the notice, {VOLUME_MOVE_SECONDS:g} s for the volume, and the "
         f"time to read all the memory that the job asked for at {GP3_BYTES_PER_SECOND // 10**6} MB/s. A job whose "
         f"memory does not fit into the notice also loses half an interval of {interval / 60:g} min.",
-        f"Each protectable job pays a {volume.volume_type} volume of {volume.size_gib} GiB for as long as it runs "
-        f"(price table of {TABLE_DATE}, us-east-1; elsewhere it is not priced).",
+        f"Each protectable job pays a {volume.volume_type} volume of {LEAST_GIB} GiB, or larger and faster where its "
+        f"memory asks for that, for as long as it runs (price table of {TABLE_DATE}, us-east-1; elsewhere it is not "
+        "priced).",
         "A job whose retry strategy does not run it again after a reclaim is not counted as saved: it needs another "
         "strategy first (`perdure doctor --queue NAME`).",
         "The time that jobs waited for another instance is in no figure.",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import click
 import typer
 
-from perdure.cli.server import Server, find_server, token_of_environment
+from perdure.cli.server import ApiServer, Server, find_server, token_of_environment
 from perdure.cli.tables import AsJson, show_json, show_table, when
 from perdure.domain.errors import ConfigurationInvalid
 
@@ -23,7 +23,8 @@ Key = Annotated[str, typer.Argument(metavar="[KEY]", help="Such as checkpoint.in
 @app.command("get")
 def get(key: Key = "", server: Server = "", as_json: AsJson = False) -> None:
     """Show the configuration, a section of it, or one value."""
-    found = find_server(server, token_of_environment()).get(PATH)
+    asked = find_server(server, token_of_environment())
+    found = asked.get(PATH)
     settings = _settings(found)
     overridden = {one["field"]: one for one in found["overridden"]}
     wanted = {name: value for name, value in settings.items() if key in {"", name, name.partition(".")[0]}}
@@ -43,7 +44,10 @@ def get(key: Key = "", server: Server = "", as_json: AsJson = False) -> None:
         other = overridden.get(name)
         shown = value if isinstance(value, str) else json.dumps(value)
         rows.append((name, shown, f"{other['value']}, by the server's {other['variable']}" if other else ""))
-    return show_table(["setting", "value", "in force instead"], rows, "")
+    show_table(["setting", "value", "in force instead"], rows, "")
+    if any(name.startswith("job_volume.") for name in wanted):
+        print()
+        _show_volume_prices(asked)
 
 
 @app.command("set")
@@ -59,7 +63,10 @@ def set_(
         if not equals or not dot or section not in SECTIONS:
             raise ConfigurationInvalid(f"{change[:80]!r} is not SECTION.FIELD=VALUE; sections: {', '.join(SECTIONS)}")
         body.setdefault(section, {})[field] = _value(text)
-    _tell(find_server(server, token_of_environment()).ask("PATCH", PATH, body=body).json())
+    asked = find_server(server, token_of_environment())
+    _tell(asked.ask("PATCH", PATH, body=body).json())
+    if "job_volume" in body:
+        _show_volume_prices(asked)
 
 
 @app.command("edit")
@@ -111,6 +118,22 @@ def history(
         for one in version["changes"]
     ]
     return show_table([">version", "time (UTC)", "who", "setting", "before", "after"], rows, "Never changed.")
+
+
+def _show_volume_prices(asked: ApiServer) -> None:
+    """What jobs of some sizes get, and what AWS charges for it."""
+    found = asked.get(f"{PATH}/job_volume/prices")
+    rows = [
+        (
+            f"{one['memory_mib'] / 1024:g} GiB",
+            f"{one['size_gib']} GiB",
+            f"{one['throughput_mib_per_second']} MiB/s" if one["throughput_mib_per_second"] else "its type's",
+            "not known" if one["usd_per_hour"] is None else f"${one['usd_per_hour']:.4f}",
+            "estimated" if one["estimated"] else "",
+        )
+        for one in found
+    ]
+    show_table([">a job that asks for", ">volume", ">throughput", ">an hour", ""], rows, "")
 
 
 def _settings(found: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from perdure.domain.values import Frozen, parse_duration
 from perdure.domain.volume_rules import check_rule
+from perdure.domain.volume_sizes import LEAST_GIB, usual_size_gib, usual_speed
 from perdure.domain.volumes import VolumeOptions, impossible
 
 MINIMUM_INTERVAL_SECONDS = 1.0
@@ -148,7 +149,14 @@ class JobVolumeConfiguration(Frozen):
     volume_type: Literal["gp2", "gp3", "io1", "io2"] = Field(
         "gp3", description="EBS volume type. `io1` and `io2` need `iops`.", examples=["gp3"]
     )
-    size_gib: int = Field(100, ge=1, le=16384, description="Size in GiB.", examples=[100])
+    size_gib: int = Field(
+        0,
+        ge=0,
+        le=16384,
+        description="Size in GiB. 0: by the memory that the job asks for: 50 GiB for its files and room for `keep` + 1"
+        " checkpoints of all of it, at least 100.",
+        examples=[0, 100],
+    )
     grow_to_gib: int = Field(
         0,
         ge=0,
@@ -162,17 +170,17 @@ class JobVolumeConfiguration(Frozen):
         0,
         ge=0,
         le=256_000,
-        description="Operations a second. 0: what the type has by itself (gp3: 3,000). AWS charges for more, which"
-        " Perdure's costs leave out.",
+        description="Operations a second. 0: what the type has by itself (gp3: 3,000), or more where the throughput"
+        " needs it. AWS charges for more than 3,000.",
         examples=[0, 6000],
     )
     throughput_mib_per_second: int = Field(
         0,
         ge=0,
         le=2_000,
-        description="gp3 alone: MiB/s, 125 to 2,000, and at most a quarter of `iops`. 0: 125. A final checkpoint writes"
-        " a job's memory in less than two minutes, or not at all. AWS charges for more than 125, which Perdure's costs"
-        " leave out.",
+        description="gp3 alone: MiB/s, 125 to 2,000, and at most a quarter of `iops`. 0: by the memory that the job"
+        " asks for: enough to write all of it in 90 s, which a notice leaves for it; 125 to 1,000. AWS charges for more"
+        " than 125.",
         examples=[0, 500],
     )
     encrypted: bool = Field(
@@ -264,9 +272,14 @@ class JobVolumeConfiguration(Frozen):
                 raise ValueError("names may not begin with 'aws:' or 'perdure:', which are taken")
         return value
 
+    def made_for(self, memory_mib: int | None, keep: int) -> tuple[int, VolumeOptions]:
+        """GiB and options of the volume of a job that asks for so much memory and keeps so many checkpoints."""
+        size_gib = self.size_gib or usual_size_gib(memory_mib, keep)
+        return size_gib, usual_speed(self.volume_type, memory_mib, self.options)
+
     @property
     def options(self) -> VolumeOptions:
-        """What volumes are made with, besides type and size."""
+        """What volumes are made with, besides type and size, as far as it is set."""
         return VolumeOptions(
             iops=self.iops,
             throughput_mib_per_second=self.throughput_mib_per_second,
@@ -278,7 +291,7 @@ class JobVolumeConfiguration(Frozen):
     def _possible(self) -> JobVolumeConfiguration:
         if 0 < self.grow_to_gib < self.size_gib:
             raise ValueError("grow_to_gib must be 0 (never), or at least size_gib")
-        if problem := impossible(self.volume_type, self.size_gib, self.options):
+        if problem := impossible(self.volume_type, self.size_gib or LEAST_GIB, self.options):
             raise ValueError(problem)
         return self
 

@@ -9,7 +9,8 @@
     protection  see perdure.domain.outages_ledger
     checkpoints our part of price(frozen, resumed), for checkpoints after which the job went on
     wait        our part of price(accepted, started), where no outage counts it: first starts, containers that never ran
-    volume      GiB x months x price per GiB-month, by the second; snapshots alike, by the size of their volume
+    volume      GiB x months x price per GiB-month, by the second, and so for operations and MiB/s that it has more than
+                its type has by itself; snapshots by the size of their volume
 
 What protection saved in the end is `net_saved_micros`, what Spot saved against on demand `net_on_demand_saved_micros`.
 """
@@ -26,6 +27,7 @@ from perdure.domain.nodes import Node
 from perdure.domain.outages_ledger import protection_entries
 from perdure.domain.prices import Prices, milliseconds, region_of, storage_micros
 from perdure.domain.stays import Stay, dollars, find_stays, of_vcpus
+from perdure.domain.volume_sizes import billed, month_rate
 
 __all__ = ["Figures", "LedgerEntry", "ledger_entries", "net_on_demand_saved_micros", "net_saved_micros"]
 
@@ -239,10 +241,11 @@ def _freezes(job: Job, stays: list[Stay], checkpoints: Iterable[Checkpoint]) -> 
 
 def _volumes(job: Job, prices: Prices, until: datetime) -> Iterator[LedgerEntry]:
     for volume in job.volumes:
-        rate = prices.storage(volume.volume_type, region_of(volume.zone))
+        amounts = billed(volume.volume_type, volume.size_gib, volume.iops, volume.throughput_mib_per_second)
+        rate = month_rate(prices, region_of(volume.zone), amounts)
         end = min(volume.deleted_at or until, until)
         for first, last in _slices(volume.created_at, end, _DAY):
-            micros = 0 if rate is None else storage_micros(rate, volume.size_gib, first, last)
+            micros = 0 if rate is None else storage_micros(rate, 1, first, last)
             estimated = rate is None or rate.estimated
             unpriced = milliseconds(first, last) if rate is None else 0
             yield LedgerEntry(
@@ -258,10 +261,11 @@ def _volumes(job: Job, prices: Prices, until: datetime) -> Iterator[LedgerEntry]
                     "volume_id": volume.volume_id,
                     "volume_type": volume.volume_type,
                     "gib": volume.size_gib,
+                    **{one.kind: one.amount for one in amounts[1:]},
                     "seconds": milliseconds(first, last) / 1000,
-                    "usd_per_gib_month": dollars(rate.micros if rate else None),
+                    "usd_per_month": dollars(rate.micros if rate else None),
                     "source": rate.source if rate else "no price is known",
-                    "formula": "GiB x price x seconds / seconds of the month",
+                    "formula": "price of the whole volume x seconds / seconds of the month",
                 },
             )
 

@@ -5,8 +5,9 @@ Everything worked out of it is marked as estimated. What it does not name has no
 On-demand (Linux, shared tenancy, per hour): AWS's Price List API as the Karpenter project kept it
 (aws/karpenter-provider-aws, pkg/providers/pricing/zz_generated.pricing_aws.go, generated 2026-01-19 for us-east-1).
 EBS, per GiB-month of storage, and snapshots: AWS's EBS pricing page for us-east-1 as many public cost tools repeat it
-(gp3 0.08, gp2 0.10, io1 and io2 0.125, st1 0.045, sc1 0.015, standard 0.05, snapshot 0.05). Baseline gp3: no extra
-IOPS or throughput, which we never ask for. S3 Standard: 0.023 per GiB-month, 0.005 per 1,000 writes, 0.0004 per 1,000
+(gp3 0.08, gp2 0.10, io1 and io2 0.125, st1 0.045, sc1 0.015, standard 0.05, snapshot 0.05). A month of an
+operation a second: gp3 0.005 beyond 3,000, io1 and io2 0.065 (io2 less beyond 32,000, which is not counted); of a MiB/s
+of gp3 beyond 125: 0.04. S3 Standard: 0.023 per GiB-month, 0.005 per 1,000 writes, 0.0004 per 1,000
 reads; KMS: 0.03 per 10,000 requests (their pricing pages, us-east-1).
 """
 
@@ -57,6 +58,7 @@ p3   2xlarge 3.060 8xlarge 12.240 16xlarge 24.480
 """
 
 _STORAGE = """
+gp3-iops 0.005  io1-iops 0.065  io2-iops 0.065  gp3-throughput 0.04
 gp3 0.08  gp2 0.10  io1 0.125  io2 0.125  st1 0.045  sc1 0.015  standard 0.05  snapshot 0.05
 s3 0.023  s3-1000-writes 0.005  s3-1000-reads 0.0004  kms-10000-requests 0.03
 """

@@ -152,7 +152,8 @@ class Prices:
         storage: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         """`spot` by (instance type, zone); `on_demand` by (instance type, region), micro-dollars per hour; `storage` by
-        (kind, region), micro-dollars per GiB-month: a volume type, `snapshot`, `s3`."""
+        (kind, region), micro-dollars a month: of a GiB of a volume type, `snapshot` or `s3`, of an operation a second
+        (`gp3-iops`), of a MiB/s (`gp3-throughput`)."""
         self._spot = dict(spot or {})
         self._on_demand = dict(on_demand or {})
         self._storage = dict(storage or {})
@@ -193,7 +194,7 @@ class Prices:
         return self._histories[key]
 
     def storage(self, kind: str, region: str) -> Rate | None:
-        """Per GiB-month of a volume type, of a `snapshot` or of `s3`: AWS's, else the table's, else None."""
+        """A month's price of one of that kind: AWS's, else the table's, else None."""
         listed = self._storage.get((kind, region))
         if listed is not None:
             return Rate(micros=listed, estimated=False, source=FROM_AWS)
@@ -202,8 +203,8 @@ class Prices:
 
 
 def storage_micros(rate: Rate, size_gib: int, start: datetime, end: datetime) -> int:
-    """What `size_gib` cost from `start` to `end`: by the second, a month being as long as the calendar's (AWS's EBS
-    pricing page: price x GB x seconds / seconds of the month). The module's rounding."""
+    """What `size_gib` (1 of a rate for a whole volume) cost from `start` to `end`: by the second, a month being as long
+    as the calendar's (AWS's EBS pricing page: price x GB x seconds / seconds of the month). The module's rounding."""
     if end <= start:
         return 0
     full = rate.micros * size_gib

@@ -13,12 +13,15 @@ from perdure.domain.values import Frozen
 
 class JobVolume(Frozen):
     """A job volume. `attached_to` is an instance id; sizes in GiB. `blank`: no container was given it yet, so it
-    holds nothing. `created_at` (UTC) and `volume_type` are EC2's words; None and empty: not asked."""
+    holds nothing. `created_at` (UTC), `volume_type`, `iops` and the throughput are EC2's words; None, empty and 0: it
+    did not say."""
 
     volume_id: str
     zone: str
     size_gib: int
     volume_type: str = ""
+    iops: int = 0
+    throughput_mib_per_second: int = 0
     created_at: datetime | None = None
     attached_to: str | None = None
     blank: bool = False
@@ -33,6 +36,9 @@ class VolumeLife(Frozen):
     zone: str
     volume_type: str
     size_gib: int
+    iops: int = 0
+    throughput_mib_per_second: int = 0
+    """0: what the type has by itself."""
     created_at: datetime
     deleted_at: datetime | None = None
 
@@ -76,7 +82,8 @@ _LIMITS = {
 itself refuses (docs/aws-assumptions.md)."""
 GP3_THROUGHPUT = range(125, 2_001)
 """MiB/s; at most a quarter of the operations a second."""
-_GP3_IOPS = 3_000
+GP3_IOPS = 3_000
+"""What gp3 has by itself."""
 
 
 def impossible(volume_type: str, size_gib: int, options: VolumeOptions) -> str:
@@ -90,14 +97,14 @@ def impossible(volume_type: str, size_gib: int, options: VolumeOptions) -> str:
         return f"a volume of type {volume_type} takes no number of operations a second (iops)"
     if iops and iops not in limits.iops:
         return f"a volume of type {volume_type} has {limits.iops[0]} to {limits.iops[-1]} operations a second (iops)"
-    free = _GP3_IOPS if volume_type == "gp3" else 0
+    free = GP3_IOPS if volume_type == "gp3" else 0
     if iops > max(free, limits.per_gib * size_gib):
         return f"a volume of type {volume_type} has at most {limits.per_gib} operations a second for each GiB"
     if throughput and volume_type != "gp3":
         return f"a volume of type {volume_type} takes no throughput; gp3 does"
     if throughput and throughput not in GP3_THROUGHPUT:
         return f"a throughput is {GP3_THROUGHPUT[0]} to {GP3_THROUGHPUT[-1]} MiB/s"
-    if 4 * throughput > max(iops, _GP3_IOPS):
+    if 4 * throughput > max(iops, GP3_IOPS):
         return f"{throughput} MiB/s need at least {4 * throughput} operations a second (iops)"
     if options.kms_key and not options.encrypted:
         return "a KMS key goes with encryption: turn it on, or leave the key out"

@@ -99,6 +99,7 @@ def test_checkpoints_are_reviewed_saved_and_in_the_history(configuration: Config
 
 def test_the_job_volume_with_its_tags(configuration: Configuration, server: Serving) -> None:
     page = configuration("job_volume")
+    expect(page.get_by_text("100 GiB, 183 MiB/s: $0.014 an hour")).to_be_visible()
     page.get_by_label("Size").fill("250")
     page.get_by_role("button", name="Type").click()
     page.get_by_role("option", name="gp2").click()

@@ -212,7 +212,7 @@ def test_patch_merges_null_resets_and_put_replaces(api: httpx.Client) -> None:
 @on_both
 def test_many_sections_change_at_once_or_not_at_all(api: httpx.Client) -> None:
     before = api.get("/api/v1/configuration").json()
-    wish: dict[str, Any] = {"checkpoint": {"keep": 5}, "job_volume": {"tags": {"team": "science"}, "size_gib": 0}}
+    wish: dict[str, Any] = {"checkpoint": {"keep": 5}, "job_volume": {"tags": {"team": "science"}, "size_gib": -1}}
     assert_refused(api.patch("/api/v1/configuration", json=wish), 422, "invalid_request", "body.job_volume.size_gib")
     assert api.get("/api/v1/configuration").json() == before
     wish["job_volume"]["size_gib"] = 20
@@ -749,6 +749,21 @@ def test_a_check_says_what_a_change_would_do_and_changes_nothing(api: httpx.Clie
     assert found["number"] == api.get("/api/v1/configuration").json()["number"]
     lines = api.get("/api/v1/audit").json()["items"]
     assert not any(line["action"].endswith("/check") for line in lines), "a form asks at each key"
+
+
+def test_what_volumes_cost_stands_where_they_are_set(api: httpx.Client) -> None:
+    held = api.get("/api/v1/configuration/job_volume/prices").json()
+    assert [(one["memory_mib"] >> 10, one["size_gib"], one["throughput_mib_per_second"]) for one in held] == [
+        (2, 100, 0),
+        (16, 100, 183),
+        (64, 242, 729),
+        (256, 818, 1000),
+    ]
+    dollars = [one["usd_per_hour"] for one in held]
+    assert dollars[0] == pytest.approx(100 * 0.08 / 730, abs=1e-6) and dollars == sorted(dollars)
+    asked = api.post(CHECK, json={"job_volume": {"size_gib": 10, "throughput_mib_per_second": 125}}).json()["volumes"]
+    assert {(one["size_gib"], one["usd_per_hour"]) for one in asked} == {(10, round(0.8 / 730, 6))}
+    assert api.post(CHECK, json={"log": {}}).json()["volumes"] is None
 
 
 def test_a_check_names_everything_that_is_wrong(api: httpx.Client, engine: Engine, tmp_path: Path) -> None:

@@ -217,6 +217,9 @@ async def test_prices_are_asked_for_once_and_kept(
     assert rate is not None and (rate.micros, rate.estimated, rate.source) == (80_000, False, "AWS")
     snapshot = known.storage("snapshot", "us-east-1")
     assert snapshot is not None and not snapshot.estimated
+    for kind, micros in (("gp3-iops", 5_000), ("io2-iops", 65_000), ("gp3-throughput", 40_000)):
+        rate = known.storage(kind, "us-east-1")
+        assert rate is not None and (rate.micros, rate.estimated) == (micros, False), kind
 
     rows = count(engine, spot_prices)
     again = await run(pricing.refresh_prices, ALL)

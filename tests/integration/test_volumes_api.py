@@ -40,6 +40,7 @@ def a_job(number: int, *, zone: str = "us-east-1a", finished: bool = False, dele
                 zone=zone,
                 volume_type="gp3",
                 size_gib=100,
+                throughput_mib_per_second=250 if zone.startswith("us") else 0,
                 created_at=made,
                 deleted_at=NOW if deleted else None,
             )
@@ -54,7 +55,7 @@ def filled(engine: Engine) -> Engine:
     with writing(engine) as session:
         for job in jobs:
             record_job(session, job, [], 1)
-        save_storage(session, "us-east-1", {"gp3": 90_000}, at=NOON)
+        save_storage(session, "us-east-1", {"gp3": 80_000, "gp3-throughput": 8_000}, at=NOON)
     return engine
 
 

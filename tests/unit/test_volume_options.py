@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from perdure.domain.configuration import JobVolumeConfiguration
-from perdure.domain.volumes import VolumeOptions, fitting, grown_size
+from perdure.domain.prices import Prices
+from perdure.domain.volume_sizes import billed, month_rate
+from perdure.domain.volumes import VolumeOptions, fitting, grown_size, impossible
 
 
 @pytest.mark.parametrize(("given", "said"), [
@@ -64,3 +66,34 @@ def test_how_a_volume_grows(size: int, most: int, used_gib: int, no_room: bool, 
 def test_it_cannot_be_meant_to_grow_to_less() -> None:
     with pytest.raises(ValidationError, match="at least size_gib"):
         JobVolumeConfiguration(grow_to_gib=50)
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "size_gib", "throughput", "iops"),
+    [(None, 100, 0, 0), (2, 100, 0, 0), (10, 100, 0, 0), (16, 100, 183, 0), (64, 242, 729, 0), (96, 338, 1000, 4000)],
+)
+def test_a_volume_that_nobody_sized_goes_by_the_memory_and_the_notice(
+    memory_gib: int | None, size_gib: int, throughput: int, iops: int
+) -> None:
+    size, options = JobVolumeConfiguration().made_for(memory_gib and memory_gib << 10, keep=2)
+    assert (size, options.throughput_mib_per_second, options.iops) == (size_gib, throughput, iops)
+    assert not impossible("gp3", size, options)
+
+
+def test_what_is_set_holds_whatever_the_memory() -> None:
+    set_by_hand = JobVolumeConfiguration(size_gib=20, throughput_mib_per_second=300, iops=3500)
+    assert set_by_hand.made_for(512 << 10, keep=2) == (20, set_by_hand.options)
+    assert JobVolumeConfiguration(iops=3200).made_for(512 << 10, keep=2)[1].throughput_mib_per_second == 800
+    assert JobVolumeConfiguration(volume_type="gp2").made_for(512 << 10, keep=2)[1] == VolumeOptions()
+
+
+def test_what_a_volume_has_beyond_its_types_own_costs_more() -> None:
+    prices = Prices()
+    plain = month_rate(prices, "us-east-1", billed("gp3", 100, 3000, 125))
+    fast = month_rate(prices, "us-east-1", billed("gp3", 100, 4000, 1000))
+    assert plain is not None and fast is not None
+    assert (plain.micros, fast.micros) == (8_000_000, 8_000_000 + 1000 * 5_000 + 875 * 40_000)
+    assert billed("gp2", 100, 300, 0) == [("gp2", 100)], "gp2's operations come with its size"
+    assert month_rate(prices, "eu-west-1", billed("gp3", 100, 0, 0)) is None
+    known = Prices(storage={("gp3", "eu-west-1"): 88_000})
+    assert month_rate(known, "eu-west-1", billed("gp3", 100, 0, 500)) is None, "a part without a price"

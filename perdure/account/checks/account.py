@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from perdure.account.findings import Call, Finding, Severity
 from perdure.account.picture import QUOTAS, QueuePicture
-from perdure.domain.configuration import JobVolumeConfiguration
+from perdure.domain.volume_sizes import LEAST_GIB
 
 _TOO_MUCH = {"AdministratorAccess", "PowerUserAccess", "AmazonEC2FullAccess", "AmazonS3FullAccess", "IAMFullAccess"}
 _ECS = "AmazonEC2ContainerServiceforEC2Role"
@@ -62,10 +62,9 @@ def quotas(picture: QueuePicture) -> Iterator[Finding]:
         what = f"The queue may grow to {vcpus} vCPUs, and the account may have {allowed:g} on Spot."
         yield _quota("L-34B43A08", what, "A reclaimed job may wait for an instance that never comes.", vcpus)
     jobs = int(vcpus / _smallest(picture)) if vcpus else 0
-    size = JobVolumeConfiguration().size_gib
-    wanted, storage = jobs * size / _GIB_PER_TIB, picture.quotas.get("L-7A658B76")
+    wanted, storage = jobs * LEAST_GIB / _GIB_PER_TIB, picture.quotas.get("L-7A658B76")
     if storage is not None and wanted > storage:
-        what = f"{jobs} jobs with {size} GiB each need {wanted:.0f} TiB of gp3; the account may have {storage:g}."
+        what = f"{jobs} jobs with {LEAST_GIB} GiB each need {wanted:.0f} TiB of gp3; the account may have {storage:g}."
         why = "A job that gets no volume is kept in the store, or runs unprotected where there is none."
         yield _quota("L-7A658B76", what, why, int(wanted) + 1)
 

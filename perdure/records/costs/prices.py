@@ -12,6 +12,7 @@ from sqlmodel import Session
 
 from perdure.domain.jobs import FINISHED_STATES, Job, JobState
 from perdure.domain.nodes import Node, NodeState
+from perdure.domain.price_table import TABLE_REGION
 from perdure.domain.prices import PricePoint, Prices, SpotPoints, region_of
 from perdure.domain.values import Frozen
 from perdure.records.schema.price_tables import on_demand_prices, spot_price_looks, spot_prices, storage_prices
@@ -191,6 +192,13 @@ def storage_regions_to_ask(session: Session, *, stale: datetime) -> list[str]:
     used = {_region(region, zone) for zone, region in session.execute(query)}
     fresh = select(_STORAGE.region).where(_STORAGE.looked_at >= stale).distinct()
     return sorted(used - set(session.scalars(fresh)) - {""})
+
+
+def newest_region(session: Session) -> str:
+    """Where the newest node is; of the shipped price table while there is none."""
+    newest = select(_NODES.zone, _NODES.region).where(_NODES.zone != "").order_by(_NODES.changed_at.desc()).limit(1)
+    found = session.execute(newest).first()
+    return (_region(found.region, found.zone) if found else "") or TABLE_REGION
 
 
 def forget_old_points(session: Session, before: datetime) -> int:

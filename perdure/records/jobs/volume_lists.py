@@ -15,6 +15,7 @@ from sqlmodel import Session, col
 from perdure.domain.jobs import JobState
 from perdure.domain.prices import Prices, region_of, storage_micros
 from perdure.domain.values import Frozen
+from perdure.domain.volume_sizes import billed, month_rate
 from perdure.records.costs.prices import load_prices
 from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import AttemptRow, JobRow, VolumeRow
@@ -84,12 +85,13 @@ def list_volumes(
 
 def sum_volumes(session: Session, *, now: datetime) -> VolumeSums:
     """Of all that exist."""
-    over = col(JobRow.finished_at).is_not(None)
+    speed = (col(VolumeRow.iops), col(VolumeRow.throughput_mib_per_second))
+    alike = (col(VolumeRow.zone), col(VolumeRow.volume_type), *speed, col(JobRow.finished_at).is_not(None))
     query = (
-        select(col(VolumeRow.zone), col(VolumeRow.volume_type), over, func.count(), func.sum(col(VolumeRow.size_gib)))
+        select(*alike, func.count(), func.sum(col(VolumeRow.size_gib)))
         .join(JobRow, col(JobRow.job_id) == col(VolumeRow.job_id))
         .where(col(VolumeRow.deleted_at).is_(None))
-        .group_by(col(VolumeRow.zone), col(VolumeRow.volume_type), over)
+        .group_by(*alike)
     )
     groups = session.execute(query).all()
     prices = _prices(session, {zone for zone, *_ in groups}, now)
@@ -98,9 +100,9 @@ def sum_volumes(session: Session, *, now: datetime) -> VolumeSums:
 
 def _summed(groups: Iterable[Any], prices: Prices) -> VolumeSums:
     sums: dict[str, Any] = VolumeSums().model_dump()
-    for zone, volume_type, kept, count, size_gib in groups:
-        rate = prices.storage(volume_type, region_of(zone))
-        month = rate.micros * size_gib if rate else 0
+    for zone, volume_type, iops, throughput, kept, count, size_gib in groups:
+        rate = month_rate(prices, region_of(zone), billed(volume_type, size_gib, iops, throughput, count))
+        month = rate.micros if rate else 0
         sums["volumes"] += count
         sums["size_gib"] += size_gib
         sums["month_micros"] += month
@@ -130,7 +132,8 @@ def _prices(session: Session, zones: set[str], now: datetime) -> Prices:
 def _existing(
     row: VolumeRow, job: JobRow, instance_id: str | None, prices: Prices, now: datetime, keep: timedelta
 ) -> ExistingVolume:
-    rate = prices.storage(row.volume_type, region_of(row.zone))
+    amounts = billed(row.volume_type, row.size_gib, row.iops, row.throughput_mib_per_second)
+    rate = month_rate(prices, region_of(row.zone), amounts)
     return ExistingVolume(
         volume_id=row.volume_id,
         job_id=job.job_id,
@@ -146,7 +149,7 @@ def _existing(
         kept_since=job.finished_at,
         kept_until=job.finished_at + keep if job.finished_at and keep else None,
         instance_id=instance_id,
-        month_micros=rate and rate.micros * row.size_gib,
-        cost_micros=rate and storage_micros(rate, row.size_gib, row.created_at, now),
+        month_micros=rate and rate.micros,
+        cost_micros=rate and storage_micros(rate, 1, row.created_at, now),
         estimated=rate is not None and rate.estimated,
     )

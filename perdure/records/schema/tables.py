@@ -178,6 +178,8 @@ class VolumeRow(SQLModel, table=True):
     zone: str
     volume_type: str
     size_gib: int
+    iops: int = 0
+    throughput_mib_per_second: int = 0
     created_at: datetime = Field(sa_type=Instant)
     deleted_at: datetime | None = Field(sa_type=Instant)
     ending_at: datetime | None = Field(default=None, sa_type=Instant)

@@ -18,6 +18,7 @@ import { Review } from "./Review";
 import { FORMS, type Section } from "./sections";
 import { Setting } from "./Setting";
 import { Theirs } from "./Theirs";
+import { VolumePrices } from "./VolumePrices";
 
 type Props = {
   section: Section;
@@ -32,7 +33,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
   const held = now[section] as Fields;
   const wanted = patchOf(section, draft);
   const settled = useSettled(wanted, TYPING_MS);
-  const asked = draft !== undefined || section === "server";
+  const asked = draft !== undefined || section === "server" || section === "job_volume";
   const check = useQuery(checkQuery(section, settled, now.number, asked));
   const answered = JSON.stringify(settled) === JSON.stringify(wanted) && check.isSuccess && !check.isPlaceholderData;
   const problems = draft && check.data ? check.data.problems : [];
@@ -83,6 +84,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
                   onChange={(input) => onDraft(edited(section, draft, held, field, input))}
                 />
               ))}
+              {section === "job_volume" && group.title === "Volume" && <VolumePrices prices={check.data?.volumes} />}
               {group.title === "Certificate" && <Certificate certificate={check.data?.certificate} />}
             </SpaceBetween>
           </Container>

@@ -25,6 +25,7 @@ export const jobVolume = form<"job_volume">()(
           label: "Size",
           unit: "GiB",
           help: "It must hold what the job writes and its checkpoints: about its memory, twice.",
+          zero: "0: by the memory that the job asks for, at least 100 GiB.",
         },
         grow_to_gib: {
           kind: "integer",
@@ -36,15 +37,15 @@ export const jobVolume = form<"job_volume">()(
         iops: {
           kind: "integer",
           label: "Operations a second (IOPS)",
-          help: "io1 and io2 need a number; gp3 has 3,000 by itself. AWS charges for more, which the costs shown here leave out.",
-          zero: "0: what the type has by itself.",
+          help: "io1 and io2 need a number; gp3 has 3,000 by itself. AWS charges for more.",
+          zero: "0: what the type has by itself, or what the throughput needs.",
         },
         throughput_mib_per_second: {
           kind: "integer",
           label: "Throughput",
           unit: "MiB/s",
-          help: "gp3 alone: 125 to 2,000, at most a quarter of IOPS. A final checkpoint writes a job's memory within two minutes or not at all. AWS charges for more than 125, which the costs shown here leave out.",
-          zero: "0: 125.",
+          help: "gp3 alone: 125 to 2,000, at most a quarter of IOPS. A final checkpoint writes a job's memory within two minutes or not at all. AWS charges for more than 125.",
+          zero: "0: by the memory that the job asks for, so that all of it is written in 90 s; 125 to 1,000.",
         },
         encrypted: { kind: "switch", label: "Encrypted", help: "Off: as the account's default says." },
         kms_key: {
