@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from temporalio.testing import ActivityEnvironment
 
+from activities.aws import as_ours
 from activities.batch import BatchLookups, read_job
 from activities.instances import InstanceLookups
 from activities.volumes import Volumes
@@ -26,7 +28,7 @@ from perdure.contracts.control import (
     SnapshotRef,
     VolumeRef,
 )
-from perdure.domain.errors import CloudUnavailable, UnknownJob, VolumeFailed, VolumeGone
+from perdure.domain.errors import AttachmentLimitReached, CloudUnavailable, UnknownJob, VolumeFailed, VolumeGone
 from perdure.domain.nodes import InstanceState
 from perdure.domain.retries import RetryRule, RetryStrategy
 from tests.unit.cloud_bed import CloudBed, cloud_bed
@@ -298,6 +300,12 @@ async def test_a_snapshot_is_found_by_its_token_and_waited_for() -> None:
     request = CreateSnapshot(volume_id="vol-1", job_id="job-1", token="t")
     assert (await run(Volumes(0, played, no_pause).create_snapshot, request)).snapshot_id == "snap-1"
     assert played.asked == ["look", "wait", "wait"]
+
+
+def test_an_instance_that_can_hold_no_more_volumes_is_told_apart() -> None:
+    said = {"Error": {"Code": "AttachmentLimitExceeded", "Message": "Volume attachment limit exceeded"}}
+    problem = as_ours(ClientError(said, "AttachVolume"), "attach vol-1 to i-1")
+    assert isinstance(problem, AttachmentLimitReached) and not problem.retryable and "i-1" in str(problem)
 
 
 async def test_a_failed_snapshot_is_an_error() -> None:

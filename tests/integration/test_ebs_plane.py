@@ -106,7 +106,7 @@ def test_the_first_snapshot_of_a_moved_volume_builds_on_the_one_that_moved_it(be
 
 def test_a_snapshot_shows_how_far_it_is_and_at_most_five_are_pending(bed: CloudBed) -> None:
     volume_id = make_volume(bed, ZONES[0])
-    told(bed, "POST", "ebs", {"rates": {"snapshot": 2.0}})
+    told(bed, "POST", "ebs", {"rates": {"snapshot": 6.0}})
     made = [str(bed.aws.ec2.create_snapshot(VolumeId=volume_id)["SnapshotId"]) for _ in range(5)]
     with pytest.raises(ClientError) as refusal:
         bed.aws.ec2.create_snapshot(VolumeId=volume_id)
@@ -199,13 +199,11 @@ def test_a_detach_from_a_dying_host_waits_for_its_end(bed: CloudBed) -> None:
     volume_id = make_volume(bed, ZONES[0])
     attach(bed, volume_id, guest)
     told(bed, "POST", "ebs", {"rates": {"dead_host_release": 3.0}})
+    begun = time.monotonic()
     assert bed.cloud.fleet.end(guest.instance_id)
     bed.aws.ec2.detach_volume(VolumeId=volume_id)
-    begun = time.monotonic()
-    time.sleep(1)
-    assert state(bed, volume_id) == "in-use"
     wait_for(lambda: state(bed, volume_id) == "available")
-    assert time.monotonic() - begun > 2
+    assert time.monotonic() - begun >= 3, "an ordinary detach takes a twentieth of a second here"
 
 
 def test_snapshots_and_volumes_that_fail(bed: CloudBed) -> None:
