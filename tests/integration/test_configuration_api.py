@@ -543,7 +543,7 @@ def test_its_configuration_has_its_shape(api: httpx.Client) -> None:
         "maxNodeLogTotalMB": 1024,
         "cleanLogInterval": "12h0m0s",
     }
-    assert answer["job"]["ebsPerJob"] is True and answer["job"]["diskSizeGB"] == 100
+    assert answer["job"]["ebsPerJob"] is True and answer["job"]["diskSizeGB"] == 0
     assert (answer["job"]["successTTL"], answer["job"]["failureTTL"]) == ("72h0m0s", "168h0m0s")
     assert answer["security"]["cognito"]["adminGroups"] == ["admin"] and answer["security"]["certFile"] == ""
     assert answer["log"] == {"level": "info", "maxSizeMB": 10, "maxBackups": 10}
@@ -624,7 +624,7 @@ def test_its_log_configuration(api: httpx.Client) -> None:
         ("configKV", {"kvMap": {"ckpt.ckptIntervall": "5m"}}, ["body.kvMap.ckpt.ckptIntervall", "ckpt.ckptInterval"]),
         ("configKV", {"kvMap": {"ckpt.ckptInterval": "5"}}, ["body.kvMap.ckpt.ckptInterval", "no unit"]),
         ("configKV", {"kvMap": {"ckpt.ckptMode": "perhaps"}}, ["iterative or none"]),
-        ("configKV", {"kvMap": {"job.diskSizeGB": "0"}}, ["body.kvMap.job.diskSizeGB", "greater than or equal to 1"]),
+        ("configKV", {"kvMap": {"job.diskSizeGB": "-1"}}, ["body.kvMap.job.diskSizeGB", "greater than or equal to 0"]),
         ("configKV", {"kvMap": {"job.customTags": "owner"}}, ["owner:ada"]),
         ("configKV", {"kvMap": {"addr": "https://0.0.0.0"}}, ["with its port"]),
         ("configKV", {"kvMap": {"addr": "http://203.0.113.9:1"}}, ["body.kvMap.addr"]),
