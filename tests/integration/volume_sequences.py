@@ -56,6 +56,8 @@ class Sequence:
 
     def __init__(self, bed: CloudBed, seed: int) -> None:
         self._bed, self._draw = bed, random.Random(seed)
+        self._fate = random.Random(f"crashes of {seed}")
+        """Apart, because how often something is tried depends on the machine: the life of a seed stays the same."""
         self._job_id = JOB.format(seed)
         self._volumes = Volumes(0.02, bed.aws.ec2, mutations=Mutations(200.0, 20.0), stuck_seconds=0.4)
         self._epoch = 0
@@ -162,8 +164,8 @@ class Sequence:
         """As Temporal would: again after what passes, and after the worker died in the middle."""
         for _ in range(MOST_TRIES):
             work = asyncio.create_task(ActivityEnvironment().run(activity, request))
-            if self._draw.random() < CRASH_CHANCE:
-                await asyncio.wait([work], timeout=self._draw.random() * 0.3)
+            if self._fate.random() < CRASH_CHANCE:
+                await asyncio.wait([work], timeout=self._fate.random() * 0.3)
                 if not work.done():
                     self._note("crash")
                     work.cancel()
