@@ -52,7 +52,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.options import ATTACH_PATIENCE, RENEW_AFTER
     from workflows.racing import Overtaken, while_wanted
     from workflows.resumption import take_over, wants_to_take_over
-    from workflows.volume_end import put_away_volume
+    from workflows.volume_end import drop_left_volume, put_away_volume
     from workflows.volume_growth import grow_volume
     from workflows.zone_snapshots import drop_zone_snapshots, take_zone_snapshot
 
@@ -106,6 +106,8 @@ class JobProtection:
             except (ActivityError, ChildWorkflowError) as problem:
                 await self._live_with(problem)
         await (put_away_volume(progress) if progress.store is None else put_away_store(progress))
+        while progress.left_volumes:
+            await drop_left_volume(progress)
         await drop_zone_snapshots(progress)
         self._closing = True
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() and recorder.up_to_date)
@@ -135,6 +137,8 @@ class JobProtection:
             await grow_volume(progress)
         elif progress.snapshot_due:
             await take_zone_snapshot(progress)
+        elif progress.left_volumes and left is None:
+            await drop_left_volume(progress)
         elif left is None or left > timedelta(0):
             await self._listen(mark, left, "ask Batch")
         else:

@@ -78,6 +78,8 @@ class JobProgress(BaseModel):
     volume: JobVolume | None = None
     volume_asked_for: CreateVolume | None = None
     """A volume that was asked for and of which nothing was heard: it may exist."""
+    left_volumes: list[JobVolume] = Field(default_factory=list)
+    """In zones where the job is no more, with nothing on them that it needs: deleted as soon as nobody waits."""
     volumes_lost: int = 0
     cold_volume: bool = False
     """It was just made from a snapshot: what is read of it for the first time is slow."""

@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import options
     from workflows.job_questions import caused_by
     from workflows.job_state import JobProgress
+    from workflows.volume_end import leave_volume, starts_clean
     from workflows.volume_lives import began, ended
     from workflows.zone_snapshots import end_lives, look_at_snapshots, predict
 
@@ -54,6 +55,8 @@ async def bring_volume(progress: JobProgress, request: AttachRequest, race: Race
             match next_volume_step(progress.volume, request.zone, request.instance_id):
                 case VolumeStep.CREATE:
                     await _create(progress, request, settings, race)
+                case VolumeStep.MIGRATE if starts_clean(progress):
+                    leave_volume(progress, request.zone, workflow.now())
                 case VolumeStep.MIGRATE:
                     await _migrate(progress, request, settings)
                 case VolumeStep.ATTACH | VolumeStep.KEEP:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from perdure.contracts.protection import ReportKind
+from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, JobVolumeConfiguration, SystemConfiguration
 from perdure.domain.zone_snapshots import GIB, VolumeUse
@@ -66,6 +66,26 @@ async def test_a_change_of_zone_keeps_its_snapshot_and_predicts_its_time(story: 
     assert story.cloud.snapshots == {} and story.cloud.volumes == {}
     assert [life.volume_id for life in job.snapshots] == ["vol-1", "vol-2"]
     assert all(life.deleted_at is not None for life in job.snapshots)
+
+
+async def test_a_clean_start_in_another_zone_moves_nothing(story: Story) -> None:
+    """What is on the volume would be deleted first, after minutes of moving it."""
+    await begin(story)
+    await story.sleep(903.3)
+    await story.happens("zone snapshot")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), exit_code=1)
+    await story.report(ReportKind.EXITED, "i-1", 1)
+    reply = await story.run_on("i-2", "zone-b", 2)
+    assert (reply.verdict, reply.volume_id) == (Verdict.FRESH, "vol-2")
+    (line,) = told(story, "migration")
+    assert "nothing moves from zone-a to zone-b" in line and "was predicted to take" in line
+    assert "create_snapshot" not in story.cloud.calls and "vol-1" in story.cloud.volumes
+    await story.sleep(43.3)
+    await story.until(lambda: "vol-1" in story.cloud.deleted)
+    assert await story.runs()
+    job = await story.ends()
+    assert story.cloud.volumes == {} and story.cloud.snapshots == {}
+    assert [(life.volume_id, life.deleted_at is not None) for life in job.volumes] == [("vol-1", True), ("vol-2", True)]
 
 
 async def test_without_zone_snapshots_a_move_goes_as_before(story: Story) -> None:
