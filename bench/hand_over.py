@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,7 +116,7 @@ class Bench:
         """All four at once: each waits most of the time."""
         jobs = {way.name: self._submit(f"way-{way.name}", way) for way in WAYS}
         for name, job_id in jobs.items():
-            until(lambda job_id=job_id: self._committed(job_id), f"{name}'s first checkpoint")
+            until(partial(self._committed, job_id), f"{name}'s first checkpoint")
         beside = self._submit("beside", BESIDE)
         until(lambda: self._client.placed(beside)["status"] == "RUNNING", "the unprotected job")
         assert self._client.placed(beside)["node"] == self._client.placed(jobs["frozen"])["node"]

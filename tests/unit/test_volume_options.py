@@ -65,7 +65,7 @@ def test_how_a_volume_grows(size: int, most: int, used_gib: int, no_room: bool, 
 
 def test_it_cannot_be_meant_to_grow_to_less() -> None:
     with pytest.raises(ValidationError, match="at least size_gib"):
-        JobVolumeConfiguration(grow_to_gib=50)
+        JobVolumeConfiguration(size_gib=100, grow_to_gib=50)
 
 
 @pytest.mark.parametrize(

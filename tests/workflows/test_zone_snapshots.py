@@ -80,7 +80,7 @@ async def test_a_clean_start_in_another_zone_moves_nothing(story: Story) -> None
     (line,) = told(story, "migration")
     assert "nothing moves from zone-a to zone-b" in line and "was predicted to take" in line
     assert "create_snapshot" not in story.cloud.calls and "vol-1" in story.cloud.volumes
-    await story.sleep(43.3)
+    await story.sleep(37.3)
     await story.until(lambda: "vol-1" in story.cloud.deleted)
     assert await story.runs()
     job = await story.ends()
