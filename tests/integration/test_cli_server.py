@@ -251,7 +251,7 @@ def test_the_configuration_is_read_set_edited_and_remembered(ann: User) -> None:
     assert ann.run("config", "get", "checkpoint.keep").stdout == "2\n"
     said = ann.run("config", "set", "checkpoint.interval_seconds=10m", "checkpoint.keep=3", 'job_volume.tags={"a":"b"}')
     assert "checkpoint.interval_seconds: 900.0 -> 600.0" in said.stdout
-    assert "64 GiB  242 GiB   729 MiB/s  $0.0596  estimated" in said.stdout, "what volumes cost, where they are set"
+    assert "64 GiB   306 GiB   729 MiB/s  $0.0666  estimated" in said.stdout, "what volumes cost, where they are set"
     assert ann.json("config", "get", "checkpoint")["checkpoint"]["keep"] == 3
     assert "checkpoint.keep" in ann.run("config", "set", "checkpoint.keep=99", status=2).stderr
     assert "SECTION.FIELD=VALUE" in ann.run("config", "set", "keep=3", status=2).stderr

@@ -19,6 +19,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -214,6 +215,7 @@ async def play(folder: Path, seeds: range, tell: Callable[[str], None]) -> Count
 def main() -> None:
     """Print one line for each sequence, and a record at the end."""
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing stays mounted
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     folder = Path("/var/lib/perdure-local") / f"sequences-{os.getpid()}"
