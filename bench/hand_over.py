@@ -71,7 +71,7 @@ BESIDE = Way("beside", HandOver.STAY_FROZEN, attempts=1, vcpus=FEWER)
 @dataclass
 class Result:
     """Seconds. `outage`: from the freeze until the job's processes go on; `free_after`: from the notice until the
-    volume was seen `available`, None where it only comes free with the instance."""
+    volume was seen `available`, None where nobody looked before the instance was gone."""
 
     way: str
     outage: float
@@ -163,15 +163,15 @@ class Bench:
         events = page["events"]
         started = instant(self._goes_on(goes_on_as, noticed))
         frozen = self._final(job_id)
-        free = [instant(one["at"]) for one in events if "is free for the next instance" in one["message"]]
         way_taken = self._way_taken(events)
         assert way_taken is way.expected, f"{way.name}: {way_taken}\n" + "\n".join(one["message"] for one in events)
         outages = [one for one in page["outages"] if one["ended_at"]]
+        phases: dict[str, float] = outages[0]["phases"] if outages else {}
         return Result(
             way=way.expected.value,
             outage=round((started - frozen).total_seconds(), 1),
-            free_after=round((free[0] - noticed).total_seconds(), 1) if free else None,
-            phases=outages[0]["phases"] if outages else {},
+            free_after=free_after(events, phases, frozen, noticed),
+            phases=phases,
         )
 
     def _way_taken(self, events: list[dict[str, Any]]) -> HandOver | None:
@@ -208,6 +208,19 @@ def until(condition: Callable[[], T | None], what: str) -> T:
     return waiting.until(condition, LIMIT, 0.5, what)
 
 
+def free_after(
+    events: list[dict[str, Any]], phases: dict[str, float], frozen: datetime, noticed: datetime
+) -> float | None:
+    """By the timeline; or, where the next container came first and waited for it, by the outage's phases."""
+    told = [instant(one["at"]) for one in events if "is free for the next instance" in one["message"]]
+    if told:
+        return round((told[0] - noticed).total_seconds(), 1)
+    if "detached" not in phases:
+        return None
+    until_then = sum(phases.get(step, 0.0) for step in ("frozen", "dumped", "waited", "detached"))
+    return round((frozen - noticed).total_seconds() + until_then, 1)
+
+
 def instant(text: str | None) -> datetime:
     assert text is not None
     return datetime.fromisoformat(text)
@@ -224,7 +237,7 @@ def table(results: list[Result], notice: float, dead_host: float) -> str:
         f"| --- | --- | --- |{' --- |' * len(steps)}",
     ]
     for one in results:
-        free = "with the instance" if one.free_after is None else f"{one.free_after:.1f}"
+        free = "" if one.free_after is None else f"{one.free_after:.1f}"
         phases = {**one.phases, "dumped": one.phases.get("frozen", 0.0) + one.phases.get("dumped", 0.0)}
         shown = [f"{phases[step]:.1f}" if one.phases and step in phases else "" for step in steps]
         lines.append(f"| {one.way} | {one.outage:.1f} | {free} | {' | '.join(shown)} |")
