@@ -215,7 +215,7 @@ def test_by_keyboard_alone(configuration: Configuration, server: Serving) -> Non
     expect(page.get_by_label("Size")).to_be_visible()
     for _ in range(12):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.value") == "100":
+        if page.evaluate("document.activeElement.value") == "0":  # by the job's memory
             break
     page.keyboard.press("Control+A")
     page.keyboard.type("120")
