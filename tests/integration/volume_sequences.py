@@ -224,12 +224,12 @@ def main() -> None:
     try:
         make_pool(folder)
         total = asyncio.run(play(folder, range(first, first + count), print))
+        print(f"{count} sequences from seed {first} in {time.monotonic() - begun:.0f} s; all held. What happened:")
+        for name, often in sorted(total.items()):
+            print(f"  {name}: {often}")
     finally:
         free_disks(folder)
         shutil.rmtree(folder)
-    print(f"{count} sequences from seed {first} in {time.monotonic() - begun:.0f} s; all held. What happened:")
-    for name, often in sorted(total.items()):
-        print(f"  {name}: {often}")
 
 
 if __name__ == "__main__":
