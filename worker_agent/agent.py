@@ -128,6 +128,7 @@ class Agent:
                 ):
                     parts.create_task(_for_ever(name, part))
         finally:
+            await self._node.page_sinks.end()
             await self._spool.stop()
             await self._metadata.close()
 

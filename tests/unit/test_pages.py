@@ -374,6 +374,11 @@ def test_the_program_answers_and_dies_with_its_agent(tmp_path: Path) -> None:
         assert json.loads(sink.stdout.readline()) == {"pipes": 2}
         sink.stdin.close()
         assert sink.wait(30) == 3
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sink:
+        assert sink.stdin is not None and sink.stdout is not None
+        print(json.dumps(asdict(request)), file=sink.stdin)
+        sink.stdin.close()  # asked for by an agent that was killed before the program was loaded
+        assert sink.wait(30) == 0 and sink.stdout.read() == ""
     with pytest.raises(OSError):
         os.close(os.open(tmp_path / "images/pages-1.img", os.O_WRONLY | os.O_NONBLOCK))
     assert PRINT == 16

@@ -30,6 +30,7 @@ from worker_agent.engine.job_root import (
 from worker_agent.engine.leavings import clean, end_frozen, flush, release, thaw, thaw_and_clean
 from worker_agent.engine.machine import check_criu, cpu_features
 from worker_agent.engine.overlay import OverlayMount, find_overlay
+from worker_agent.engine.page_sink import SparePageSinks
 from worker_agent.engine.quiet_continue import continue_restored
 from worker_agent.engine.restore import (
     Prepared,
@@ -49,6 +50,7 @@ __all__ = [
     "Identity",
     "OverlayMount",
     "Prepared",
+    "SparePageSinks",
     "Taking",
     "Tools",
     "check_criu",

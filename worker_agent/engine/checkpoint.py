@@ -30,7 +30,7 @@ BEFORE: tuple[_Step, ...] = (
     ("room", steps.room),
     ("presync", steps.sync),
     ("suspend GPU", steps.suspend_gpu),
-    ("page sink", dump.open_page_sink),
+    ("page sink", dump.open_page_sink),  # it has been starting since the end of `room`
     ("predump", dump.predump),
 )
 FROZEN: tuple[_Step, ...] = (
@@ -231,8 +231,7 @@ async def _abandon(work: Work) -> None:
     """Delete what was begun, *then* let the job run on: on a full volume it would die at its next write. A checkpoint
     that is committed already (the caller was cancelled while old ones were deleted) stays."""
     try:
-        if work.sink is not None:
-            await work.sink.end()
+        await dump.end_page_sink(work)
         if work.folder is not None and work.manifest is None:
             await work.in_thread(work.store.delete, int(work.folder.name))
         if work.names:

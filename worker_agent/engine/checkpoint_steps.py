@@ -70,7 +70,7 @@ def _obstacle(work: Work) -> str:
 
 
 async def room(work: Work) -> None:
-    """Make the folder, once the dump is sure to fit; older checkpoints go for it."""
+    """Make the folder, once the dump is sure to fit; older checkpoints go for it. What takes the pages starts in it."""
     work.needed = await work.in_thread(bytes_needed, work)
     if work.commit_by is not None:
         work.known = await work.in_thread(_newest, work)
@@ -78,6 +78,7 @@ async def room(work: Work) -> None:
     _refuse_if_late(work)
     await work.in_thread(_make_room, work)
     await complete(_begin(work))
+    dump.begin_page_sink(work)
 
 
 def _newest(work: Work) -> list[ManifestHead]:

@@ -11,6 +11,7 @@ from perdure.image.files import TREES
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.overlay import OverlayMount
+from worker_agent.engine.page_sink import SparePageSinks
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Tools:
     path_first: Path
     runc: str = "runc"
     gpu: GpuTools = field(default_factory=GpuTools)
+    page_sinks: SparePageSinks | None = field(default=None, compare=False)
+    """Those that are loaded beforehand; None: each checkpoint loads its own."""
 
     def environment(self) -> dict[str, str]:
         """For runc. Versions from 1.2 ignore --criu and look on PATH."""

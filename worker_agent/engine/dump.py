@@ -1,7 +1,7 @@
 """The memory half of a checkpoint: what it shares pages with, what is read before the freeze, dump and pages files.
 
-page sink → (predump, while the job runs) → dump → (the job runs on) → assemble. Whenever anything about the page sink
-is in doubt, CRIU writes the pages files itself, whole.
+page sink → (predump, while the job runs) → dump → (the job runs on) → assemble. The page sink gets ready beside the
+first sync. Whenever anything about it is in doubt, CRIU writes the pages files itself, whole.
 """
 
 from __future__ import annotations
@@ -69,20 +69,37 @@ def base_of(work: Work, *, full_is_due: bool = True) -> ManifestHead | None:
     return None if due and full_is_due else newest
 
 
-async def open_page_sink(work: Work) -> None:
-    """Start what takes the job's pages, if the job root can share them and nothing is in doubt."""
+def begin_page_sink(work: Work) -> None:
+    """Start what takes the job's pages, beside what else comes before the freeze."""
     doubts = sorted(work.container.doubts)
     if doubts:
         log.warning("a checkpoint is written whole", job_id=work.identity.job_id, reason=doubts[0])
         return
+    work.starting = asyncio.create_task(_start_page_sink(work))
+
+
+async def _start_page_sink(work: Work) -> PageSink | None:
+    """None where the job root cannot share pages."""
     if not await work.in_thread(shares_pages, work.path):
-        log.info("the job root's file system cannot share pages: each checkpoint is written whole")
-        work.base = None
+        return None
+    return await PageSink.start(await work.in_thread(_request, work), work.container.tools.page_sinks)
+
+
+async def open_page_sink(work: Work) -> None:
+    """What takes the job's pages is ready, if the job root can share them and nothing is in doubt."""
+    starting = work.starting
+    if starting is None:
         return
     try:
-        work.sink = await PageSink.start(await work.in_thread(_request, work))
+        await asyncio.wait([starting])  # a cancelled caller leaves it to `end_page_sink`
+        work.sink, work.starting = starting.result(), None
     except CheckpointFailed as error:
+        work.starting = None
         await _do_without(work, error)
+        return
+    if work.sink is None:
+        log.info("the job root's file system cannot share pages: each checkpoint is written whole")
+        work.base = None
         return
     if work.sink.doubt:
         log.warning("a checkpoint shares no pages", job_id=work.identity.job_id, reason=work.sink.doubt)
@@ -189,6 +206,18 @@ async def _do_without(work: Work, error: CheckpointFailed) -> None:
         await complete(work.sink.end())
         work.sink = None
     await urgently(delete_tree, work.path / "staging")
+
+
+async def end_page_sink(work: Work) -> None:
+    """None is at work when this returns, and none is starting. Idempotent."""
+    if work.starting is not None:
+        work.starting.cancel()
+        await asyncio.wait([work.starting])
+        if not work.starting.cancelled() and work.starting.exception() is None:
+            work.sink = work.starting.result()
+        work.starting = None
+    if work.sink is not None:
+        await work.sink.end()
 
 
 async def _criu(work: Work) -> None:

@@ -51,6 +51,8 @@ class Work:
     """The newest checkpoints on the job root, where the time may not suffice: they tell its pace."""
     base: ManifestHead | None = None
     """The checkpoint with which this one may share pages; None for a full one."""
+    starting: asyncio.Task[PageSink | None] | None = None
+    """What will be `sink`."""
     sink: PageSink | None = None
     """What takes the job's pages; None where they are written as CRIU writes them."""
     assembled: Assembled | None = None

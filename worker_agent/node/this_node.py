@@ -15,7 +15,7 @@ from pathlib import Path
 from perdure.domain.jobs import folder_name
 from perdure.domain.nodes import Node, NodeState, Notice
 from perdure.settings import AgentSettings
-from worker_agent.engine import GpuTools, Tools, cpu_features
+from worker_agent.engine import GpuTools, SparePageSinks, Tools, cpu_features
 from worker_agent.node.metadata import Identity
 from worker_agent.node.stores import NodeStores
 
@@ -29,7 +29,8 @@ class ThisNode:
     def __init__(self, settings: AgentSettings) -> None:
         self.settings = settings
         gpu = GpuTools(settings.gpu, settings.nvidia_smi, settings.cuda_checkpoint)
-        self.tools = Tools(criu=settings.criu, path_first=settings.criu_path_first, runc=settings.runc, gpu=gpu)
+        self.page_sinks = SparePageSinks()
+        self.tools = Tools(settings.criu, settings.criu_path_first, settings.runc, gpu, self.page_sinks)
         self.stores = NodeStores(settings.store_key_file)
         self.identified = asyncio.Event()
         self.interrupted = asyncio.Event()

@@ -64,6 +64,7 @@ class Rhythm:
             if room:
                 self._room_at = time.monotonic()
                 await self._hand_overs.report_again()
+                self._keep_page_sinks()
             for job in self._jobs:
                 self._reading_back.look(job)
                 name = job.record.container_id
@@ -81,6 +82,12 @@ class Rhythm:
         """AWS recommends leaving this instance: every running job gets a checkpoint at once."""
         for job in self._jobs:
             job.hurried = job.runs and job.settings.enabled
+
+    def _keep_page_sinks(self) -> None:
+        """One for each job, so that no notice waits until a program is loaded. After a notice they are for the final
+        checkpoints alone, which need the processors."""
+        if not self._node.interrupted.is_set():
+            self._node.page_sinks.keep(sum(job.runs and job.settings.enabled for job in self._jobs))
 
     def _until_next_look(self) -> float:
         """Seconds; to the very instant at which a checkpoint is due, so that no interval grows."""

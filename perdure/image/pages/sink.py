@@ -1,6 +1,6 @@
 """The program beside one checkpoint: it takes the job's pages and puts the pages files together.
 
-It reads one line of JSON (Request), then commands, one a line, and answers each with a line of JSON:
+It waits for one line of JSON (Request), then for commands, one a line, and answers each with a line of JSON:
 
     (request)          → ready      the base's index is loaded, the memory is there
     predump PID…       → predump    until all is read; `hurry` ends it at once, and later writes at once
@@ -21,6 +21,7 @@ import os
 import queue
 import resource
 import secrets
+import select
 import sys
 import threading
 import time
@@ -83,8 +84,9 @@ class Sink:
         self._pipes: Pipes | None = None
         self._hurry = threading.Event()
         self._captured = threading.Event()
-        self.seed, prints, origins, self.doubt = self._load_base()
+        # First: from now on it is seen to work in that folder (tasks.users_of).
         self._staging = Staging(self._folder / "staging", request.staging_bytes)
+        self.seed, prints, origins, self.doubt = self._load_base()
         self._matcher = matcher(
             prints,
             origins,
@@ -211,7 +213,10 @@ def main() -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        sink = Sink(Request(**json.loads(sys.stdin.readline())))
+        wanted = sys.stdin.readline()
+        if not wanted or _agent_is_gone():
+            return 0  # whoever cleans up after the agent must not find anything begun afterwards
+        sink = Sink(Request(**json.loads(wanted)))
         _say(sink.ready())
         for command, *words in _commands(sink):
             if command == "predump":
@@ -226,6 +231,13 @@ def main() -> int:
         _fail(error)
         return 1
     return 0
+
+
+def _agent_is_gone() -> bool:
+    """Nobody holds the other end of standard input any more, whatever is still in it."""
+    poll = select.poll()
+    poll.register(sys.stdin.fileno(), 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _commands(sink: Sink) -> Iterator[list[str]]:

@@ -29,6 +29,7 @@ class Staging:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
+        self._file = _open(path)
         self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with contextlib.suppress(OSError, AttributeError):
             self.memory.madvise(mmap.MADV_HUGEPAGE)
@@ -39,7 +40,6 @@ class Staging:
                 self.memory[at] = 0
         self._ring = size // PAGE
         self._view = memoryview(self.memory)
-        self._file = _open(path)
         self._staged: Callable[[], int] = lambda: 0
         self._written = 0
         self.write_seconds = 0.0

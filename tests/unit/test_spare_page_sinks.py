@@ -1,0 +1,72 @@
+"""Page sinks that are loaded before a checkpoint wants one: as many as are wanted, never a dead one, none left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from perdure.domain.errors import CheckpointFailed
+from perdure.image.pages.sink import NAME, Request
+from worker_agent.engine import tasks
+from worker_agent.engine.page_sink import PageSink, SparePageSinks
+
+
+@pytest.fixture
+async def spares() -> AsyncIterator[SparePageSinks]:
+    made = SparePageSinks()
+    try:
+        yield made
+    finally:
+        await made.end()
+
+
+async def filled(spares: SparePageSinks, count: int) -> None:
+    async with asyncio.timeout(60):
+        while spares.loaded != count:
+            spares.keep(count)
+            await asyncio.sleep(0.01)
+
+
+def own_programs() -> list[int]:
+    """Those that have said their name, as `ps` shows it."""
+    children = map(int, Path("/proc/thread-self/children").read_text().split())
+    return [pid for pid in children if tasks.command(pid) == NAME]
+
+
+def request(folder: Path) -> Request:
+    return Request(str(folder), "images", 1, 1 << 20, 1 << 20, staging_bytes=4 << 20, most_jumps=0)
+
+
+async def test_one_serves_one_checkpoint_and_another_takes_its_place(spares: SparePageSinks, tmp_path: Path) -> None:
+    await filled(spares, 1)
+    sink = await PageSink.start(request(tmp_path), spares)
+    assert spares.loaded == 0 and not sink.doubt and (tmp_path / "staging").exists()
+    await filled(spares, 1)
+    await sink.end()
+
+
+async def test_those_that_died_are_replaced_and_too_many_go(spares: SparePageSinks) -> None:
+    await filled(spares, 2)
+    async with asyncio.timeout(60):
+        while len(programs := own_programs()) < 2:
+            await asyncio.sleep(0.01)
+        for pid in programs:
+            os.kill(pid, signal.SIGKILL)
+        while spares.loaded:
+            await asyncio.sleep(0.01)
+    assert spares.take() is None
+    await filled(spares, 2)
+    spares.keep(1)
+    assert spares.loaded == 1
+
+
+async def test_a_failed_request_costs_only_that_one(spares: SparePageSinks, tmp_path: Path) -> None:
+    await filled(spares, 1)
+    with pytest.raises(CheckpointFailed, match="No such file"):
+        await PageSink.start(request(tmp_path / "missing"), spares)
+    assert spares.loaded == 0
