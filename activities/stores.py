@@ -63,12 +63,16 @@ class Stores(StoreActivities):
         return Reconciled(looked_at=looked_at, told=told)
 
     async def _ended(self, kept: KeptCheckpoints, seconds: float, now: datetime) -> bool:
-        """Their time is over; whether they are gone."""
+        """Their time is over; whether they are gone. From the claim on nothing is resumed from them; a control worker
+        that dies then deletes them at the next look."""
         if kept.successor is not None and await self._batch.goes_on(kept.successor):
+            return False
+        if not await asyncio.to_thread(self._claim, kept, now):
             return False
         try:
             count = await _beating(lambda: self._forget(kept.stored))
         except (StoreFailed, ConfigurationInvalid, ImageInvalid, OSError) as problem:
+            await asyncio.to_thread(self._release, kept)
             log.warning("kept checkpoints were not deleted", job_id=kept.job_id, reason=str(problem))
             return False
         kept_for = format_duration(round(seconds))
@@ -101,6 +105,14 @@ class Stores(StoreActivities):
     def _past_their_time(self, seconds: float, now: datetime, after: str) -> list[KeptCheckpoints]:
         with reading(self._engine) as session:
             return kept_checkpoints.checkpoints_past_their_time(session, seconds, now, after, PAGE)
+
+    def _claim(self, kept: KeptCheckpoints, at: datetime) -> bool:
+        with writing(self._engine) as session:
+            return kept_checkpoints.claim(session, kept, at)
+
+    def _release(self, kept: KeptCheckpoints) -> None:
+        with writing(self._engine) as session:
+            kept_checkpoints.release(session, kept)
 
     def _record(self, kept: KeptCheckpoints, message: str, at: datetime) -> None:
         with writing(self._engine) as session:

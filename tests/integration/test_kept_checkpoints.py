@@ -24,6 +24,7 @@ from perdure.domain.configuration import ServerConfiguration, StoreConfiguration
 from perdure.domain.errors import NotResumable
 from perdure.domain.jobs import Job, JobState, StoredUnder
 from perdure.records.jobs import resumptions
+from perdure.records.jobs.changes import changes_after, last_position
 from perdure.records.jobs.events import list_events
 from perdure.records.jobs.jobs import get_job, record_job
 from perdure.records.schema.database import reading, writing
@@ -93,6 +94,14 @@ class Bed:
         with writing(self.engine) as session:
             record_job(session, job, [], 1)
 
+    def resumed(self, job_id: str) -> None:
+        """Somebody resumes it; as which job is not known yet. NotResumable."""
+        note = resumptions.Resumption(
+            job_id=job_id, request_id="r", job_name="n", checkpoint=1, volume_id="", epoch=3, asked_at=NOW
+        )
+        with writing(self.engine) as session:
+            resumptions.begin(session, note)
+
     def exists(self, job_id: str) -> bool:
         stored = bool(StoredCheckpoints(open_store(self.store), job_id).numbers())
         with reading(self.engine) as session:
@@ -123,11 +132,15 @@ async def test_those_of_a_job_that_is_over_are_deleted_at_once(bed: Bed) -> None
 async def test_kept_ones_go_when_their_time_is_over_and_not_before(bed: Bed) -> None:
     for job_id, ended in (("old", 8 * DAY), ("young", 6 * DAY), ("runs", None)):
         bed.job(job_id, ended)
+    with reading(bed.engine) as session:
+        seen = last_position(session)
     assert await bed.reconcile() == 1
     assert [bed.exists(one) for one in ("old", "young", "runs")] == [False, True, True]
     with reading(bed.engine) as session:
         assert get_job(session, "old").stored is None
         assert "had been kept for 168h after the job's end" in list_events(session, "old")[-1].message
+        changes, _ = changes_after(session, seen, upto=last_position(session))
+        assert [one.job.job_id for one in changes if one.job] == ["old"], "whoever follows the changes hears of it"
     assert await bed.reconcile() == 0, "and no line is added again"
 
 
@@ -144,7 +157,10 @@ async def test_a_store_that_is_away_is_asked_again(bed: Bed) -> None:
     shutil.move(bed.store.directory, bed.folder / "away")
     assert await bed.reconcile() == 0
     shutil.move(bed.folder / "away", bed.store.directory)
-    assert bed.exists("old")
+    bed.resumed("old")
+    assert await bed.reconcile() == 0 and bed.exists("old")
+    with writing(bed.engine) as session:
+        resumptions.drop(session, "old")
     assert await bed.reconcile() == 1 and not bed.exists("old")
 
 
@@ -161,6 +177,30 @@ async def test_a_resumed_job_takes_them_and_they_end_with_it(bed: Bed) -> None:
     assert await run(bed.resuming.take_over, asked) == taken
     bed.batch.status["new"] = "FAILED"
     assert await bed.reconcile() == 0 and bed.exists("old"), "they are the new job's now, whatever becomes of that"
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("first", ["resume", "delete"])
+async def test_a_resume_in_the_second_in_which_the_time_ends(
+    bed: Bed, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the look at who needs them, before the store deletes. Whichever comes first wins; the other hears it."""
+    bed.job("old", 9 * DAY)
+    refused: list[str] = []
+    when = "_claim" if first == "resume" else "_forget"
+    real = getattr(bed.stores, when)
+
+    def meanwhile(*arguments: Any) -> Any:
+        try:
+            bed.resumed("old")
+        except NotResumable as problem:
+            refused.append(str(problem))
+        return real(*arguments)
+
+    monkeypatch.setattr(bed.stores, when, meanwhile)
+    assert await bed.reconcile() == (0 if first == "resume" else 1)
+    assert bed.exists("old") == (first == "resume")
+    assert bool(refused) == (first == "delete")
 
 
 async def test_what_a_store_has_not_any_more_cannot_be_resumed(bed: Bed) -> None:

@@ -12,7 +12,7 @@ from perdure.domain.values import Frozen
 from perdure.records.costs.ledger import lock_job
 from perdure.records.jobs.events import add_line
 from perdure.records.schema.log_tables import ResumptionRow
-from perdure.records.schema.tables import VolumeRow
+from perdure.records.schema.tables import JobRow, VolumeRow
 
 LONGEST_LINE = 20
 """Jobs in a row, each resumed from the one before, whose checkpoints may lie on one volume or under one name."""
@@ -41,9 +41,12 @@ def of_job(session: Session, job_id: str) -> Resumption | None:
 
 
 def begin(session: Session, resumption: Resumption) -> None:
-    """A new job is about to be submitted. Replaces one that came to nothing. NotResumable: the volume is being deleted,
-    or was; the control worker that deletes it locks the job as well, so one of the two is first."""
+    """A new job is about to be submitted. Replaces one that came to nothing. NotResumable: the volume, or what a store
+    has of it, is being deleted or was; the control worker that deletes it locks the job as well, so one of the two is
+    first."""
     lock_job(session, resumption.job_id)
+    if not resumption.volume_id:
+        _refuse_if_the_store_forgets(session, resumption.job_id)
     ours = (col(VolumeRow.job_id) == resumption.job_id, col(VolumeRow.volume_id) == resumption.volume_id)
     ends = (col(VolumeRow.ending_at).is_not(None), col(VolumeRow.deleted_at).is_not(None))
     if session.exec(select(VolumeRow.volume_id).where(*ours, or_(*ends))).first() is not None:
@@ -52,6 +55,12 @@ def begin(session: Session, resumption: Resumption) -> None:
             " was over, or somebody deleted it."
         )
     session.merge(ResumptionRow(**resumption.model_dump()))
+
+
+def _refuse_if_the_store_forgets(session: Session, job_id: str) -> None:
+    offered = (col(JobRow.stored).is_not(None), col(JobRow.stored_ending_at).is_(None))
+    if session.exec(select(JobRow.job_id).where(col(JobRow.job_id) == job_id, *offered)).first() is None:
+        raise NotResumable(f"The checkpoints of job {job_id} are being deleted from the store: their time was over.")
 
 
 def drop(session: Session, job_id: str) -> None:

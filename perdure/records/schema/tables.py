@@ -121,6 +121,9 @@ class JobRow(SQLModel, table=True):
     volume_id: str | None
     volume_zone: str | None
     stored: dict[str, Any] | None = Field(None, sa_column=Column(JSON(none_as_null=True)))
+    stored_ending_at: datetime | None = Field(default=None, sa_type=Instant)
+    """Since when the control worker is deleting its kept checkpoints from the store: from then on nothing is resumed
+    from them."""
     unprotected: str
     shared_mounts: list[str] = Field(sa_column=Column(JSON, nullable=False))
     max_rootfs_bytes: int | None = Field(sa_type=BigInteger)
