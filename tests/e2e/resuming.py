@@ -49,9 +49,10 @@ def reference() -> str:
     return "".join(lines)
 
 
-def check_resume(user: User, tmp_path: Path, *options: str, moves: bool) -> None:
+def check_resume(user: User, tmp_path: Path, *options: str, moves: bool, stored: bool = False) -> str:
     """Submits the chain as a job with one attempt, has it reclaimed, resumes it, in another zone if it `moves`, and
-    compares everything that it ever wrote."""
+    compares everything that it ever wrote. `stored`: jobs have no volume, their checkpoints are in a store. Returns the
+    new job's id."""
     usual = ("--name", "last-chance", "--attempts", "1", "--interval", "0", "--mount", f"{tmp_path}:/opt/go")
     old = user.submit("/usr/bin/python3", "-c", CHAIN, options=usual + options)
     until(lambda: user.printed(old).count("\n") == PAUSE_AT, "the first half")
@@ -70,7 +71,7 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool) -> None
     until(lambda: user.job(old)["state"] == "Failed", "the record of its end")
     answer = resume(user, old, "once")
     assert answer.status_code == 201, answer.text
-    new = answer.json()["job_id"]
+    new = str(answer.json()["job_id"])
     assert resume(user, old, "once").json()["job_id"] == new
     assert resume(user, old, "twice").json()["error"]["code"] == "not_resumable"
     assert any("Nextflow" in remark for remark in answer.json()["remarks"])
@@ -86,7 +87,8 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool) -> None
     assert (tmp_path / "chain.log").read_text() == reference()
     [attempt] = user.job(new)["attempts"]
     assert (attempt["restored_from"], attempt["zone"]) == (answer.json()["checkpoint"], there)
-    assert bool(user.job(new)["snapshots"]) is moves
+    assert bool(user.job(new)["snapshots"]) is (moves and not stored)
+    assert bool(user.job(new)["volumes"]) is not stored
     assert any(f"job {old}" in line for line in user.events(new))
     assert any(new in line for line in user.events(old))
 
@@ -95,3 +97,4 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool) -> None
         "the logs that the lost node had sent",
     )
     assert any(name.endswith("container/dump.log") for name in kept), kept
+    return new

@@ -1,10 +1,12 @@
-"""The demo: two jobs through four reclaims of every kind. Whole, through six: `make demo`, and in `make matrix`."""
+"""The demo: two jobs through four reclaims of every kind. Whole, through six, and with stores in place of volumes:
+`make matrix` (the first is `make demo`, too)."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +17,18 @@ DEMO_LIMIT_SECONDS = 900
 
 @pytest.mark.demo
 @pytest.mark.timeout(DEMO_LIMIT_SECONDS + 120)
-@pytest.mark.parametrize("reclaims", [2, pytest.param(3, marks=pytest.mark.matrix)])
-def test_the_demo_holds_every_promise(reclaims: int) -> None:
+@pytest.mark.parametrize(("reclaims", "store"), [
+    (2, ""),
+    pytest.param(3, "", marks=pytest.mark.matrix),
+    pytest.param(2, "s3", marks=pytest.mark.matrix),
+    pytest.param(2, "directory", marks=pytest.mark.matrix),
+])  # fmt: skip
+def test_the_demo_holds_every_promise(reclaims: int, store: str, tmp_path: Path) -> None:
+    where = ["--store", str(tmp_path / store) if store == "directory" else store] if store else []
     stack = f"demo-{os.getpid()}"
     try:
         done = subprocess.run(
-            [str(PERDURE), "demo", "--json", "--stack", stack, "--reclaims", str(reclaims)],
+            [str(PERDURE), "demo", "--json", "--stack", stack, "--reclaims", str(reclaims), *where],
             capture_output=True,
             text=True,
             timeout=DEMO_LIMIT_SECONDS,

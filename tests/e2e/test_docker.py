@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from localcloud.demo.jobs import IMAGE, IMAGE_PACKAGES
@@ -76,9 +77,50 @@ def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User
     assert len(set(re.findall(r"^token ([0-9a-f]{32})$", stderr, re.MULTILINE))) == 1  # the same process all along
 
 
+@pytest.fixture(params=["", "s3", "directory"])
+def store(request: pytest.FixtureRequest, docker_user: User, tmp_path: Path) -> Iterator[str]:
+    """Where checkpoints of jobs that begin now go: on a volume of the job's (""), or jobs have none."""
+    kind = str(request.param)
+    if not kind:
+        yield kind
+        return
+    made = bucket(docker_user) if kind == "s3" else directory(tmp_path)
+    docker_user.run("config", "set", "job_volume.enabled=false", "store.scratch_gib=2", *made)
+    yield kind
+    docker_user.run("config", "set", "job_volume.enabled=true", "store.kind=none")
+
+
+def directory(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "store"
+    folder.mkdir(mode=0o700)
+    return ["store.kind=directory", f"store.directory={folder}"]
+
+
+def bucket(user: User) -> list[str]:
+    name = "checkpoints-of-the-tests"
+    s3 = boto3.client(
+        "s3",
+        "us-east-1",
+        endpoint_url=user.status["aws_endpoint_url"],
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+    )
+    s3.create_bucket(Bucket=name)
+    return ["store.kind=s3", f"store.bucket={name}"]
+
+
 @pytest.mark.matrix
-def test_a_new_job_finishes_what_a_reclaim_ended_for_good(docker_user: User, image: str, tmp_path: Path) -> None:
-    check_resume(docker_user, tmp_path, "--image", image, moves=False)
+def test_a_new_job_finishes_what_a_reclaim_ended_for_good(
+    docker_user: User, image: str, store: str, tmp_path: Path
+) -> None:
+    """From a volume in the same zone (test_resume.py has another one), or out of a store in another zone. There, in
+    diagnosis mode, the instance keeps what the job wrote, for the comparison."""
+    if not store:
+        check_resume(docker_user, tmp_path, "--image", image, moves=False)
+        return
+    diagnosis = ("--env", "PERDURE_CHECKPOINT_DIAGNOSIS=true")
+    new = check_resume(docker_user, tmp_path, "--image", image, *diagnosis, moves=True, stored=True)
+    until(lambda: any("kept in the store" in line for line in docker_user.events(new)), "the workflow's last word")
 
 
 def test_its_end_is_told_as_ecs_tells_it(docker_user: User, image: str) -> None:

@@ -13,4 +13,4 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 
 def test_a_new_job_finishes_what_a_reclaim_ended_for_good(user: User, tmp_path: Path) -> None:
-    check_resume(user, tmp_path, moves=True)  # test_docker.py has one that stays, in an image; `make matrix` runs it
+    check_resume(user, tmp_path, moves=True)  # `make matrix` has more in test_docker.py: stays, and out of stores
