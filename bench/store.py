@@ -28,7 +28,8 @@ from tests.stores.store_bed import ACCESS, BUCKET, make_bucket, seaweedfs
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[1]
-WAYS = ("boto3", "perdure")
+WAYS = ("boto3", "perdure", "perdure again")
+"""`again`: a second checkpoint, of which 5 % have changed in pieces, per GiB of the image as the others."""
 
 
 def image(path: Path, kind: str, mib: int, seed: int) -> None:
@@ -60,18 +61,31 @@ def send(way: str, url: str, folder: Path) -> dict[str, float]:
         from tests.stores.fuzz import example
 
         store = Patient(S3Objects(BUCKET, f"perdure-{os.getpid()}/", endpoint=url))
-        upload = Upload(store, Place.of("job"), KnownChunks(), CodecChoice(PACKERS), Bandwidth())
+        place, known, choice = Place.of("job"), KnownChunks(), CodecChoice(PACKERS)
         checkpoint = example().checkpoint
         (folder / "log").mkdir(exist_ok=True)
         for name in ("stdout", "stderr"):
             (folder / "log" / name).touch()
-        work = lambda: upload.run(folder, folder, checkpoint)  # noqa: E731
+        work = lambda: Upload(store, place, known, choice, Bandwidth()).run(folder, folder, checkpoint)  # noqa: E731
+        if way == "perdure again":
+            work()
+            change_pieces(source)
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     done = work()
     after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     wrote = done.sizes.wrote if done is not None else source.stat().st_size
     return {"cpu": cpu, "seconds": seconds, "wrote": wrote, "peak_mib": after.ru_maxrss / 1024}
+
+
+def change_pieces(path: Path) -> None:
+    """5 % of a file, in pieces of 256 KiB."""
+    chance, size = random.Random(os.getpid()), 256 << 10
+    with path.open("r+b") as file:
+        count = path.stat().st_size // size
+        for at in chance.sample(range(count), max(1, count // 20)):
+            piece = os.pread(file.fileno(), size, at * size)
+            os.pwrite(file.fileno(), piece[7:] + piece[:7], at * size)
 
 
 def measure(url: str, folder: Path, way: str) -> dict[str, float]:
@@ -102,8 +116,10 @@ def transfer(url: str, mib: int, rounds: int) -> None:
                 f"| {kind} | {way} | {middle['cpu'] * 1024 / mib:.2f} | {mib / middle['seconds']:.0f}"
                 f" | {middle['wrote'] / MIB:.0f} | {middle['peak_mib']:.0f} |"
             )
-        ratios = [ours["cpu"] / theirs["cpu"] for theirs, ours in zip(*runs.values(), strict=True)]
-        print(f"| {kind} | paired ratio, perdure / boto3 | {', '.join(f'{ratio:.2f}' for ratio in ratios)} | | | |")
+        theirs = [run["cpu"] for run in runs["boto3"]]
+        for way in WAYS[1:]:
+            ratios = ", ".join(f"{ours['cpu'] / cpu:.2f}" for ours, cpu in zip(runs[way], theirs, strict=True))
+            print(f"| {kind} | paired ratio, {way} / boto3 | {ratios} | | | |")
 
 
 def ten(mib: int) -> None:

@@ -9,6 +9,7 @@ job is. Cut short at any moment, nothing of it is a checkpoint; what was sent is
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from blake3 import blake3
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid
+from perdure.image.memory import large_buffer
 from perdure.stores import codecs
 from perdure.stores.bandwidth import NO_DEADLINE, Bandwidth
 from perdure.stores.cutting import LARGEST, cuts
@@ -51,7 +53,7 @@ class _Packed:
     """A batch as stored; what is kept raw lies in the arena still."""
 
     rows: list[_Row]
-    arena: bytearray
+    arena: mmap.mmap
 
 
 class Upload:
@@ -74,13 +76,13 @@ class Upload:
         self._ids: dict[bytes, int] = {}
         self._found: list[tuple[PackRef, Row] | None] = []
         """Where each chunk lies, by its number; None while it is on its way."""
-        self._arenas: list[bytearray] = []
-        self._arena = bytearray(_ARENA)
+        self._arenas: list[mmap.mmap] = []
+        self._arena = large_buffer(_ARENA)
         self._used = 0
         self._batch: list[tuple[int, bytes, memoryview]] = []
         """New chunks in the arena."""
         self._packing: deque[Future[_Packed]] = deque()
-        self._buffers: list[bytearray] = []
+        self._buffers: list[mmap.mmap] = []
         self._builder = PackBuilder()
         self._filled: list[int] = []
         """Numbers of the chunks in the pack that is being filled."""
@@ -157,7 +159,7 @@ class Upload:
             self._packing.append(packing)
             self._batch = []
             self._fill(_BATCHES)
-            self._arena = self._arenas.pop() if self._arenas else bytearray(_ARENA)
+            self._arena = self._arenas.pop() if self._arenas else large_buffer(_ARENA)
         self._arena[: len(rest)] = rest
         self._used = len(rest)
 
@@ -178,7 +180,7 @@ class Upload:
             entry.runs.append((number, 1))
 
     def _pack(
-        self, batch: list[tuple[int, bytes, memoryview]], arena: bytearray, ways: tuple[codecs.Codec, codecs.Codec]
+        self, batch: list[tuple[int, bytes, memoryview]], arena: mmap.mmap, ways: tuple[codecs.Codec, codecs.Codec]
     ) -> _Packed:
         best, tried = ways
         sample, size = 0, 0
