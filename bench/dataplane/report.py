@@ -21,6 +21,14 @@ _VOLUMES = {
     "io2 Block Express, 4,000 MiB/s": 4000.0,
 }
 """MiB/s. Source: Amazon EBS user guide, "Amazon EBS volume types"; EC2 user guide, EBS-optimized instances."""
+_NETWORKS = {
+    "S3 over 0.78 Gbit/s (m6i.large, baseline)": 93.0,
+    "S3 over 5 Gbit/s": 596.0,
+    "S3 over 12.5 Gbit/s": 1490.0,
+    "directory that takes 100 MiB/s": 100.0,
+    "directory that takes 500 MiB/s (EFS, one client)": 500.0,
+}
+"""MiB/s. Source: EC2 user guide, network performance by instance type; EFS user guide, quotas per client."""
 _OVERHEAD, _NOTICE = 20.0, 120.0
 """Seconds: until a notice is seen, the dump's set-up, ending the container and freeing its volume; the notice."""
 
@@ -50,12 +58,14 @@ def report(path: Path, out: Callable[[str], None]) -> None:
     out("\n| figure | measured | must | aim |\n| --- | --- | --- | --- |")
     for figure, measured, must, aim in goals(calls):
         out(f"| {figure} | {measured} | {must} | {aim} |")
-    notice_table(calls, out)
+    stores = path.with_name("store.json")
+    notice_table(calls, json.loads(stores.read_text()) if stores.exists() else {}, out)
 
 
-def notice_table(calls: Calls, out: Callable[[str], None]) -> None:
+def notice_table(calls: Calls, sending: dict[str, float], out: Callable[[str], None]) -> None:
     """How large a job may be to fit into a notice, by arithmetic: the memory is read at the measured speed, and what
-    changed is written at the volume's own."""
+    changed is written at the volume's own. Into a store, all of it is cut and hashed besides, by one thread, and what
+    changed is sent at the network's speed, or at what one processor sends. `sending`: bench.store's seconds per GiB."""
     ours = [one for one in calls.get("text 4 GiB, 5 % pieces, free, final", []) if one["way"] == "ours"]
     if not ours:
         return
@@ -65,6 +75,13 @@ def notice_table(calls: Calls, out: Callable[[str], None]) -> None:
     out("| --- |" + " ---: |" * len(_CHANGED))
     for name, rate in _VOLUMES.items():
         fit = [(_NOTICE - _OVERHEAD) / (reading + 1024 * part / 100 / rate) for part in _CHANGED]
+        out(f"| {name} | {' | '.join(f'{gib:.0f}' for gib in fit)} |")
+    if not sending:
+        return
+    through = sending["perdure again"]
+    for name, rate in _NETWORKS.items():
+        each = max(1024 / rate, sending["perdure"] - through)
+        fit = [(_NOTICE - _OVERHEAD) / (reading + through + part / 100 * each) for part in _CHANGED]
         out(f"| {name} | {' | '.join(f'{gib:.0f}' for gib in fit)} |")
 
 
