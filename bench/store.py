@@ -4,7 +4,8 @@
 
 A SeaweedFS on loopback plays S3, without TLS; CPU seconds are those of the sending process alone, started anew for each
 measurement, its imports left out. What is sent is a memory image as a file: noise, which no packing makes smaller, and
-text, which compresses. A second checkpoint, of which 5 % have changed, is measured too. Results: docs/performance.md, "Stores".
+text, which compresses. A second checkpoint, of which 5 % have changed, is measured too. Results: docs/performance.md,
+"Stores".
 """
 
 from __future__ import annotations
