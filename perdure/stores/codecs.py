@@ -81,13 +81,15 @@ class CodecChoice:
         self._count = 0
         self._lock = threading.Lock()
 
-    def next(self) -> tuple[Codec, Codec]:
-        """The way for the next batch, and the one for its first SAMPLE bytes."""
+    def to_try(self) -> Codec | None:
+        """How the first SAMPLE bytes of the next batch are to be packed, where something is to be learned of it: of
+        what is best by guesses, and now and then of the others. The rest, and other batches, go the best way."""
         with self._lock:
             self._count += 1
             ways = sorted(Codec, key=self._seconds_per_byte)
-            tried = ways[1 + self._count // _EVERY % 2] if self._count % _EVERY == 0 else ways[0]
-            return ways[0], tried
+            if ways[0] is not Codec.RAW and ways[0] not in self._measured:
+                return ways[0]
+            return ways[1 + self._count // _EVERY % 2] if self._count % _EVERY == 0 else None
 
     @property
     def best(self) -> Codec:

@@ -155,7 +155,7 @@ class Upload:
         on."""
         rest = bytes(memoryview(self._arena)[start : self._used])
         if self._batch:
-            packing = self._packers.submit(self._pack, self._batch, self._arena, self._choice.next())
+            packing = self._packers.submit(self._pack, self._batch, self._arena, self._choice.to_try())
             self._packing.append(packing)
             self._batch = []
             self._fill(_BATCHES)
@@ -180,15 +180,15 @@ class Upload:
             entry.runs.append((number, 1))
 
     def _pack(
-        self, batch: list[tuple[int, bytes, memoryview]], arena: mmap.mmap, ways: tuple[codecs.Codec, codecs.Codec]
+        self, batch: list[tuple[int, bytes, memoryview]], arena: mmap.mmap, to_try: codecs.Codec | None
     ) -> _Packed:
-        best, tried = ways
-        sample, size = 0, 0
-        while tried is not best and sample < len(batch) and size < codecs.SAMPLE:
-            size += len(batch[sample][2])
-            sample += 1
-        rows = [*self._packed(batch[:sample], tried), *self._packed(batch[sample:], best)]
-        return _Packed(rows, arena)
+        rows, sample, size = [], 0, 0
+        if to_try is not None:
+            while sample < len(batch) and size < codecs.SAMPLE:
+                size += len(batch[sample][2])
+                sample += 1
+            rows = self._packed(batch[:sample], to_try)
+        return _Packed([*rows, *self._packed(batch[sample:], self._choice.best)], arena)
 
     def _packed(self, batch: list[tuple[int, bytes, memoryview]], codec: codecs.Codec) -> list[_Row]:
         began = time.thread_time()

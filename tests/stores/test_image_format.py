@@ -279,8 +279,16 @@ def test_a_fast_store_gets_raw_chunks_and_a_slow_one_gets_small_ones() -> None:
     for _ in range(30):
         choice.sent(100 << 20, 5.0)
     assert str(choice.best.name) == "ZSTD"
-    asked = [choice.next() for _ in range(40)]
-    assert {best for best, _ in asked} == {choice.best} and {tried for _, tried in asked} == set(Codec)
+    tried = [choice.to_try() for _ in range(40)]
+    assert set(tried) == {None, *Codec} - {choice.best} and tried.count(None) == 35
+
+
+def test_a_guess_is_tried_in_a_small_part_before_it_is_followed() -> None:
+    choice = CodecChoice(2)
+    for codec in (Codec.ZSTD, Codec.LZ4):  # of noise, of which nothing gets smaller
+        assert choice.to_try() is choice.best is codec
+        choice.packed(codec, codecs.SAMPLE, codecs.SAMPLE, 0.001)
+    assert choice.to_try() is None and choice.best.name == "RAW"
 
 
 def test_sizes_and_runs_agree(tmp_path: Path) -> None:
