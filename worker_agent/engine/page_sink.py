@@ -158,7 +158,8 @@ class PageSink:
         """It is gone when this returns. Idempotent."""
         if self._said < 0:
             return
-        self.kill()
+        if not self.ended:  # else another program may have its number by now
+            self.kill()
         await self._process.wait()
         os.close(self._said)
         self._said = -1
