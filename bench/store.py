@@ -1,8 +1,8 @@
 """Stores: what it costs to bring a checkpoint to S3, beside boto3's own transfer; and what ten checkpoints take.
 
-    .venv/bin/python -m bench.store [--mib 512] [--rounds 3]
+    .venv/bin/python -m bench.store [--mib 512] [--rounds 3] [--tls]
 
-A SeaweedFS on loopback plays S3, without TLS; CPU seconds are those of the sending process alone, started anew for each
+A SeaweedFS on loopback plays S3, with TLS if that is wanted; CPU seconds are those of the sending process alone, started anew for each
 measurement, its imports left out. What is sent is a memory image as a file: noise, which no packing makes smaller, and
 text, which compresses. A second checkpoint, of which 5 % have changed, is measured too. Results: docs/performance.md,
 "Stores".
@@ -11,6 +11,7 @@ text, which compresses. A second checkpoint, of which 5 % have changed, is measu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -21,9 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from perdure.certificates import make_self_signed
 from tests.stores.checkpoint_bed import JobRoot
 from tests.stores.store_bed import ACCESS, BUCKET, make_bucket, seaweedfs
 
@@ -177,6 +181,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     asked.add_argument("--mib", type=int, default=512)
     asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--tls", action="store_true", help="as the real S3 has it")
     asked.add_argument("--send", choices=WAYS)
     asked.add_argument("--url", default="")
     asked.add_argument("--folder", type=Path)
@@ -188,12 +193,24 @@ def main() -> None:
     print(f"{platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; ", end="")
     print(", ".join(f"{name} {version(name)}" for name in names))
     os.environ.update(ACCESS)
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name, seaweedfs(Path(name)) as url:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name, a_store(Path(name), tls=given.tls) as url:
         make_bucket(url)
         found = transfer(url, given.mib, given.rounds)
+    if given.tls:
+        return
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(found))
     ten(min(given.mib, 256))
+
+
+@contextlib.contextmanager
+def a_store(folder: Path, *, tls: bool) -> Iterator[str]:
+    """Its URL. With TLS, whoever is started from here trusts its certificate."""
+    certificate = make_self_signed(["127.0.0.1"], folder / "tls", datetime.now(UTC)) if tls else None
+    if certificate:
+        os.environ["AWS_CA_BUNDLE"] = str(certificate.cert_file)
+    with seaweedfs(folder, certificate) as url:
+        yield url
 
 
 if __name__ == "__main__":

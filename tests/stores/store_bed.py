@@ -17,6 +17,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from localcloud.aws import moto_backend
+from perdure.certificates import CertificateFiles
 from perdure.domain.errors import StoreUnavailable
 from perdure.stores.objects import Content, Listed, Objects
 from perdure.stores.s3 import S3Objects
@@ -126,8 +127,9 @@ def localcloud_s3() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def seaweedfs(folder: Path) -> Iterator[str]:
-    """SeaweedFS's S3 gateway with all that it needs, on loopback; its URL. It is gone afterwards."""
+def seaweedfs(folder: Path, certificate: CertificateFiles | None = None) -> Iterator[str]:
+    """SeaweedFS's S3 gateway with all that it needs, on loopback; its URL. It is gone afterwards. With a `certificate`
+    it speaks TLS."""
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
     ports = dict(zip((*names, "s3.port", "s3.port.grpc"), _free_ports(8), strict=True))
     identity = {
@@ -141,13 +143,15 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     # Its other services have fixed ports, which a second server could not have.
     argv += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-filer.localSocket={folder}/f", f"-s3.localSocket={folder}/s"]
     argv += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
+    if certificate:
+        argv += [f"-s3.cert.file={certificate.cert_file}", f"-s3.key.file={certificate.key_file}"]
     log = folder / "weed.log"
     with log.open("wb") as out:
         server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     try:
         until(lambda: server.poll() is not None or _listens(ports["s3.port"]), 60.0)
         assert server.poll() is None, log.read_text()[-2000:]
-        yield f"http://127.0.0.1:{ports['s3.port']}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{ports['s3.port']}"
     finally:
         server.kill()
         server.wait()
