@@ -22,6 +22,7 @@ from perdure.stores.fetch import Fetch
 from perdure.stores.known_chunks import KnownChunks, siblings
 from perdure.stores.layout import Place, number_in
 from perdure.stores.patience import Patient
+from perdure.stores.sent_pages import SentPages
 from perdure.stores.stored_manifest import PackRef, Sizes, StoredManifest
 from perdure.stores.upload import PACKERS, Upload
 
@@ -38,6 +39,8 @@ class StoredCheckpoints:
         self._bandwidth = bandwidth or Bandwidth()
         self._known = KnownChunks()
         self._choice = CodecChoice(PACKERS)
+        self._sent = SentPages()
+        """By the last upload. What `_known` has not any more is sent again all the same."""
         self._sound: set[PackRef] = set()
         """Packs that were read back."""
 
@@ -83,7 +86,8 @@ class StoredCheckpoints:
         store = self._store.within(PATIENCE, stop)
         began = time.monotonic()
         self._known.refresh(store, self._place, self._job_id, self._read, self.numbers())
-        upload = Upload(store, self._place, self._known, self._choice, self._bandwidth, deadline=deadline, stop=stop)
+        ways = (self._known, self._choice, self._bandwidth)
+        upload = Upload(store, self._place, *ways, deadline=deadline, stop=stop, before=self._sent)
         stored = upload.run(job_root, folder, checkpoint)
         if time.monotonic() - began > collecting.GRACE / 2 and self._borrowed(stored):
             self._known.forget()
@@ -98,6 +102,7 @@ class StoredCheckpoints:
             if self.open(checkpoint.number).checkpoint != checkpoint:
                 said = f"{store.place} has a checkpoint {checkpoint.number} of this job already"
                 raise CheckpointFailed(said, "upload") from error
+        self._sent = upload.sent
         stored.sizes = Sizes(stored.sizes.holds, stored.sizes.wrote + len(content), stored.sizes.shares)
         return stored
 

@@ -3,6 +3,7 @@ quicker.
 
     read and cut (one thread) → pack (some threads) → fill packs (the first thread again) → send (some threads)
 
+Of the memory, what the last upload sent and a page index says to be unchanged is not even read (sent_pages.py).
 A chunk waits for nobody but the ones before it, and no more than some packs are in memory at a time, however large the
 job is. Cut short at any moment, nothing of it is a checkpoint; what was sent is found again by the next try.
 """
@@ -23,7 +24,10 @@ from blake3 import blake3
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid
+from perdure.image.manifest import encode_name
 from perdure.image.memory import large_buffer
+from perdure.image.pages.index import PageIndex, read_index
+from perdure.image.pages.prints import PAGE
 from perdure.stores import codecs
 from perdure.stores.bandwidth import NO_DEADLINE, Bandwidth
 from perdure.stores.cutting import LARGEST, cuts
@@ -32,7 +36,8 @@ from perdure.stores.layout import Place
 from perdure.stores.objects import Objects
 from perdure.stores.packs import FULL, PackBuilder, Row
 from perdure.stores.patience import Stopped
-from perdure.stores.stored_manifest import HOLE, Entry, PackRef, Sizes, StoredManifest
+from perdure.stores.sent_pages import Chunk, SentPages
+from perdure.stores.stored_manifest import CHECKPOINT, HOLE, Entry, PackRef, Sizes, StoredManifest
 from perdure.stores.tree import scan
 
 PACKERS = 2
@@ -69,10 +74,15 @@ class Upload:
         *,
         deadline: float = NO_DEADLINE,
         stop: threading.Event | None = None,
+        before: SentPages | None = None,
     ) -> None:
+        """`before`: what the last upload of this job noted in its `sent`."""
         self._objects, self._place, self._known, self._choice = objects, place, known, choice
+        self._before, self.sent = before or SentPages(), SentPages()
         self._bandwidth, self._deadline = bandwidth, deadline
         self._stop = stop or threading.Event()
+        self._cut: list[Chunk] | None = None
+        """Of the pages file that is being taken."""
         self._ids: dict[bytes, int] = {}
         self._found: list[tuple[PackRef, Row] | None] = []
         """Where each chunk lies, by its number; None while it is on its way."""
@@ -103,8 +113,12 @@ class Upload:
         try:
             entries = []
             output = {"stdout": checkpoint.stdio.stdout, "stderr": checkpoint.stdio.stderr}
+            indexed = {f"{CHECKPOINT}/{encode_name(one.path)}": one for one in checkpoint.images if one.index}
             for entry, path, size in scan(job_root, folder, output):
-                if entry.size:
+                image = indexed.get(entry.path)
+                if entry.size and image is not None:
+                    self._take_pages(entry, path, size, read_index(folder / image.index, image.blake3))
+                elif entry.size:
                     self._take(entry, path, size)
                 entries.append(entry)
             self._next_arena(self._used)
@@ -117,14 +131,32 @@ class Upload:
                 pool.shutdown(wait=True, cancel_futures=True)
         return self._manifest(entries, checkpoint)
 
-    def _take(self, entry: Entry, path: Path, size: int) -> None:
+    def _take_pages(self, entry: Entry, path: Path, size: int, index: PageIndex) -> None:
+        """A pages file. What it had at the last upload already is not read."""
+        if index.pages * PAGE != size:
+            raise ImageInvalid(f"{path} has {size} bytes, its index covers {index.pages} pages")
+        self._cut = []
+        self._take(entry, path, size, self._before.unchanged(entry.path, index))
+        self.sent.note(entry.path, index, self._cut)
+        self._cut = None
+
+    def _take(self, entry: Entry, path: Path, size: int, unchanged: Iterator[Chunk] | None = None) -> None:
+        unchanged = unchanged or iter(())
+        chunk = next(unchanged, None)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             position = 0
             for begin, end in _data(descriptor, size):
                 if begin > position:
                     entry.runs.append((HOLE, begin - position))
-                self._read(descriptor, begin, end, entry, path)
+                position = begin
+                while chunk is not None and chunk[1] <= end:
+                    if chunk[0] >= position and self._known.get(chunk[2]) is not None:
+                        self._read(descriptor, position, chunk[0], entry, path)
+                        self._add(chunk, entry)
+                        position = chunk[1]
+                    chunk = next(unchanged, None)
+                self._read(descriptor, position, end, entry, path)
                 position = end
             if size > position:
                 entry.runs.append((HOLE, size - position))
@@ -132,7 +164,7 @@ class Upload:
             os.close(descriptor)
 
     def _read(self, descriptor: int, begin: int, end: int, entry: Entry, path: Path) -> None:
-        start = self._used  # of what is read and not cut yet
+        start, at = self._used, begin  # of what is read and not cut yet: in the arena, and in the file
         while begin < end:
             if self._stop.is_set():
                 raise Stopped("the upload is not wanted any more")
@@ -146,8 +178,8 @@ class Upload:
             begin, self._used = begin + count, used + count
             block, last = arena[start : self._used], 0
             for cut in cuts(block, final=begin >= end):
-                self._chunk(block[last:cut], entry)
-                last = cut
+                self._chunk(block[last:cut], at, entry)
+                at, last = at + cut - last, cut
             start += last
 
     def _next_arena(self, start: int) -> None:
@@ -163,16 +195,22 @@ class Upload:
         self._arena[: len(rest)] = rest
         self._used = len(rest)
 
-    def _chunk(self, chunk: memoryview, entry: Entry) -> None:
-        digest = blake3(chunk).digest()
+    def _chunk(self, content: memoryview, at: int, entry: Entry) -> None:
+        digest = blake3(content).digest()
+        if digest not in self._ids and self._known.get(digest) is None:
+            self._new.add(digest)
+            self._batch.append((len(self._found), digest, content))
+        self._add((at, at + len(content), digest), entry)
+
+    def _add(self, chunk: Chunk, entry: Entry) -> None:
+        """The next chunk of this entry, which is in the store or in the batch."""
+        if self._cut is not None:
+            self._cut.append(chunk)
+        digest = chunk[2]
         number = self._ids.get(digest)
         if number is None:
             number = self._ids[digest] = len(self._found)
-            found = self._known.get(digest)
-            self._found.append(found)
-            if found is None:
-                self._new.add(digest)
-                self._batch.append((number, digest, chunk))
+            self._found.append(None if digest in self._new else self._known.get(digest))
         first, count = entry.runs[-1] if entry.runs else (HOLE, 0)
         if first != HOLE and first + count == number:
             entry.runs[-1] = (first, count + 1)

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from perdure.domain.checkpoints import CheckpointKind, Manifest, StdioOffsets
+from perdure.domain.checkpoints import CheckpointKind, ImageFile, Manifest, StdioOffsets
 from perdure.image.checksums import digest_images
 from perdure.image.files import FILES, TREES, digest_clones, walk
+from perdure.image.pages.index import INDEX, PageIndex
+from perdure.image.pages.prints import PAGE, print_of
 from perdure.image.store import DirectoryStore
 
 WHEN = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -47,9 +49,15 @@ class JobRoot:
         self.store = DirectoryStore(root / "checkpoints")
 
     def take(
-        self, *, epoch: int = 1, number: int | None = None, kind: CheckpointKind = CheckpointKind.PERIODIC
+        self,
+        *,
+        epoch: int = 1,
+        number: int | None = None,
+        kind: CheckpointKind = CheckpointKind.PERIODIC,
+        seed: int | None = None,
     ) -> Manifest:
-        """A checkpoint of what the memory and the files are now, committed on the job root."""
+        """A checkpoint of what the memory and the files are now, committed on the job root. With a `seed` its memory
+        has a page index."""
         if number is not None:
             (self.root / "checkpoints" / "last").write_text(str(number - 1))
         folder = self.store.begin()
@@ -73,13 +81,20 @@ class JobRoot:
             frozen_at=WHEN,
             committed_at=WHEN,
             container_id="c",
-            images=digest_images(folder),
+            images=digest_images(folder, [] if seed is None else [self._index(folder, seed)]),
             files_digest=digest_clones(folder),
             stdio=StdioOffsets(stdout=len(OUTPUT) - 27, stderr=0),
             inodes={"layer/etc": 17},
         )
         self.store.put(manifest)
         return manifest
+
+    def _index(self, folder: Path, seed: int) -> ImageFile:
+        (folder / INDEX).mkdir()
+        prints = [print_of(self.memory[at : at + PAGE], seed) for at in range(0, len(self.memory), PAGE)]
+        name = f"{INDEX}/pages-1.img.index"
+        digest = PageIndex(seed, b"".join(prints), bytes(8 * len(prints))).write(folder / name)
+        return ImageFile(path="images/pages-1.img", size=len(self.memory), blake3=digest, index=name)
 
     def folder(self, number: int) -> Path:
         return self.store.folder(number)

@@ -4,6 +4,7 @@ checkpoint needs is ever missing, whoever dies when."""
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,43 @@ def test_it_comes_back_as_it_was(objects: Objects, tmp_path: Path, key: bytes) -
     assert of(objects, key=key).numbers() == [1]
     comes_back(job, of(objects, key=key), 1, tmp_path / "two")
     assert of(objects, key=key).verify(1).sizes.holds == stored.sizes.holds
+
+
+def test_memory_that_a_page_index_says_is_unchanged_is_not_read_again(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    job, stored = JobRoot(tmp_path / "one", memory_pages=3000), of(DirectoryObjects(tmp_path / "store"))
+    put(job, stored, seed=5)
+    job.memory[4096 * 700 : 4096 * 730] = text_pages(99, 30)
+    for number, seed in ((2, 5), (3, 6)):  # another seed says nothing of what was before
+        manifest = job.take(seed=seed)
+        damaged = job.folder(number) / "images" / "pages-1.img"
+        with damaged.open("r+b") as file:
+            file.seek(4096 * 2000)
+            file.write(b"not the memory")
+        stored.put(job.root, job.folder(number), manifest)
+        damaged.write_bytes(job.memory)
+        if seed == 5:
+            comes_back(job, stored, number, tmp_path / "two")
+            continue
+        with pytest.raises(ImageInvalid, match=f"wrong checksum at byte {4096 * 2000}"):
+            comes_back(job, stored, number, tmp_path / "three")
+
+
+def test_a_series_of_indexed_checkpoints_comes_back_whatever_changes(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    job, stored = JobRoot(tmp_path / "one", memory_pages=900, sparse_mib=1), of(DirectoryObjects(tmp_path / "store"))
+    chance = random.Random(17)
+    for number in range(1, 13):
+        put(job, stored, seed=5)
+        comes_back(job, stored, number, tmp_path / f"there-{number}")
+        if number % 4 == 0:
+            stored.prune(1)
+        for _ in range(chance.randrange(12)):
+            at, pages = chance.randrange(len(job.memory) // 4096) * 4096, chance.choice((1, 1, 1, 3, 40))
+            fresh = text_pages(chance.randrange(1000), pages) if chance.random() < 0.8 else bytes(4096 * pages)
+            job.memory[at : at + len(fresh)] = fresh
+        if number % 3 == 0:
+            del job.memory[: 4096 * chance.randrange(1, 30)]
 
 
 def test_only_what_changed_is_sent(objects: Objects, tmp_path: Path) -> None:
