@@ -91,7 +91,7 @@ class JobRoot:
 
     def _index(self, folder: Path, seed: int) -> ImageFile:
         (folder / INDEX).mkdir()
-        prints = [print_of(self.memory[at : at + PAGE], seed) for at in range(0, len(self.memory), PAGE)]
+        prints = [print_of(bytes(self.memory[at : at + PAGE]), seed) for at in range(0, len(self.memory), PAGE)]
         name = f"{INDEX}/pages-1.img.index"
         digest = PageIndex(seed, b"".join(prints), bytes(8 * len(prints))).write(folder / name)
         return ImageFile(path="images/pages-1.img", size=len(self.memory), blake3=digest, index=name)
