@@ -149,7 +149,7 @@ def event(sequence: int) -> JobEvent:
 @pytest.mark.parametrize(
     ("row", "model", "ours"),
     [
-        (tables.JobRow, Job, {"revision", "position", "instance_id", "zone"}),
+        (tables.JobRow, Job, {"revision", "position", "instance_id", "zone", "stored_ending_at"}),
         (tables.AttemptRow, Attempt, {"job_id"}),
         (tables.CheckpointRow, Checkpoint, {"job_id", "offered"}),
         (tables.OutageRow, Outage, {"job_id"}),
