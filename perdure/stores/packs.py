@@ -11,7 +11,6 @@ upload that was cut short goes on with the packs that are there.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from perdure.domain.errors import ImageInvalid
-from perdure.image.memory import large_buffer
 from perdure.stores import codecs
 from perdure.stores.cutting import LARGEST
 
@@ -51,8 +49,8 @@ class PackBuilder:
     """A pack that is being filled, in a buffer of LARGEST_PACK bytes that may be used again afterwards: new memory
     costs more than what is written into it. One thread."""
 
-    def __init__(self, buffer: mmap.mmap | None = None) -> None:
-        self.buffer = buffer if buffer is not None else large_buffer(LARGEST_PACK)
+    def __init__(self, buffer: bytearray | None = None) -> None:
+        self.buffer = buffer if buffer is not None else bytearray(LARGEST_PACK)
         self._view = memoryview(self.buffer)
         self._end = HEAD.size
         HEAD.pack_into(self.buffer, 0, MAGIC, VERSION)

@@ -10,7 +10,6 @@ job is. Cut short at any moment, nothing of it is a checkpoint; what was sent is
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import time
@@ -25,7 +24,6 @@ from blake3 import blake3
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid
 from perdure.image.manifest import encode_name
-from perdure.image.memory import large_buffer
 from perdure.image.pages.index import PageIndex, read_index
 from perdure.image.pages.prints import PAGE
 from perdure.stores import codecs
@@ -58,7 +56,7 @@ class _Packed:
     """A batch as stored; what is kept raw lies in the arena still."""
 
     rows: list[_Row]
-    arena: mmap.mmap
+    arena: bytearray
 
 
 class Upload:
@@ -86,13 +84,13 @@ class Upload:
         self._ids: dict[bytes, int] = {}
         self._found: list[tuple[PackRef, Row] | None] = []
         """Where each chunk lies, by its number; None while it is on its way."""
-        self._arenas: list[mmap.mmap] = []
-        self._arena = large_buffer(_ARENA)
+        self._arenas: list[bytearray] = []
+        self._arena = bytearray(_ARENA)
         self._used = 0
         self._batch: list[tuple[int, bytes, memoryview]] = []
         """New chunks in the arena."""
         self._packing: deque[Future[_Packed]] = deque()
-        self._buffers: list[mmap.mmap] = []
+        self._buffers: list[bytearray] = []
         self._builder = PackBuilder()
         self._filled: list[int] = []
         """Numbers of the chunks in the pack that is being filled."""
@@ -191,7 +189,7 @@ class Upload:
             self._packing.append(packing)
             self._batch = []
             self._fill(_BATCHES)
-            self._arena = self._arenas.pop() if self._arenas else large_buffer(_ARENA)
+            self._arena = self._arenas.pop() if self._arenas else bytearray(_ARENA)
         self._arena[: len(rest)] = rest
         self._used = len(rest)
 
@@ -218,7 +216,7 @@ class Upload:
             entry.runs.append((number, 1))
 
     def _pack(
-        self, batch: list[tuple[int, bytes, memoryview]], arena: mmap.mmap, to_try: codecs.Codec | None
+        self, batch: list[tuple[int, bytes, memoryview]], arena: bytearray, to_try: codecs.Codec | None
     ) -> _Packed:
         rows, sample, size = [], 0, 0
         if to_try is not None:

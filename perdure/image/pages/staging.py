@@ -6,15 +6,16 @@ holds back of dirty memory does not stop the freeze.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from perdure.image.memory import large_buffer
 from perdure.image.pages.prints import PAGE
 
 PIECE = 4 << 20
@@ -29,7 +30,9 @@ class Staging:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self._file = _open(path)
-        self.memory = large_buffer(size)
+        self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError, AttributeError):
+            self.memory.madvise(mmap.MADV_HUGEPAGE)
         try:  # a page fault costs as much as copying the page
             self.memory.madvise(_POPULATE_WRITE)
         except OSError:
