@@ -25,6 +25,8 @@ VERSION = 1
 FULL = 8 << 20
 """Bytes at which a pack is closed. No pack gets larger than LARGEST_PACK."""
 LARGEST_PACK = 16 << 20
+_BUFFER = FULL + (1 << 20)
+"""Bytes: a pack that is not full yet, and the largest chunk that cutting.py makes."""
 MAGIC, END = b"PDRPACK\n", b"PDREND.\n"
 HEAD = struct.Struct("<8sH6x")
 _ROW = struct.Struct("<32sIIIB3x")
@@ -46,11 +48,11 @@ class Row:
 
 
 class PackBuilder:
-    """A pack that is being filled, in a buffer of LARGEST_PACK bytes that may be used again afterwards: new memory
+    """A pack that is being filled, in a buffer of _BUFFER bytes that may be used again afterwards: new memory
     costs more than what is written into it. One thread."""
 
     def __init__(self, buffer: bytearray | None = None) -> None:
-        self.buffer = buffer if buffer is not None else bytearray(LARGEST_PACK)
+        self.buffer = buffer if buffer is not None else bytearray(_BUFFER)
         self._view = memoryview(self.buffer)
         self._end = HEAD.size
         HEAD.pack_into(self.buffer, 0, MAGIC, VERSION)
@@ -63,7 +65,7 @@ class PackBuilder:
 
     def fits(self, stored: int) -> bool:
         """Has it room for a chunk of so many bytes as stored?"""
-        return self.size + stored + _ROW.size <= LARGEST_PACK
+        return self.size + stored + _ROW.size <= _BUFFER
 
     def add(self, digest: bytes, size: int, codec: int, stored: bytes | memoryview) -> Row:
         """Put a chunk in; `fits` was asked."""
