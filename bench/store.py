@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -55,42 +55,51 @@ def image(path: Path, kind: str, mib: int, seed: int) -> None:
 def send(way: str, url: str, folder: Path) -> dict[str, float]:
     """In a process of its own: send `folder`'s image, and tell CPU seconds, seconds and peak memory."""
     source = folder / "images" / "pages-1.img"
-    if way == "boto3":
-        import boto3
-
-        client = boto3.client("s3", endpoint_url=url)
-        work = lambda: client.upload_file(str(source), BUCKET, f"boto3/{os.getpid()}")  # noqa: E731
-    else:
-        from perdure.stores.bandwidth import Bandwidth
-        from perdure.stores.codecs import CodecChoice
-        from perdure.stores.known_chunks import KnownChunks
-        from perdure.stores.layout import Place
-        from perdure.stores.patience import Patient
-        from perdure.stores.s3 import S3Objects
-        from perdure.stores.upload import PACKERS, Upload
-        from tests.stores.fuzz import example
-
-        store = Patient(S3Objects(BUCKET, f"perdure-{os.getpid()}/", endpoint=url))
-        place, known, choice = Place.of("job"), KnownChunks(), CodecChoice(PACKERS)
-        checkpoint = example().checkpoint
-        (folder / "log").mkdir(exist_ok=True)
-        for name in ("stdout", "stderr"):
-            (folder / "log" / name).touch()
-        first = Upload(store, place, known, choice, Bandwidth())
-        work = lambda: first.run(folder, folder, checkpoint)  # noqa: E731
-        if way == "perdure again":
-            checkpoint = with_index(folder, source, checkpoint)
-            first.run(folder, folder, checkpoint)
-            change_pieces(source)
-            checkpoint = with_index(folder, source, checkpoint)
-            second = Upload(store, place, known, choice, Bandwidth(), before=first.sent)
-            work = lambda: second.run(folder, folder, checkpoint)  # noqa: E731
+    work = by_boto3(url, source) if way == "boto3" else by_us(url, folder, source, again=way != "perdure")
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    done = work()
+    wrote = work()
     after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    wrote = done.sizes.wrote if done is not None else source.stat().st_size
     return {"cpu": cpu, "seconds": seconds, "wrote": wrote, "peak_mib": after.ru_maxrss / 1024}
+
+
+def by_boto3(url: str, source: Path) -> Callable[[], int]:
+    """What sends it; it returns the bytes."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=url)
+
+    def work() -> int:
+        client.upload_file(str(source), BUCKET, f"boto3/{os.getpid()}")
+        return source.stat().st_size
+
+    return work
+
+
+def by_us(url: str, folder: Path, source: Path, *, again: bool) -> Callable[[], int]:
+    """The same. `again`: it was sent before, and has changed since."""
+    from perdure.stores.bandwidth import Bandwidth
+    from perdure.stores.codecs import CodecChoice
+    from perdure.stores.known_chunks import KnownChunks
+    from perdure.stores.layout import Place
+    from perdure.stores.patience import Patient
+    from perdure.stores.s3 import S3Objects
+    from perdure.stores.upload import PACKERS, Upload
+    from tests.stores.fuzz import example
+
+    store = Patient(S3Objects(BUCKET, f"perdure-{os.getpid()}/", endpoint=url))
+    parts = (store, Place.of("job"), KnownChunks(), CodecChoice(PACKERS), Bandwidth())
+    checkpoint = example().checkpoint
+    (folder / "log").mkdir(exist_ok=True)
+    for name in ("stdout", "stderr"):
+        (folder / "log" / name).touch()
+    upload = Upload(*parts)
+    if again:
+        upload.run(folder, folder, with_index(folder, source, checkpoint))
+        change_pieces(source)
+        checkpoint = with_index(folder, source, checkpoint)
+        upload = Upload(*parts, before=upload.sent)
+    return lambda: upload.run(folder, folder, checkpoint).sizes.wrote
 
 
 def with_index(folder: Path, source: Path, checkpoint: Manifest) -> Manifest:
