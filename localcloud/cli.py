@@ -211,11 +211,15 @@ def checkpoint(
 def wait(
     job_id: JobId,
     timeout: Annotated[float | None, typer.Option(metavar="S", min=0, help="Give up after so many seconds.")] = None,
+    running: Annotated[bool, typer.Option("--running", help="Only until it runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     stack: Stack = ANY_STACK,
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Wait for a job's end and say how it went. Exit code 1 when it failed, 4 when time ran out."""
+    if running:
+        status = _client(stack, base).wait_until_it_runs(job_id, timeout, progress.print)
+        raise typer.Exit(1 if status == "FAILED" else 0)
     found = _client(stack, base).wait(job_id, timeout, progress.print)
     if as_json:
         print(json.dumps(found))

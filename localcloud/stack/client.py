@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -152,6 +152,16 @@ class StackClient:
 
         Raises UnknownJob; TimeoutError after the limit.
         """
+        job = self._wait_for(FINISHED, job_id, limit_seconds, tell)
+        return self._summary(job, self._settled_page(job_id))
+
+    def wait_until_it_runs(self, job_id: str, limit_seconds: float | None, tell: Callable[[str], None]) -> str:
+        """The job's status: RUNNING, or how it ended. Otherwise as `wait`."""
+        return str(self._wait_for({"RUNNING", *FINISHED}, job_id, limit_seconds, tell)["status"])
+
+    def _wait_for(
+        self, statuses: Collection[str], job_id: str, limit_seconds: float | None, tell: Callable[[str], None]
+    ) -> dict[str, Any]:
         end = time.monotonic() + limit_seconds if limit_seconds is not None else None
         told = ""
         while True:
@@ -161,8 +171,8 @@ class StackClient:
             if job["status"] != told:
                 told = job["status"]
                 tell(f"{job_id}: {told}")
-            if told in FINISHED:
-                return self._summary(job, self._settled_page(job_id))
+            if told in statuses:
+                return job
             if end is not None and time.monotonic() > end:
                 raise TimeoutError(f"job {job_id} is still {told} after {limit_seconds:g} s")
             time.sleep(POLL_SECONDS)

@@ -38,4 +38,5 @@ def test_a_stack_of_your_own() -> None:
     told, looks = done.stdout.split("--- looks\n")
     counted = [line for line in told.splitlines() if line.isdigit()]
     assert counted == [str(number) for number in range(1, 31)], told[-3000:]
+    assert re.search(r"protections +1\n", told), told[-3000:]
     assert "Succeeded" in looks and "1" in looks, looks

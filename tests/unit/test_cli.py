@@ -251,6 +251,12 @@ def test_wait_for_a_failed_job_that_ran_unprotected_is_1_and_what_is_unknown_is_
     assert {name for name, value in found.items() if value is None} == {*unknown, "status_reason"}
 
 
+@pytest.mark.parametrize(("status", "code"), [("RUNNING", 0), ("SUCCEEDED", 0), ("FAILED", 1), ("STARTING", 4)])
+def test_wait_until_it_runs(status: str, code: int, played: Answers) -> None:
+    played["POST", "/v1/describejobs"] = 200, batch_job(status)
+    assert run(["local", "wait", "j", "--running", "--timeout", "0"]) == code
+
+
 def test_wait_that_runs_out_of_time_is_4(played: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     played["POST", "/v1/describejobs"] = 200, batch_job("RUNNING")
     assert run(["local", "wait", "j", "--timeout", "0"]) == 4
