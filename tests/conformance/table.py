@@ -63,8 +63,10 @@ class Table:
         return row
 
     def enter(self, results: Results, column: str) -> None:
-        """What became of tests that way."""
+        """What became of tests that way. What is refused without a notice is not run with one: an older result goes."""
         for name, result in results.items():
+            if column == Way.POWER_LOSS and result.outcome is Outcome.REFUSED:
+                self.row(name).pop(Way.NOTICE.value, None)
             self.row(name)[column] = {
                 "outcome": result.outcome.value,
                 **({"words": w} if (w := _plain(result.words)) else {}),
