@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Iterator
 from functools import partial
 
 import structlog
@@ -21,8 +22,10 @@ from temporalio.worker import Worker
 
 from activities.batch import BatchLookups
 from activities.ec2_calls import Mutations
+from activities.event_queue import EventQueue
 from activities.instances import InstanceLookups
 from activities.interruption_events import InterruptionEvents
+from activities.job_events import JobEvents
 from activities.kept_volumes import KeptVolumes
 from activities.leaving import ContainerInstances
 from activities.logs import LogRecords
@@ -34,6 +37,7 @@ from activities.records import Records
 from activities.resumption import Resumptions
 from activities.retention import OldRecords
 from activities.stores import Stores
+from activities.unseen_jobs import UnseenJobs
 from activities.volumes import Volumes
 from activities.worker import worker_options
 from perdure.contracts import names
@@ -134,8 +138,7 @@ async def serve(settings: ControlSettings) -> None:
     )
     apply = partial(apply_log_settings, level_fixed=settings.log_level_fixed)
     beside = [asyncio.create_task(follow_log_settings(engine, apply))]
-    if settings.interruption_queue:
-        beside.append(asyncio.create_task(InterruptionEvents(engine, client, settings.interruption_queue).run()))
+    beside += [asyncio.create_task(queue.run()) for queue in event_queues(settings, engine, client, batch)]
     async with worker:
         await start_standing_workflows(client)
         log.info(
@@ -145,6 +148,18 @@ async def serve(settings: ControlSettings) -> None:
     for task in beside:
         task.cancel()
     log.info("The control worker has stopped")
+
+
+def event_queues(
+    settings: ControlSettings, engine: Engine, client: Client, batch: BatchLookups
+) -> Iterator[EventQueue]:
+    """The queues with AWS's events that are to be read."""
+    if settings.interruption_queue:
+        announcements = InterruptionEvents(engine, client)
+        yield EventQueue(settings.interruption_queue, "interruption warnings", announcements.read)
+    if settings.job_event_queue:
+        jobs = JobEvents(engine, UnseenJobs(engine, client, batch), settings.job_queues)
+        yield EventQueue(settings.job_event_queue, "job events", jobs.read)
 
 
 def read_installation(engine: Engine) -> str:

@@ -37,11 +37,19 @@ class BatchLookups(BatchActivities):
 
     async def statuses(self, job_ids: Sequence[str]) -> dict[str, str]:
         """Batch's status of each of these jobs that it knows. Raises CloudUnavailable when it is away."""
-        found: dict[str, str] = {}
+        return {job_id: found["status"] for job_id, found in (await self._describe(job_ids)).items()}
+
+    async def jobs(self, job_ids: Sequence[str]) -> dict[str, BatchJob]:
+        """What Batch says of each of these jobs that it knows. Raises CloudUnavailable when it is away."""
+        return {job_id: read_job(found) for job_id, found in (await self._describe(job_ids)).items()}
+
+    async def _describe(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        wanted = set(job_ids)
+        found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(job_ids), ASKED_AT_ONCE):
             some = list(job_ids[start : start + ASKED_AT_ONCE])
             answer = await aws.call(f"describe {len(some)} jobs", self._batch.describe_jobs, jobs=some)
-            found |= {one["jobId"]: one["status"] for one in answer.get("jobs", [])}
+            found |= {one["jobId"]: one for one in answer.get("jobs", []) if one["jobId"] in wanted}
         return found
 
     async def goes_on(self, job_id: str) -> bool:

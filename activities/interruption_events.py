@@ -1,11 +1,10 @@
-"""AWS's third way of saying that it takes an instance back: an event, for Interruptible Capacity Reservations.
+"""What AWS announces of an instance by an event: that it takes it back, or that one should leave it.
 
-The metadata service does not know of these. EventBridge sends "EC2 Capacity Reservation Instance Interruption
-Warning" two minutes ahead (EC2 user guide, "Monitor interruptible Capacity Reservations"), a rule puts it into an SQS
-queue, and this reads the queue. The workflows of the jobs on the instance hear a `Notice` like any other: the node is
-asked for the final checkpoint at once. Spot instances need none of this: their agents see the notice themselves.
-
-The queue is untrusted input: an event of another shape is put away with a line in the log.
+The agent on a Spot instance sees both itself, in the metadata service, mostly sooner. Events are a second way for what
+it has not seen; they are the only one for Interruptible Capacity Reservations, of which the metadata service does not
+know. An event becomes a `Notice` like any other. Jobs on the instance hear of an interruption at once; the
+instance's own workflow hands both kinds to the agent (workflows/node_watch.py). Whoever knows the announcement from
+the other source changes nothing.
 """
 
 from __future__ import annotations
@@ -13,118 +12,118 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from sqlalchemy import Engine
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import aws
+from activities.event_queue import AwsTime, Event, event_time
 from perdure.contracts import names
-from perdure.domain.errors import PerdureError
-from perdure.domain.nodes import Notice, NoticeKind
+from perdure.contracts.inventory import NodeWatchInput
+from perdure.domain.errors import UnknownNode
+from perdure.domain.nodes import ASSUMED_NOTICE, Node, NodeState, Notice, NoticeKind
+from perdure.domain.values import Frozen
 from perdure.records.jobs.watched_jobs import WatchedJob, jobs_on
+from perdure.records.nodes.nodes import get_node
 from perdure.records.schema.database import reading
 
 log = logging.getLogger(__name__)
 
-WARNING = "EC2 Capacity Reservation Instance Interruption Warning"
-WAIT_SECONDS = 20
-"""The longest that SQS lets one wait for a message."""
-AFTER_TROUBLE_SECONDS = 5.0
+SPOT_INTERRUPTION = "EC2 Spot Instance Interruption Warning"
+REBALANCE = "EC2 Instance Rebalance Recommendation"
+RESERVATION_INTERRUPTIONS = (
+    "EC2 Capacity Reservation Instance Interruption Warning",
+    "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
+)
+"""AWS's guide spells it in both ways (EC2 user guide, "Monitor interruptible Capacity Reservations")."""
+ANNOUNCEMENTS = (SPOT_INTERRUPTION, REBALANCE, *RESERVATION_INTERRUPTIONS)
+"""What the rule of deploy/cloudformation and deploy/terraform sends."""
 
 
-class _Detail(BaseModel):
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
+class _Detail(Frozen):
     instance_id: str = Field(alias="instance-id", pattern=r"^i-[0-9a-f]{1,32}$")
-    ends_at: datetime = Field(alias="instance-termination-time")
+    ends_at: AwsTime | None = Field(None, alias="instance-termination-time")
 
 
-class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
+def read_notice(event: Event) -> Notice | None:
+    """The notice in an event; None for one that announces nothing. The same event gives the same notice.
 
-    source: Literal["aws.ec2"]
-    kind: str = Field(alias="detail-type")
-    detail: _Detail
-
-
-def read_event(body: str, now: datetime) -> Notice | None:
-    """The notice in an event; None for an event that is none of ours. The same event gives the same notice."""
+    A Spot interruption's event has no time but its own, two minutes before the end (EC2 user guide, "Spot Instance
+    interruption notices").
+    """
+    if event.source != "aws.ec2" or event.kind not in ANNOUNCEMENTS:
+        return None
     try:
-        event = _Event.model_validate_json(body)
-    except ValidationError:
+        detail = _Detail.model_validate(event.detail)
+    except ValidationError as problem:
+        log.error("an announcement of AWS is not understood: %s: %s", event.kind, str(problem)[:300])
         return None
-    if event.kind != WARNING:
-        return None
-    at = event.detail.ends_at if event.detail.ends_at.tzinfo else event.detail.ends_at.replace(tzinfo=UTC)
-    digest = hashlib.sha256(f"event|{event.detail.instance_id}|{at.isoformat()}".encode()).hexdigest()
-    return Notice(
-        notice_id=digest[:16],
-        kind=NoticeKind.INTERRUPTION,
-        instance_id=event.detail.instance_id,
-        seen_at=now,
-        deadline=at.astimezone(UTC),
+    seen = event_time(event)
+    notice = Notice(
+        notice_id=hashlib.sha256(f"event|{event.event_id}".encode()).hexdigest()[:16],
+        kind=NoticeKind.REBALANCE if event.kind == REBALANCE else NoticeKind.INTERRUPTION,
+        instance_id=detail.instance_id,
+        seen_at=seen,
     )
+    if notice.kind is NoticeKind.REBALANCE:
+        return notice
+    return notice.model_copy(update={"deadline": detail.ends_at or seen + ASSUMED_NOTICE})
 
 
 class InterruptionEvents:
-    """Reads one queue for ever. A message is deleted once every job on its instance was told."""
+    """Tells those whom it concerns."""
 
-    def __init__(self, engine: Engine, temporal: Client, queue_url: str, sqs: Any = None) -> None:
-        self._engine, self._temporal, self._queue_url = engine, temporal, queue_url
-        self._sqs = sqs or aws.client("sqs")
+    def __init__(self, engine: Engine, temporal: Client) -> None:
+        self._engine, self._temporal = engine, temporal
 
-    async def run(self) -> None:
-        """Until cancelled. Trouble is logged, and tried again."""
-        answering = True
-        while True:
-            try:
-                await self.look()
-                answering = True
-            except (PerdureError, RPCError) as problem:
-                if answering:
-                    log.warning("interruption events cannot be read from %s: %s", self._queue_url, problem)
-                answering = False
-                await asyncio.sleep(AFTER_TROUBLE_SECONDS)
-
-    async def look(self, wait_seconds: int = WAIT_SECONDS) -> int:
-        """Wait for messages once; how many there were."""
-        found = await aws.call(
-            "read interruption events",
-            self._sqs.receive_message,
-            QueueUrl=self._queue_url,
-            MaxNumberOfMessages=10,
-            WaitTimeSeconds=wait_seconds,
-        )
-        messages = found.get("Messages", [])
-        for message in messages:
-            notice = read_event(message["Body"], datetime.now(UTC))
-            if notice is None:
-                log.warning("a message that is no interruption warning is put away: %s", message["Body"][:200])
-            else:
+    async def read(self, events: Sequence[Event]) -> None:
+        """An event is dealt with once every job on its instance, and the instance's workflow, was told. Raises RPCError
+        and the database's errors."""
+        for event in events:
+            notice = read_notice(event)
+            if notice is not None:
                 await self._tell(notice)
-            await aws.call(
-                "put away an interruption event",
-                self._sqs.delete_message,
-                QueueUrl=self._queue_url,
-                ReceiptHandle=message["ReceiptHandle"],
-            )
-        return len(messages)
 
     async def _tell(self, notice: Notice) -> None:
-        jobs = await asyncio.to_thread(self._jobs_on, notice.instance_id)
-        log.warning("AWS takes %s back at %s; %d jobs on it", notice.instance_id, notice.deadline, len(jobs))
-        for job in jobs:
-            handle = self._temporal.get_workflow_handle(names.job_workflow_id(job.job_id))
-            try:
-                await handle.signal("notice", notice)
-            except RPCError as problem:
-                if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
-                    raise
+        node, jobs = await asyncio.to_thread(self._known, notice.instance_id)
+        if node is None and not jobs:
+            log.debug("%s is no instance of ours", notice.instance_id)  # a rule hears of the whole account
+            return
+        if notice.ends_at < datetime.now(UTC):
+            # It is gone, or stays after all: the reconciler looks.
+            log.warning("AWS announced too long ago: %s of %s", notice.kind, notice.instance_id)
+            return
+        log.warning("AWS announces: %s of %s; %d jobs on it", notice.kind, notice.instance_id, len(jobs))
+        if notice.kind is NoticeKind.INTERRUPTION:
+            for job in jobs:
+                await self._tell_job(job, notice)
+        await self._temporal.start_workflow(
+            names.NODE_WATCH,
+            NodeWatchInput(instance_id=notice.instance_id, node=node),
+            id=names.node_workflow_id(notice.instance_id),
+            task_queue=names.CONTROL_QUEUE,
+            start_signal="announced",
+            start_signal_args=[notice],
+            static_summary=f"{notice.kind} of {notice.instance_id}",
+        )
 
-    def _jobs_on(self, instance_id: str) -> list[WatchedJob]:
+    async def _tell_job(self, job: WatchedJob, notice: Notice) -> None:
+        handle = self._temporal.get_workflow_handle(names.job_workflow_id(job.job_id))
+        try:
+            await handle.signal("notice", notice)
+        except RPCError as problem:
+            if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
+                raise
+
+    def _known(self, instance_id: str) -> tuple[Node | None, list[WatchedJob]]:
         with reading(self._engine) as session:
-            return jobs_on(session, [instance_id])
+            try:
+                node: Node | None = get_node(session, instance_id)
+            except UnknownNode:
+                node = None
+            if node is not None and node.state is NodeState.GONE:
+                node = None
+            return node, jobs_on(session, [instance_id])

@@ -16,18 +16,22 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
+from activities.unseen_jobs import UnseenJobs
 from perdure.contracts import names
 from perdure.contracts.inventory import NodeWatchInput
 from perdure.contracts.protection import Doubt
 from perdure.contracts.reconciling import Reconcile, Reconciled, ReconcilingActivities
 from perdure.domain.nodes import InstanceState, Node, as_seen
 from perdure.domain.values import format_duration
+from perdure.records.jobs.unseen_jobs import quiet_unseen
 from perdure.records.jobs.watched_jobs import WatchedJob, jobs_on, quiet_jobs
 from perdure.records.nodes.open_nodes import open_nodes
 from perdure.records.schema.database import reading
 
 PAGE = 1000
 """Rows of the records that are looked at together."""
+UNSEEN_PAGE = 100
+"""The same of jobs that no agent has told of: a page may start a workflow for each."""
 QUIET = timedelta(minutes=15)
 """A job of which nothing was heard for so long is asked about."""
 GRACE = timedelta(minutes=5)
@@ -38,13 +42,14 @@ PLACED = {"STARTING", "RUNNING"}
 
 
 class Reconciler(ReconcilingActivities):
-    """Reads the records and AWS, and signals. Changes nothing in either."""
+    """Reads the records and AWS, and signals. Changes nothing in either, but for jobs that have no workflow."""
 
     def __init__(self, engine: Engine, client: Client, instances: InstanceLookups, batch: BatchLookups) -> None:
         self._engine = engine
         self._client = client
         self._instances = instances
         self._batch = batch
+        self._unseen = UnseenJobs(engine, client, batch)
 
     @activity.defn(name="reconcile_instances")
     async def reconcile_instances(self, request: Reconcile) -> Reconciled:
@@ -64,8 +69,9 @@ class Reconciler(ReconcilingActivities):
 
     @activity.defn(name="reconcile_jobs")
     async def reconcile_jobs(self, request: Reconcile) -> Reconciled:
-        """A job that Batch does not know any more is over, too."""
-        looked_at, told, after = 0, 0, ""
+        """A job that Batch does not know any more is over, too. Those of which no agent has told come first: an event
+        about them may have been lost."""
+        looked_at, told, after = await self._look_at_unseen(request.now - QUIET), 0, ""
         while jobs := await asyncio.to_thread(self._quiet_jobs, request.now - QUIET, after):
             activity.heartbeat(after)
             statuses = await self._batch.statuses([job.job_id for job in jobs])
@@ -73,6 +79,18 @@ class Reconciler(ReconcilingActivities):
             told += await self._together(self._doubt(job, reason) for job, reason in reasons.items() if reason)
             looked_at, after = looked_at + len(jobs), jobs[-1].job_id
         return Reconciled(looked_at=looked_at, told=told)
+
+    async def _look_at_unseen(self, before: datetime) -> int:
+        looked_at, after = 0, ""
+        while job_ids := await asyncio.to_thread(self._quiet_unseen, before, after):
+            activity.heartbeat(after)
+            looked_at += await self._unseen.look(job_ids, known=True)
+            after = job_ids[-1]
+        return looked_at
+
+    def _quiet_unseen(self, before: datetime, after: str) -> list[str]:
+        with reading(self._engine) as session:
+            return quiet_unseen(session, before, after, UNSEEN_PAGE)
 
     def _open_nodes(self, after: str) -> list[Node]:
         with reading(self._engine) as session:

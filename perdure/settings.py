@@ -101,8 +101,18 @@ class ControlSettings(_Settings):
     )
     interruption_queue: str = Field(
         "",
-        description="Address of an SQS queue with EventBridge's interruption warnings of Interruptible Capacity"
-        " Reservations; empty: none. Spot instances do not need it.",
+        description="Address of an SQS queue with EventBridge's interruption warnings and rebalance recommendations;"
+        " empty: none. Spot instances see theirs themselves; those of Interruptible Capacity Reservations do not.",
+    )
+    job_event_queue: str = Field(
+        "",
+        description="Address of an SQS queue with EventBridge's `Batch Job State Change`, so that jobs are known which"
+        " no agent has seen; empty: none.",
+    )
+    job_queues: str = Field(
+        "",
+        description="With that, the job queues whose jobs are meant: names or ARNs separated by commas, `*` for any"
+        " characters; empty: those of which an agent has told before.",
     )
 
 

@@ -54,7 +54,7 @@ from perdure.domain.errors import (
     VolumeQuotaReached,
 )
 from perdure.domain.jobs import Job, JobEvent, JobState
-from perdure.domain.nodes import Node, as_told
+from perdure.domain.nodes import Node, Notice, as_told
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
 from perdure.domain.values import EPOCH
 from perdure.domain.volumes import JobVolume
@@ -321,6 +321,7 @@ class FakeNode(NodeActivities):
         self.requests: list[CheckpointRequest] = []
         self.finals: list[FinalCheckpointRequest] = []
         self.log_settings: list[LogSettings] = []
+        self.notices: list[Notice] = []
         self.failure = ""
         self.ended = False
         """Its job has ended, and nobody has told that yet."""
@@ -363,6 +364,10 @@ class FakeNode(NodeActivities):
     @activity.defn(name="apply_log_settings")
     async def apply_log_settings(self, settings: LogSettings) -> None:
         self.log_settings.append(settings)
+
+    @activity.defn(name="hear_notice")
+    async def hear_notice(self, notice: Notice) -> None:
+        self.notices.append(notice)
 
     @activity.defn(name="final_checkpoint")
     async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:

@@ -25,7 +25,7 @@ from perdure.settings import AgentSettings, connect_temporal
 from worker_agent import engine
 from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.protected_jobs import ProtectedJobs
-from worker_agent.node.interruption import RebalanceRecommendation, Source, SpotInterruption, watch
+from worker_agent.node.interruption import Announced, RebalanceRecommendation, Source, SpotInterruption, watch
 from worker_agent.node.metadata import Metadata
 from worker_agent.node.scratch import sweep_scratch
 from worker_agent.node.this_node import ThisNode
@@ -84,8 +84,9 @@ class Agent:
         self._inheritance = Inheritance(foundation, self._starter, self._endings, self._hand_overs, rehearsals)
         self._unprotected = UnprotectedNotes(foundation)
         self._activities = AgentActivities(
-            self._jobs, self._checkpoints, self._hand_overs, log_level_fixed=settings.log_level_fixed
+            self._jobs, self._checkpoints, self._hand_overs, self._notice, log_level_fixed=settings.log_level_fixed
         )
+        self._announced = Announced()
         self._leaving: set[asyncio.Task[None]] = set()
         self._socket = RuntimeSocket(
             settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits, self._runtime_left
@@ -163,6 +164,9 @@ class Agent:
         await watch(sources, self._node.instance_id, self._settings.notice_poll, self._notice)
 
     def _notice(self, notice: Notice) -> None:
+        """From the metadata service, or from an event that the control worker hands on."""
+        if not self._announced.first_time(notice):
+            return
         if notice.kind is NoticeKind.INTERRUPTION:
             self._hand_overs.begin(notice)
             self._logs.noticed(notice)
@@ -191,6 +195,7 @@ class Agent:
                 self._activities.final_checkpoint,
                 self._activities.apply_checkpoint_settings,
                 self._activities.apply_log_settings,
+                self._activities.hear_notice,
                 LogCollector(self._bundles).collect_logs,
             ],
             max_concurrent_activities=activity_slots(os.cpu_count() or 1),

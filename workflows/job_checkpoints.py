@@ -8,7 +8,7 @@ reports, its next answer or Batch tell what is true.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -23,9 +23,6 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_reports import committed, handed_over
     from workflows.job_state import HOLDS_CONTAINER, JobProgress, Stage
     from workflows.racing import Overtaken, while_wanted
-
-ASSUMED_NOTICE = timedelta(seconds=120)
-"""AWS announces an interruption two minutes ahead."""
 
 
 async def grant_wishes(progress: JobProgress) -> None:
@@ -70,12 +67,7 @@ def final_wanted(progress: JobProgress) -> bool:
     """A notice stands, the node has not settled it yet, and there is time left."""
     if progress.notice is None or progress.final_settled or progress.stage not in HOLDS_CONTAINER:
         return False
-    return workflow.now() < _deadline(progress)
-
-
-def _deadline(progress: JobProgress) -> datetime:
-    assert progress.notice is not None
-    return progress.notice.deadline or progress.notice.seen_at + ASSUMED_NOTICE
+    return workflow.now() < progress.notice.ends_at
 
 
 async def take_final_checkpoint(progress: JobProgress) -> bool:
@@ -102,7 +94,7 @@ async def take_final_checkpoint(progress: JobProgress) -> bool:
         ),
         task_queue=names.node_queue(notice.instance_id),
         summary=f"FINAL checkpoint on {notice.instance_id}",
-        **options.final_checkpoint(_deadline(progress) - workflow.now() + timedelta(seconds=30)),
+        **options.final_checkpoint(notice.ends_at - workflow.now() + timedelta(seconds=30)),
     )
     outcome = await _outcome(
         progress,

@@ -11,6 +11,7 @@ from perdure.domain.endings import HOST_LOST, Ending, ended_by_itself
 from perdure.domain.jobs import Attempt, JobState, Outage
 from perdure.domain.outages import Milestones, outage_phases, work_lost_seconds
 from perdure.domain.retries import HandOver
+from perdure.domain.unprotected import NO_AGENT
 from workflows.batch_times import batch_attempt
 from workflows.job_state import JobProgress, Stage
 
@@ -143,6 +144,8 @@ def close_outage(progress: JobProgress, restored_from: int | None, at: datetime)
 def finish(progress: JobProgress, batch: BatchJob, now: datetime) -> None:
     """Batch will not run the job again."""
     job = progress.job
+    if batch.attempts and not job.attempts and not job.unprotected:
+        progress.show(unprotected=NO_AGENT)
     state = JobState.SUCCEEDED if batch.status == "SUCCEEDED" else JobState.FAILED
     if batch.terminated and state is JobState.FAILED:
         state = JobState.STOPPED

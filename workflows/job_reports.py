@@ -297,6 +297,8 @@ def hear_notice(progress: JobProgress, notice: Notice, now: datetime) -> bool:
         what = ": a checkpoint is taken at once" if enabled and progress.stage is Stage.RUNNING else ""
         progress.tell(now, "rebalance", f"AWS recommends leaving {notice.instance_id}{what}.")
         return True
+    if progress.notice is not None and not progress.final_settled and notice.repeats(progress.notice):
+        return False  # told by the agent and by an event: what follows from it is under way
     progress.notice, progress.final_settled, progress.look_at = notice, False, now + SOON
     progress.change_current(noticed_at=notice.seen_at, notice_deadline=notice.deadline)
     progress.interrupted_epochs = [*progress.interrupted_epochs, progress.job.epoch]

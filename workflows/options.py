@@ -158,6 +158,15 @@ LEDGERS = Options(
 )
 
 
+def hear_notice(left: timedelta) -> Options:
+    """Until the instance goes: an agent that is being replaced hears it when it is back."""
+    return Options(
+        start_to_close_timeout=timedelta(seconds=5),
+        schedule_to_close_timeout=max(left, timedelta(seconds=5)),
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10)),
+    )
+
+
 def requested_checkpoint(limit: timedelta) -> Options:
     """Tried once: whoever wished for it is told, and wishes again."""
     return Options(

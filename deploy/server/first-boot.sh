@@ -3,7 +3,8 @@
 # Temporal. Both server stacks (deploy/cloudformation, deploy/terraform) run it from the unpacked source, as root, at every
 # boot; what is done already is left.
 #
-# Expects in the environment: AWS_REGION, DATA_VOLUME (vol-…), INTERRUPTION_QUEUE (an address, or empty).
+# Expects in the environment: AWS_REGION, DATA_VOLUME (vol-…), INTERRUPTION_QUEUE and JOB_EVENT_QUEUE (addresses, or empty),
+# JOB_QUEUES (ARNs separated by commas, or empty).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 readonly data=/var/lib/perdure-server
@@ -51,5 +52,7 @@ sh deploy/docker/temporal-certificates.sh "$data/certificates" "$address"
     echo "TEMPORAL_GATE_PUBLISH=$address"
     echo "TEMPORAL_CERTIFICATES=$data/certificates"
     echo "PERDURE_INTERRUPTION_QUEUE=$INTERRUPTION_QUEUE"
+    echo "PERDURE_JOB_EVENT_QUEUE=$JOB_EVENT_QUEUE"
+    echo "PERDURE_JOB_QUEUES=$JOB_QUEUES"
 } | install -m 600 /dev/stdin .env
 exec docker-compose --file docker-compose.yml --file deploy/docker/temporal-gate.yml up --build --detach

@@ -144,10 +144,15 @@ resource "aws_sqs_queue" "interruptions" {
 
 resource "aws_cloudwatch_event_rule" "interruptions" {
   name_prefix = "perdure-"
-  description = "Warnings that no instance's metadata service tells, to Perdure's control worker."
+  description = "What AWS announces of instances, to Perdure's control worker."
   event_pattern = jsonencode({
-    source        = ["aws.ec2"]
-    "detail-type" = ["EC2 Capacity Reservation Instance Interruption Warning"]
+    source = ["aws.ec2"]
+    "detail-type" = [
+      "EC2 Spot Instance Interruption Warning",
+      "EC2 Instance Rebalance Recommendation",
+      "EC2 Capacity Reservation Instance Interruption Warning",
+      "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
+    ]
   })
 }
 
@@ -167,6 +172,57 @@ resource "aws_sqs_queue_policy" "interruptions" {
       Action    = "sqs:SendMessage"
       Resource  = aws_sqs_queue.interruptions.arn
       Condition = { ArnEquals = { "aws:SourceArn" = aws_cloudwatch_event_rule.interruptions.arn } }
+    }]
+  })
+}
+
+resource "aws_sqs_queue" "job_events_not_read" {
+  name                      = "perdure-job-events-not-read"
+  message_retention_seconds = 1209600
+  kms_master_key_id         = aws_kms_key.this.id
+  tags                      = { "perdure:part" = "job-events" }
+}
+
+# A queue of their own: thousands of jobs change at once, and no warning shall wait behind them.
+resource "aws_sqs_queue" "job_events" {
+  name = "perdure-job-events"
+  # Long enough for a server that is away over a weekend.
+  message_retention_seconds  = 345600
+  visibility_timeout_seconds = 60
+  kms_master_key_id          = aws_kms_key.this.id
+  redrive_policy             = jsonencode({ deadLetterTargetArn = aws_sqs_queue.job_events_not_read.arn, maxReceiveCount = 20 })
+  tags                       = { "perdure:part" = "job-events" }
+}
+
+resource "aws_cloudwatch_event_rule" "job_events" {
+  name_prefix = "perdure-"
+  description = "What becomes of Batch jobs, to Perdure's control worker."
+  event_pattern = jsonencode({
+    source        = ["aws.batch"]
+    "detail-type" = ["Batch Job State Change"]
+    detail = {
+      status   = ["RUNNABLE", "RUNNING", "SUCCEEDED", "FAILED"]
+      jobQueue = jsondecode(length(var.job_queues) == 0 ? jsonencode([{ prefix = "arn:" }]) : jsonencode(var.job_queues))
+    }
+  })
+}
+
+resource "aws_cloudwatch_event_target" "job_events" {
+  rule = aws_cloudwatch_event_rule.job_events.name
+  arn  = aws_sqs_queue.job_events.arn
+}
+
+resource "aws_sqs_queue_policy" "job_events" {
+  queue_url = aws_sqs_queue.job_events.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "EventsOfThisAccount"
+      Effect    = "Allow"
+      Principal = { Service = "events.amazonaws.com" }
+      Action    = "sqs:SendMessage"
+      Resource  = aws_sqs_queue.job_events.arn
+      Condition = { ArnEquals = { "aws:SourceArn" = aws_cloudwatch_event_rule.job_events.arn } }
     }]
   })
 }
@@ -284,11 +340,13 @@ resource "aws_instance" "server" {
     http_put_response_hop_limit = 2
   }
   user_data = templatefile("${path.module}/user-data.sh", {
-    region = local.region
-    source = var.source_archive
-    sha256 = var.source_sha256
-    volume = aws_ebs_volume.data.id
-    queue  = aws_sqs_queue.interruptions.url
+    region     = local.region
+    source     = var.source_archive
+    sha256     = var.source_sha256
+    volume     = aws_ebs_volume.data.id
+    queue      = aws_sqs_queue.interruptions.url
+    job_events = aws_sqs_queue.job_events.url
+    job_queues = join(",", var.job_queues)
   })
   tags = { Name = "perdure server", "perdure:part" = "server" }
   lifecycle {
@@ -371,6 +429,21 @@ resource "aws_cloudwatch_metric_alarm" "warnings_not_read" {
   period              = 60
   evaluation_periods  = 2
   threshold           = 60
+  comparison_operator = "GreaterThanThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alarms.arn]
+}
+
+resource "aws_cloudwatch_metric_alarm" "job_events_not_read" {
+  alarm_name          = "perdure-job-events-not-read"
+  alarm_description   = "Events about jobs wait for longer than a quarter of an hour."
+  namespace           = "AWS/SQS"
+  metric_name         = "ApproximateAgeOfOldestMessage"
+  dimensions          = { QueueName = aws_sqs_queue.job_events.name }
+  statistic           = "Maximum"
+  period              = 300
+  evaluation_periods  = 3
+  threshold           = 900
   comparison_operator = "GreaterThanThreshold"
   treat_missing_data  = "notBreaching"
   alarm_actions       = [aws_sns_topic.alarms.arn]

@@ -38,6 +38,16 @@ variable "data_gib" {
   default = 50
 }
 
+variable "job_queues" {
+  type        = list(string)
+  default     = []
+  description = "ARNs of the Batch job queues that Perdure protects: jobs of theirs that no agent has seen are recorded too. Empty for all; of these, jobs are recorded once an agent has told of another one."
+  validation {
+    condition     = alltrue([for one in var.job_queues : can(regex("^arn:[\\w-]+:batch:[\\w-]+:\\d{12}:job-queue/[\\w-]+$", one))])
+    error_message = "They are ARNs of job queues."
+  }
+}
+
 variable "alarm_address" {
   type        = string
   default     = ""

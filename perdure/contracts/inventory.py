@@ -1,6 +1,7 @@
 """What the `node/<instance>` workflow hears, always by signal-with-start: it ends when nothing is left to do. Agents
 signal on changes, never on ticks; the reconciler signals `instance_seen` (an InstanceState) where EC2 says something
-new; the API signals `log_settings_changed`, without arguments."""
+new; the control worker signals `announced` (a Notice) on an event of AWS; the API signals `log_settings_changed`,
+without arguments."""
 
 from __future__ import annotations
 

@@ -84,6 +84,12 @@ class NodeActivities:
         """The agent logs by them from now on. Idempotent by number: an older one changes nothing."""
         raise NotImplementedError
 
+    @activity.defn(name="hear_notice")
+    async def hear_notice(self, notice: Notice) -> None:
+        """What AWS announced by an event: the agent does as if the metadata service had told it. Key: the announcement;
+        one that it knows, from whichever source, changes nothing."""
+        raise NotImplementedError
+
     @activity.defn(name="final_checkpoint")
     async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:
         """The checkpoint after which the job is not resumed, then the hand-over. Idempotent by (job_id, epoch)."""

@@ -25,14 +25,30 @@ class NoticeKind(StrEnum):
     REBALANCE = "rebalance"
 
 
+ASSUMED_NOTICE = timedelta(seconds=120)
+"""AWS announces an interruption two minutes ahead; a notice without a time counts from when it was seen."""
+
+
 class Notice(Frozen):
-    """What the metadata service announced. `notice_id` is a hash of kind, instance and time: AWS gives no id."""
+    """What AWS announced, by the metadata service or by an event. `notice_id` tells one announcement of one source from
+    the next: a hash of kind, instance and time where AWS gives no id, else of the event's id."""
 
     notice_id: str
     kind: NoticeKind
     instance_id: str
     seen_at: datetime
     deadline: datetime | None = None
+
+    @property
+    def ends_at(self) -> datetime:
+        """When the instance goes, as far as is known (of an interruption)."""
+        return self.deadline or self.seen_at + ASSUMED_NOTICE
+
+    def repeats(self, other: Notice) -> bool:
+        """Whether both are the same announcement, heard from two sources. They have no id in common, and their times
+        differ by seconds; AWS does not announce two of one kind for an instance within two minutes."""
+        same = (self.kind, self.instance_id) == (other.kind, other.instance_id)
+        return same and abs(self.ends_at - other.ends_at) < ASSUMED_NOTICE
 
 
 class Node(Frozen):
@@ -102,6 +118,15 @@ def as_told(known: Node | None, told: Node) -> Node:
         return told
     kept = {name: getattr(known, name) for name in EC2_SAYS if not getattr(told, name)}
     return told.model_copy(update={**kept, "first_seen_at": known.first_seen_at or told.first_seen_at})
+
+
+def as_announced(node: Node, notice: Notice) -> Node:
+    """The node once AWS has announced that. What its agent knows already stays; a recommendation changes nothing of a
+    node."""
+    known = node.notice is not None and notice.repeats(node.notice)
+    if known or notice.kind is NoticeKind.REBALANCE or node.state is NodeState.GONE:
+        return node
+    return node.model_copy(update={"state": NodeState.NOTICED, "notice": notice})
 
 
 def as_seen(node: Node, found: InstanceState, now: datetime) -> Node:

@@ -51,6 +51,8 @@ def standing(job: Job, now: datetime) -> str:
     """One sentence about the job as it is now, for people."""
     if job.state in FINISHED_STATES:
         return _over(job)
+    if not job.attempts and job.unprotected:
+        return f"It runs. It is not protected: {job.unprotected.removesuffix('.')}."
     if not job.attempts:
         return "It waits for AWS Batch to start its first container."
     current = job.attempts[-1]
@@ -73,7 +75,7 @@ def _over(job: Job) -> str:
     if job.hand_over == HandOver.KEEP_ONLY and last is not None and last.end == "handed over":
         return "A reclaim took its last attempt. Its last checkpoint is kept: `Resume` goes on from there in a new job."
     code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
-    in_attempt = f" in attempt {last.attempt} of {job.retry.attempts}" if last else ""
+    in_attempt = f" in attempt {last.attempt} of {job.retry.attempts}" if last else " before an agent saw it"
     return f"It failed{code}{in_attempt}.{survived}"
 
 

@@ -15,6 +15,8 @@ _OWN = (
     (re.compile(r"\b\d+\b(?! GiB| vCPU)"), "N"),
 )
 """What differs from job to job: ids and numbers."""
+NO_AGENT = "no agent has told of it (there is none on its instance, or it does not reach Temporal)"
+"""Of a job that runs, or has run, as far as Batch says."""
 LONGEST = 200
 EXAMPLES = 5
 

@@ -135,6 +135,7 @@ class Ask:
         request: CheckpointRequest | None,
         final: FinalCheckpointRequest | None,
         settings: CheckpointSettings | None = None,
+        notice: Notice | None = None,
     ) -> CheckpointOutcome:
         options: dict[str, Any] = {
             "task_queue": names.node_queue(instance_id),
@@ -144,6 +145,9 @@ class Ask:
         }
         if settings is not None:
             await workflow.execute_activity_method(NodeActivities.apply_checkpoint_settings, settings, **options)
+            return CheckpointOutcome()
+        if notice is not None:
+            await workflow.execute_activity_method(NodeActivities.hear_notice, notice, **options)
             return CheckpointOutcome()
         if final is not None:
             return await workflow.execute_activity_method(NodeActivities.final_checkpoint, final, **options)
@@ -502,6 +506,15 @@ class Bed:
             Ask.run,
             args=[node.instance_id, None, None, settings],
             id=f"tell-{secrets.token_hex(4)}",
+            task_queue=names.CONTROL_QUEUE,
+        )
+
+    async def announce(self, node: Node, notice: Notice) -> None:
+        """What AWS said by an event, as the node's workflow brings it."""
+        await self.client.execute_workflow(
+            Ask.run,
+            args=[node.instance_id, None, None, None, notice],
+            id=f"announce-{secrets.token_hex(4)}",
             task_queue=names.CONTROL_QUEUE,
         )
 

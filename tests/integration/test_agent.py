@@ -343,11 +343,17 @@ async def test_on_a_rebalance_recommendation_the_agent_takes_a_checkpoint_at_onc
     node = await home.new_node()
     launched = await home.launch(node, COUNT.format(lines=1000), home.plan())
     await launched.more_lines(5)
-    node.imds.recommend_rebalance(datetime.now(UTC))
+    # By an event, which the node's workflow hands on, and then by the metadata service: one recommendation.
+    now = datetime.now(UTC)
+    await home.announce(
+        node, Notice(notice_id="event", kind=NoticeKind.REBALANCE, instance_id=node.instance_id, seen_at=now)
+    )
+    node.imds.recommend_rebalance(now)
     taken = await home.report(ReportKind.CHECKPOINT)
     assert taken.checkpoint is not None and taken.checkpoint.kind is CheckpointKind.PERIODIC
     await launched.more_lines(5)
     assert await home.reports(ReportKind.HANDED_OVER) == []
+    assert [one.notice_id for one in await home.workflow.query("heard_notices", result_type=list[Notice])] == ["event"]
 
 
 async def test_on_a_notice_the_job_is_saved_and_its_container_ended(home: Bed) -> None:

@@ -26,6 +26,7 @@ from perdure.contracts.reconciling import Reconcile, Reconciled
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.records.jobs.jobs import record_job
+from perdure.records.jobs.unseen_jobs import record_unseen
 from perdure.records.nodes.nodes import get_node, record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from tests.workflows.conftest import program
@@ -204,8 +205,13 @@ async def test_quiet_jobs_are_held_against_batch(engine: Engine, client: Client)
         if status:
             cloud.jobs[job_id] = status
         await known_job(client, engine, job_id, "i-1", silence, **more)
+    unseen = Job(job_id="unseen", state=JobState.CREATING, created_at=NOW, changed_at=NOW - quiet)
+    with writing(engine) as session:  # of this one Batch alone has told, and the event of its end was lost
+        record_unseen(session, unseen)
+        record_unseen(session, unseen.model_copy(update={"job_id": "unseen, heard of", "changed_at": NOW}))
+    cloud.jobs["unseen"] = "FAILED"
     found = await done(reconciler(engine, client, cloud).reconcile_jobs)
-    assert (found.looked_at, found.told) == (7, 4) and cloud.calls == [7]
+    assert (found.looked_at, found.told) == (8, 4) and cloud.calls == [1, 7]
     for job_id, words in (
         ("over", "FAILED"),
         ("taken-back", "RUNNABLE"),
@@ -214,7 +220,8 @@ async def test_quiet_jobs_are_held_against_batch(engine: Engine, client: Client)
     ):
         (doubt,) = await doubts(client, job_id)
         assert doubt.instance_id == "i-1" and words in doubt.reason
-    for job_id in ("heard-of", "quiet-and-well", "no-rhythm", "unprotected", "waits"):
+    # Its workflow was started, which tells its end.
+    for job_id in ("heard-of", "quiet-and-well", "no-rhythm", "unprotected", "waits", "unseen"):
         assert await doubts(client, job_id) == []
 
 

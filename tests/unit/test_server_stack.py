@@ -14,7 +14,8 @@ import hcl2
 import pytest
 import yaml
 
-from activities.interruption_events import WARNING
+from activities.interruption_events import ANNOUNCEMENTS
+from activities.job_events import JOB_STATE_CHANGE, TOLD_STATES
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "deploy/cloudformation/server.yaml"
@@ -103,10 +104,19 @@ def _places(resource: str | list[str]) -> list[str]:
     return [one.replace("REPLACE-ME-BUCKET", "BUCKET") for one in found]
 
 
-def test_the_rule_sends_what_the_control_worker_reads(template: dict[str, Any]) -> None:
-    pattern = template["Resources"]["InterruptionRule"]["Properties"]["EventPattern"]
-    assert pattern == {"source": ["aws.ec2"], "detail-type": [WARNING]}
-    assert f'"detail-type" = ["{WARNING}"]' in (TERRAFORM / "main.tf").read_text().replace("  ", " ")
+def test_the_rules_send_what_the_control_worker_reads(template: dict[str, Any]) -> None:
+    announcements = template["Resources"]["InterruptionRule"]["Properties"]["EventPattern"]
+    assert announcements == {"source": ["aws.ec2"], "detail-type": list(ANNOUNCEMENTS)}
+    jobs = template["Resources"]["JobRule"]["Properties"]["EventPattern"]
+    assert (jobs["source"], jobs["detail-type"]) == (["aws.batch"], [JOB_STATE_CHANGE])
+    assert jobs["detail"]["status"] == list(TOLD_STATES)
+    found = [
+        re.findall(r'"([^"]+)"', values)
+        for _, values in re.findall(
+            r'("detail-type"|status) *= \[(.*?)\]', (TERRAFORM / "main.tf").read_text(), re.DOTALL
+        )
+    ]
+    assert found == [list(ANNOUNCEMENTS), [JOB_STATE_CHANGE], list(TOLD_STATES)]
 
 
 def test_strangers_reach_nothing_and_instances_the_gate_alone(template: dict[str, Any]) -> None:
@@ -152,7 +162,7 @@ def test_every_reference_of_terraform_is_to_something_that_is_there() -> None:
     used = set(re.findall(r"\b(data\.aws_\w+\.\w+|(?<!data\.)aws_\w+\.\w+|var\.\w+)\b", text))
     assert used and used <= there, used - there
     names = set(re.findall(r"\$\{(\w+)\}", (TERRAFORM / "user-data.sh").read_text()))
-    assert names == {"region", "source", "sha256", "volume", "queue"}
+    assert names == {"region", "source", "sha256", "volume", "queue", "job_events", "job_queues"}
 
 
 @pytest.mark.parametrize("name", ["deploy/server/first-boot.sh", "deploy/docker/temporal-certificates.sh"])
@@ -166,4 +176,5 @@ def test_both_stacks_boot_the_server_alike(template: dict[str, Any]) -> None:
     given = template["Resources"]["Server"]["Properties"]["UserData"]["Fn::Base64"]
     given = given.replace("AWS::Region", "region").replace("SourceSha256", "sha256").replace("Source}", "source}")
     given = given.replace("${Data}", "${volume}").replace("${Interruptions}", "${queue}")
+    given = given.replace("${JobEvents}", "${job_events}").replace("${JobQueues}", "${job_queues}")
     assert given.split() == (TERRAFORM / "user-data.sh").read_text().split()

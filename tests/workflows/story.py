@@ -169,6 +169,7 @@ class Story:
                     node.final_checkpoint,
                     node.apply_checkpoint_settings,
                     node.apply_log_settings,
+                    node.hear_notice,
                 ],
                 max_heartbeat_throttle_interval=timedelta(seconds=1),
             )

@@ -8,7 +8,9 @@ from datetime import timedelta
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
-from perdure.contracts.protection import ReportKind, Verdict
+from perdure.contracts import names
+from perdure.contracts.control import BatchAttempt
+from perdure.contracts.protection import JobProtectionInput, ReportKind, Verdict
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from perdure.domain.jobs import JobState
 from perdure.domain.retries import RetryStrategy
@@ -295,6 +297,26 @@ async def test_jobs_of_several_containers_run_unprotected(story: Story) -> None:
     story.cloud.attempt_over(story.job_id, "SUCCEEDED", await story.now(), exit_code=0)
     job = await story.result()
     assert job.state is JobState.SUCCEEDED and "create_volume" not in story.cloud.calls
+
+
+@pytest.mark.parametrize("ran", [False, True])
+async def test_a_job_that_ended_before_an_agent_told_of_it_is_known_with_its_reason(story: Story, ran: bool) -> None:
+    """An event said that it is over (activities.unseen_jobs)."""
+    attempts = [BatchAttempt(exit_code=1, reason="CannotPullContainerError")] if ran else []
+    reason = "Job attempt exceeded" if ran else "Task failed to start"
+    story.cloud.job(story.job_id, status="FAILED", status_reason=reason, attempts=attempts)
+    await story.client.start_workflow(
+        names.JOB_PROTECTION,
+        JobProtectionInput(job_id=story.job_id),
+        id=names.job_workflow_id(story.job_id),
+        task_queue=names.CONTROL_QUEUE,
+    )
+    job = await story.result()
+    assert (job.state, job.queue, job.attempts) == (JobState.FAILED, "default", [])
+    (line,) = story.cloud.timeline(story.job_id)
+    assert line.kind == "finished" and reason in line.message
+    assert bool(job.unprotected) is ran, "where its containers ran, nobody could have saved them"
+    assert set(story.cloud.calls) == {"describe_job", "record_job"}
 
 
 async def test_a_job_that_batch_does_not_know_runs_unprotected(story: Story) -> None:

@@ -126,6 +126,26 @@ async def test_an_agent_is_told_how_to_log_when_it_starts_and_at_every_change(st
     assert [(told.number, told.section.level) for told in node.log_settings][1:] == [(7, "debug")]
 
 
+async def test_what_aws_announces_by_an_event_comes_to_the_agent_and_into_the_records(story: Story) -> None:
+    agent, at = await story.node(NODE), await story.now()
+    await (await says(story, at)).result()
+    known = story.cloud.nodes[NODE]
+    early = Notice(notice_id="r", kind=NoticeKind.REBALANCE, instance_id=NODE, seen_at=at)
+    await (await hears(story, "announced", early, node=known)).result()
+    assert story.cloud.nodes[NODE].state is NodeState.READY, "a recommendation changes nothing of a node"
+    notice = early.model_copy(update={"kind": NoticeKind.INTERRUPTION, "deadline": at + timedelta(seconds=120)})
+    await (await hears(story, "announced", notice, node=known)).result()
+    node = story.cloud.nodes[NODE]
+    assert (node.state, node.notice) == (NodeState.NOTICED, notice)
+    assert agent.notices == [early, notice]
+    # As its agent has told it: by the metadata service it had another id and another second.
+    own = notice.model_copy(update={"notice_id": "own", "deadline": at + timedelta(seconds=119)})
+    later = (node.changed_at or at) + timedelta(seconds=1)
+    await (await says(story, later, state=NodeState.NOTICED, notice=own)).result()
+    await (await hears(story, "announced", notice, node=story.cloud.nodes[NODE])).result()
+    assert story.cloud.nodes[NODE].notice == own and agent.notices[2:] == [notice], "the agent knows it by then"
+
+
 async def test_a_node_that_does_not_answer_is_recorded_all_the_same_and_told_later(story: Story) -> None:
     await says(story, await story.now(), wants_log_settings=True)
     await story.until(lambda: NODE in story.cloud.nodes)

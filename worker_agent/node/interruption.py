@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
@@ -80,6 +81,20 @@ def _notice(kind: NoticeKind, instance_id: str, time: str, deadline: datetime | 
     return Notice(
         notice_id=digest[:16], kind=kind, instance_id=instance_id, seen_at=datetime.now(UTC), deadline=deadline
     )
+
+
+class Announced:
+    """What was announced, whichever source told it first."""
+
+    def __init__(self) -> None:
+        self._known: deque[Notice] = deque(maxlen=16)
+
+    def first_time(self, notice: Notice) -> bool:
+        """Whether this is news; remembers it."""
+        if any(notice.repeats(known) for known in self._known):
+            return False
+        self._known.append(notice)
+        return True
 
 
 async def watch(sources: list[Source], instance_id: str, poll_seconds: float, tell: Callable[[Notice], None]) -> None:

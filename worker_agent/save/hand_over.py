@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
@@ -17,7 +17,7 @@ from perdure.contracts.node import CheckpointOutcome
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.errors import JobEnded, PerdureError, TooLate
-from perdure.domain.nodes import Notice
+from perdure.domain.nodes import ASSUMED_NOTICE, Notice
 from perdure.domain.retries import ENDS, HandOver
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import end_frozen, flush, thaw
@@ -29,8 +29,6 @@ from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
 
-ASSUMED_NOTICE = timedelta(seconds=120)
-"""AWS announces an interruption two minutes ahead; a notice without a time counts from when it was seen."""
 _BEFORE_THE_END = 5.0
 """Seconds before the deadline by which a final checkpoint must be committed."""
 _LAST_TRY = 15.0
@@ -138,7 +136,7 @@ class HandOvers:
         notice = self._node.notice
         if notice is None:  # a predecessor saw it; it will be seen again within a second
             return _LAST_TRY
-        return ((notice.deadline or notice.seen_at + ASSUMED_NOTICE) - datetime.now(UTC)).total_seconds()
+        return (notice.ends_at - datetime.now(UTC)).total_seconds()
 
     async def _save_and_hand_over(self, job: ProtectedJob) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from temporalio import activity
@@ -18,6 +18,7 @@ from perdure.contracts.node import (
 )
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.errors import Fenced, JobEnded, PerdureError
+from perdure.domain.nodes import Notice
 from perdure.logs import apply_log_settings
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.save.checkpointing import Checkpoints
@@ -33,11 +34,18 @@ class AgentActivities(NodeActivities):
     """The agent's side of perdure.contracts.node."""
 
     def __init__(
-        self, jobs: ProtectedJobs, checkpoints: Checkpoints, hand_overs: HandOvers, *, log_level_fixed: bool = False
+        self,
+        jobs: ProtectedJobs,
+        checkpoints: Checkpoints,
+        hand_overs: HandOvers,
+        noticed: Callable[[Notice], None],
+        *,
+        log_level_fixed: bool = False,
     ) -> None:
         self._jobs = jobs
         self._checkpoints = checkpoints
         self._hand_overs = hand_overs
+        self._noticed = noticed
         self._log_level_fixed = log_level_fixed
         self._log_settings = 0
 
@@ -70,6 +78,11 @@ class AgentActivities(NodeActivities):
             await asyncio.to_thread(
                 apply_log_settings, settings.section, settings.number, level_fixed=self._log_level_fixed, on_node=True
             )
+
+    @activity.defn(name="hear_notice")
+    async def hear_notice(self, notice: Notice) -> None:
+        """Idempotent by the announcement, whichever source told it first."""
+        self._noticed(notice)
 
     @activity.defn(name="final_checkpoint")
     async def final_checkpoint(self, request: FinalCheckpointRequest) -> CheckpointOutcome:

@@ -37,13 +37,14 @@ Value = TypeVar("Value", bound=Frozen)
 
 
 def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision: int) -> bool:
-    """Store the job as it is at `revision`, and the timeline lines not yet stored. Key: (job_id, revision).
+    """Store the job as it is at `revision`, and the timeline lines not yet stored. Key: (job_id, revision). At
+    revision 0, which is no workflow's (records.jobs.unseen_jobs), the newest word replaces the one before.
 
     False: the same or a newer revision is stored already, and the job stays as it is; lines are added all the same.
     """
     lock_job(session, job.job_id)
     known = session.get(JobRow, job.job_id)
-    newer = known is None or known.revision < revision
+    newer = known is None or known.revision < revision or known.revision == revision == 0
     found_by = (known.name, known.queue) if known else None
     since = grown_since(known, job)
     if known is None:
