@@ -49,6 +49,7 @@ from perdure.records.schema.database import migrate, open_engine, reading
 from perdure.records.settings.log_settings import follow_log_settings
 from perdure.settings import ControlSettings, connect_temporal
 from perdure.telemetry import set_up
+from perdure.tracing import Tracing, begin_tracing
 from workflows.job_output import OutputReading
 from workflows.job_protection import JobProtection
 from workflows.log_collection import LogCollection
@@ -72,7 +73,7 @@ async def serve(settings: ControlSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
-    client = await wait_for_temporal(stop)
+    client = await wait_for_temporal(stop, begin_tracing(settings.tracing, "control"))
     if client is None:
         return
     await register_search_attributes(client)
@@ -168,12 +169,12 @@ def read_installation(engine: Engine) -> str:
         return installation_name(session)
 
 
-async def wait_for_temporal(stop: asyncio.Event) -> Client | None:
+async def wait_for_temporal(stop: asyncio.Event, tracing: Tracing) -> Client | None:
     """A connected client, however long Temporal takes to answer; None when asked to stop before it did."""
     tries = 0
     while not stop.is_set():
         try:
-            return await connect_temporal(lazy=False)
+            return await connect_temporal(lazy=False, interceptors=tracing.interceptors())
         except RuntimeError as problem:
             if tries % 30 == 0:
                 log.warning("Temporal does not answer; waiting for it", problem=str(problem)[:300])

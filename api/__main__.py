@@ -30,6 +30,7 @@ from perdure.logs import configure_logs
 from perdure.records.schema.database import migrate, open_engine, reading
 from perdure.records.settings.configuration import current_configuration
 from perdure.settings import ApiSettings
+from perdure.tracing import OFF, Tracing, begin_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class Start:
 
     settings: ApiSettings
     certificate: LiveCertificate | None
+    tracing: Tracing = OFF
 
 
 def prepare(settings: ApiSettings, engine: Engine, now: datetime) -> Start:
@@ -68,7 +70,8 @@ def prepare(settings: ApiSettings, engine: Engine, now: datetime) -> Start:
     certificate = LiveCertificate(files) if found.cert_file is not None else None
     values = {**dict(settings), "api_host": found.address, "api_port": found.port}
     # Which of them the environment set stays known: people are told where a value comes from.
-    return Start(ApiSettings.model_construct(settings.model_fields_set, **values), certificate)
+    tracing = begin_tracing(settings.tracing, "api")
+    return Start(ApiSettings.model_construct(settings.model_fields_set, **values), certificate, tracing)
 
 
 class _Server(uvicorn.Server):
@@ -84,7 +87,7 @@ async def serve(start: Start) -> None:
     """Serve until told to stop."""
     settings, certificate = start.settings, start.certificate
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, start.tracing),
         host=settings.api_host,
         port=settings.api_port,
         http=Connection,

@@ -54,11 +54,13 @@ from api.serving.access_log import AccessLog, open_access_log
 from api.serving.feed import Feed
 from api.serving.guards import Guards
 from api.serving.reading import readers
+from api.serving.traces import traced
 from api.workflows import JobWorkflows
 from perdure.logs import apply_log_settings
 from perdure.records.schema.database import migrate, open_engine
 from perdure.records.settings.log_settings import follow_log_settings
 from perdure.settings import ApiSettings, connect_temporal
+from perdure.tracing import OFF, Tracing
 
 DESCRIPTION = """\
 What Perdure knows of your AWS Batch jobs, the nodes they run on and the checkpoints it took, and the few things that
@@ -101,7 +103,7 @@ RESOURCES = (
 PAGES = (mmbatch_logs.root, installing.root, prometheus.root)
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings, tracing: Tracing = OFF) -> FastAPI:
     """The API. Opens the database and brings its tables up to date when it starts to serve; Temporal may be away."""
 
     refusals, sign_in = Refusals(), SignIn()
@@ -115,7 +117,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.engine = engine
         app.state.readers = readers()
         app.state.feed = Feed(engine)
-        app.state.workflows = JobWorkflows(await connect_temporal())
+        app.state.workflows = JobWorkflows(await connect_temporal(interceptors=tracing.interceptors()))
         tidying = asyncio.create_task(keep_tidy(app, refusals))
         logging = asyncio.create_task(
             follow_log_settings(engine, partial(apply_log_settings, level_fixed=settings.log_level_fixed))
@@ -140,6 +142,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         responses=errors.COMMON,
+        telemetry=traced(tracing),
         # The door looks at it; here it only makes the API pages ask for a token.
         dependencies=[Depends(HTTPBearer(auto_error=False, scheme_name="token", description="An API token."))],
     )

@@ -6,6 +6,7 @@ client reads TEMPORAL_* and its configuration file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
-    from temporalio.client import Client
+    from temporalio.client import Client, Interceptor
 
 STORE_KEY = Path("/etc/perdure/store.key")
 """The installation's key for the seals of stored checkpoints: on every instance and on the server, for root alone."""
@@ -32,6 +33,12 @@ class _Settings(BaseSettings):
         "",
         description="HOST:PORT at which a control worker or an agent serves Temporal's metrics for Prometheus, without"
         " a lock; empty: nowhere. On an instance jobs can reach it, as they share the host's network.",
+    )
+
+    tracing: bool = Field(
+        False,
+        description="Of API, control worker and agent: send traces by OTLP over HTTP, as OTEL_EXPORTER_OTLP_ENDPOINT"
+        " says. An agent needs packages for it that the release does not bring.",
     )
 
     @property
@@ -159,7 +166,7 @@ class CommandLineSettings(_Settings):
     )
 
 
-async def connect_temporal(*, lazy: bool = True) -> Client:
+async def connect_temporal(*, lazy: bool = True, interceptors: Sequence[Interceptor] = ()) -> Client:
     """A Temporal client from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_… or Temporal's own file.
 
     Connects lazily, so that a process can start while the server is away. Workers cannot use a lazy client: with
@@ -172,4 +179,4 @@ async def connect_temporal(*, lazy: bool = True) -> Client:
 
     options = ClientConfig.load_client_connect_config()
     options.setdefault("target_host", "127.0.0.1:7233")
-    return await Client.connect(**options, data_converter=pydantic_data_converter, lazy=lazy)
+    return await Client.connect(**options, data_converter=pydantic_data_converter, lazy=lazy, interceptors=interceptors)

@@ -14,6 +14,7 @@ from temporalio.common import MetricGauge
 from perdure.logs import configure_logs
 from perdure.settings import AgentSettings, connect_temporal
 from perdure.telemetry import set_up
+from perdure.tracing import begin_tracing
 from worker_agent.agent import Agent
 
 _TELL_SECONDS = 5.0
@@ -27,7 +28,8 @@ async def _run(settings: AgentSettings) -> None:
         loop.add_signal_handler(number, main.cancel)
     # The SDK's own log tells of every retried call; what matters of it comes back as errors to us.
     runtime = set_up(settings.metrics_address, quiet=True)
-    agent = Agent(settings, await connect_temporal())
+    tracing = begin_tracing(settings.tracing, "agent")
+    agent = Agent(settings, await connect_temporal(interceptors=tracing.interceptors()), tracing)
     waiting = runtime.metric_meter.create_gauge("perdure_spool_messages", "Messages that wait for Temporal")
     telling = asyncio.create_task(_tell(agent, waiting)) if settings.metrics_address else None
     with contextlib.suppress(asyncio.CancelledError):

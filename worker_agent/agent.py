@@ -22,6 +22,7 @@ from perdure.domain.errors import CloudUnavailable, PerdureError
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.image.pages.prints import compiled
 from perdure.settings import AgentSettings, connect_temporal
+from perdure.tracing import OFF, Tracing
 from worker_agent import engine
 from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.protected_jobs import ProtectedJobs
@@ -62,8 +63,9 @@ _SHUTDOWN = timedelta(seconds=5)
 class Agent:
     """One per instance."""
 
-    def __init__(self, settings: AgentSettings, client: Client) -> None:
+    def __init__(self, settings: AgentSettings, client: Client, tracing: Tracing = OFF) -> None:
         self._settings = settings
+        self._tracing = tracing
         self._metadata = Metadata(settings.metadata_url)
         # What is made first needs nothing of what comes after it: nothing is set in a part once it is made.
         self._node = ThisNode(settings)
@@ -186,7 +188,7 @@ class Agent:
     async def _serve_temporal(self) -> None:
         """Our own task queue, activities only, one poller; heartbeats are not held back (they carry cancellations)."""
         await self._node.identified.wait()
-        client = await connect_temporal(lazy=False)
+        client = await connect_temporal(lazy=False, interceptors=self._tracing.interceptors())
         worker = Worker(
             client,
             task_queue=node_queue(self._node.instance_id),

@@ -16,13 +16,18 @@ import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import Engine
 from temporalio import activity
+from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import ActivityEnvironment, WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.logs import LogRecords
+from activities.worker import worker_options
 from api.app import create_app
 from perdure.contracts import names
 from perdure.contracts.logs import LARGEST_KEPT, CollectedLogs, CollectLogs, KeepLogs, KeptKind, LogActivities
@@ -36,6 +41,7 @@ from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.settings import ApiSettings
+from perdure.tracing import Tracing
 from workflows.log_collection import LogCollection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -118,9 +124,14 @@ async def temporal() -> AsyncIterator[WorkflowEnvironment]:
         yield environment
 
 
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def api(
-    tmp_path: Path, temporal: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, temporal: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch, spans: InMemorySpanExporter
 ) -> AsyncIterator[httpx.AsyncClient]:
     monkeypatch.setenv("TEMPORAL_ADDRESS", str(temporal.client.service_client.config.target_host))
     settings = ApiSettings(database_url=f"sqlite:///{tmp_path}/perdure.db", log_file=tmp_path / "api.log")
@@ -131,9 +142,13 @@ async def api(
             for event, at in (("long before", NOON - timedelta(hours=3)), ("while it ran", NOON + timedelta(minutes=5)))
         )
     )
-    app: FastAPI = create_app(settings)
-    control = Worker(temporal.client, task_queue=names.CONTROL_QUEUE, workflows=[LogCollection])
-    node = Worker(temporal.client, task_queue=names.node_queue("i-1"), activities=[AgentOfI1().collect_logs])
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    tracing = Tracing(provider)
+    app: FastAPI = create_app(settings, tracing)
+    client = Client(**{**temporal.client.config(), "interceptors": tracing.interceptors()})
+    control = Worker(client, task_queue=names.CONTROL_QUEUE, workflows=[LogCollection], **worker_options(10))
+    node = Worker(client, task_queue=names.node_queue("i-1"), activities=[AgentOfI1().collect_logs])
     async with control, node, app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
@@ -220,6 +235,30 @@ async def test_a_nodes_bundle_to_look_at(api: httpx.AsyncClient) -> None:
     }
     assert "node.json" in files
     assert unpacked(await api.get("/api/v1/nodes/i-1/logs"))["live/i-1/agent.log"] == b"of the node"
+
+
+@in_one_loop
+async def test_one_request_is_one_trace_from_the_api_through_the_workflow_to_the_node(
+    api: httpx.AsyncClient, spans: InMemorySpanExporter
+) -> None:
+    for path in ("/api/v1/health", "/api/v1/auth?code=secret", "/metrics", "/"):
+        await api.get(path)
+    assert spans.get_finished_spans() == ()
+    answer = await api.get("/api/v1/nodes/i-1/logs", headers={"baggage": "stranger=here"})
+    assert answer.status_code == 200
+    found = {span.get_span_context().span_id: span for span in spans.get_finished_spans()}
+    below = next(span for span in found.values() if span.name == "RunActivity:collect_logs")
+    way = [below.name]
+    while below.parent is not None:
+        below = found[below.parent.span_id]
+        way.append(below.name)
+    assert way == [
+        "RunActivity:collect_logs",
+        "StartActivity:collect_logs",
+        "RunWorkflow:LogCollection",
+        "StartWorkflow:LogCollection",
+        "GET /api/v1/nodes/{instance_id}/logs",
+    ]
 
 
 @in_one_loop
