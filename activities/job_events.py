@@ -29,9 +29,9 @@ jobs that wait for other jobs."""
 class _Detail(Frozen):
     """Of the job as DescribeJobs shows it (Batch user guide, "Job state change events")."""
 
-    job_id: str = Field(alias="jobId", pattern=r"^[A-Za-z0-9-]{1,64}(:\d{1,6})?$")
+    job_id: str = Field(alias="jobId", pattern=r"^[A-Za-z0-9-]{1,64}(:[0-9]{1,6})?$")
     """A job, or an array's child. Nodes of a multi-node job (`…#0`) come with their job."""
-    queue: str = Field(alias="jobQueue", pattern=r"^arn:[\w:-]{1,200}:job-queue/[\w-]{1,128}$")
+    queue: str = Field(alias="jobQueue", max_length=300, pattern=r"^arn:[A-Za-z0-9:-]+:job-queue/[A-Za-z0-9_-]+$")
     array: dict[str, Any] = Field(default_factory=dict, alias="arrayProperties")
 
     @property

@@ -12,8 +12,8 @@ from pathlib import Path
 from scripts.bundle.contents import server_list
 
 ROOT = Path(__file__).parents[2]
-_USED_IF_THERE = ("greenlet",)
-"""Packages that others import when they happen to be installed."""
+_USED_IF_THERE = ("greenlet", "googleapis-common-protos")
+"""Packages that others import when they happen to be installed, or that share a folder with one that is (`google`)."""
 _IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 before = set(sys.modules)
