@@ -7,8 +7,7 @@ reports, its next answer or Batch tell what is true.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextvars import Context, copy_context
+from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
@@ -26,24 +25,20 @@ with workflow.unsafe.imports_passed_through():
     from workflows.racing import Overtaken, while_wanted
 
 
-async def grant_wishes(progress: JobProgress, contexts: Mapping[str, Context]) -> None:
+async def grant_wishes(progress: JobProgress) -> None:
     """A checkpoint for the people who wish for one now: all of them get the same, or hear why there is none.
 
-    Never awaited alone: a notice, an exit or a newer container ends the waiting at once. `contexts`: of their requests,
-    by wish; what the node does is traced as a part of the first one's (perdure.tracing).
+    Never awaited alone: a notice, an exit or a newer container ends the waiting at once.
     """
     wishes = [key for key, answer in progress.wishes.items() if answer is None]
     epoch, node = progress.job.epoch, progress.job.attempts[-1].instance_id
     progress.show(state=JobState.CHECKPOINTING)
-    asked_in = contexts.get(wishes[0]) or copy_context()
-    work = asked_in.run(
-        lambda: workflow.start_activity_method(
-            NodeActivities.checkpoint,
-            CheckpointRequest(job_id=progress.job.job_id, epoch=epoch, request_id=wishes[0]),
-            task_queue=names.node_queue(node),
-            summary=f"a checkpoint that a person wants, on {node}",
-            **options.requested_checkpoint(_dump_limit(progress) + timedelta(minutes=5)),
-        )
+    work = workflow.start_activity_method(
+        NodeActivities.checkpoint,
+        CheckpointRequest(job_id=progress.job.job_id, epoch=epoch, request_id=wishes[0]),
+        task_queue=names.node_queue(node),
+        summary=f"a checkpoint that a person wants, on {node}",
+        **options.requested_checkpoint(_dump_limit(progress) + timedelta(minutes=5)),
     )
     outcome = await _outcome(
         progress,

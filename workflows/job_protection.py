@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from contextvars import Context, copy_context
 from datetime import timedelta
 
 from temporalio import workflow
@@ -74,8 +73,6 @@ class JobProtection:
         self._asking = 0
         """Containers that wait for an answer to `attach`."""
         self._closing = False
-        self._wished_in: dict[str, Context] = {}
-        """The contexts of requests for a checkpoint that are not answered yet."""
 
     @workflow.run
     async def run(self, start: JobStart) -> Job:
@@ -135,7 +132,7 @@ class JobProtection:
         if final_wanted(progress):
             await self._join_final_checkpoint()
         elif None in progress.wishes.values():
-            await grant_wishes(progress, self._wished_in)
+            await grant_wishes(progress)
         elif progress.grow_to:
             await grow_volume(progress)
         elif progress.snapshot_due:
@@ -236,10 +233,8 @@ class JobProtection:
         if progress.wishes.get(key) is None and (progress.stage is not Stage.RUNNING or self._closing):
             return CheckpointTaken(failure=f"the job does not run on a node now ({progress.job.state})")
         progress.wish(key)
-        self._wished_in[key] = copy_context()
         self._hear()
         await workflow.wait_condition(lambda: progress.wishes[key] is not None or progress.stage is not Stage.RUNNING)
-        self._wished_in.pop(key, None)
         answer = progress.wishes[key] or CheckpointTaken(failure="the job left its node before the checkpoint")
         progress.wishes[key] = answer
         return answer

@@ -6,18 +6,12 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from temporalio.client import Client
-from temporalio.testing import WorkflowEnvironment
 
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, JobVolumeConfiguration, SystemConfiguration
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import NoticeKind
-from perdure.tracing import Tracing
 from tests.workflows.story import Story
 from workflows.job_protection import JobProtection
 
@@ -213,21 +207,6 @@ async def test_no_checkpoint_of_a_job_that_does_not_run(story: Story) -> None:
     assert "does not run" in (await story.wish("w-1")).failure
     await story.run_on("i-1", "zone-a")
     await story.ends()
-
-
-async def test_what_the_node_does_for_a_wish_is_traced_as_part_of_its_request(environment: WorkflowEnvironment) -> None:
-    spans, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(spans))
-    config = environment.client.config()
-    config["interceptors"] = [*config["interceptors"], *Tracing(provider).interceptors()]
-    client = Client(**config)
-    async with Story.begin(client, environment) as story:
-        await story.run_on("i-1", "zone-a")
-        with provider.get_tracer("api").start_as_current_span("request") as request:
-            assert (await story.wish("w-1")).checkpoint is not None
-        await story.ends()
-    (node,) = [span for span in spans.get_finished_spans() if span.name == "RunActivity:checkpoint"]
-    assert node.context is not None and node.context.trace_id == request.get_span_context().trace_id
 
 
 async def test_a_wish_is_answered_once_however_often_it_is_asked(story: Story) -> None:

@@ -149,17 +149,6 @@ async def test_notices_are_heard_once_and_only_for_the_node_that_holds_the_job(s
     assert story.cloud.kinds(story.job_id).count("notice") == 1
 
 
-async def test_a_notice_that_comes_from_two_sources_is_one(story: Story) -> None:
-    """By an event first, then as the agent saw it: other ids, and times that differ by seconds."""
-    await story.run_on("i-1", "zone-a")
-    async with story.without_control_worker():
-        await story.notice("i-1", name="event", seconds=120)
-        await story.notice("i-1", name="metadata", seconds=118.5)
-    await story.happens("handed over")
-    assert len(story.nodes["i-1"].finals) == 1
-    assert story.cloud.kinds(story.job_id).count("notice") == 1
-
-
 async def test_a_notice_overtakes_a_checkpoint_that_a_person_wants(story: Story) -> None:
     await story.run_on("i-1", "zone-a")
     node = story.nodes["i-1"]
