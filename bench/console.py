@@ -8,16 +8,14 @@ has put at URL. Milliseconds, medians of ROUNDS, with the load.
 
 Each figure is taken in the page: from the deed (the navigation, the click or key that the browser notes) to the frame
 that shows its result. The page is at rest before. Cold: nothing of the server in the browser's cache. Warm: as at a
-second visit.
+second visit. What the pages weigh is said by `make console`, which fails when it is too much (console/budget.ts).
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import os
 import platform
-import re
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
@@ -30,7 +28,6 @@ from typing import NamedTuple
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from api.app import create_app
-from api.routes.console import BUILT
 from bench import server_load
 from perdure.domain.jobs import JobEvent
 from perdure.records.jobs.jobs import get_job, record_job
@@ -84,8 +81,6 @@ def main() -> None:
                 f"{name:<56} {statistics.median(took):6.0f} {goal:>6}   {min(took):.0f} to {max(took):.0f}", flush=True
             )
         browser.close()
-    for name, size in weights().items():
-        print(f"{name:<56} {size / 1000:6.0f} KB of gzipped JavaScript")
 
 
 def filled(jobs: int) -> str:
@@ -236,41 +231,6 @@ def after(page: Page, event: str, deed: Callable[[], object], selector: str = ""
     deed()
     took: float = page.evaluate("() => perdureWatch.ended()")
     return took
-
-
-def weights() -> dict[str, int]:
-    """Bytes of JavaScript, gzipped: what the first page needs, and what each other one adds to it."""
-    assets = BUILT / "assets"
-    main_file = re.search(r"assets/(index-[\w-]+\.js)", (BUILT / "index.html").read_text())
-    assert main_file is not None
-    text = (assets / main_file[1]).read_text()
-    pages = dict.fromkeys(re.findall(r'import\("\./([\w.-]+\.js)"\)', text))
-    size = {
-        name: len(gzip.compress((assets / name).read_bytes(), 9)) for name in os.listdir(assets) if name.endswith(".js")
-    }
-    shell = needs(assets, main_file[1])
-    first = shell | needs(assets, next(name for name in pages if is_dashboard(assets / name)))
-    added = {name: sum(size[one] for one in needs(assets, name) - shell) for name in pages}
-    whole = {
-        "what every page needs": sum(size[one] for one in shell),
-        "the first page": sum(size[one] for one in first),
-    }
-    return whole | {f"a page adds ({name})": more for name, more in added.items()}
-
-
-def is_dashboard(file: Path) -> bool:
-    return "Needs you now" in file.read_text()
-
-
-def needs(folder: Path, name: str) -> set[str]:
-    """A file, and what it imports without being asked."""
-    found, open_ones = set(), [name]
-    while open_ones:
-        one = open_ones.pop()
-        if one not in found:
-            found.add(one)
-            open_ones += re.findall(r'(?:from|import)"\./([\w.-]+\.js)"', (folder / one).read_text())
-    return found
 
 
 if __name__ == "__main__":

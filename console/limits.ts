@@ -8,25 +8,25 @@ import { readFileSync } from "node:fs";
 
 import type { Plugin } from "vite";
 
-const SECTIONS = {
-  checkpoint: "CheckpointConfiguration",
-  job_volume: "JobVolumeConfiguration",
-  log: "LogConfiguration",
-  server: "ServerConfiguration",
-  cognito: "CognitoConfiguration",
-};
 const NAME = "virtual:limits";
 
 type Property = { default?: unknown; minimum?: number; exclusiveMinimum?: number; maximum?: number; enum?: string[] };
+type Schemas = Record<string, { properties: Record<string, Property & { $ref?: string }> }>;
+
+/** The sections of the configuration, each with the model of its settings: those parts of it that are models. */
+function sections(schemas: Schemas): [section: string, model: string][] {
+  const parts = Object.entries(schemas.Configuration!.properties);
+  return parts.flatMap(([section, { $ref }]) => ($ref ? [[section, $ref.split("/").at(-1)!] as [string, string]] : []));
+}
 
 function limits(document: string): string {
   const { components, paths } = JSON.parse(readFileSync(document, "utf8"));
-  const { schemas } = components;
+  const schemas: Schemas = components.schemas;
   const areas = Object.keys(paths).map((path) => /^\/api\/v1\/([a-z-]+)/i.exec(path)?.[1] ?? "");
-  const found = Object.entries(SECTIONS).map(([section, model]) => [
+  const found = sections(schemas).map(([section, model]) => [
     section,
     Object.fromEntries(
-      Object.entries(schemas[model].properties as Record<string, Property>).map(([field, of]) => [
+      Object.entries(schemas[model]!.properties).map(([field, of]) => [
         field,
         { default: of.default ?? null, minimum: of.minimum ?? of.exclusiveMinimum, maximum: of.maximum, choices: of.enum },
       ]),

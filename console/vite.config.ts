@@ -6,6 +6,7 @@ import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 import type { Plugin } from "vite";
 
+import { budget } from "./budget";
 import { limitsOf } from "./limits";
 
 const STATIC = "../api/static";
@@ -24,7 +25,7 @@ function compressed(): Plugin {
 }
 
 export default defineConfig({
-  plugins: [react(), compressed(), limitsOf(join(import.meta.dirname, "openapi.json"))],
+  plugins: [react(), compressed(), budget(), limitsOf(join(import.meta.dirname, "openapi.json"))],
   // The components bring their messages parsed already: the parser would only be weight.
   resolve: {
     alias: [
@@ -44,5 +45,5 @@ export default defineConfig({
   },
   // `npm run dev` beside a running server: PERDURE_API_URL=http://127.0.0.1:8000 npm run dev
   server: { proxy: { "/api": { target: process.env.PERDURE_API_URL ?? "http://127.0.0.1:8000", changeOrigin: true } } },
-  test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"] },
+  test: { environment: "jsdom", include: ["*.test.ts", "src/**/*.test.{ts,tsx}"] },
 });

@@ -61,6 +61,7 @@ const dashboard = createRoute({
   validateSearch: validateDashboardSearch,
   loaderDeps: ({ search }) => search,
   loader: ({ context: { queryClient }, deps }) => {
+    import("./pages/dashboard/Chart").catch(() => undefined); // the page asks for it again, and says what is wrong
     void ask(queryClient, trendsQuery(deps), alertsQuery);
     return quick(ask(queryClient, reportQuery(deps), newestQuery, queuesQuery(deps)));
   },

@@ -1,5 +1,5 @@
 /**
- * Drafts of the five forms. They outlive a change of the page, a new load and a sign-in in between, in this tab: whoever
+ * Drafts of the forms. They outlive a change of the page, a new load and a sign-in in between, in this tab: whoever
  * was signed out while typing finds everything as it was.
  */
 import { useCallback, useState } from "react";

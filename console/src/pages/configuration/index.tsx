@@ -1,4 +1,4 @@
-/** The configuration: five forms, and who changed what. */
+/** The configuration: a form per section, and who changed what. */
 import ContentLayout from "@cloudscape-design/components/content-layout";
 import Header from "@cloudscape-design/components/header";
 import SpaceBetween from "@cloudscape-design/components/space-between";

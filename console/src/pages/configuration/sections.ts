@@ -1,4 +1,4 @@
-/** The six forms: which settings, in which groups, called how. */
+/** The forms: which settings, in which groups, called how. */
 import { checkpoint } from "./forms/checkpoint";
 import { cognito } from "./forms/cognito";
 import { jobVolume } from "./forms/jobVolume";

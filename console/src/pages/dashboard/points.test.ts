@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 
-import { summed } from "./Charts";
+import { summed } from "./points";
 
 it("sums groups that end now, and leaves an incomplete first one out", () => {
   expect(summed([9, 1, 2, 3, 4], 2)).toEqual([3, 7]);
