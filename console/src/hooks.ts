@@ -58,21 +58,29 @@ export function useSettled<T>(value: T, waitMs: number): T {
 
 /**
  * A text that somebody types, beside the one that holds (`text`). `onText` hears of it when it has stood still for
- * `waitMs`; when another text comes to hold, by a link or a button, that is shown instead.
+ * `waitMs`; when another text comes to hold, by a link or a button, that is shown instead. When the one comes to hold that
+ * `onText` heard of, what was typed since stays.
  */
 export function useTyped(text: string, onText: (text: string) => void, waitMs: number): [string, (typed: string) => void] {
   const [typed, setTyped] = useState(text);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const known = useRef(text);
   useEffect(() => {
+    if (text === known.current) return;
+    known.current = text;
+    clearTimeout(timer.current);
     setTyped(text);
-    return () => clearTimeout(timer.current);
   }, [text]);
+  useEffect(() => () => clearTimeout(timer.current), []);
   return [
     typed,
     (next) => {
       setTyped(next);
       clearTimeout(timer.current);
-      timer.current = setTimeout(() => onText(next.trim()), waitMs);
+      timer.current = setTimeout(() => {
+        known.current = next.trim();
+        onText(known.current);
+      }, waitMs);
     },
   ];
 }

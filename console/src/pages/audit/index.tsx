@@ -13,9 +13,9 @@ import { api, wanted } from "../../api/client";
 import { AdminsOnly } from "../../components/AdminsOnly";
 import { Failure } from "../../components/Failure";
 import { ShowMore } from "../../components/ShowMore";
-import { useTitle, useTyped } from "../../hooks";
+import { useAsked, useTitle, useTyped } from "../../hooks";
 import { columns } from "./columns";
-import { asked, type AuditSearch, type Since } from "./search";
+import { asked, validateAuditSearch, type AuditSearch, type Since } from "./search";
 
 const PER_PAGE = 50;
 const TYPING_MS = 400;
@@ -52,6 +52,7 @@ export default function AuditPage() {
 
 function Audit() {
   const search = useSearch({ from: "/shell/audit" });
+  const wish = useAsked("/audit", search, validateAuditSearch);
   const navigate = useNavigate({ from: "/audit" });
   const go = (change: AuditSearch) => void navigate({ search: (now) => ({ ...now, ...change }), replace: true });
   const { data, error, refetch, isPending, isFetching, hasNextPage, isFetchingNextPage, fetchNextPage } =
@@ -90,11 +91,11 @@ function Audit() {
         }
         filter={
           <SpaceBetween size="s" direction="horizontal">
-            <Exactly label="Who" text={search.who ?? ""} onText={(who) => go({ who })} />
-            <Exactly label="Action" text={search.action ?? ""} onText={(action) => go({ action })} />
+            <Exactly label="Who" text={wish.who ?? ""} onText={(who) => go({ who })} />
+            <Exactly label="Action" text={wish.action ?? ""} onText={(action) => go({ action })} />
             <Select
               ariaLabel="When"
-              selectedOption={SINCE.find((one) => one.value === (search.since ?? "")) ?? null}
+              selectedOption={SINCE.find((one) => one.value === (wish.since ?? "")) ?? null}
               options={SINCE}
               onChange={({ detail }) => go({ since: (detail.selectedOption.value || undefined) as Since | undefined })}
             />

@@ -14,15 +14,19 @@ import { PasswordForm } from "../../components/sign-in/PasswordForm";
 import type { Fields } from "./draft";
 import { tryOut } from "./queries";
 
-type Given = Omit<Schema<"SignInTrial">, "cognito">;
+type Trial = Schema<"SignInTrial">;
+type Given = Omit<Trial, "cognito">;
 
 export function CognitoTrial({ wanted, onProven }: { wanted: Fields; onProven: () => void }) {
   const [open, setOpen] = useState(false);
   const trial = useMutation({
-    mutationFn: (given: Given) => tryOut({ cognito: wanted, ...given }),
+    mutationFn: (asked: Trial) => tryOut(asked),
     onSuccess: (result) => result.proven && onProven(),
   });
-  const result = trial.data;
+  const attempt = (given: Given) => trial.mutate({ cognito: wanted, ...given });
+  // What was tried with other values than those that stand above now proves nothing of these.
+  const holds = JSON.stringify(trial.variables?.cognito) === JSON.stringify(wanted);
+  const result = holds ? trial.data : undefined;
   const challenge = result?.challenge;
 
   return (
@@ -39,7 +43,7 @@ export function CognitoTrial({ wanted, onProven }: { wanted: Fields; onProven: (
     >
       {open && (
         <SpaceBetween size="m">
-          {trial.error && <Failure problem={trial.error} />}
+          {holds && trial.error && <Failure problem={trial.error} />}
           {result && <Outcome result={result} />}
           {challenge ? (
             <ChallengeForm
@@ -47,7 +51,7 @@ export function CognitoTrial({ wanted, onProven }: { wanted: Fields; onProven: (
               busy={trial.isPending}
               submitText="Answer"
               onAnswer={(answer) =>
-                trial.mutate({
+                attempt({
                   username: challenge.username,
                   secret: answer,
                   challenge: challenge.challenge as Given["challenge"],
@@ -60,7 +64,7 @@ export function CognitoTrial({ wanted, onProven }: { wanted: Fields; onProven: (
             <PasswordForm
               busy={trial.isPending}
               submitText="Try"
-              onSubmit={(username, password) => trial.mutate({ username, secret: password })}
+              onSubmit={(username, password) => attempt({ username, secret: password })}
             />
           )}
         </SpaceBetween>

@@ -9,7 +9,8 @@ import { useState } from "react";
 
 import { Time } from "../../components/Time";
 import { useInView } from "../../hooks";
-import { rebased, type Conflict as Found, type Draft, type Fields } from "./draft";
+import { rebased, type Conflict as Found, type Fields } from "./draft";
+import type { Change } from "./drafts";
 import type { Configuration } from "./queries";
 import type { Section } from "./sections";
 import { nameOf, shown } from "./shown";
@@ -17,19 +18,18 @@ import { nameOf, shown } from "./shown";
 type Props = {
   section: Section;
   now: Configuration;
-  draft: Draft;
   conflicts: Found[];
-  onDraft: (draft: Draft | undefined) => void;
+  onDraft: (change: Change) => void;
 };
 type Choice = "theirs" | "yours";
 
-export function Conflict({ section, now, draft, conflicts, onDraft }: Props) {
+export function Conflict({ section, now, conflicts, onDraft }: Props) {
   const [chosen, setChosen] = useState<Record<string, Choice>>({});
   const open = conflicts.filter(({ field }) => !chosen[field]).length;
 
   function settle() {
     const taken = new Set(conflicts.filter(({ field }) => chosen[field] === "theirs").map(({ field }) => field));
-    onDraft(rebased(section, draft, now[section] as Fields, taken));
+    onDraft((draft) => draft && rebased(section, draft, now[section] as Fields, taken));
   }
 
   return (

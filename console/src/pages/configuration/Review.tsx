@@ -14,7 +14,7 @@ import { useNotices } from "../../components/notices";
 import { count } from "../../format";
 import { Changes } from "./Changes";
 import type { Fields } from "./draft";
-import { configurationQuery, historyQuery, save, type Checked } from "./queries";
+import { configurationQuery, historyQuery, save, type Checked, type Configuration } from "./queries";
 import { FORMS, type Section } from "./sections";
 import { nameOf } from "./shown";
 
@@ -26,7 +26,7 @@ type Props = {
   wanted: Fields;
   checked: Checked | undefined;
   onClose: () => void;
-  onSaved: () => void;
+  onSaved: (saved: Configuration) => void;
 };
 
 export function Review({ section, version, wanted, checked, onClose, onSaved }: Props) {
@@ -34,13 +34,15 @@ export function Review({ section, version, wanted, checked, onClose, onSaved }: 
   const { say } = useNotices();
   const saving = useMutation({
     mutationFn: () => save(section, wanted, version),
-    onSuccess: (done) => {
+    onSuccess: async (done) => {
+      // An answer that is still on its way was given before this was saved.
+      await client.cancelQueries({ queryKey: configurationQuery.queryKey, exact: true });
       client.setQueryData(configurationQuery.queryKey, done.configuration);
       void client.invalidateQueries({ queryKey: historyQuery.queryKey });
       // The server goes by it within a second; whoever has to sign in now is to be asked at once, not at the next click.
       if (section === "cognito")
         setTimeout(() => void client.invalidateQueries({ queryKey: meQuery.queryKey }), IN_FORCE_MS);
-      onSaved();
+      onSaved(done.configuration);
       onClose();
       const told = [
         done.jobs_told ? `${count(done.jobs_told)} running jobs were told.` : "",

@@ -12,7 +12,8 @@ import { useSettled } from "../../hooks";
 import { Certificate } from "./Certificate";
 import { CognitoTrial } from "./CognitoTrial";
 import { Conflict } from "./Conflict";
-import { conflictsOf, edited, inputOf, patchOf, theirsAlone, type Draft, type Fields } from "./draft";
+import { conflictsOf, edited, inputOf, patchOf, theirsAlone, typedSince, type Draft, type Fields } from "./draft";
+import type { Change } from "./drafts";
 import { checkQuery, type Configuration } from "./queries";
 import { Review } from "./Review";
 import { FORMS, type Section } from "./sections";
@@ -24,7 +25,7 @@ type Props = {
   section: Section;
   now: Configuration;
   draft: Draft | undefined;
-  onDraft: (draft: Draft | undefined) => void;
+  onDraft: (change: Change) => void;
 };
 const TYPING_MS = 300;
 
@@ -47,7 +48,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
     <Form
       actions={
         <SpaceBetween direction="horizontal" size="xs">
-          {draft && <Button onClick={() => onDraft(undefined)}>Discard changes</Button>}
+          {draft && <Button onClick={() => onDraft(() => undefined)}>Discard changes</Button>}
           <Button
             variant="primary"
             disabled={!draft || problems.length > 0 || conflicts.length > 0}
@@ -63,10 +64,10 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
       <SpaceBetween size="l">
         {check.error && <Failure problem={check.error} onRetry={() => void check.refetch()} />}
         {conflicts.length > 0 && draft && (
-          <Conflict section={section} now={now} draft={draft} conflicts={conflicts} onDraft={onDraft} />
+          <Conflict section={section} now={now} conflicts={conflicts} onDraft={onDraft} />
         )}
         {conflicts.length === 0 && draft && theirs.length > 0 && (
-          <Theirs section={section} now={now} draft={draft} fields={theirs} onDraft={onDraft} />
+          <Theirs section={section} now={now} fields={theirs} onDraft={onDraft} />
         )}
         {form.groups.map((group) => (
           <Container key={group.title} header={<Header variant="h2">{group.title}</Header>}>
@@ -81,7 +82,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
                   edited={draft !== undefined && field in draft.edits}
                   overridden={now.overridden}
                   problems={problems}
-                  onChange={(input) => onDraft(edited(section, draft, held, field, input))}
+                  onChange={(input) => onDraft((draft) => edited(section, draft, held, field, input))}
                 />
               ))}
               {section === "job_volume" && group.title === "Volume" && <VolumePrices prices={check.data?.volumes} />}
@@ -98,7 +99,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
           wanted={wanted}
           checked={answered ? check.data : undefined}
           onClose={() => setReviewing(false)}
-          onSaved={() => onDraft(undefined)}
+          onSaved={(saved) => onDraft((now) => typedSince(section, now, draft, saved[section] as Fields))}
         />
       )}
     </Form>

@@ -1,6 +1,17 @@
 import { describe, expect, it } from "vitest";
 
-import { conflictsOf, edited, inputOf, patchOf, rebased, shortDuration, theirsAlone, valueOf, type Draft } from "./draft";
+import {
+  conflictsOf,
+  edited,
+  inputOf,
+  patchOf,
+  rebased,
+  shortDuration,
+  theirsAlone,
+  typedSince,
+  valueOf,
+  type Draft,
+} from "./draft";
 
 const NOW = { enabled: true, interval_seconds: 900, keep: 2, diagnosis: false };
 const typed = (now: object, edits: Record<string, string | boolean>): Draft | undefined =>
@@ -47,6 +58,15 @@ describe("a draft", () => {
     expect(patchOf("checkpoint", draft)).toEqual({ keep: 3, interval_seconds: "10m" });
     expect(typed(NOW, { keep: "3", interval_seconds: "15m" })?.edits).toEqual({ keep: "3" });
     expect(edited("checkpoint", typed(NOW, { keep: "3" }), NOW, "keep", "2")).toBeUndefined();
+  });
+
+  it("keeps what was typed while it was being saved", () => {
+    const sent = typed(NOW, { keep: "3", interval_seconds: "600s" })!;
+    const now = { ...NOW, keep: 3, interval_seconds: 600 };
+    expect(typedSince("checkpoint", sent, sent, now)).toBeUndefined();
+    const typedOn = edited("checkpoint", edited("checkpoint", sent, NOW, "keep", "4"), NOW, "diagnosis", true);
+    expect(typedSince("checkpoint", typedOn, sent, now)).toEqual({ base: now, edits: { keep: "4", diagnosis: true } });
+    expect(typedSince("checkpoint", undefined, sent, now)).toBeUndefined();
   });
 
   it("conflicts where somebody saved another value of the same field", () => {

@@ -102,6 +102,13 @@ export function theirsAlone(draft: Draft | undefined, now: Fields): string[] {
   return Object.keys(now).filter((field) => !(field in draft.edits) && !same(draft.base[field], now[field]));
 }
 
+/** What was typed since `saved` was sent, upon what holds now that it is saved. */
+export function typedSince(section: Section, draft: Draft | undefined, saved: Draft, now: Fields): Draft | undefined {
+  if (!draft) return undefined;
+  const done = Object.keys(saved.edits).filter((field) => same(draft.edits[field], saved.edits[field]));
+  return rebased(section, draft, now, new Set(done));
+}
+
 /** The draft upon what holds now; fields in `taken` are given up for theirs. */
 export function rebased(section: Section, draft: Draft, now: Fields, taken: ReadonlySet<string> = new Set()): Draft | undefined {
   let next: Draft | undefined;

@@ -2,7 +2,7 @@
  * Drafts of the forms. They outlive a change of the page, a new load and a sign-in in between, in this tab: whoever
  * was signed out while typing finds everything as it was.
  */
-import { useCallback, useState } from "react";
+import { useCallback, useEffect, useState } from "react";
 
 import type { Draft } from "./draft";
 import { SECTIONS, type Section } from "./sections";
@@ -18,14 +18,20 @@ function stored(section: Section): Draft | undefined {
   }
 }
 
-export type Drafts = Partial<Record<Section, Draft>>;
+function store(section: Section, draft: Draft | undefined) {
+  if (draft) sessionStorage.setItem(keyOf(section), JSON.stringify(draft));
+  else sessionStorage.removeItem(keyOf(section));
+}
 
-export function useDrafts(): [Drafts, (section: Section, draft: Draft | undefined) => void] {
+export type Drafts = Partial<Record<Section, Draft>>;
+/** Makes the next draft of the one that is there, not of the one that was drawn. */
+export type Change = (draft: Draft | undefined) => Draft | undefined;
+
+export function useDrafts(): [Drafts, (section: Section, change: Change) => void] {
   const [drafts, setDrafts] = useState<Drafts>(() => Object.fromEntries(SECTIONS.map((one) => [one, stored(one)])));
-  const put = useCallback((section: Section, draft: Draft | undefined) => {
-    if (draft) sessionStorage.setItem(keyOf(section), JSON.stringify(draft));
-    else sessionStorage.removeItem(keyOf(section));
-    setDrafts((now) => ({ ...now, [section]: draft }));
+  const change = useCallback((section: Section, next: Change) => {
+    setDrafts((now) => ({ ...now, [section]: next(now[section]) }));
   }, []);
-  return [drafts, put];
+  useEffect(() => SECTIONS.forEach((one) => store(one, drafts[one])), [drafts]);
+  return [drafts, change];
 }

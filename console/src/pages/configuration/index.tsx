@@ -27,7 +27,7 @@ export default function ConfigurationPage() {
   const navigate = useNavigate();
   const isAdmin = useIsAdmin();
   const { data: now, error, refetch } = useQuery(configurationQuery);
-  const [drafts, putDraft] = useDrafts();
+  const [drafts, changeDraft] = useDrafts();
 
   if (error && !now) return <Failure problem={error} onRetry={() => void refetch()} />;
   if (!now) return <PageWaiting />;
@@ -71,7 +71,7 @@ export default function ConfigurationPage() {
                     section={section}
                     now={now}
                     draft={drafts[section]}
-                    onDraft={(draft) => putDraft(section, draft)}
+                    onDraft={(change) => changeDraft(section, change)}
                   />
                 ) : (
                   <Settings section={section} now={now} />

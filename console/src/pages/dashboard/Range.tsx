@@ -3,7 +3,8 @@ import { useNavigate, useSearch } from "@tanstack/react-router";
 import { lazy, Suspense, useState } from "react";
 
 import { localTime } from "../../format";
-import { ALL, RANGES, USUAL } from "./search";
+import { useAsked } from "../../hooks";
+import { ALL, RANGES, USUAL, validateDashboardSearch } from "./search";
 
 /** Calendars weigh as much as the rest of the page: they are loaded when somebody asks for them. */
 const CustomRange = lazy(() => import("./CustomRange"));
@@ -20,7 +21,7 @@ const OPTIONS = [
 
 /** The span of time of the dashboard, kept in its address. */
 export function Range() {
-  const search = useSearch({ from: "/shell/" });
+  const search = useAsked("/", useSearch({ from: "/shell/" }), validateDashboardSearch);
   const navigate = useNavigate({ from: "/" });
   const [asking, setAsking] = useState(false);
   const custom = search.from && search.until;

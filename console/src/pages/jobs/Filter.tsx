@@ -6,10 +6,9 @@ import { lazy, Suspense } from "react";
 import { optionsOf } from "../../components/filter/names";
 import { STATES } from "../../components/JobStatus";
 import { localTime } from "../../format";
-import { useAsked } from "../../hooks";
 import type { JobRow } from "./columns";
 import { queueNamesQuery } from "./queries";
-import { UNFINISHED, validateJobsSearch, type JobsSearch } from "./search";
+import { UNFINISHED, type JobsSearch } from "./search";
 import { NOT_PROTECTED, PROTECTED, searchOf, tokensOf } from "./tokens";
 
 const ENUM: PropertyFilterProps.ExtendedOperator<string[]>[] = [
@@ -43,6 +42,7 @@ const PROPERTIES: PropertyFilterProps.FilteringProperty[] = [
 ];
 
 type Props = {
+  /** What was asked for, whether it is shown already or not. */
   search: JobsSearch;
   /** On the page that is shown: their nodes and zones are suggested. */
   jobs: readonly JobRow[];
@@ -50,8 +50,7 @@ type Props = {
 };
 
 /** The filter of the list. The server does the work; the address holds what was asked. */
-export function Filter({ search: shown, jobs, found }: Props) {
-  const search = useAsked("/jobs", shown, validateJobsSearch);
+export function Filter({ search, jobs, found }: Props) {
   const navigate = useNavigate({ from: "/jobs" });
   const { data: queues = [] } = useQuery(queueNamesQuery);
   const options: PropertyFilterProps.FilteringOption[] = [

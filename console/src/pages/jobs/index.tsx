@@ -12,13 +12,13 @@ import { useEffect, useRef } from "react";
 
 import { useLive, type LiveChange } from "../../api/live";
 import { Failure } from "../../components/Failure";
-import { useGathered, useTitle } from "../../hooks";
+import { useAsked, useGathered, useTitle } from "../../hooks";
 import { usePreference } from "../../preferences";
 import { COLUMNS, USUAL, type JobRow, type JobsPreferences } from "./columns";
 import { Filter } from "./Filter";
 import { rememberJobs } from "./last";
 import { jobsQuery, queryOf, TABLE } from "./queries";
-import { NAMES, TIMES, type JobsSearch, type SortKey } from "./search";
+import { NAMES, TIMES, validateJobsSearch, type JobsSearch, type SortKey } from "./search";
 import { useSlots } from "./slots";
 
 const GATHER_MS = 1000;
@@ -26,6 +26,7 @@ const NEWEST = "-created_at";
 
 export default function Jobs() {
   const search = useSearch({ from: "/shell/jobs" });
+  const wish = useAsked("/jobs", search, validateJobsSearch);
   const navigate = useNavigate({ from: "/jobs" });
   const [preferences, setPreferences] = usePreference<JobsPreferences>(TABLE, USUAL);
   const query = jobsQuery(search, preferences.pageSize);
@@ -34,8 +35,8 @@ export default function Jobs() {
   useTitle("Jobs");
   useEffect(() => rememberJobs(search), [search]);
 
-  const pages = useCursors(search, data?.next);
-  const sort = search.sort ?? NEWEST;
+  const pages = useCursors(search, isPlaceholderData ? undefined : data?.next);
+  const sort = wish.sort ?? NEWEST;
   const filtered = Boolean(search.q || search.status || search.unprotected || [...NAMES, ...TIMES].some((one) => search[one]));
   const rows = data?.items ?? [];
   const slotOf = useSlots(rows.map((one) => one.job_id));
@@ -75,15 +76,17 @@ export default function Jobs() {
           Jobs
         </Header>
       }
-      filter={<Filter search={search} jobs={rows} found={filtered && data ? `${rows.length}${data.next ? "+" : ""} on this page` : ""} />}
+      filter={<Filter search={wish} jobs={rows} found={filtered && data ? `${rows.length}${data.next ? "+" : ""} on this page` : ""} />}
       pagination={
         <Pagination
           currentPageIndex={search.page ?? 1}
           pagesCount={pages.known}
           openEnd={Boolean(data?.next)}
           onChange={({ detail }) => {
+            // A cursor leads on in the list that is shown: not when another one was asked for meanwhile.
+            if (isPlaceholderData || listOf(wish) !== listOf(search)) return;
             const cursor = pages.cursor(detail.currentPageIndex);
-            const rest = fromTheStart(search); // a cursor leads on in the list that is shown, and in no other
+            const rest = fromTheStart(search);
             void navigate({ search: cursor ? { ...rest, page: detail.currentPageIndex, cursor } : rest });
           }}
         />
@@ -122,9 +125,12 @@ function useLiveRows(queryKey: ReturnType<typeof jobsQuery>["queryKey"]) {
   );
 }
 
-/** The API's pages follow each other: it is remembered which cursor led to which page. */
+/** Two addresses with the same are pages of one list. */
+const listOf = (search: JobsSearch): string => JSON.stringify({ ...queryOf(search), cursor: undefined });
+
+/** The API's pages follow each other: it is remembered which cursor led to which page. `next`: of the list of `search`. */
 function useCursors(search: JobsSearch, next: string | null | undefined) {
-  const of = JSON.stringify({ ...queryOf(search), cursor: undefined });
+  const of = listOf(search);
   const known = useRef({ of, cursors: [undefined] as (string | undefined)[] });
   if (known.current.of !== of) known.current = { of, cursors: [undefined] };
   const page = search.page ?? 1;

@@ -2,10 +2,10 @@ import PropertyFilter, { type PropertyFilterProps } from "@cloudscape-design/com
 
 import type { Schema } from "../../api/client";
 import { namesOfTokens, optionsOf, tokensOfNames } from "../../components/filter/names";
-import { useAsked } from "../../hooks";
-import { NAMES, validateNodesSearch, type NodesSearch } from "./search";
+import { NAMES, type NodesSearch } from "./search";
 
 type Props = {
+  /** What was asked for, whether it is shown already or not. */
   search: NodesSearch;
   /** Those that are shown: their zones and types are suggested. */
   nodes: readonly Schema<"NodeWithWork">[];
@@ -19,8 +19,7 @@ const PROPERTIES: PropertyFilterProps.FilteringProperty[] = [
 ];
 
 /** The filter of the list. The server does the work; the address holds what was asked. */
-export function Filter({ search: shown, nodes, onChange }: Props) {
-  const search = useAsked("/nodes", shown, validateNodesSearch);
+export function Filter({ search, nodes, onChange }: Props) {
   const tokens = [...tokensOfNames(search, NAMES), ...(search.q ? [{ operator: ":", value: search.q }] : [])];
   return (
     <PropertyFilter

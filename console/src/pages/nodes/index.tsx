@@ -11,17 +11,18 @@ import { useNavigate, useSearch } from "@tanstack/react-router";
 import { useLive } from "../../api/live";
 import { Failure } from "../../components/Failure";
 import { ShowMore } from "../../components/ShowMore";
-import { useGathered, useTitle } from "../../hooks";
+import { useAsked, useGathered, useTitle } from "../../hooks";
 import { COLUMNS } from "./columns";
 import { Filter } from "./Filter";
 import { nodesQuery } from "./queries";
-import { csvAddress, NAMES, type NodeOrder, type NodesSearch, type Show } from "./search";
+import { csvAddress, NAMES, validateNodesSearch, type NodeOrder, type NodesSearch, type Show } from "./search";
 
 const GATHER_MS = 500;
 
 export default function NodesPage() {
   useTitle("Worker nodes");
   const search = useSearch({ from: "/shell/nodes" });
+  const wish = useAsked("/nodes", search, validateNodesSearch);
   const navigate = useNavigate({ from: "/nodes" });
   const go = (change: NodesSearch) => void navigate({ search: (now) => ({ ...now, ...change }), replace: true });
   const { data, error, refetch, isPending, hasNextPage, isFetchingNextPage, fetchNextPage } = useInfiniteQuery(
@@ -32,7 +33,7 @@ export default function NodesPage() {
   useLive((change) => change.kind === "node" && anew(), { onReset: anew });
 
   const nodes = data?.pages.flatMap((page) => page.items) ?? [];
-  const sort = search.sort ?? "-first_seen_at";
+  const sort = wish.sort ?? "-first_seen_at";
   const filtered = Boolean(search.q || search.show || NAMES.some((one) => search[one]));
   return (
     <SpaceBetween size="m">
@@ -64,10 +65,10 @@ export default function NodesPage() {
         }
         filter={
           <div className="filters">
-            <Filter search={search} nodes={nodes} onChange={go} />
+            <Filter search={wish} nodes={nodes} onChange={go} />
             <SegmentedControl
               label="Which nodes"
-              selectedId={search.show ?? "all"}
+              selectedId={wish.show ?? "all"}
               options={[
                 { id: "all", text: "All" },
                 { id: "live", text: "Live" },

@@ -17,11 +17,11 @@ import { useLive } from "../../api/live";
 import { Failure } from "../../components/Failure";
 import { ShowMore } from "../../components/ShowMore";
 import { count, dollars } from "../../format";
-import { useGathered, useTitle } from "../../hooks";
+import { useAsked, useGathered, useTitle } from "../../hooks";
 import { columnsFor, type Volume } from "./columns";
 import { DeleteVolume } from "./DeleteVolume";
 import { Orphans } from "./Orphans";
-import type { Whose } from "./search";
+import { validateVolumesSearch, type Whose } from "./search";
 
 const PER_PAGE = 50;
 const GATHER_MS = 1000;
@@ -40,7 +40,9 @@ const volumesQuery = (whose: Whose | undefined) =>
 
 export default function VolumesPage() {
   useTitle("Volumes");
-  const { whose } = useSearch({ from: "/shell/volumes" });
+  const search = useSearch({ from: "/shell/volumes" });
+  const { whose } = search;
+  const wish = useAsked("/volumes", search, validateVolumesSearch);
   const navigate = useNavigate();
   const { data, error, refetch, isPending, hasNextPage, isFetchingNextPage, fetchNextPage } = useInfiniteQuery(
     volumesQuery(whose),
@@ -80,7 +82,7 @@ export default function VolumesPage() {
           filter={
             <SegmentedControl
               label="Whose volumes"
-              selectedId={whose ?? "all"}
+              selectedId={wish.whose ?? "all"}
               options={[
                 { id: "all", text: "All" },
                 { id: "unfinished", text: "Of unfinished jobs" },

@@ -51,10 +51,15 @@ export const LifeLine = memo(function LifeLine({ line, cameAt, runs }: Props) {
   const stops = outages(line, now);
   const table = useMemo(() => rows(line), [line]);
   const labelWidth = width < 600 ? 84 : 176;
-  const middle = (span.from + span.until) / 2;
 
-  const show = (next: Span) => setZoom(next.until - next.from >= whole.until - whole.from ? null : next);
-  const near = (factor: number, at = middle) => show(zoomed(span, factor, at, whole));
+  const kept = (next: Span) => (next.until - next.from >= whole.until - whole.from ? null : next);
+  // A pointer moves more often than the picture is drawn: each step goes on from the one before.
+  const near = (factor: number) =>
+    setZoom((zoom) => {
+      const from = zoom ?? whole;
+      return kept(zoomed(from, factor, (from.from + from.until) / 2, whole));
+    });
+  const move = (share: number) => setZoom((zoom) => zoom && kept(moved(zoom, share, whole)));
   const step = (by: number) => {
     const at = chosen ? line.stretches.findIndex((one) => one.started_at === chosen.started_at && one.kind === chosen.kind) : -1;
     const next = line.stretches[Math.min(Math.max(at + by, 0), line.stretches.length - 1)];
@@ -62,7 +67,7 @@ export const LifeLine = memo(function LifeLine({ line, cameAt, runs }: Props) {
     setChosen(next);
     if (zoom && (begin(next) < span.from || end(next, now) > span.until)) {
       const half = (span.until - span.from) / 2;
-      show({ from: begin(next) - half, until: begin(next) + half });
+      setZoom(kept({ from: begin(next) - half, until: begin(next) + half }));
     }
   };
 
@@ -73,8 +78,8 @@ export const LifeLine = memo(function LifeLine({ line, cameAt, runs }: Props) {
       "=": () => near(0.5),
       "-": () => near(2),
       "0": () => setZoom(null),
-      ArrowLeft: () => zoom && show(moved(span, -0.25, whole)),
-      ArrowRight: () => zoom && show(moved(span, 0.25, whole)),
+      ArrowLeft: () => move(-0.25),
+      ArrowRight: () => move(0.25),
       n: () => step(1),
       p: () => step(-1),
     };
@@ -84,7 +89,7 @@ export const LifeLine = memo(function LifeLine({ line, cameAt, runs }: Props) {
     deed();
   }
 
-  const dragged = useDrag((pixels) => zoom && show(moved(span, -pixels / Math.max(1, width - labelWidth), whole)));
+  const dragged = useDrag((pixels) => move(-pixels / Math.max(1, width - labelWidth)));
 
   return (
     <Container
