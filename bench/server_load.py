@@ -1,11 +1,11 @@
 """Fills a database with made-up jobs, as many as a large site has in a year: for bench/server_latency.py.
 
-`.venv/bin/python bench/server_load.py URL [--jobs N] [--events N] [--nodes N] [--seed N]`
+`PYTHONPATH=. .venv/bin/python bench/server_load.py URL [--jobs N] [--events N] [--nodes N] [--copies N] [--seed N]`
 
 The same seed makes the same rows. The schema is the product's own; rows go in table by table, by COPY (PostgreSQL) or
 in one transaction (SQLite), with the secondary indexes made afterwards; the rollups are made by the product from the
 ledger. Per job: about 20 timeline lines (those of jobs that ran together interleave, as they would), 1.2 attempts, 2
-checkpoints, 2 lines of the ledger.
+checkpoints, 2 lines of the ledger. --copies: a few jobs and so many copies of each finished one (bench/copies.py).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sqlalchemy import text
 from sqlalchemy.schema import CreateIndex, DropIndex
 from sqlmodel import SQLModel
 
+from bench.copies import copy_finished
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node
@@ -290,7 +291,7 @@ def node_id(number: int) -> str:
     return f"i-{number:017x}"
 
 
-def load(url: str, maker: Maker) -> None:
+def load(url: str, maker: Maker, copies: int = 0) -> None:
     """Fill the empty database at `url`; says how long each part took."""
     engine = open_engine(url)
     migrate(engine)
@@ -317,13 +318,17 @@ def load(url: str, maker: Maker) -> None:
             if start % 50_000 == 0:
                 driver.commit()
                 print(f"  {start} jobs", file=sys.stderr, flush=True)
+    if copies:
+        with timed("copies"):
+            step = int(SPAN / timedelta(microseconds=1) / maker.jobs)
+            copy_finished(driver.execute, copies, maker.jobs, maker.last_position, step // (copies + 1))
     for index in aside:
         with timed(str(index.name)):
             driver.execute(str(CreateIndex(index).compile(engine)))
     if not sqlite:
         with timed(JOB_TEXT_INDEX):
             driver.execute(f"CREATE INDEX {JOB_TEXT_INDEX} ON job_texts USING gin (text gin_trgm_ops)")
-    driver.execute(f"UPDATE positions SET last = {maker.last_position}")
+    driver.execute(f"UPDATE positions SET last = {maker.last_position + copies * maker.jobs}")
     if not sqlite:
         driver.execute("SELECT setval(pg_get_serial_sequence('job_texts', 'number'), max(number)) FROM job_texts")
     driver.commit()
@@ -368,10 +373,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--events", type=int, default=20_000_000)
     parser.add_argument("--nodes", type=int, default=100_000)
+    parser.add_argument("--copies", type=int, default=0)
     parser.add_argument("--seed", type=int, default=11)
     chosen = parser.parse_args()
     with timed("all"):
-        load(chosen.url, Maker(chosen.jobs, chosen.events, chosen.nodes, chosen.seed))
+        load(chosen.url, Maker(chosen.jobs, chosen.events, chosen.nodes, chosen.seed), chosen.copies)
 
 
 if __name__ == "__main__":

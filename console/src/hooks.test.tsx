@@ -20,7 +20,7 @@ function Field({ text }: { text: string }) {
 
 let root: ReturnType<typeof createRoot>;
 const holds = (text: string) => act(() => root.render(<Field text={text} />));
-const after = (ms: number) => act(() => vi.advanceTimersByTime(ms));
+const after = (ms: number) => act(() => void vi.advanceTimersByTime(ms));
 
 beforeEach(() => {
   vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);

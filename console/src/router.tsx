@@ -10,13 +10,14 @@ import {
 } from "@tanstack/react-router";
 
 import { isSignedOut } from "./api/errors";
-import { meQuery } from "./api/me";
+import { meQuery, type Me } from "./api/me";
 import { PageFailed } from "./components/PageFailed";
 import { PageMissing } from "./components/PageMissing";
 import { PageWaiting } from "./components/PageWaiting";
 import { Shell } from "./components/Shell";
 import { alertsQuery, newestQuery, queuesQuery, reportQuery, trendsQuery } from "./pages/dashboard/queries";
 import { validateAuditSearch } from "./pages/audit/search";
+import { checkQuery, configurationQuery, historyQuery } from "./pages/configuration/queries";
 import { validateConfigurationSearch } from "./pages/configuration/search";
 import { validateDashboardSearch } from "./pages/dashboard/search";
 import { jobQuery, lifeLineQuery, workflowQuery } from "./pages/job/queries";
@@ -109,6 +110,12 @@ const configuration = createRoute({
   getParentRoute: () => shell,
   path: "/configuration",
   validateSearch: validateConfigurationSearch,
+  loaderDeps: ({ search }) => search,
+  loader: ({ context: { queryClient }, deps: { tab } }) => {
+    const isAdmin = queryClient.getQueryData<Me>(meQuery.queryKey)?.isAdmin;
+    void ask(queryClient, configurationQuery, ...(tab === "server" && isAdmin ? [checkQuery("server", {})] : []));
+    if (tab === "history") void queryClient.prefetchInfiniteQuery(historyQuery);
+  },
   component: lazyRouteComponent(() => import("./pages/configuration")),
 });
 const tokens = createRoute({

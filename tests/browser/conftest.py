@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 from sqlalchemy import Engine
 
 from api.app import create_app
@@ -43,7 +43,6 @@ class Records:
     engine: Engine
     jobs: dict[str, str]
     url: str = ""
-    names: dict[str, str] = field(default_factory=dict)
 
 
 Made = TypeVar("Made")
@@ -124,6 +123,14 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def profile() -> Iterator[BrowserContext]:
+    """One for all pages. What it has loaded once, it need not load and translate again: half of a page's time."""
+    context = SHARED.one(chromium).new_context(reduced_motion="reduce")
+    yield context
+    context.close()
+
+
 @pytest.fixture(scope="module")
 def address() -> str:
     """Of Temporal."""
@@ -141,11 +148,6 @@ expect.set_options(timeout=WAIT_MS)
 @pytest.fixture(scope="module")
 def network() -> Network:
     return SHARED.one(own_network)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Browser:
-    return SHARED.one(chromium)
 
 
 class Watched:
@@ -189,16 +191,17 @@ Theme = Literal["light", "dark"]
 
 
 @pytest.fixture
-def new_page(browser: Browser, watched: Watched, request: pytest.FixtureRequest) -> Iterator[NewPage]:
-    """Makes pages, each with cookies and storage of its own. A failed test leaves a picture of the last one."""
+def new_page(watched: Watched, request: pytest.FixtureRequest) -> Iterator[NewPage]:
+    """Makes pages; their cookies and storage end with the test. A failed one leaves a picture of its last page."""
     pages: list[Page] = []
+    context = SHARED.one(profile)
 
     def make(width: int = 1280, height: int = 900, theme: Theme = "light") -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
-        )
-        pages.append(watched.watch(context.new_page()))
-        return pages[-1]
+        page = watched.watch(context.new_page())
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=theme)
+        pages.append(page)
+        return page
 
     failed = request.session.testsfailed
     yield make
@@ -208,7 +211,11 @@ def new_page(browser: Browser, watched: Watched, request: pytest.FixtureRequest)
         pages[-1].screenshot(path=str(folder / f"perdure-{name}.png"))
         print(f"a picture of the page: {folder}/perdure-{name}.png", file=sys.stderr)
     for page in pages:
-        page.context.close()
+        if page.url.startswith("http"):
+            page.evaluate("localStorage.clear()")
+        page.close()
+    context.set_offline(False)
+    context.clear_cookies()
 
 
 @pytest.fixture
@@ -219,7 +226,8 @@ def page(new_page: NewPage) -> Page:
 
 def violations(page: Page, *rules: str) -> list[str]:
     """What axe-core has against the page as it is (`rules`: these alone): rule, what to do, and where."""
-    page.evaluate(AXE.read_text())
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
     # Rules of WCAG 2.1 A and AA, and best practices but one: headings of the components' own dialogs skip levels.
     usual: dict[str, Any] = {"values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "type": "tag"}
     options: dict[str, Any] = {
@@ -231,3 +239,37 @@ def violations(page: Page, *rules: str) -> list[str]:
         f"{one['id']}: {one['help']}\n" + "\n".join(f"    {node['html'][:300]}" for node in one["nodes"][:4])
         for one in found["violations"]
     ]
+
+
+DEPTH = """() => {
+    const asked = performance.getEntriesByType("resource")
+        .filter(one => one.name.includes("/api/v1/") && !one.name.includes("/stream"))
+        .sort((one, other) => one.startTime - other.startTime);
+    const depths = new Map();
+    for (const one of asked) {
+        const before = asked.filter(other => depths.has(other) && other.responseEnd <= one.startTime);
+        depths.set(one, 1 + Math.max(0, ...before.map(other => depths.get(other))));
+    }
+    return Math.max(0, ...depths.values());
+}"""
+"""How many questions to the API followed each other at most, each asked when the one before was answered."""
+
+
+def look_at(page: Page, address: str, word: str) -> None:
+    """What is true of every page, once it says `word`: it has asked the API twice in a row at most, axe-core has
+    nothing against it, light and dark, and a telephone shows all of its width."""
+    page.goto(address)
+    expect(page.get_by_text(word).first).to_be_visible()
+    assert page.evaluate(DEPTH) <= 2
+    assert not (found := violations(page)), "\n".join(found)
+    page.emulate_media(color_scheme="dark")
+    expect(page.locator("body.awsui-dark-mode")).to_be_visible()
+    assert not (found := violations(page, "color-contrast")), "\n".join(found)
+    page.set_viewport_size({"width": 390, "height": 800})
+    expect(page.get_by_text(word).first).to_be_visible()
+    fits(page, 390)
+
+
+def fits(page: Page, width: int) -> None:
+    """The page is laid out anew after its window has another width; then none of it stands beyond."""
+    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)

@@ -1,8 +1,9 @@
-"""The five forms in a real browser: each changed, saved and in force; checked while typed; conflicts; history."""
+"""The forms in a real browser: each changed, saved and in force; checked while typed; conflicts; history."""
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from perdure.domain.configuration import (
     CheckpointConfiguration,
     LogConfiguration,
     ServerConfiguration,
+    StoreConfiguration,
     SystemConfiguration,
 )
 from perdure.records.schema.database import reading
@@ -114,6 +116,17 @@ def test_the_job_volume_with_its_tags(configuration: Configuration, server: Serv
     in_force(
         page, server, "Job volume: Size 250 GiB", "Job volume: Type gp2", "Job volume: Custom tags team = genomics"
     )
+
+
+def test_the_store_of_jobs_without_a_volume(configuration: Configuration, server: Serving) -> None:
+    page = configuration("store")
+    page.get_by_role("button", name=re.compile("^Store")).click()
+    page.get_by_role("option", name="directory").click()
+    expect(page.get_by_text("kind directory needs a directory").first).to_be_visible()
+    page.get_by_role("textbox", name="Directory").fill("/checkpoints")
+    expect(save(page)).to_be_visible()
+    assert held(server).store == StoreConfiguration(kind="directory", directory="/checkpoints")
+    in_force(page, server, "Store: Store directory", "Store: Directory /checkpoints")
 
 
 def test_the_log_is_in_force_within_seconds(configuration: Configuration, server: Serving) -> None:

@@ -6,8 +6,10 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import Locator, Page, expect
+from sqlalchemy import text
 
 from perdure.domain.jobs import JobState
+from perdure.records.schema.database import reading
 from tests.browser.conftest import Records
 from tests.browser.stories import Story, record
 
@@ -17,29 +19,21 @@ def names(page: Page) -> Locator:
     return page.get_by_role("table", name="Jobs").locator("tbody tr th")
 
 
-def rows(page: Page) -> list[str]:
-    """Names of the jobs that are shown now."""
-    return names(page).all_inner_texts()
-
-
 def test_found_by_status_and_text_and_all_of_it_is_in_the_address(page: Page, records: Records) -> None:
     page.goto(f"{records.url}/jobs")
     expect(page.get_by_role("link", name="train-unet")).to_be_visible()
     page.get_by_label("Find jobs").fill("Status = Fai")
     page.get_by_role("option", name="Failed", exact=True).click()
-    page.keyboard.press("Escape")
-    apply = page.get_by_role("button", name="Apply")
-    if apply.is_visible():
-        apply.click()
+    page.get_by_role("button", name="Apply").click()
     expect(page.get_by_role("link", name="sort-bam-17")).to_be_visible()
     expect(page.get_by_role("link", name="train-unet")).to_have_count(0)
-    assert "Failed" in page.url
+    expect(page).to_have_url(re.compile("Failed"))
     page.get_by_label("Find jobs").fill("bam")
     page.keyboard.press("Enter")
     expect(page.get_by_role("link", name="bwa-mem-000")).to_have_count(0)
     expect(names(page)).to_have_text(["sort-bam-17"])
+    expect(page).to_have_url(re.compile("q=bam"))
     address = page.url
-    assert "q=bam" in address
     page.get_by_role("link", name="sort-bam-17").click()
     expect(page.get_by_text("Why it failed")).to_be_visible()
     page.get_by_label("Breadcrumbs").get_by_role("link", name="Jobs").click()
@@ -91,18 +85,17 @@ def test_sorted_and_paged(page: Page, records: Records) -> None:
     by_name.focus()  # the sticky header lies above it
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("sort=name"))
-    expect(names(page).first).to_have_text("align-NA12878")
-    first = rows(page)
-    assert first == sorted(first) and len(first) == 25
+    with reading(records.engine) as session:
+        known = sorted(session.execute(text("SELECT name FROM jobs")).scalars())
+    first, second = known[:25], known[25:50]
+    expect(names(page)).to_have_text(first)
     page.get_by_role("button", name="Next page").click()
     expect(page).to_have_url(re.compile("page=2"))
-    expect(page.get_by_role("link", name=first[0], exact=True)).to_have_count(0)
-    second = rows(page)
-    assert second == sorted(second) and not set(first) & set(second)
+    expect(names(page)).to_have_text(second)
     page.reload()
-    expect(page.get_by_role("link", name=second[0], exact=True)).to_be_visible()
+    expect(names(page)).to_have_text(second)
     page.go_back()
-    expect(page.get_by_role("link", name=first[0], exact=True)).to_be_visible()
+    expect(names(page)).to_have_text(first)
 
 
 def test_a_row_changes_while_somebody_looks(page: Page, records: Records) -> None:
@@ -130,4 +123,4 @@ def test_columns_are_remembered(page: Page, records: Records) -> None:
     expect(page.get_by_role("columnheader", name="Exit code")).to_be_visible()
     page.reload()
     expect(page.get_by_role("columnheader", name="Exit code")).to_be_visible()
-    assert len(rows(page)) == 10
+    expect(names(page)).to_have_count(10)

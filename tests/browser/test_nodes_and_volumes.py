@@ -7,18 +7,20 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
+from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import writing
-from tests.browser.conftest import violations
+from tests.browser.conftest import NewPage, look_at, violations
 from tests.browser.network import Network
 from tests.browser.seeded import ENDED, FAILED, LIVE, NOTICED, RUNNING, fill
 from tests.browser.serving import Serving, serving
+from tests.browser.stories import Story, record
 
 AWAY = "net::ERR_"
 """What a browser notes of every request while a server is away."""
@@ -43,7 +45,7 @@ def test_nodes_live_and_ended(page: Page, server: Serving) -> None:
     find(page, "Zone = us-east-1b")
     expect(table.get_by_role("row")).to_have_count(2)
     expect(table.get_by_role("row", name=LIVE)).to_be_visible()
-    assert "us-east-1b" in page.url and "zone=" in page.url
+    expect(page).to_have_url(re.compile("zone=.*us-east-1b"))
     page.reload()
     expect(table.get_by_role("row")).to_have_count(2)
     find(page, "Instance type = t3.nano")
@@ -191,31 +193,39 @@ def test_the_audit_log_and_its_filters(page: Page, server: Serving) -> None:
 
 
 @pytest.mark.expects(AWAY)
-@pytest.mark.parametrize("path", ["/configuration", "/nodes"])
-def test_a_server_that_restarts_under_an_open_page(page: Page, server: Serving, path: str) -> None:
-    page.goto(f"{server.url}{path}")
-    away = page.get_by_text("The server does not answer. What you see may be old")
-    if path == "/nodes":
-        expect(page.get_by_role("row", name=LIVE)).to_be_visible()
-    else:
-        page.get_by_label("Checkpoints per job").fill("5")
-        expect(page.get_by_role("button", name="Review changes")).to_be_enabled()
+def test_a_server_that_restarts_under_open_pages(new_page: NewPage, server: Serving) -> None:
+    """One that only asks, one that follows the stream of all, one that follows that of a job."""
+    configuration, nodes, job = new_page(), new_page(), new_page()
+    configuration.goto(f"{server.url}/configuration")
+    configuration.get_by_label("Checkpoints per job").fill("5")
+    expect(configuration.get_by_role("button", name="Review changes")).to_be_enabled()
+    nodes.goto(f"{server.url}/nodes")
+    expect(nodes.get_by_role("row", name=LIVE)).to_be_visible()
+    story = Story("outlives-the-server", datetime.now(UTC) - timedelta(minutes=30)).arrive().run(1500)
+    job.goto(f"{server.url}/jobs/{record(server.engine, story)}")
+    expect(job.get_by_test_id("standing")).to_contain_text("It has run 29 min")
     server.stop()
     try:
-        if path == "/configuration":
-            page.get_by_label("Checkpoints per job").fill("6")
-        expect(away).to_be_visible()
+        configuration.get_by_label("Checkpoints per job").fill("6")
+        for page in (configuration, nodes, job):
+            expect(away_from(page)).to_be_visible()
+        record(server.engine, story.end(JobState.SUCCEEDED), 2)
     finally:
         server.start()
-    expect(away).to_be_hidden()
-    if path == "/configuration":
-        expect(page.get_by_label("Checkpoints per job")).to_have_value("6")
-        expect(page.get_by_role("button", name="Review changes")).to_be_enabled()
-        page.get_by_role("button", name="Discard changes").click()
-    else:
-        find(page, "us-east-1b")
-        expect(page.get_by_role("row", name=NOTICED)).to_have_count(0)
-        expect(page.get_by_role("row", name=LIVE)).to_be_visible()
+    for page in (configuration, nodes, job):
+        expect(away_from(page)).to_be_hidden()
+    expect(configuration.get_by_label("Checkpoints per job")).to_have_value("6")
+    expect(configuration.get_by_role("button", name="Review changes")).to_be_enabled()
+    configuration.get_by_role("button", name="Discard changes").click()
+    find(nodes, "us-east-1b")
+    expect(nodes.get_by_role("row", name=NOTICED)).to_have_count(0)
+    expect(nodes.get_by_role("row", name=LIVE)).to_be_visible()
+    expect(job.get_by_test_id("standing")).to_contain_text("It succeeded")
+
+
+def away_from(page: Page) -> Locator:
+    """The word that the page has no answer of its server."""
+    return page.get_by_text("The server does not answer. What you see may be old")
 
 
 @pytest.mark.expects(AWAY)
@@ -224,17 +234,17 @@ def test_a_browser_that_is_offline(page: Page, server: Serving) -> None:
     expect(page.get_by_role("row", name="running-alignment")).to_be_visible()
     page.context.set_offline(True)
     page.get_by_test_id("finished").click()
-    away = page.get_by_text("The server does not answer. What you see may be old")
-    expect(away).to_be_visible()
+    expect(away_from(page)).to_be_visible()
     expect(page.get_by_role("row", name="failed-alignment")).to_be_visible()
     page.context.set_offline(False)
-    expect(away).to_be_hidden()
+    expect(away_from(page)).to_be_hidden()
     expect(page.get_by_role("row", name="running-alignment")).to_have_count(0)
 
 
 PAGES = {
     "/configuration": "Checkpoints per job",
     "/configuration?tab=job_volume": "Custom tags",
+    "/configuration?tab=store": "Space on the instance",
     "/configuration?tab=log": "Rotated files",
     "/configuration?tab=server": "Private key file",
     "/configuration?tab=cognito": "User pool id",
@@ -249,16 +259,7 @@ PAGES = {
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_is_accessible_in_both_themes_and_fits_a_telephone(page: Page, server: Serving, path: str) -> None:
-    page.goto(f"{server.url}{path}")
-    expect(page.get_by_text(PAGES[path]).first).to_be_visible()
-    assert not (found := violations(page)), "\n".join(found)
-    page.emulate_media(color_scheme="dark")
-    expect(page.locator("body.awsui-dark-mode")).to_be_visible()
-    assert not (found := violations(page, "color-contrast")), "\n".join(found)
-    page.set_viewport_size({"width": 390, "height": 800})
-    expect(page.get_by_text(PAGES[path]).first).to_be_visible()
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 390, f"the page is {width} pixels wide"
+    look_at(page, f"{server.url}{path}", PAGES[path])
 
 
 def test_the_job_of_a_volume_by_keyboard(page: Page, server: Serving) -> None:

@@ -1,11 +1,11 @@
-"""Every page, in both themes and two widths: whole, accessible, and without an error in the browser."""
+"""Every page, in both themes and two widths: whole, accessible, quick to ask, and without an error in the browser."""
 
 from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Records, violations
+from tests.browser.conftest import Records, look_at, violations
 
 PAGES = {
     "dashboard": ("/", "Needs you now"),
@@ -21,16 +21,7 @@ PAGES = {
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_accessible_in_both_themes_and_fits_a_telephone(page: Page, records: Records, name: str) -> None:
     address, word = PAGES[name]
-    page.goto(records.url + address.format(**records.jobs))
-    expect(page.get_by_text(word).first).to_be_visible()
-    assert not (found := violations(page)), "\n".join(found)
-    page.emulate_media(color_scheme="dark")
-    expect(page.locator("body.awsui-dark-mode")).to_be_visible()
-    assert not (found := violations(page, "color-contrast")), "\n".join(found)
-    page.set_viewport_size({"width": 390, "height": 800})
-    expect(page.get_by_text(word).first).to_be_visible()
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 390, f"the page is {width} pixels wide"
+    look_at(page, records.url + address.format(**records.jobs), word)
 
 
 def test_the_dashboard_says_who_is_not_protected_and_why(page: Page, records: Records) -> None:
@@ -47,27 +38,6 @@ def test_the_dashboard_says_who_is_not_protected_and_why(page: Page, records: Re
     row.get_by_role("link", name=records.jobs["unprotected"][:8]).click()
     expect(page.get_by_role("heading", name="train-unet")).to_be_visible()
     expect(page.get_by_text("Use TCP, or do without it.").first).to_be_visible()
-
-
-DEPTH = """() => {
-    const asked = performance.getEntriesByType("resource")
-        .filter(one => one.name.includes("/api/v1/") && !one.name.includes("/stream"))
-        .sort((one, other) => one.startTime - other.startTime);
-    const depths = new Map();
-    for (const one of asked) {
-        const before = asked.filter(other => depths.has(other) && other.responseEnd <= one.startTime);
-        depths.set(one, 1 + Math.max(0, ...before.map(other => depths.get(other))));
-    }
-    return Math.max(...depths.values());
-}"""
-"""How many questions to the API followed each other at most, each asked when the one before was answered."""
-
-
-@pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/{running}", "/nodes", "/volumes", "/configuration", "/audit"])
-def test_no_page_asks_thrice_in_a_row(page: Page, records: Records, path: str) -> None:
-    page.goto(records.url + path.format(**records.jobs))
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
-    assert page.evaluate(DEPTH) <= 2
 
 
 TABS = {

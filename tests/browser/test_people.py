@@ -22,7 +22,7 @@ from perdure.records.access.tokens import create_token
 from perdure.records.schema.database import reading, writing
 from perdure.records.schema.sign_in_tables import SessionRow
 from perdure.records.settings.configuration import current_configuration
-from tests.browser.conftest import violations
+from tests.browser.conftest import fits, violations
 from tests.browser.network import Network
 from tests.browser.serving import Serving, serving
 from tests.integration.pool_bed import PoolBed, pool_bed
@@ -105,7 +105,7 @@ def test_a_deep_link_survives_the_sign_in(page: Page, server: Serving) -> None:
     sign_in(page, "ann")
     signed_in_as(page, "ann")
     expect(page.get_by_role("button", name=re.compile("Remove.*m6i"))).to_be_visible()
-    assert page.url == f"{server.url}/nodes?q=m6i&sort=-ended_at"
+    expect(page).to_have_url(f"{server.url}/nodes?q=m6i&sort=-ended_at")
     page.go_back()
     expect(page.get_by_role("heading", name="Sign in to Perdure")).to_be_hidden()
 
@@ -117,7 +117,7 @@ def test_a_wrong_password_says_so_and_one_may_try_again(page: Page, server: Serv
     expect(page.get_by_role("alert")).to_contain_text("user name or the password is wrong")
     sign_in(page, "ann")
     signed_in_as(page, "ann")
-    assert page.url == f"{server.url}/"
+    expect(page).to_have_url(f"{server.url}/")
 
 
 @pytest.mark.expects("status of 422")
@@ -133,7 +133,7 @@ def test_a_first_sign_in_asks_for_a_new_password(page: Page, server: Serving, be
     page.get_by_label("New password, once more").fill("Long-Enough-2")
     page.get_by_role("button", name="Sign in", exact=True).click()
     signed_in_as(page, name)
-    assert page.url == f"{server.url}/configuration?tab=log"
+    expect(page).to_have_url(f"{server.url}/configuration?tab=log")
 
 
 @pytest.mark.expects("favicon.ico")  # the hosted page is none of ours
@@ -145,7 +145,7 @@ def test_the_hosted_page_and_back_to_where_one_was(page: Page, server: Serving) 
     page.locator("input[name=password]").fill(PoolBed.PASSWORD)
     page.locator("button").first.click()
     signed_in_as(page, "ann")
-    assert page.url == f"{server.url}/volumes?whose=finished"
+    expect(page).to_have_url(f"{server.url}/volumes?whose=finished")
 
 
 def test_a_way_back_from_the_hosted_page_that_went_wrong_is_explained(page: Page, server: Serving) -> None:
@@ -288,7 +288,7 @@ def test_the_sign_in_page_is_accessible_in_both_themes_and_fits_a_telephone(page
     expect(page.locator("body.awsui-dark-mode")).to_be_visible()
     assert not (found := violations(page, "color-contrast")), "\n".join(found)
     page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    fits(page, 390)
 
 
 def test_a_second_factor(page: Page, server: Serving, bed: PoolBed) -> None:

@@ -4,8 +4,8 @@ import Container from "@cloudscape-design/components/container";
 import Form from "@cloudscape-design/components/form";
 import Header from "@cloudscape-design/components/header";
 import SpaceBetween from "@cloudscape-design/components/space-between";
-import { useQuery } from "@tanstack/react-query";
-import { useState } from "react";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useState } from "react";
 
 import { Failure } from "../../components/Failure";
 import { useSettled } from "../../hooks";
@@ -14,7 +14,7 @@ import { CognitoTrial } from "./CognitoTrial";
 import { Conflict } from "./Conflict";
 import { conflictsOf, edited, inputOf, patchOf, theirsAlone, typedSince, type Draft, type Fields } from "./draft";
 import type { Change } from "./drafts";
-import { checkQuery, type Configuration } from "./queries";
+import { checkQuery, configurationQuery, type Configuration } from "./queries";
 import { Review } from "./Review";
 import { FORMS, type Section } from "./sections";
 import { Setting } from "./Setting";
@@ -35,7 +35,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
   const wanted = patchOf(section, draft);
   const settled = useSettled(wanted, TYPING_MS);
   const asked = draft !== undefined || section === "server" || section === "job_volume";
-  const check = useQuery(checkQuery(section, settled, now.number, asked));
+  const check = useCheck(section, settled, now.number, asked);
   const answered = JSON.stringify(settled) === JSON.stringify(wanted) && check.isSuccess && !check.isPlaceholderData;
   const problems = draft && check.data ? check.data.problems : [];
   const named = new Set(form.groups.flatMap((group) => Object.keys(group.settings).map((field) => `${section}.${field}`)));
@@ -97,13 +97,27 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
           section={section}
           version={now.number}
           wanted={wanted}
-          checked={answered ? check.data : undefined}
+          checked={answered && check.data.number === now.number ? check.data : undefined}
           onClose={() => setReviewing(false)}
           onSaved={(saved) => onDraft((now) => typedSince(section, now, draft, saved[section] as Fields))}
         />
       )}
     </Form>
   );
+}
+
+/** What the API says of these fields. Whichever is older, that or the configuration of version `number`, is asked anew. */
+function useCheck(section: Section, fields: Fields, number: number, enabled: boolean) {
+  const client = useQueryClient();
+  const check = useQuery({ ...checkQuery(section, fields), enabled });
+  const { data, isPlaceholderData, refetch } = check;
+  const checked = enabled && !isPlaceholderData ? data?.number : undefined;
+  useEffect(() => {
+    if (checked === undefined || checked === number) return;
+    if (checked < number) void refetch();
+    else void client.invalidateQueries({ queryKey: configurationQuery.queryKey, exact: true });
+  }, [checked, number, refetch, client]);
+  return check;
 }
 
 function disabledReason(draft: Draft | undefined, problems: number, conflicts: number): string {

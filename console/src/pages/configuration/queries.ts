@@ -8,20 +8,22 @@ import type { Section } from "./sections";
 export type Configuration = Schema<"Configuration">;
 export type Checked = Schema<"ConfigurationChecked">;
 
+/** What the router has just asked for need not be asked for again when the page is drawn. */
+const JUST_MS = 3000;
+
 export const configurationQuery = queryOptions({
   queryKey: ["configuration"],
   queryFn: () => wanted(api.GET("/api/v1/configuration")),
-  staleTime: 0,
+  staleTime: JUST_MS,
 });
 
-/** Would the API take `fields` of that section? Asked while somebody types. */
-export const checkQuery = (section: Section, fields: Fields, version: number, enabled: boolean) =>
+/** Would the API take `fields` of that section? Asked while somebody types. The answer names the version it holds for. */
+export const checkQuery = (section: Section, fields: Fields) =>
   queryOptions({
-    queryKey: ["configuration", "check", section, version, JSON.stringify(fields)],
+    queryKey: ["configuration", "check", section, JSON.stringify(fields)],
     queryFn: () => wanted(api.POST("/api/v1/configuration/check", { body: { [section]: fields } })),
     placeholderData: keepPreviousData,
-    staleTime: 0,
-    enabled,
+    staleTime: JUST_MS,
   });
 
 export const historyQuery = infiniteQueryOptions({
