@@ -45,6 +45,7 @@ function Frame() {
         toolsHide
         stickyNotifications
         navigationOpen={open}
+        navigationWidth={220}
         onNavigationChange={({ detail }) => setOpen(detail.open)}
         navigation={<Navigation onFollowed={() => matchMedia("(max-width: 700px)").matches && setOpen(false)} />}
         notifications={<Flashbar items={[...standing, ...notices]} stackItems={notices.length > 2} />}

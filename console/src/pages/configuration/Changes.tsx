@@ -13,8 +13,8 @@ export function Changes({ changes, label }: { changes: Schema<"FieldChangeView">
       items={changes}
       trackBy="field"
       columnDefinitions={[
-        { id: "field", header: "Setting", cell: (one) => nameOf(one.field), isRowHeader: true },
-        { id: "old", header: "Before", cell: (one) => shown(one.field, one.old) },
+        { id: "field", header: "Setting", width: "44%", cell: (one) => nameOf(one.field), isRowHeader: true },
+        { id: "old", header: "Before", width: "28%", cell: (one) => shown(one.field, one.old) },
         { id: "new", header: "After", cell: (one) => <strong>{shown(one.field, one.new)}</strong> },
       ]}
     />

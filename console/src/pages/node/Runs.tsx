@@ -32,25 +32,25 @@ export function Runs({ runs }: { runs: Run[] }) {
           id: "job",
           header: "Job",
           isRowHeader: true,
-          minWidth: 160,
+          minWidth: 140,
           cell: (run) => (
             <RouterLink to="/jobs/$jobId" params={{ jobId: run.job_id }}>
               {run.name || run.job_id}
             </RouterLink>
           ),
         },
-        { id: "queue", header: "Queue", minWidth: 100, cell: (run) => run.queue },
-        { id: "state", header: "Job's state now", minWidth: 150, cell: (run) => <JobStatus state={run.state} /> },
+        { id: "queue", header: "Queue", minWidth: 80, cell: (run) => run.queue },
+        { id: "state", header: "Job's state now", minWidth: 130, cell: (run) => <JobStatus state={run.state} /> },
         { id: "attempt", header: "Attempt", minWidth: 80, cell: (run) => run.attempt },
-        { id: "accepted", header: "Came", minWidth: 200, cell: (run) => <Time at={run.accepted_at} /> },
+        { id: "accepted", header: "Came", minWidth: 170, cell: (run) => <Time at={run.accepted_at} /> },
         {
           id: "from",
           header: "Began",
-          minWidth: 150,
+          minWidth: 140,
           cell: (run) => (run.restored_from == null ? "clean" : `from checkpoint ${run.restored_from}`),
         },
-        { id: "ended", header: "Left", minWidth: 200, cell: (run) => <Time at={run.ended_at} missing="runs" /> },
-        { id: "end", header: "Why", minWidth: 120, cell: (run) => run.end ?? "–" },
+        { id: "ended", header: "Left", minWidth: 170, cell: (run) => <Time at={run.ended_at} missing="runs" /> },
+        { id: "end", header: "Why", minWidth: 100, cell: (run) => run.end ?? "–" },
       ]}
     />
   );

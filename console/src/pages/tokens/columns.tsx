@@ -1,3 +1,4 @@
+import Box from "@cloudscape-design/components/box";
 import Button from "@cloudscape-design/components/button";
 import StatusIndicator, { type StatusIndicatorProps } from "@cloudscape-design/components/status-indicator";
 import type { TableProps } from "@cloudscape-design/components/table";
@@ -15,8 +16,20 @@ const SHOWN: Record<Standing, [StatusIndicatorProps.Type, string]> = {
 
 export function columns(now: number, onRevoke: (token: Token) => void): TableProps.ColumnDefinition<Token>[] {
   return [
-    { id: "name", header: "What it is for", isRowHeader: true, minWidth: 160, cell: (token) => token.name },
-    { id: "number", header: "Number", minWidth: 80, cell: (token) => token.number },
+    {
+      id: "name",
+      header: "What it is for",
+      isRowHeader: true,
+      minWidth: 230,
+      cell: (token) => (
+        <>
+          {token.name}
+          <Box variant="small" display="block" color="text-body-secondary">
+            token {token.number}, made <Time at={token.created_at} /> by {token.created_by}
+          </Box>
+        </>
+      ),
+    },
     {
       id: "standing",
       header: "State",
@@ -29,7 +42,7 @@ export function columns(now: number, onRevoke: (token: Token) => void): TablePro
     {
       id: "revoke",
       header: "Actions",
-      minWidth: 110,
+      minWidth: 100,
       cell: (token) =>
         ["good", "soon"].includes(standingOf(token, now)) ? (
           <Button variant="inline-link" ariaLabel={`Revoke ${token.name}`} onClick={() => onRevoke(token)}>
@@ -43,17 +56,7 @@ export function columns(now: number, onRevoke: (token: Token) => void): TablePro
     },
     { id: "role", header: "Role", minWidth: 90, cell: (token) => token.role },
     { id: "areas", header: "Areas", minWidth: 130, cell: (token) => token.areas.join(", ") || "all" },
-    { id: "until", header: "Good until", minWidth: 200, cell: (token) => <Time at={token.revoked_at ?? token.expires_at} /> },
-    { id: "used", header: "Last used", minWidth: 200, cell: (token) => <Time at={token.last_used_at} missing="never" /> },
-    {
-      id: "made",
-      header: "Made",
-      minWidth: 240,
-      cell: (token) => (
-        <>
-          <Time at={token.created_at} /> by {token.created_by}
-        </>
-      ),
-    },
+    { id: "until", header: "Good until", minWidth: 170, cell: (token) => <Time at={token.revoked_at ?? token.expires_at} /> },
+    { id: "used", header: "Last used", minWidth: 170, cell: (token) => <Time at={token.last_used_at} missing="never" /> },
   ];
 }

@@ -1,6 +1,7 @@
 import Box from "@cloudscape-design/components/box";
 import Button from "@cloudscape-design/components/button";
 import type { TableProps } from "@cloudscape-design/components/table";
+import type { ReactNode } from "react";
 
 import type { Schema } from "../../api/client";
 import { JobStatus } from "../../components/JobStatus";
@@ -15,18 +16,33 @@ export type { Volume };
 
 /** `onDelete`: for those who may. */
 export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.ColumnDefinition<Volume>[] => [
-  { id: "volume", header: "Volume", isRowHeader: true, minWidth: 180, cell: (volume) => volume.volume_id },
+  {
+    id: "volume",
+    header: "Volume",
+    isRowHeader: true,
+    minWidth: 190,
+    cell: (volume) => (
+      <>
+        {volume.volume_id}
+        <Small>{`${count(volume.size_gib)} GiB ${volume.volume_type} in ${volume.zone}`}</Small>
+      </>
+    ),
+  },
   {
     id: "job",
     header: "Whose",
-    minWidth: 130,
+    minWidth: 160,
     cell: (volume) => (
-      <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
-        {volume.job_name || volume.job_id}
-      </RouterLink>
+      <>
+        <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
+          {volume.job_name || volume.job_id}
+        </RouterLink>
+        <div>
+          <JobStatus state={volume.job_state} />
+        </div>
+      </>
     ),
   },
-  { id: "state", header: "Job", minWidth: 130, cell: (volume) => <JobStatus state={volume.job_state} /> },
   {
     id: "age",
     header: "Age",
@@ -59,9 +75,9 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
       ) : (
         <>
           <Time at={volume.kept_until} missing="somebody deletes it" />
-          <Box variant="small" display="block" color="text-body-secondary">
+          <Small>
             its job ended <Time at={volume.kept_since} />
-          </Box>
+          </Small>
           {onDelete && (
             <div>
               <Button variant="inline-link" ariaLabel={`Delete now: ${volume.volume_id}`} onClick={() => onDelete(volume)}>
@@ -71,12 +87,6 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
           )}
         </>
       ),
-  },
-  {
-    id: "size",
-    header: "Size",
-    minWidth: 130,
-    cell: (volume) => <span className="figure">{`${count(volume.size_gib)} GiB ${volume.volume_type}`}</span>,
   },
   {
     id: "node",
@@ -91,5 +101,12 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
         "no node"
       ),
   },
-  { id: "zone", header: "Zone", minWidth: 110, cell: (volume) => volume.zone },
 ];
+
+function Small({ children }: { children: ReactNode }) {
+  return (
+    <Box variant="small" display="block" color="text-body-secondary">
+      {children}
+    </Box>
+  );
+}

@@ -87,7 +87,8 @@ export const Picture = memo(function Picture(props: Props) {
           const [at, y] = [x(Date.parse(mark.at)), (rowOf.get(mark.epoch)?.y ?? 0) + 3];
           const still = ((mark.stood_seconds ?? 0) * 1000 * plot) / (span.until - span.from);
           return mark.kind === "notice" ? (
-            <path key={`n${mark.at}`} d={`M${at} ${y + 20}v-23h-10l3 3.5-3 3.5h10`} className="ll-notice">
+            // Below the bar: checkpoints stand above it.
+            <path key={`n${mark.at}`} d={`M${at} ${y + 4}v${BAR + 7}h-9l2.5-3.5-2.5-3.5h9`} className="ll-notice">
               <title>AWS's notice</title>
             </path>
           ) : (
@@ -190,7 +191,7 @@ function Words({ one, from, until, y, now }: { one: Stretch; from: number; until
       x={above ? (from + until) / 2 : from + (room < 46 ? 3 : 5)}
       y={y + ROW / 2 + (above ? -4 : 4)}
       textAnchor={above ? "middle" : "start"}
-      className={above || one.kind === "lost" ? "ll-text-plain" : "ll-text"}
+      className={`${above || one.kind === "lost" ? "ll-text-plain" : "ll-text"} ll-on-${one.kind}`}
     >
       {text}
     </text>
