@@ -74,11 +74,6 @@ export const checkpoint = form<"checkpoint">()(
           label: "Copy memory before the freeze",
           help: "Where the kernel notes changed memory: the job runs on while most of it is copied, so the freeze is short.",
         },
-        memory_chain: {
-          kind: "integer",
-          label: "Incremental checkpoints in a row",
-          help: "Where the kernel notes changed memory: all but the first of a row hold only what changed. 1: each holds everything.",
-        },
         full_every: {
           kind: "integer",
           label: "Whole checkpoints",
