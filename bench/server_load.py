@@ -320,8 +320,7 @@ def load(url: str, maker: Maker, copies: int = 0) -> None:
                 print(f"  {start} jobs", file=sys.stderr, flush=True)
     if copies:
         with timed("copies"):
-            step = int(SPAN / timedelta(microseconds=1) / maker.jobs)
-            copy_finished(driver.execute, copies, maker.jobs, maker.last_position, step // (copies + 1))
+            copy_finished(driver.execute, copies, maker.jobs, maker.last_position)
     for index in aside:
         with timed(str(index.name)):
             driver.execute(str(CreateIndex(index).compile(engine)))
