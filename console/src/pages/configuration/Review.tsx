@@ -22,6 +22,7 @@ const IN_FORCE_MS = 1500;
 
 type Props = {
   section: Section;
+  /** Of the configuration that the changes were compared with: another one is not overwritten. */
   version: number;
   wanted: Fields;
   checked: Checked | undefined;

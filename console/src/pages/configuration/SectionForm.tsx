@@ -42,7 +42,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
   const others = problems.filter((problem) => !named.has(problem.field));
   const conflicts = conflictsOf(section, draft, held);
   const theirs = theirsAlone(draft, held);
-  const [reviewing, setReviewing] = useState(false);
+  const [reviewed, setReviewed] = useState<number | null>(null); // the version that was there when the review began
 
   return (
     <Form
@@ -53,7 +53,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
             variant="primary"
             disabled={!draft || problems.length > 0 || conflicts.length > 0}
             disabledReason={disabledReason(draft, problems.length, conflicts.length)}
-            onClick={() => setReviewing(true)}
+            onClick={() => setReviewed(now.number)}
           >
             Review changes
           </Button>
@@ -92,13 +92,13 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
         ))}
         {section === "cognito" && <CognitoTrial wanted={wanted} onProven={() => void check.refetch()} />}
       </SpaceBetween>
-      {reviewing && draft && (
+      {reviewed !== null && draft && (
         <Review
           section={section}
-          version={now.number}
+          version={reviewed}
           wanted={wanted}
           checked={answered && check.data.number === now.number ? check.data : undefined}
-          onClose={() => setReviewing(false)}
+          onClose={() => setReviewed(null)}
           onSaved={(saved) => onDraft((now) => typedSince(section, now, draft, saved[section] as Fields))}
         />
       )}
