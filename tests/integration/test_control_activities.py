@@ -303,8 +303,8 @@ async def test_a_snapshot_is_found_by_its_token_and_waited_for() -> None:
 
 
 def test_an_instance_that_can_hold_no_more_volumes_is_told_apart() -> None:
-    said = {"Error": {"Code": "AttachmentLimitExceeded", "Message": "Volume attachment limit exceeded"}}
-    problem = as_ours(ClientError(said, "AttachVolume"), "attach vol-1 to i-1")
+    error: Any = {"Code": "AttachmentLimitExceeded", "Message": "Volume attachment limit exceeded"}
+    problem = as_ours(ClientError({"Error": error}, "AttachVolume"), "attach vol-1 to i-1")
     assert isinstance(problem, AttachmentLimitReached) and not problem.retryable and "i-1" in str(problem)
 
 
