@@ -21,6 +21,7 @@ import pytest
 from tests.integration.docker_images import image_archive
 from tests.release.management import VOLUME, Management, management
 from tests.vm import systemd
+from tests.vm.conftest import COLUMN
 
 pytestmark = [pytest.mark.vm, pytest.mark.matrix, pytest.mark.timeout(4200)]
 _LIMIT = 3300.0
@@ -60,6 +61,7 @@ def _answers(around: Management, job: str) -> None:
     around.metadata.asked |= {"notice": notice, "volume": volume, "reclaimed": reclaimed, "ended": ended}
 
 
+@pytest.mark.row("Kernels", "cgroup v2: Docker 20.10 with systemd's cgroup driver, a new scope", column=COLUMN)
 async def test_a_platform_engineers_machine(release: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     machine = systemd.built()
     job = f"job-{secrets.token_hex(6)}"
