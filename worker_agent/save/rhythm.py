@@ -7,6 +7,7 @@ hears of each checkpoint once it is committed. Time is this machine's monotonic 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -84,10 +85,11 @@ class Rhythm:
             job.hurried = job.runs and job.settings.enabled
 
     def _keep_page_sinks(self) -> None:
-        """One for each job, so that no notice waits until a program is loaded. After a notice they are for the final
-        checkpoints alone, which need the processors."""
+        """One for each job, so that no notice waits until a program is loaded; never more than processors, because each
+        holds 18 MiB. After a notice they are for the final checkpoints alone, which need the processors."""
         if not self._node.interrupted.is_set():
-            self._node.page_sinks.keep(sum(job.runs and job.settings.enabled for job in self._jobs))
+            jobs = sum(job.runs and job.settings.enabled for job in self._jobs)
+            self._node.page_sinks.keep(min(jobs, os.cpu_count() or 1))
 
     def _until_next_look(self) -> float:
         """Seconds; to the very instant at which a checkpoint is due, so that no interval grows."""
