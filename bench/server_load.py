@@ -108,7 +108,9 @@ class Maker:
 
     def batches(self) -> Iterator[tuple[int, list[Row]]]:
         """Jobs in the order of their creation, TOGETHER at a time."""
-        empty = template(Job(job_id="", created_at=END), revision=20, position=0, instance_id=None, zone=None)
+        empty = template(
+            Job(job_id="", created_at=END), revision=20, position=0, instance_id=None, zone=None, stored_ending_at=None
+        )
         for start in range(0, self.jobs, TOGETHER):
             chance = self.chance("jobs", start)
             count = min(TOGETHER, self.jobs - start)

@@ -17,7 +17,7 @@ import { PageWaiting } from "./components/PageWaiting";
 import { Shell } from "./components/Shell";
 import { alertsQuery, newestQuery, queuesQuery, reportQuery, trendsQuery } from "./pages/dashboard/queries";
 import { validateAuditSearch } from "./pages/audit/search";
-import { checkQuery, configurationQuery, historyQuery } from "./pages/configuration/queries";
+import { checkQuery, configurationQuery, historyQuery, toldAtOnce } from "./pages/configuration/queries";
 import { validateConfigurationSearch } from "./pages/configuration/search";
 import { validateDashboardSearch } from "./pages/dashboard/search";
 import { jobQuery, lifeLineQuery, workflowQuery } from "./pages/job/queries";
@@ -113,7 +113,7 @@ const configuration = createRoute({
   loaderDeps: ({ search }) => search,
   loader: ({ context: { queryClient }, deps: { tab } }) => {
     const isAdmin = queryClient.getQueryData<Me>(meQuery.queryKey)?.isAdmin;
-    void ask(queryClient, configurationQuery, ...(tab === "server" && isAdmin ? [checkQuery("server", {})] : []));
+    void ask(queryClient, configurationQuery, ...(isAdmin && toldAtOnce(tab) ? [checkQuery(tab, {})] : []));
     if (tab === "history") void queryClient.prefetchInfiniteQuery(historyQuery);
   },
   component: lazyRouteComponent(() => import("./pages/configuration")),
