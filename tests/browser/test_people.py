@@ -213,6 +213,8 @@ def test_a_session_that_ends_soon_says_so(page: Page, server: Serving) -> None:
 def test_signing_out(page: Page, server: Serving) -> None:
     page.goto(f"{server.url}/volumes")
     sign_in(page, "ann")
+    for asked in ("No job volume exists now", "No volume and no snapshot is without an owner"):
+        expect(page.get_by_text(asked)).to_be_visible()  # what is asked for later would be refused
     page.get_by_role("button", name="ann", exact=True).click()
     page.get_by_role("menuitem", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in to Perdure")).to_be_visible()

@@ -17,8 +17,9 @@ export function TopBar() {
   async function signOut() {
     await api.POST("/api/v1/auth/sign-out");
     sessionStorage.clear(); // what was typed and not saved is nobody else's
-    client.clear();
     await router.navigate({ to: "/sign-in" });
+    // Not before: a page that is still there would ask anew. What the sign-in page asks for stays.
+    client.removeQueries({ predicate: ({ queryKey }) => queryKey[0] !== "sign-in" });
   }
 
   const utilities: TopNavigationProps.Utility[] = [
