@@ -29,7 +29,7 @@ from tests.integration.test_api import served
 PLACE = Path(__file__).parents[1] / "docs/console"
 WIDTH = 1280
 PAGES = {
-    "dashboard": ("/", 1180),
+    "dashboard": ("/", 1284),
     "jobs": ("/jobs", 760),
     "job": ("/jobs/{short}", 860),
     "job-running": ("/jobs/{running}", 1100),

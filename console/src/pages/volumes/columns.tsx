@@ -20,7 +20,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
     id: "volume",
     header: "Volume",
     isRowHeader: true,
-    minWidth: 190,
+    minWidth: 180,
     cell: (volume) => (
       <>
         {volume.volume_id}
@@ -31,7 +31,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "job",
     header: "Whose",
-    minWidth: 160,
+    minWidth: 190,
     cell: (volume) => (
       <>
         <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
@@ -91,7 +91,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "node",
     header: "Attached to",
-    minWidth: 190,
+    minWidth: 175,
     cell: (volume) =>
       volume.instance_id ? (
         <RouterLink to="/nodes/$instanceId" params={{ instanceId: volume.instance_id }}>
