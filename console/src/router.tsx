@@ -17,7 +17,7 @@ import { PageWaiting } from "./components/PageWaiting";
 import { Shell } from "./components/Shell";
 import { alertsQuery, newestQuery, queuesQuery, reportQuery, trendsQuery } from "./pages/dashboard/queries";
 import { validateAuditSearch } from "./pages/audit/search";
-import { checkQuery, configurationQuery, historyQuery, toldAtOnce } from "./pages/configuration/queries";
+import { checkQuery, configurationQuery, historyQuery, TOLD_AT_ONCE } from "./pages/configuration/queries";
 import { validateConfigurationSearch } from "./pages/configuration/search";
 import { validateDashboardSearch } from "./pages/dashboard/search";
 import { jobQuery, lifeLineQuery, workflowQuery } from "./pages/job/queries";
@@ -113,8 +113,9 @@ const configuration = createRoute({
   loaderDeps: ({ search }) => search,
   loader: ({ context: { queryClient }, deps: { tab } }) => {
     const isAdmin = queryClient.getQueryData<Me>(meQuery.queryKey)?.isAdmin;
-    void ask(queryClient, configurationQuery, ...(isAdmin && toldAtOnce(tab) ? [checkQuery(tab, {})] : []));
+    void ask(queryClient, configurationQuery);
     if (tab === "history") void queryClient.prefetchInfiniteQuery(historyQuery);
+    else if (tab && isAdmin && TOLD_AT_ONCE.includes(tab)) void ask(queryClient, checkQuery(tab, {}));
   },
   component: lazyRouteComponent(() => import("./pages/configuration")),
 });

@@ -14,7 +14,7 @@ import { CognitoTrial } from "./CognitoTrial";
 import { Conflict } from "./Conflict";
 import { conflictsOf, edited, inputOf, patchOf, theirsAlone, typedSince, type Draft, type Fields } from "./draft";
 import type { Change } from "./drafts";
-import { checkQuery, configurationQuery, toldAtOnce, type Configuration } from "./queries";
+import { checkQuery, configurationQuery, TOLD_AT_ONCE, type Configuration } from "./queries";
 import { Review } from "./Review";
 import { FORMS, type Section } from "./sections";
 import { Setting } from "./Setting";
@@ -34,7 +34,7 @@ export function SectionForm({ section, now, draft, onDraft }: Props) {
   const held = now[section] as Fields;
   const wanted = patchOf(section, draft);
   const settled = useSettled(wanted, TYPING_MS);
-  const check = useCheck(section, settled, now.number, draft !== undefined || toldAtOnce(section));
+  const check = useCheck(section, settled, now.number, draft !== undefined || TOLD_AT_ONCE.includes(section));
   const answered = JSON.stringify(settled) === JSON.stringify(wanted) && check.isSuccess && !check.isPlaceholderData;
   const problems = draft && check.data ? check.data.problems : [];
   const named = new Set(form.groups.flatMap((group) => Object.keys(group.settings).map((field) => `${section}.${field}`)));

@@ -17,11 +17,8 @@ export const configurationQuery = queryOptions({
   staleTime: JUST_MS,
 });
 
-/** Sections of which the answer says more than whether it is taken: a certificate's end, what volumes cost. */
-const TOLD_AT_ONCE: readonly string[] = ["server", "job_volume"] satisfies Section[];
-
-/** Whether this tab asks before somebody types. */
-export const toldAtOnce = (tab: string | undefined): tab is Section => tab !== undefined && TOLD_AT_ONCE.includes(tab);
+/** Sections of which the API says more than what it would refuse: a certificate, a price. */
+export const TOLD_AT_ONCE: readonly (Section | "history" | undefined)[] = ["server", "job_volume"];
 
 /** Would the API take `fields` of that section? Asked while somebody types. The answer names the version it holds for. */
 export const checkQuery = (section: Section, fields: Fields) =>
