@@ -30,7 +30,7 @@ from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
 from perdure.records.schema.database import migrate, open_engine
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = datetime(2022, 1, 11, 23, 36, 40, tzinfo=UTC)
 ENDS = NOW + timedelta(seconds=118)
 
 
@@ -43,6 +43,11 @@ def event(kind: str = SPOT_INTERRUPTION, instance_id: str = "i-0a1b", **changes:
         detail |= {"instance-termination-time": f"{ENDS:%Y-%m-%dT%H:%M:%SZ}", "azId": "use1-az1"}
     found = {"version": "0", "id": "1e5527d7-bb36", "detail-type": kind, "source": "aws.ec2", "detail": detail}
     return json.dumps(found | {"time": f"{NOW:%Y-%m-%dT%H:%M:%SZ}", "region": "us-east-1"} | changes)
+
+
+def just_now(kind: str = SPOT_INTERRUPTION, instance_id: str = "i-0a1b", *, ago: timedelta = timedelta(0)) -> str:
+    """One that was announced so long ago."""
+    return event(kind, instance_id, time=f"{datetime.now(UTC) - ago:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def notice(body: str) -> Notice | None:
@@ -146,13 +151,12 @@ async def read_all(events: EventQueue, messages: int) -> None:
 async def test_jobs_and_agent_hear_of_it_and_the_messages_go(engine: Engine, queue: tuple[Any, str]) -> None:
     await recorded(engine)
     sqs, address = queue
-    long_ago = f"{NOW - timedelta(minutes=4):%Y-%m-%dT%H:%M:%SZ}"
     for body in (
-        event(),
-        event(REBALANCE, "i-0e3f"),
-        event(instance_id="i-0fff"),
-        event(instance_id="i-0000"),
-        event(instance_id="i-0e3f", time=long_ago),
+        just_now(),
+        just_now(REBALANCE, "i-0e3f"),
+        just_now(instance_id="i-0fff"),
+        just_now(instance_id="i-0000"),
+        just_now(instance_id="i-0e3f", ago=timedelta(minutes=4)),
     ):
         sqs.send_message(QueueUrl=address, MessageBody=body)
     told = Told()
@@ -180,7 +184,7 @@ async def test_what_is_no_event_is_told_of_seldom_and_what_cannot_be_told_stays(
     assert len(lines) == 5 and all(len(line) < 400 for line in lines), "at 1, 2, 4, 8 and 16"
     told.away = True
     for instance_id in ("i-0a1b", "i-0fff"):
-        sqs.send_message(QueueUrl=address, MessageBody=event(instance_id=instance_id))
+        sqs.send_message(QueueUrl=address, MessageBody=just_now(instance_id=instance_id))
     with pytest.raises(RuntimeError, match="away"):
         while True:
             assert await events.look(0)

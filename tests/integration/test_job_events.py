@@ -101,7 +101,7 @@ async def test_the_first_word_of_a_workflow_replaces_batchs(engine: Engine) -> N
     cloud.jobs = {"late": "RUNNING"}
     await reader(engine, cloud).read([event("late")])
     with reading(engine) as session:
-        assert quiet_unseen(session, NOW + timedelta(hours=1), "", 9) == ["late"]
+        assert quiet_unseen(session, NOW + timedelta(days=1), "", 9) == ["late"]
     with writing(engine) as session:
         protected = Job(job_id="late", queue="ours", state=JobState.CREATED, created_at=NOW, changed_at=NOW, epoch=1)
         assert record_job(session, protected, [], 1)
@@ -109,7 +109,7 @@ async def test_the_first_word_of_a_workflow_replaces_batchs(engine: Engine) -> N
     job = recorded(engine, "late")
     assert job is not None and (job.state, job.unprotected) == (JobState.CREATED, "")
     with reading(engine) as session:
-        assert quiet_unseen(session, NOW + timedelta(hours=1), "", 9) == []
+        assert quiet_unseen(session, NOW + timedelta(days=1), "", 9) == []
 
 
 @pytest.mark.parametrize(
