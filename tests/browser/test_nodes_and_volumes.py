@@ -248,7 +248,7 @@ PAGES = {
     "/configuration?tab=log": "Rotated files",
     "/configuration?tab=server": "Private key file",
     "/configuration?tab=cognito": "User pool id",
-    "/configuration?tab=history": "grace",
+    "/configuration?tab=history": "grace · version",
     "/nodes": LIVE,
     f"/nodes/{NOTICED}": "AWS takes this instance back",
     "/volumes": "running-alignment",
