@@ -72,6 +72,12 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT)
     return await waiting.until_async(condition, seconds, 0.02, what)
 
 
+async def written_whole(log: Path, wanted: list[str]) -> None:
+    """What a job said last is still on its way when it has ended."""
+    await until(lambda: len(log.read_text().splitlines()) >= len(wanted), f"the output in {log}")
+    assert log.read_text().splitlines() == wanted
+
+
 # -------------------------------------------------------------------------------------------------- the other end
 
 

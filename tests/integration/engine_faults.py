@@ -9,7 +9,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from tests.integration.engine_places import wait_for
+from perdure import waiting
+from tests.integration.engine_places import WAIT, wait_for
 from worker_agent.engine import Container, tasks
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,17 +36,29 @@ def end_criu(container: Container, sign: str) -> Iterator[None]:
         def at_work() -> list[int]:
             return [pid for pid in tasks.users_of(container.work_dir) if tasks.command(pid) == "criu"]
 
+        def groups_at_work() -> set[int]:
+            found = set()
+            for pid in at_work():
+                with contextlib.suppress(ProcessLookupError):
+                    found.add(os.getpgid(pid))
+            return found
+
         def signed() -> bool:
             try:
                 return sign in (container.work_dir / "restore.log").read_text(errors="replace")
             except FileNotFoundError:
                 return False
 
+        # To find processes takes longer than what CRIU does next: they are known before the sign comes.
+        groups = waiting.until(groups_at_work, WAIT, 0.001, "CRIU is at work")
         wait_for(signed, f"{sign!r} in CRIU's log", pause=0.001)
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+                killed.append(group)
         for pid in at_work():
             with contextlib.suppress(ProcessLookupError):  # the one before took it along
                 os.killpg(os.getpgid(pid), signal.SIGKILL)
-                killed.append(pid)
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -23,7 +23,7 @@ from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.image.checksums import digest_images
 from perdure.image.manifest import read_manifest, write_manifest
 from perdure.settings import AgentSettings
-from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, tool, until
+from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, tool, until, written_whole
 from worker_agent.engine.checkpoint import BEFORE
 
 pytestmark = pytest.mark.criu
@@ -129,8 +129,8 @@ async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
     assert await again.exit_code() == 7
     root = home.job_root(node)
     for written in (root / "log/stdout", root / "layer/upper/log", root / "data/log"):
-        assert written.read_text().splitlines() == lines(120), written
-    assert (root / "log/stderr").read_text() == "done\n", "no SIGCONT reached it"
+        await written_whole(written, lines(120))
+    await written_whole(root / "log/stderr", ["done"])  # no SIGCONT reached it
     kept = sorted(path.name.split("-")[1] for path in (root / "failures").iterdir())
     assert kept == ["dump", "restore"], "in diagnosis mode the logs of what went well are kept too"
     await ended(home, node, again)
@@ -164,7 +164,7 @@ async def test_a_damaged_checkpoint_is_a_rung_and_the_one_before_it_is_restored(
     assert "wrong checksum at byte" in rung.reason, "found while CRIU read the same pages"
     home.hurry(node)
     assert await again.exit_code() == 7
-    assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
+    await written_whole(home.job_root(node) / "log/stdout", lines(150))
 
 
 async def test_a_cause_in_the_image_is_told_and_the_checkpoint_before_is_restored_at_once(home: Bed) -> None:
@@ -195,7 +195,7 @@ async def test_a_cause_in_the_image_is_told_and_the_checkpoint_before_is_restore
     assert "mm-1.img" in rung.reason and "cgroupd" not in rung.reason and "/failures/" not in rung.reason
     home.hurry(node)
     assert await again.exit_code() == 7
-    assert (home.job_root(node) / "log/stdout").read_text().splitlines() == lines(150)
+    await written_whole(home.job_root(node) / "log/stdout", lines(150))
 
 
 async def test_a_node_without_criu_blames_itself_and_keeps_the_checkpoints(home: Bed) -> None:

@@ -18,7 +18,7 @@ from perdure.stores.directory import DirectoryObjects
 from perdure.stores.layout import Place
 from perdure.stores.opening import open_store
 from perdure.stores.stored_checkpoints import StoredCheckpoints
-from tests.integration.agent_bed import Bed, Node, bed, until
+from tests.integration.agent_bed import Bed, Node, bed, until, written_whole
 from tests.integration.test_agent import COUNT, lines, notify
 from tests.stores.store_bed import ACCESS, BUCKET, aws_access, s3_url
 
@@ -74,7 +74,7 @@ async def goes_on_elsewhere(home: Bed, store: StoreConfiguration, **environment:
     assert await again.exit_code() == 7
     root = home.job_root(node)
     for written in (root / "log/stdout", root / "layer/upper/log", root / "data/log"):
-        assert written.read_text().splitlines() == lines(120), written
+        await written_whole(written, lines(120))
     await node.delete(again)
     await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
     assert scratch(node) == [f"{home.job_id}.xfs"], "diagnosis mode keeps it"
@@ -115,7 +115,7 @@ async def test_on_a_notice_the_final_one_is_in_the_store_before_the_hand_over(
     )
     home.hurry(other)
     assert await again.exit_code() == 7
-    assert (home.job_root(other) / "log/stdout").read_text().splitlines() == lines(400)
+    await written_whole(home.job_root(other) / "log/stdout", lines(400))
 
 
 async def test_a_damaged_one_is_a_rung_and_the_one_before_it_is_restored(home: Bed, shared: StoreConfiguration) -> None:
