@@ -129,7 +129,7 @@ def goals(calls: Calls) -> Iterator[tuple[str, str, str, str]]:
     yield "fifteenth / second of a series, durable", _series(calls.get(series, [])), "≤ 1.3", "≤ 1.1"
     cold = ratio(series, "restore cold", "restore cold whole")
     yield "cold restore: shared / whole, after the series", cold, "≤ 1.25", "≤ 1.1"
-    for way in ("cold", "cold apart", "warm"):
+    for way in ("cold", "cold apart", "cold lazy", "warm", "lazy"):
         again = ratio(series, f"restore {way}", "restore tmpfs")
         yield f"restore {way} / CRIU out of tmpfs", again, "≤ 1.3", "≤ 0.3 lazy"
     yield "GiB in a notice, gp3, 5 % changed (arithmetic)", _in_a_notice(calls), "≥ 60", "≥ 120"

@@ -17,12 +17,14 @@ from perdure.image.mounts import delete_tree
 from tests.integration.engine_places import tool
 from worker_agent.engine import continue_restored, finish_restore, prepare_restore, verify_pages
 from worker_agent.engine.job_root import store
+from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.engine.writable_layer import unmount_layer
 
-RESTORES = ("cold", "cold apart", "cold whole", "warm", "tmpfs")
+RESTORES = ("cold", "cold apart", "cold whole", "cold lazy", "warm", "lazy", "tmpfs")
 """`cold`: nothing of the checkpoint is in the page cache. `apart`: its pages are verified first, and not while CRIU
-reads them. `whole`: one that shares no pages. `tmpfs`: `runc restore` alone, its images in memory, nothing verified, no
-files rolled back."""
+reads them. `whole`: one that shares no pages. `lazy`: the job goes on before its memory is there, each
+page verified when it comes; `whole` is when all is there. `tmpfs`: `runc restore` alone, its images in memory, nothing
+verified, no files rolled back."""
 
 _LARGEST = 4
 """GiB of a job of which there is room for one more copy in memory; of a larger one only the first is measured."""
@@ -64,9 +66,14 @@ async def _restored(job: Job, way: str) -> dict[str, Any]:
     later = way not in ("tmpfs", "cold apart")
     begun = time.monotonic()
     container = bed.container()
-    prepared = await prepare_restore(container, checkpoint.number, epoch=job.epoch, job_id=JOB_ID, pages_later=later)
+    lazily = way.endswith("lazy")
+    prepared = await prepare_restore(
+        container, checkpoint.number, epoch=job.epoch, job_id=JOB_ID, pages_later=later, lazily=lazily
+    )
+    assert prepared.lazily == lazily, prepared.not_lazy
     argv = prepared.argv
-    verifying = asyncio.create_task(asyncio.to_thread(verify_pages, root, checkpoint.number, lambda: not later))
+    beside = later and not lazily
+    verifying = asyncio.create_task(asyncio.to_thread(verify_pages, root, checkpoint.number, lambda: not beside))
     await asyncio.sleep(0)
     if way == "tmpfs":
         argv = [str(memory) if word == str(images) else word for word in argv]
@@ -76,14 +83,18 @@ async def _restored(job: Job, way: str) -> dict[str, Any]:
     running = bed.launch(container, ["restore", *argv])
     by_criu = time.monotonic() - launched
     await verifying
+    assert await lazy.is_sound(container) == lazily
     await finish_restore(running.container, prepared.manifest)
     await continue_restored(running.container, prepared.manifest)
     seconds = time.monotonic() - begun
+    await lazy.whole(running.container, limit_seconds=600, number=checkpoint.number)
+    whole = time.monotonic() - begun
     job.running = running
     if way == "tmpfs":
         tool("umount", memory)
         delete_tree(memory)
-    return {"durable": seconds, "criu": by_criu, "image": checkpoint.image_bytes, "phases": prepared.phases}
+    found = {"durable": seconds, "criu": by_criu, "image": checkpoint.image_bytes, "phases": prepared.phases}
+    return found | ({"whole": whole} if lazily else {})
 
 
 def _read(folder: Path) -> None:

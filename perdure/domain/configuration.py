@@ -86,6 +86,15 @@ class CheckpointConfiguration(Frozen):
         " freeze, which is short then.",
         examples=[True],
     )
+    lazy_restore: bool = Field(
+        False,
+        description="Let a restored job go on while most of its memory is still being read: each page comes, verified,"
+        " when it is asked for, and all others meanwhile. No checkpoint is taken before all is there. A failure on the"
+        " way ends the container, and the next attempt restores the same checkpoint whole. So it is done only where"
+        " Batch starts a container again that ended with exit code 137 and attempts are left; for checkpoints on a job"
+        " volume that shares unchanged memory; and not for memory that processes may share since a fork, or of a GPU.",
+        examples=[False],
+    )
     rehearsal: bool = Field(
         True,
         description="Restore a job's first checkpoint, and one after its programs, kinds of descriptors or mounts have"

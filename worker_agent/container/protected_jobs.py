@@ -77,6 +77,10 @@ class ContainerRecord(Frozen):
     """Its volume may be mounted here, and its overlay."""
     restoring: int | None = None
     rungs: list[RestoreRung] = Field(default_factory=list)
+    lazily: bool = False
+    """It was, or is being, restored lazily …"""
+    not_lazy: str = ""
+    """… or why not, although it was wished."""
     phases: dict[str, float] = Field(default_factory=dict)
     pid: int = 0
     pid_started: int = 0

@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from perdure.domain.errors import FreezerFailed, JobRootBusy
@@ -26,6 +27,7 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine import runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.lazy.guard import NAME as LAZY
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.writable_layer import shown_from, unmount_layer
@@ -35,7 +37,7 @@ _ORPHAN_PATIENCE = 120.0
 """Seconds in which a dump that lost its agent may still end by itself, before it is thawed."""
 _ORPHAN_GRACE = 30.0
 """Seconds more before it is killed: the last resort, which the job may not survive."""
-_ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", PAGE_SINK)
+_ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", PAGE_SINK, LAZY)
 """What may still work among the checkpoints after an agent's death; anything else there is not ours to kill."""
 _DEATH = 20.0
 """Seconds in which killed processes must be gone."""
@@ -48,7 +50,7 @@ async def thaw_and_clean(container: Container) -> list[str]:
     A dump whose agent died goes on; killing it at once is a needless risk to the job, so it gets some time first.
     """
     remarks = []
-    users = await asyncio.to_thread(tasks.users_of, *_places(container))
+    users = await asyncio.to_thread(_at_a_checkpoint, *_places(container))
     # CRIU works inside the job, whose processes then are users too. A SIGCONT there is a stop to the one who traces
     # them: CRIU fails of it, leaves TCP sockets in repair mode, and the job dies of EPERM at its next read (tried).
     jobs_own = container.freezer.pids() if container.freezer is not None else []
@@ -88,7 +90,7 @@ async def _outwait(container: Container) -> None:
     try:
         for seconds in (_ORPHAN_PATIENCE, _ORPHAN_GRACE):
             try:
-                await _wait_until_unused(*_places(container), limit_seconds=seconds)
+                await _wait_until_unused(*_places(container), limit_seconds=seconds, users=_at_a_checkpoint)
                 return
             except JobRootBusy:
                 await thaw(container)  # what hangs on a stopped process goes on now
@@ -239,9 +241,16 @@ def _kill_users(folder: Path, commands: tuple[str, ...]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-async def _wait_until_unused(*folders: Path, limit_seconds: float) -> None:
+def _at_a_checkpoint(*folders: Path) -> list[int]:
+    """What brings a restored job's memory in works on: the job needs it."""
+    return [pid for pid in tasks.users_of(*folders) if tasks.command(pid) != LAZY]
+
+
+async def _wait_until_unused(
+    *folders: Path, limit_seconds: float, users: Callable[..., list[int]] = tasks.users_of
+) -> None:
     end = time.monotonic() + limit_seconds
-    while users := await asyncio.to_thread(tasks.users_of, *folders):
+    while left := await asyncio.to_thread(users, *folders):
         if time.monotonic() > end:
-            raise JobRootBusy(f"process {users[0]} ({tasks.command(users[0])}) still works in {folders[-1]}")
+            raise JobRootBusy(f"process {left[0]} ({tasks.command(left[0])}) still works in {folders[-1]}")
         await asyncio.sleep(_POLL)

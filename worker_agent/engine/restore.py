@@ -44,6 +44,8 @@ from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, link
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.in_network import in_network_of
+from worker_agent.engine.lazy import daemon
+from worker_agent.engine.lazy.images import NotLazy
 from worker_agent.engine.writable_layer import put_in_place
 
 StepCallback = Callable[[str], None]
@@ -61,6 +63,11 @@ class Prepared:
     network: Adapted = field(default_factory=Adapted)
     pages_later: bool = False
     """The pages were not verified: `verify_pages` must find them sound before the restored job goes on."""
+    lazily: bool = False
+    """A program beside the job verifies the pages and brings most of them later: `lazy.is_sound` must be heard before
+    the restored job goes on."""
+    not_lazy: str = ""
+    """Why not, although it was wished."""
 
 
 @dataclass
@@ -201,11 +208,13 @@ async def prepare_restore(
     predecessors: Sequence[str] = (),
     any_device: bool = True,
     pages_later: bool = False,
+    lazily: bool = False,
 ) -> Prepared:
     """Make the node and the job root ready to restore checkpoint `number`; for the next rung, call it again.
     `predecessors`: jobs that this one was resumed from; their checkpoints are its own.
     `any_device`: restore even where the job's device numbers are taken on this node, with others.
     `pages_later`: the caller verifies the pages while CRIU reads them, and lets nothing go on before they are sound.
+    `lazily`, with it: the job is to go on before all of its memory is there, if the checkpoint is fit for that.
 
     Claims the lease for `epoch` (Fenced). ImageInvalid: the checkpoint is damaged. RestoreFailed: with `node_fault`,
     another node may do better; as DeviceNumberTaken, `any_device` helps too. JobRootBusy: something of an earlier try
@@ -233,8 +242,24 @@ async def prepare_restore(
                 raise RestoreFailed(f"it could not be prepared at `{step}`: {error}", step, node_fault=fault) from error
             work.phases[step] = time.monotonic() - begun
     images = work.view if work.view.exists() else work.images
+    argv = runc.restore_argv(container, images)
+    not_lazy = await _begin_lazily(work) if lazily else ""
+    if lazily and not not_lazy:
+        return Prepared(work.read, [*argv, daemon.FLAG], work.phases, work.network, lazily=True)
     later = pages_later and any(image.index for image in work.read.images)
-    return Prepared(work.read, runc.restore_argv(container, images), work.phases, work.network, later)
+    return Prepared(work.read, argv, work.phases, work.network, later, not_lazy=not_lazy)
+
+
+async def _begin_lazily(work: _Restore) -> str:
+    """Why not; empty if the program that brings the memory in is ready for CRIU."""
+    begun = time.monotonic()
+    try:
+        await daemon.begin(work.container, work.read)
+    except NotLazy as why:
+        return str(why)
+    finally:
+        work.phases["lazy"] = time.monotonic() - begun
+    return ""
 
 
 async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]:

@@ -21,11 +21,14 @@ from perdure.domain.values import format_duration
 from worker_agent.container import stored_job
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.engine import Taking, keep_log, thaw, used_rootfs_bytes
+from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.node.volumes import volume_use
 from worker_agent.tell.reporting import Reporter
 
 log = structlog.get_logger()
 
+MEMORY = "memory"
+"""The step in which a checkpoint waits for the memory of a lazily restored job."""
 _TAKE_OVER = 10.0
 """Seconds that a wish waits for an agent that has just started to take a job over from its predecessor."""
 _WORTH_TELLING = 0.2
@@ -105,6 +108,7 @@ class Checkpoints:
         """Take one now, committed by `commit_by` (monotonic seconds) if that is given, and report it. Failures are the
         caller's to report."""
         settings = job.settings
+        await self._whole(job, limit_seconds, commit_by)
 
         def at_step(name: str) -> None:
             job.step = name
@@ -144,6 +148,20 @@ class Checkpoints:
             volume_use=await asyncio.to_thread(volume_use, job.job_root),
         )
         return checkpoint
+
+    @staticmethod
+    async def _whole(job: ProtectedJob, limit_seconds: float, commit_by: float | None) -> None:
+        """Until all memory of a lazily restored job is there: what is missing would be missing in the checkpoint.
+        TooLate, CheckpointFailed."""
+        if not job.record.lazily:
+            return
+        now = asyncio.get_running_loop().time()
+        left = limit_seconds if commit_by is None else min(limit_seconds, commit_by - now)
+        job.step = MEMORY
+        try:
+            await lazy.whole(job.container, limit_seconds=left, number=job.record.restoring)
+        finally:
+            job.step = ""
 
     async def _tell_interval(self, job: ProtectedJob, was: float) -> None:
         now = job.interval_seconds

@@ -11,11 +11,13 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.domain.errors import PerdureError
+from perdure.domain.retries import HandOver
 from worker_agent.container import stored_job
 from worker_agent.container.bundle import restore_config
 from worker_agent.container.network import remove_network
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import clean, give_back, is_in_place, leave_files, release
+from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.node.volumes import unmount_volume
 from worker_agent.rehearse.rehearsals import Rehearsals
 from worker_agent.save.checkpointing import measure
@@ -63,16 +65,24 @@ class Endings:
         """The first process is gone: tell, and see to it that nothing stays mounted."""
         if not job.gone.is_set():
             job.gone.set()
+            unfilled = lazy.ended_by_us(job.container) if job.record.lazily else ""
+            if unfilled:
+                job.note(ending=True)
             if not job.record.ending:
                 self._exited(job)
-            task = asyncio.create_task(self._after_exit(job))
+            task = asyncio.create_task(self._after_exit(job, unfilled))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _after_exit(self, job: ProtectedJob) -> None:
+    async def _after_exit(self, job: ProtectedJob, unfilled: str) -> None:
+        """`unfilled`: why the memory of a lazily restored job did not come in, for which its container was ended."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STARTED_NEWS):
                 await job.start_told.wait()
+        if unfilled:
+            said = f"After a lazy restore its memory could not be brought in, so its container was ended: {unfilled}."
+            said += f" The next attempt restores checkpoint {job.record.restoring} whole, or an older one."
+            await self._reporter.remark(job, said, "error")
         if not job.record.ending:
             await measure(job)
             await self._reporter.report(job, ReportKind.EXITED, max_rootfs_bytes=job.record.max_rootfs_bytes)
@@ -84,6 +94,10 @@ class Endings:
         else:
             # Deleted; and nobody may have told us, because we were not there.
             await self.deleted(job)
+        if unfilled:
+            # Its volume is free. The next attempt goes on from the same checkpoint, as after a notice.
+            way = HandOver.END_CONTAINER
+            await self._reporter.report(job, ReportKind.HANDED_OVER, key="unfilled", reason=unfilled, hand_over=way)
 
     async def deleted(self, job: ProtectedJob) -> None:
         """The container engine has deleted the container: let go of everything, then forget it."""

@@ -22,7 +22,7 @@ from perdure.domain.retries import ENDS, HandOver
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import end_frozen, flush, thaw
 from worker_agent.rehearse.rehearsals import Rehearsals
-from worker_agent.save.checkpointing import Checkpoints
+from worker_agent.save.checkpointing import MEMORY, Checkpoints
 from worker_agent.save.endings import Endings
 from worker_agent.save.unseen_ends import UnseenEnds
 from worker_agent.tell.foundation import Foundation
@@ -185,7 +185,8 @@ class HandOvers:
         if dump is None or dump.done():
             return None
         promoted = taking is not None and taking.promote(self._commit_by())
-        if not promoted and (job.uploading is not None or (taking is not None and not taking.worth_finishing)):
+        for_nothing = taking is not None and not taking.worth_finishing
+        if not promoted and (job.uploading is not None or for_nothing or job.step == MEMORY):
             dump.cancel()  # what an upload has sent, the final one need not send again
         await asyncio.wait([dump])
         return dump.result() if promoted and not dump.cancelled() and dump.exception() is None else None

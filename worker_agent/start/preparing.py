@@ -32,6 +32,7 @@ from perdure.domain.errors import (
     RestoreFailed,
     VolumeFailed,
 )
+from perdure.domain.retries import HandOver
 from worker_agent import engine
 from worker_agent.container import stored_job
 from worker_agent.container.bundle import Bundle, edit_config
@@ -139,6 +140,7 @@ class Preparer:
                     claim=partial(self.ports.claim, job.record.container_id),
                     predecessors=_plan(job).predecessors,
                     pages_later=True,
+                    lazily=self._wants_lazily(job),
                 )
                 prepared, device_remark = await self._with_devices(job, prepare)
             except RestoreFailed as problem:
@@ -147,6 +149,7 @@ class Preparer:
             job.manifest = prepared.manifest
             if prepared.pages_later:
                 job.verify_pages(number)
+            job.note(lazily=prepared.lazily, not_lazy=prepared.not_lazy or job.record.not_lazy)
             job.note(network_remark=" ".join(filter(None, [prepared.network.remark(), device_remark])))
             job.knows(prepared.manifest.surroundings)
             await asyncio.to_thread(make_volumes, job.rules, job.job_root, fresh=False)
@@ -161,10 +164,23 @@ class Preparer:
                     argv=prepared.argv,
                     criu=str(tools.criu),
                     path_first=str(tools.path_first),
-                    verifying=prepared.pages_later,
+                    verifying=prepared.pages_later or prepared.lazily,
                 ),
             )
         return await self._below_the_ladder(job, bundle)
+
+    @staticmethod
+    def _wants_lazily(job: ProtectedJob) -> bool:
+        """Is the job to go on before its memory is all there? Should that fail later, its container is ended: only
+        where Batch then starts it again."""
+        if not job.settings.lazy_restore or job.record.not_lazy:
+            return False
+        plan = _plan(job)
+        if plan.hand_over is not HandOver.END_CONTAINER:
+            job.note(not_lazy="its retry rules do not start it again after exit code 137, or no attempt is left")
+        elif plan.store is not None:
+            job.note(not_lazy="its checkpoints are in a store")
+        return not job.record.not_lazy
 
     @staticmethod
     async def _fit(job: ProtectedJob, number: int) -> None:
@@ -292,8 +308,13 @@ class Preparer:
         return problem
 
     async def after_failure(self, job: ProtectedJob, bundle: Bundle, number: int, message: str) -> RuntimeReply:
-        """The order after runc could not restore checkpoint `number`; `message` holds its last words."""
+        """The order after runc could not restore checkpoint `number`; `message` holds its last words. If it was to be
+        restored lazily, it is restored whole, whatever the fault was."""
         self.ports.release(job.record.container_id)
+        if job.record.lazily:
+            log.warning("not restored lazily", job_id=job.record.job_id, checkpoint=number, reason=message[-1000:])
+            job.note(lazily=False, not_lazy=f"it failed: {message[-_LONGEST_REASON:]}")
+            return await self._next_rung(job, bundle)
         problem = await self._blame(job, number, message)
         tried = [rung for rung in job.record.rungs if rung.number == number]
         # Killed, or not even begun: that may have been a matter of the moment. A CRIU that crashes on this image does

@@ -6,6 +6,7 @@ The methods of `Starter` are the runtime's requests (perdure/contracts/runtime.p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
@@ -15,13 +16,21 @@ import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.contracts.runtime import RuntimeAction, RuntimeReply, RuntimeRequest
-from perdure.domain.errors import Fenced, ImageInvalid, NotCheckpointable, PerdureError
+from perdure.domain.errors import (
+    CheckpointFailed,
+    Fenced,
+    ImageInvalid,
+    NotCheckpointable,
+    PerdureError,
+    RestoreFailed,
+)
 from worker_agent import engine
 from worker_agent.container import stored_job
 from worker_agent.container.bundle import Bundle, read_bundle
 from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.mounts import shared_destinations
 from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob
+from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.save.endings import Endings
 from worker_agent.save.hand_over import HandOvers
 from worker_agent.start.planning import Planner, Refusal
@@ -34,6 +43,8 @@ DONE = RuntimeReply(action=RuntimeAction.DONE)
 _SIBLING_PATIENCE = 30.0
 """Seconds for an earlier container of the same attempt to stand, or to be given up."""
 _PASSTHROUGH = RuntimeReply(action=RuntimeAction.PASSTHROUGH)
+_TELL_WHOLE = 86400.0
+"""Seconds after which nobody waits any more for a lazily restored job's memory to be whole."""
 
 
 class Starter:
@@ -54,6 +65,7 @@ class Starter:
         self._endings = endings
         self._hand_overs = hand_overs
         self._preparer = Preparer(foundation.jobs)
+        self._telling: set[asyncio.Task[None]] = set()
 
     # ---- create ---------------------------------------------------------------------------------------------------
 
@@ -183,8 +195,9 @@ class Starter:
         if job is None or job.record.restoring is None:
             return DONE
         try:
-            await job.pages_sound(job.record.restoring)
-        except ImageInvalid as problem:
+            if not await lazy.is_sound(job.container):
+                await job.pages_sound(job.record.restoring)
+        except RestoreFailed as problem:
             return RuntimeReply(action=RuntimeAction.FAIL, reason=str(problem))
         return DONE
 
@@ -278,6 +291,13 @@ class Starter:
                 f"The image {record.image.name} has changed since the job began; it goes on with the one it began with."
             )
             await self._reporter.remark(job, said)
+        if record.restoring is not None and record.lazily:
+            task = asyncio.create_task(self._tell_whole(job))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+        elif record.restoring is not None and record.not_lazy:
+            said = f"Checkpoint {record.restoring} was restored whole before the job went on, not lazily:"
+            await self._reporter.remark(job, f"{said} {record.not_lazy}.", "info")
         if record.restoring is not None and record.network_remark:
             await self._reporter.remark(job, record.network_remark, "info")
         shared = shared_destinations(job.rules)
@@ -285,6 +305,15 @@ class Starter:
             said = f"Outside the promise: what the job wrote to {', '.join(shared)} after the checkpoint stays there."
             await self._reporter.remark(job, said)
         job.start_told.set()
+
+    async def _tell_whole(self, job: ProtectedJob) -> None:
+        """Once all memory of a lazily restored job is there. If that fails, its end is told."""
+        with contextlib.suppress(CheckpointFailed):
+            await lazy.whole(job.container, limit_seconds=_TELL_WHOLE, number=job.record.restoring)
+            state = await asyncio.to_thread(lazy.look, job.container)
+            if state is not None and job.runs:
+                said = f"The job went on before all of its memory was there; the last came after {state.seconds:.1f} s."
+                await self._reporter.remark(job, said, "info")
 
     async def deleted(self, request: RuntimeRequest) -> RuntimeReply:
         """The container is gone from runc's books."""

@@ -69,6 +69,11 @@ export const checkpoint = form<"checkpoint">()(
           label: "Rehearse restores",
           help: "A job's first checkpoint, and one after its programs, open files or mounts have changed, is restored beside the running job, looked at and thrown away: at low priority, where memory is free.",
         },
+        lazy_restore: {
+          kind: "switch",
+          label: "Go on before all memory is there",
+          help: "A restored job goes on while most of its memory is still being read; each page is verified before the job sees it. No checkpoint is taken before all is there. A failure on the way costs an attempt, so it is done only where Batch starts a job again after exit code 137.",
+        },
         predump: {
           kind: "switch",
           label: "Copy memory before the freeze",

@@ -1,0 +1,7 @@
+"""`python -m worker_agent.engine.lazy`: see program.py."""
+
+import sys
+
+from worker_agent.engine.lazy.program import main
+
+sys.exit(main())

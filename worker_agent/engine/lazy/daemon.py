@@ -1,0 +1,145 @@
+"""The agent's side of a lazy restore: begin one, and know how far it is.
+
+What is promised. No page reaches the job unverified. While pages are missing no checkpoint is taken of the job, so the
+one that it came from stays its newest, whole. If the program that serves the pages fails or dies, the job is ended and
+never runs on with zeros; Batch's next attempt restores the same checkpoint whole, or an older one if it is damaged.
+
+All that is known lies in the container's work folder, so that an agent which starts anew knows it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from perdure.domain.checkpoints import ManifestHead
+from perdure.domain.errors import CheckpointFailed, ImageInvalid, RestoreFailed, TooLate
+from worker_agent.engine import job_root as roots
+from worker_agent.engine import tasks
+from worker_agent.engine.container import Container
+from worker_agent.engine.freezer import Freezer
+from worker_agent.engine.lazy import images
+from worker_agent.engine.lazy.guard import NAME, RESTORE_WHOLE, STATE, Charge, State
+from worker_agent.engine.lazy.images import NotLazy
+from worker_agent.engine.lazy.program import LISTENS
+from worker_agent.engine.threads import urgently
+
+FLAG = "--lazy-pages"
+"""Of runc restore and of criu restore."""
+LOG = "lazy.log"
+"""What the program said, beside the container's work folder: in it, it would be taken for a left-over."""
+_START = 20.0
+"""Seconds in which the program must listen."""
+_SOUND = 120.0
+"""Seconds in which what CRIU read itself must be verified."""
+_POLL = 0.02
+_WORDS = 500
+
+
+async def begin(container: Container, manifest: ManifestHead) -> None:
+    """When this returns, CRIU may restore this checkpoint with FLAG. NotLazy if it should not, or cannot."""
+    folder = roots.store(container.job_root).folder(manifest.number)
+    if not container.cgroup:
+        raise NotLazy("its cgroup has no known name")
+    try:
+        request = await asyncio.to_thread(_request, container, folder, manifest)
+        await asyncio.to_thread(_start, container, request)
+    except (ImageInvalid, OSError) as problem:
+        raise NotLazy(str(problem)) from problem
+
+
+def _request(container: Container, folder: Path, manifest: ManifestHead) -> bytes:
+    if (folder / RESTORE_WHOLE).exists():
+        raise NotLazy("it failed once before")
+    plan = images.plan(folder, manifest)
+    freezer = Freezer.of_cgroup(container.cgroup)
+    charge = Charge(str(container.work_dir), str(folder), str(freezer.path), freezer.unified)
+    request = {
+        "charge": vars(charge),
+        "images": [image.model_dump() for image in manifest.images if image.path in plan.files],
+        "later": plan.later,
+        "at_once": plan.at_once,
+    }
+    return json.dumps(request).encode()
+
+
+def _start(container: Container, request: bytes) -> None:
+    """NotLazy, with its last words."""
+    argv = [sys.executable, "-m", "worker_agent.engine.lazy"]
+    with open(container.work_dir.parent / LOG, "w+b") as said:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+        )
+        try:
+            answer, _ = process.communicate(request, _START)
+        except subprocess.TimeoutExpired:
+            answer = b""
+        if answer != LISTENS:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            said.seek(0)
+            words = said.read().decode("utf-8", "replace").strip()[-_WORDS:]
+            raise NotLazy(f"the program that brings memory in does not start: {words or 'it did not listen in time'}")
+
+
+def look(container: Container) -> State | None:
+    """How far it is; None for a container that was not restored lazily. A program that died without a word is known by
+    its absence. Reads /proc: not for the event loop."""
+    try:
+        state = State(**json.loads((container.work_dir / STATE).read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as problem:
+        return State("failed", 0, f"its state cannot be read: {problem}")
+    if state.stage in ("serving", "sound") and not _lives(state.pid):
+        again = (container.work_dir / STATE).read_text()  # it may have said its last word just now
+        if again == json.dumps(vars(state)):
+            return State("failed", state.pid, "the program that brings the memory in died")
+        return State(**json.loads(again))
+    return state
+
+
+def _lives(pid: int) -> bool:
+    return tasks.command(pid) == NAME and not tasks.ends(pid)
+
+
+async def is_sound(container: Container) -> bool:
+    """Until what CRIU read itself was found sound: True. False for a container that is not restored lazily.
+    RestoreFailed."""
+    end = time.monotonic() + _SOUND
+    while (state := await urgently(look, container)) is not None:
+        if state.stage in ("sound", "drained"):
+            return True
+        if state.stage != "serving" or time.monotonic() > end:
+            reason = state.reason or "the pages were not verified in time"
+            raise RestoreFailed(f"it could not be restored while its memory comes in: {reason}", "lazy")
+        await asyncio.sleep(_POLL)
+    return False
+
+
+async def whole(container: Container, *, limit_seconds: float, number: int | None) -> None:
+    """Until nothing of the job's memory is missing: before that, no checkpoint can be taken of it. At once for a
+    container that was not restored lazily. TooLate after `limit_seconds`; CheckpointFailed if the job is being ended.
+    `number`: the checkpoint that it came from."""
+    end = time.monotonic() + limit_seconds
+    while (state := await urgently(look, container)) is not None and state.stage != "drained":
+        if state.stage in ("failed", "left"):
+            raise CheckpointFailed(f"the memory of the job did not come in: {state.reason}", "memory")
+        if time.monotonic() > end:
+            said = f"after a lazy restore, its memory was not all there within {limit_seconds:.0f} s: checkpoint"
+            raise TooLate(f"{said} {number} stays its newest, whole", "memory")
+        await asyncio.sleep(_POLL)
+
+
+def ended_by_us(container: Container) -> str:
+    """Why the job was ended, if that was because its memory did not come in; empty if not. Blocks shortly."""
+    state = look(container)
+    return state.reason if state is not None and state.stage == "failed" else ""

@@ -1,0 +1,99 @@
+"""The program beside a lazily restored job: started by the agent, it goes on without it until all memory is there.
+
+It listens where CRIU's restore looks for it, at `lazy-pages.socket` in CRIU's work folder, and takes one connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from perdure.domain.checkpoints import ImageFile
+from perdure.domain.errors import ImageInvalid
+from worker_agent.engine.lazy import guard
+from worker_agent.engine.lazy.guard import Charge, Done, State
+from worker_agent.engine.lazy.missing import Part
+from worker_agent.engine.lazy.serving import Failed, Server
+from worker_agent.engine.lazy.source import Source, Verifying
+
+SOCKET = "lazy-pages.socket"
+LISTENS = b"listening\n"
+_CONNECTS = 170.0
+"""Seconds in which CRIU must come: the container start time-out is over then."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one restore wants, as one JSON object on the standard input."""
+
+    charge: Charge
+    images: list[ImageFile]
+    """The pages files, in the order in which their pages are counted."""
+    later: dict[int, list[Part]]
+    at_once: list[tuple[int, int]]
+
+
+_REQUEST = TypeAdapter(Request)
+
+
+def main() -> int:
+    """Entry. Says `listening` when CRIU may come, and ends for the one who started it; the rest is told in the state
+    file. If the job cannot be given its memory, the job is ended."""
+    request = _REQUEST.validate_json(sys.stdin.buffer.read())
+    if os.fork():
+        os._exit(0)
+    guard.call_itself(guard.NAME)
+    charge, done = request.charge, Done()
+    begun, own = time.monotonic(), os.getpid()
+
+    def tell(stage: str, reason: str = "") -> None:
+        charge.tell(State(stage, own, reason, round(time.monotonic() - begun, 3)))
+
+    source = Source(Path(charge.checkpoint), request.images)
+    listener = _listen(charge.work_folder)
+    guard.start(charge, done)
+    tell("serving")
+    os.write(1, LISTENS)
+    os.dup2(2, 1)  # the agent reads until nobody can say more
+    server = Server(source, request.later, Verifying(source, request.at_once))
+    criu = _accept(listener)
+    try:
+        if criu is not None and server.serve(criu, partial(tell, "sound")):
+            tell("drained")
+        else:
+            tell("left", "the restore ended before all stood")
+    except (Failed, ImageInvalid, OSError) as problem:
+        charge.end_job(str(problem), own)
+    done.say()
+    return 0
+
+
+def _listen(folder: str) -> socket.socket:
+    """At CRIU's name in this folder, whose path may be longer than an address can be."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    os.chdir(folder)
+    Path(SOCKET).unlink(missing_ok=True)
+    listener.bind(SOCKET)
+    listener.listen(1)
+    os.chdir("/")
+    return listener
+
+
+def _accept(listener: socket.socket) -> socket.socket | None:
+    """CRIU's connection; None if it did not come."""
+    listener.settimeout(_CONNECTS)
+    try:
+        criu, _ = listener.accept()
+    except TimeoutError:
+        return None
+    finally:
+        listener.close()
+    criu.settimeout(None)
+    return criu
