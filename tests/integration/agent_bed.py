@@ -461,6 +461,7 @@ class Bed:
             interval_seconds=changes.pop("interval", 0.0),
             diagnosis=changes.pop("diagnosis", False),
             rehearsal=changes.pop("rehearsal", False),
+            lazy_restore=changes.pop("lazy_restore", False),
             keep=3,
             reserve_mib=16,
         )

@@ -1,6 +1,8 @@
 """A job that would notice any mix of two instants: several processes, threads and stores in one hash chain.
 
-    chain.py ROUNDS MEBIBYTES PAUSE_SECONDS DATA_FOLDER ROOT_LAYER_FOLDER
+    chain.py ROUNDS MEBIBYTES PAUSE_SECONDS DATA_FOLDER ROOT_LAYER_FOLDER [alone]
+
+With `alone` the children do not share the memory: they are born before it.
 
 Each round passes the digest through live memory, a child over pipes, a child over loopback TCP, a thread, shared
 memory, a log that is only appended to, an unlinked file, and two SQLite databases (write-ahead on the data folder,
@@ -86,10 +88,10 @@ def through(stream_out: IO[bytes], stream_in: IO[bytes], digest: bytes) -> bytes
     return stream_in.readline().strip()
 
 
-def main(rounds: int, mebibytes: int, pause: float, data: str, root: str) -> None:
+def main(rounds: int, mebibytes: int, pause: float, data: str, root: str, alone: str = "") -> None:
     hurry = [pause == 0]
     signal.signal(signal.SIGTERM, lambda *_: hurry.append(True))
-    memory = bytearray(bytes(range(256)) * (mebibytes * 4096))
+    memory = bytearray(bytes(range(256)) * (0 if alone else mebibytes * 4096))
     shared = open(f"/dev/shm/chain-{os.getpid()}", "w+b")  # noqa: SIM115
     shared.truncate(1 << 20)
     window = mmap.mmap(shared.fileno(), 1 << 20)
@@ -98,6 +100,7 @@ def main(rounds: int, mebibytes: int, pause: float, data: str, root: str) -> Non
     to_pipe, from_pipe = start_pipe_child()
     to_tcp, from_tcp = start_tcp_child()
     asked, answered = start_thread()
+    memory = memory or bytearray(bytes(range(256)) * (mebibytes * 4096))
     log = open(f"{root}/chain.log", "ab", buffering=0)  # noqa: SIM115
     wal, journal = database(f"{data}/chain-wal.db", "wal"), database(f"{root}/chain.db", "delete")
     digest = b"start"
@@ -130,4 +133,4 @@ def main(rounds: int, mebibytes: int, pause: float, data: str, root: str) -> Non
     print("end", ok, digest_of(bytes(memory), bytes(window), unlinked.read(), *rows).decode(), flush=True)
 
 
-main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], sys.argv[5])
+main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

@@ -25,8 +25,6 @@ from worker_agent.engine.lazy.source import Source, Verifying
 
 SOCKET = "lazy-pages.socket"
 LISTENS = b"listening\n"
-_CONNECTS = 170.0
-"""Seconds in which CRIU must come: the container start time-out is over then."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,8 @@ def main() -> int:
     os.write(1, LISTENS)
     os.dup2(2, 1)  # the agent reads until nobody can say more
     server = Server(source, request.later, Verifying(source, request.at_once))
-    criu = _accept(listener)
     try:
-        if criu is not None and server.serve(criu, partial(tell, "sound")):
+        if server.serve(listener, partial(tell, "sound")):
             tell("drained")
         else:
             tell("left", "the restore ended before all stood")
@@ -84,16 +81,3 @@ def _listen(folder: str) -> socket.socket:
     listener.listen(1)
     os.chdir("/")
     return listener
-
-
-def _accept(listener: socket.socket) -> socket.socket | None:
-    """CRIU's connection; None if it did not come."""
-    listener.settimeout(_CONNECTS)
-    try:
-        criu, _ = listener.accept()
-    except TimeoutError:
-        return None
-    finally:
-        listener.close()
-    criu.settimeout(None)
-    return criu

@@ -34,6 +34,8 @@ _AT_ONCE = 256
 """Pages brought at once in the background: while they come nobody else is answered."""
 _CHANGING = 1
 """Milliseconds until a memory that was changing is looked at again."""
+_CONNECTS = 170.0
+"""Seconds in which CRIU must come: the container start time-out is over then."""
 _LOOK = 10
 """Milliseconds between two looks at what runs beside, while CRIU works."""
 _MEMORY_PATIENCE = 20.0
@@ -71,22 +73,27 @@ class Server:
         self._buffer = mmap.mmap(-1, _AT_ONCE * PAGE)
         self._pages = memoryview(self._buffer)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+        self._criu: socket.socket | None = None
         self._finished = False
         self._short_since = 0.0
 
-    def serve(self, criu: socket.socket, sound: Callable[[], None]) -> bool:
-        """Until nothing is missing any more: True; False if the restore ended before. `sound` is called once what CRIU
-        reads itself was found sound. Failed, ImageInvalid, OSError."""
-        self._poll.register(criu, select.POLLIN)
-        told = False
+    def serve(self, listener: socket.socket, sound: Callable[[], None]) -> bool:
+        """Until nothing is missing any more: True; False if there was no restore, or if it ended before all stood.
+        `sound` is called once what CRIU reads itself was found sound. Failed, ImageInvalid, OSError."""
+        self._poll.register(listener, select.POLLIN)
+        told, end = False, time.monotonic() + _CONNECTS
         while not self._finished or self._memories or not told:
             if not told and self._verifying.over():
                 sound()
                 told = True
+            if self._criu is None and time.monotonic() > end:
+                return False
             heard = self._poll.poll(0 if self._finished and self._memories else _LOOK)
             for descriptor, _ in heard:
-                if descriptor == criu.fileno():
-                    if not self._hear_criu(criu):
+                if descriptor == listener.fileno():
+                    self._accept(listener)
+                elif self._criu is not None and descriptor == self._criu.fileno():
+                    if not self._hear_criu(self._criu):
                         return False
                 elif descriptor in self._memories:
                     self._with(self._memories[descriptor], self._hear)
@@ -97,6 +104,11 @@ class Server:
         return True
 
     # ---- CRIU -----------------------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        self._criu, _ = listener.accept()
+        self._poll.unregister(listener)
+        self._poll.register(self._criu, select.POLLIN)
 
     def _hear_criu(self, criu: socket.socket) -> bool:
         """Is the restore still under way, or finished?"""
