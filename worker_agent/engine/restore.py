@@ -11,7 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -230,7 +230,21 @@ async def prepare_restore(
         any_device=any_device,
         pages_later=pages_later,
     )
-    async with roots.held(container.job_root):
+    if not lazily:
+        return await _take_steps(work, on_step)
+    try:
+        program = await daemon.Program.start(container)
+    except OSError as error:
+        return replace(await _take_steps(work, on_step), not_lazy=f"no program could be started: {error}")
+    try:
+        prepared = await _take_steps(work, on_step)
+        return await _with_program(work, prepared, program)
+    finally:
+        await program.end()
+
+
+async def _take_steps(work: _Restore, on_step: StepCallback | None) -> Prepared:
+    async with roots.held(work.container.job_root):
         for step, function in STEPS:
             if on_step is not None:
                 on_step(step)
@@ -242,24 +256,20 @@ async def prepare_restore(
                 raise RestoreFailed(f"it could not be prepared at `{step}`: {error}", step, node_fault=fault) from error
             work.phases[step] = time.monotonic() - begun
     images = work.view if work.view.exists() else work.images
-    argv = runc.restore_argv(container, images)
-    not_lazy = await _begin_lazily(work) if lazily else ""
-    if lazily and not not_lazy:
-        return Prepared(work.read, [*argv, daemon.FLAG], work.phases, work.network, lazily=True)
-    later = pages_later and any(image.index for image in work.read.images)
-    return Prepared(work.read, argv, work.phases, work.network, later, not_lazy=not_lazy)
+    later = work.pages_later and any(image.index for image in work.read.images)
+    return Prepared(work.read, runc.restore_argv(work.container, images), work.phases, work.network, later)
 
 
-async def _begin_lazily(work: _Restore) -> str:
-    """Why not; empty if the program that brings the memory in is ready for CRIU."""
+async def _with_program(work: _Restore, prepared: Prepared, program: daemon.Program) -> Prepared:
+    """The same to be restored lazily, if this checkpoint is fit for it."""
     begun = time.monotonic()
     try:
-        await daemon.begin(work.container, work.read)
+        await program.begin(work.container, work.read)
     except NotLazy as why:
-        return str(why)
+        return replace(prepared, not_lazy=str(why))
     finally:
         work.phases["lazy"] = time.monotonic() - begun
-    return ""
+    return replace(prepared, argv=[*prepared.argv, daemon.FLAG], pages_later=False, lazily=True)
 
 
 async def prepare_fresh(container: Container, *, epoch: int) -> dict[str, float]:

@@ -18,11 +18,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from perdure.domain.checkpoints import ManifestHead
 from perdure.domain.errors import CheckpointFailed, ImageInvalid, RestoreFailed, TooLate
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import tasks
+from worker_agent.engine.commands import complete
 from worker_agent.engine.container import Container
 from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.lazy import images
@@ -33,6 +35,7 @@ from worker_agent.engine.threads import urgently
 
 FLAG = "--lazy-pages"
 """Of runc restore and of criu restore."""
+PROGRAM = "worker_agent.engine.lazy"
 LOG = "lazy.log"
 """What the program said, beside the container's work folder: in it, it would be taken for a left-over."""
 _START = 20.0
@@ -43,19 +46,71 @@ _POLL = 0.02
 _WORDS = 500
 
 
-async def begin(container: Container, manifest: ManifestHead) -> None:
-    """When this returns, CRIU may restore this checkpoint with FLAG. NotLazy if it should not, or cannot."""
-    folder = roots.store(container.job_root).folder(manifest.number)
-    if not container.cgroup:
-        raise NotLazy("its cgroup has no known name")
-    try:
-        request = await asyncio.to_thread(_request, container, folder, manifest)
-        await asyncio.to_thread(_start, container, request)
-    except (ImageInvalid, OSError) as problem:
-        raise NotLazy(str(problem)) from problem
+class Program:
+    """The program beside a job that is about to be restored lazily. Its own start takes a while, so it begins before
+    anybody knows what it is to do."""
+
+    def __init__(self, process: subprocess.Popen[bytes], said: BinaryIO) -> None:
+        self._process = process
+        self._said = said
+
+    @classmethod
+    async def start(cls, container: Container) -> Program:
+        """It is on its way. OSError."""
+        return await asyncio.to_thread(cls._start, container.work_dir.parent)
+
+    @classmethod
+    def _start(cls, folder: Path) -> Program:
+        said = open(folder / LOG, "w+b")  # noqa: SIM115
+        argv = [sys.executable, "-m", PROGRAM]
+        try:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+            )
+        except BaseException:
+            said.close()
+            raise
+        return cls(process, said)
+
+    async def begin(self, container: Container, manifest: ManifestHead) -> None:
+        """When this returns, CRIU may restore this checkpoint with FLAG. NotLazy if it should not, or cannot; the
+        program is gone then."""
+        folder = roots.store(container.job_root).folder(manifest.number)
+        try:
+            request = await asyncio.to_thread(_request, container, folder, manifest)
+            await complete(asyncio.to_thread(self._ask, request))
+        except (ImageInvalid, OSError) as problem:
+            raise NotLazy(str(problem)) from problem
+
+    def _ask(self, request: bytes) -> None:
+        try:
+            answer, _ = self._process.communicate(request, _START)
+        except subprocess.TimeoutExpired:
+            answer = b""
+        if answer != LISTENS:
+            self._kill()
+            self._said.seek(0)
+            words = self._said.read().decode("utf-8", "replace").strip()[-_WORDS:]
+            raise NotLazy(f"the program that brings memory in does not start: {words or 'it did not listen in time'}")
+
+    async def end(self) -> None:
+        """Nothing of it is left, unless `begin` went well. Idempotent."""
+        await complete(asyncio.to_thread(self._end))
+
+    def _end(self) -> None:
+        if self._process.returncode is None:
+            self._kill()
+        self._said.close()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
 
 
 def _request(container: Container, folder: Path, manifest: ManifestHead) -> bytes:
+    if not container.cgroup:
+        raise NotLazy("its cgroup has no known name")
     if (folder / RESTORE_WHOLE).exists():
         raise NotLazy("it failed once before")
     plan = images.plan(folder, manifest)
@@ -68,26 +123,6 @@ def _request(container: Container, folder: Path, manifest: ManifestHead) -> byte
         "at_once": plan.at_once,
     }
     return json.dumps(request).encode()
-
-
-def _start(container: Container, request: bytes) -> None:
-    """NotLazy, with its last words."""
-    argv = [sys.executable, "-m", "worker_agent.engine.lazy"]
-    with open(container.work_dir.parent / LOG, "w+b") as said:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, start_new_session=True
-        )
-        try:
-            answer, _ = process.communicate(request, _START)
-        except subprocess.TimeoutExpired:
-            answer = b""
-        if answer != LISTENS:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            said.seek(0)
-            words = said.read().decode("utf-8", "replace").strip()[-_WORDS:]
-            raise NotLazy(f"the program that brings memory in does not start: {words or 'it did not listen in time'}")
 
 
 def look(container: Container) -> State | None:
