@@ -41,7 +41,7 @@ from bench.dataplane.bed import ROOT, SEEDS, Job, a_bed
 from bench.dataplane.plot import svg
 from bench.dataplane.podman import PodmanJob
 from bench.dataplane.report import read, report
-from bench.dataplane.restores import restores
+from bench.dataplane.restores import RESTORES, restores
 from bench.dataplane.ways import OURS, WAYS, measured
 from perdure.domain.checkpoints import CheckpointKind
 from tests.integration.engine_places import tool
@@ -56,6 +56,7 @@ CALLS = (
     "text 4 5 --rounds 1 --final --ways first ours today criu podman",
     "text 1 1 --pattern scattered --rounds 15 --ways ours --restore 1",
     "text 1 5 --pattern scattered --rounds 3 --restore 2",
+    "text 1 5 --rounds 0 --ways first --restore 3 --restore-ways tmpfs lazy warm",
     "text 1 1 --rounds 3",
     "text 1 20 --rounds 3",
     "text 1 100 --rounds 2",
@@ -129,6 +130,7 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["ours", "today"])
     parser.add_argument("--without", nargs="+", choices=set(WAYS) - set(OURS), default=[], help="leave ways out")
     parser.add_argument("--restore", type=int, default=0, help="rounds of restores afterwards")
+    parser.add_argument("--restore-ways", nargs="+", choices=RESTORES, default=RESTORES)
     parser.add_argument("--report", action="store_true", help="print the tables of all results, and draw")
     parser.add_argument("--all", action="store_true", help="all calls that docs/performance.md shows")
     arguments = parser.parse_args()

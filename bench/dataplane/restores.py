@@ -34,7 +34,7 @@ async def restores(job: Job, rounds: int) -> list[dict[str, Any]]:
     """Each way in turn."""
     found = []
     for number in range(1, rounds + 1):
-        for way in RESTORES if job.arguments.gib <= _LARGEST else RESTORES[:1]:
+        for way in job.arguments.restore_ways if job.arguments.gib <= _LARGEST else RESTORES[:1]:
             job.change()
             await job.checkpoint(whole=way == "cold whole", kind=CheckpointKind.PERIODIC)
             if way != "cold whole":
