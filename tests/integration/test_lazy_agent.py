@@ -69,7 +69,7 @@ async def test_a_lazy_restore_is_told_and_one_that_fails_is_handed_over_and_made
 
     launched = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE, **retried), attempt=4)
     await launched.more_lines(3)
-    (home.job_root(node) / "data/hurry").touch()
+    home.hurry(node)
     assert await launched.exit_code() == 7
     said = [report.reason for report in await home.reports(ReportKind.REMARK)]
     assert any("not lazily: it failed once before" in reason for reason in said), said
