@@ -19,13 +19,24 @@ from perdure.domain.errors import CheckpointFailed, TooLate
 from tests.integration import lazy_held, lazy_pages
 from tests.integration.engine_bed import Bed, Running, alive
 from tests.integration.engine_places import wait_for
-from tests.integration.test_engine import JOB_ID, RESERVE, chain, die, fresh, identity, uninterrupted, written
+from tests.integration.test_engine import (
+    JOB_ID,
+    RESERVE,
+    chain,
+    die,
+    fresh,
+    hand_over,
+    identity,
+    uninterrupted,
+    written,
+)
 from worker_agent.engine import (
     continue_restored,
     finish_restore,
     offered,
     prepare_restore,
     take_checkpoint,
+    tasks,
 )
 from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.engine.lazy.guard import RESTORE_WHOLE, STATE
@@ -99,13 +110,14 @@ async def test_a_lazily_restored_job_goes_on_and_one_whose_memory_fails_is_ended
         await lazy.whole(running.container, limit_seconds=0, number=2)
     os.kill(state_of(running.container.work_dir)["pid"], signal.SIGKILL)
     wait_for(lambda: not alive(running.container.init_pid), "the job's end")
-    wait_for((bed.volume.root / "checkpoints/2" / RESTORE_WHOLE).exists, "the note at the checkpoint")
+    wait_for(lambda: not tasks.users_of(bed.volume.root), "the guard's end")
+    assert "died" in (bed.volume.root / "checkpoints/2" / RESTORE_WHOLE).read_text()
     assert "died" in lazy.ended_by_us(running.container)
     with pytest.raises(CheckpointFailed, match="did not come in"):
         await lazy.whole(running.container, limit_seconds=0, number=2)
     assert offered(bed.volume.root) == [2, 1]
     assert uninterrupted(ROUNDS, MEBIBYTES)["stdout"].startswith(running.log()), "it saw nothing but its own memory"
-    await die(bed, running)
+    await hand_over(bed, running)
 
     running, why = await restored(bed, 4, 2)
     assert why == "it failed once before" and lazy.look(running.container) is None
