@@ -153,6 +153,7 @@ def restless(memory: Memory) -> None:
 
 
 def main() -> int:
+    sys.stdin.readline()
     memory = Memory.new(START, int(sys.argv[2]))
     criu = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     os.chdir(sys.argv[1])

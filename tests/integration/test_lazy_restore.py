@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.integration.test_engine import (
     written,
 )
 from worker_agent.engine import (
+    Freezer,
     continue_restored,
     finish_restore,
     offered,
@@ -125,14 +127,39 @@ async def test_a_lazily_restored_job_goes_on_and_one_whose_memory_fails_is_ended
     assert written(bed, running) == uninterrupted(ROUNDS, MEBIBYTES)
 
 
-def test_memory_that_changes_while_it_comes_in_holds_what_was_saved(tmp_path: Path) -> None:
+@pytest.fixture
+def cgroup() -> Iterator[Freezer]:
+    """One without processes."""
+    made = Freezer.of_cgroup(f"/perdure-test-{secrets.token_hex(4)}")
+    made.path.mkdir()
+    try:
+        yield made
+    finally:
+        made.kill()
+        wait_for(lambda: not made.pids(), "an empty cgroup")
+        made.path.rmdir()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_memory_that_changes_while_it_comes_in_holds_what_was_saved_or_nothing_sees_it(
+    tmp_path: Path, cgroup: Freezer, damaged: bool
+) -> None:
     pages = 64 << 10 >> 2
     work, checkpoint = tmp_path / "work", tmp_path / "checkpoint"
     for folder in (work, checkpoint):
         folder.mkdir()
     images = lazy_pages.checkpoint_of(checkpoint, [pages])
+    if damaged:
+        with open(checkpoint / images[0].path, "r+b") as file:
+            file.seek(pages * lazy_pages.PAGE - 9)
+            file.write(b"!")
     request = {
-        "charge": {"work_folder": str(work), "checkpoint": str(checkpoint), "freezer": str(work), "unified": False},
+        "charge": {
+            "work_folder": str(work),
+            "checkpoint": str(checkpoint),
+            "freezer": str(cgroup.path),
+            "unified": cgroup.unified,
+        },
         "images": [image.model_dump() for image in images],
         "later": {42: [[lazy_pages.START, lazy_pages.START + pages * lazy_pages.PAGE, 0]]},
         "at_once": [[0, 300]],
@@ -141,11 +168,18 @@ def test_memory_that_changes_while_it_comes_in_holds_what_was_saved(tmp_path: Pa
     begun = subprocess.run(argv, input=json.dumps(request).encode(), stdout=subprocess.PIPE, timeout=60, check=True)
     assert begun.stdout == b"listening\n"
     argv = [sys.executable, lazy_pages.__file__, str(work), str(pages)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        (cgroup.path / "cgroup.procs").write_text(str(process.pid))
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
         try:
-            assert process.stdout.readline() == b"ok\n", process.stderr.read().decode()
+            said = process.stdout.readline()
+            assert said == (b"" if damaged else b"ok\n"), process.stderr.read().decode()
             wait_for(lambda: state_of(work)["stage"] not in ("serving", "sound"), "the end of it")
+            if damaged:
+                assert process.wait(60) == -signal.SIGKILL and process.stderr.read() == b""
         finally:
             process.kill()
-    assert state_of(work)["stage"] == "drained", state_of(work)
+    assert state_of(work)["stage"] == ("failed" if damaged else "drained"), state_of(work)
+    assert ("wrong checksum" in state_of(work)["reason"]) == damaged
