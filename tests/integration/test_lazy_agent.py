@@ -12,7 +12,7 @@ import pytest
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.retries import HandOver
 from tests.integration import lazy_held_agent
-from tests.integration.agent_bed import Bed, bed
+from tests.integration.agent_bed import Bed, bed, until
 from worker_agent.engine.lazy.guard import STATE
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
@@ -38,6 +38,15 @@ async def home() -> AsyncIterator[Bed]:
         yield made
 
 
+async def remark(home: Bed, words: str) -> None:
+    """Until the job's timeline says so."""
+
+    async def told() -> bool:
+        return any(words in report.reason for report in await home.reports(ReportKind.REMARK))
+
+    await until(told, words)
+
+
 async def test_a_lazy_restore_is_told_and_one_that_fails_is_handed_over_and_made_again_whole(home: Bed) -> None:
     node = await home.new_node()
     launched = await home.launch(node, MEMORY, home.plan())
@@ -48,7 +57,7 @@ async def test_a_lazy_restore_is_told_and_one_that_fails_is_handed_over_and_made
     node = await home.new_node()
     retried = {"lazy_restore": True, "hand_over": HandOver.END_CONTAINER}
     launched = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE, **retried), attempt=2)
-    assert "before all of its memory was there" in (await home.report(ReportKind.REMARK)).reason
+    await remark(home, "before all of its memory was there")
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None and outcome.checkpoint.number == 2, outcome.failure
     home.lose(node, launched)
@@ -71,7 +80,6 @@ async def test_a_lazy_restore_is_told_and_one_that_fails_is_handed_over_and_made
     await launched.more_lines(3)
     home.hurry(node)
     assert await launched.exit_code() == 7
-    said = [report.reason for report in await home.reports(ReportKind.REMARK)]
-    assert any("not lazily: it failed once before" in reason for reason in said), said
+    await remark(home, "not lazily: it failed once before")
     output = (home.job_root(node) / "log/stdout").read_text().splitlines()
     assert output == [f"line {number}" for number in range(len(output))]
