@@ -8,12 +8,14 @@ import pytest
 
 from tests.e2e.conftest import User, chain_reference, until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1100)]
+LIMIT = 800
+"""Seconds. A rehearsal has the lowest priority: beside other work it takes minutes."""
 
 
 def test_a_rehearsed_job_moves_and_ends_as_if_nothing_were(user: User) -> None:
     job_id = user.chain(300, options=("--interval", "3s", "--name", "rehearsed"))
-    page = until(lambda: (found := user.page(job_id)) and found["rehearsal"] and found, "a rehearsal", limit=180)
+    page = until(lambda: (found := user.page(job_id)) and found["rehearsal"] and found, "a rehearsal", limit=LIMIT)
     assert (page["rehearsal"]["verdict"], page["rehearsal"]["reason"]) == ("passed", ""), page["rehearsal"]
     assert (page["rehearsals"], page["rehearsal_failures"]) == (1, 0)
     assert "passed" in next(line for line in user.run("job", job_id).stdout.splitlines() if "rehearsal" in line)

@@ -55,6 +55,8 @@ RUNTIME = ROOT / "worker_agent/runtime/perdure-runtime"
 MASKED = ("home", "root", "tmp", "run", "var/tmp", "var/lib")
 VOLUME = "vol-0123456789abcdef0"
 LIMIT = 60.0
+REHEARSAL_LIMIT = 600.0
+"""Seconds: a rehearsal has the lowest priority, so beside other work it takes minutes."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_CHILD_SUBREAPER = 36
@@ -497,8 +499,9 @@ class Bed:
         async def told() -> list[NodeReport]:
             return (await self.reports(kind))[count - 1 :]
 
+        limit = REHEARSAL_LIMIT if kind is ReportKind.REHEARSED else LIMIT
         try:
-            return (await waiting.until_async(told, LIMIT))[0]
+            return (await waiting.until_async(told, limit))[0]
         except TimeoutError as late:
             raise AssertionError(f"no {kind} report\n{self.nodes[-1].agent_log()}") from late
 

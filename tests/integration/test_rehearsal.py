@@ -26,8 +26,8 @@ from worker_agent.rehearse.shielding import SETTINGS, network_settings
 from worker_agent.rehearse.spec import CGROUPS, FOLDER, Answer, Spec
 from worker_agent.rehearse.staging import run_stage, tidy
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
-LIMIT = 120.0
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(900)]
+LIMIT = 600.0
 
 
 @pytest.fixture

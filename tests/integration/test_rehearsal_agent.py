@@ -15,11 +15,11 @@ import pytest
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import CheckpointKind, RehearsalVerdict
 from perdure.domain.retries import HandOver
-from tests.integration.agent_bed import Bed, Node, bed, until
+from tests.integration.agent_bed import REHEARSAL_LIMIT, Bed, Node, bed, until
 from tests.integration.test_agent import BIG, COUNT
 from worker_agent.rehearse.spec import CGROUPS, FOLDER
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu, pytest.mark.timeout(900)]
 
 OFTEN = {"PERDURE_REHEARSAL_BETWEEN": "0"}
 GROWS = """
@@ -127,7 +127,7 @@ async def test_a_notice_ends_a_rehearsal_and_waits_for_nothing_of_it(home: Bed) 
     launched = await home.launch(node, BIG.format(lines=100_000), home.plan(rehearsal=True))
     await launched.first_line()
     assert (await home.checkpoint(node)).checkpoint is not None
-    await until(lambda: (home.job_root(node) / FOLDER / "alone").exists(), "a rehearsal")
+    await until(lambda: (home.job_root(node) / FOLDER / "alone").exists(), "a rehearsal", REHEARSAL_LIMIT)
     node.imds.give_notice(datetime.now(UTC) + timedelta(seconds=110))
     final = await home.report(ReportKind.HANDED_OVER)
     assert final.checkpoint is not None and final.checkpoint.kind is CheckpointKind.FINAL
@@ -141,7 +141,7 @@ async def test_an_agent_that_is_killed_in_a_rehearsal_leaves_nothing(home: Bed) 
     launched = await home.launch(node, BIG.format(lines=100_000), home.plan(rehearsal=True))
     await launched.first_line()
     assert (await home.checkpoint(node)).checkpoint is not None
-    await until(lambda: (home.job_root(node) / FOLDER / "alone").exists(), "a rehearsal")
+    await until(lambda: (home.job_root(node) / FOLDER / "alone").exists(), "a rehearsal", REHEARSAL_LIMIT)
     node.kill_agent()
     await node.start_agent()
     await until(lambda: left_behind(home, node) == [], "nothing left")

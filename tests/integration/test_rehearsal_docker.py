@@ -55,7 +55,7 @@ def rehearsed(bed: Bed, job: str) -> Rehearsal:
         reports = bed.reports(job, ReportKind.REHEARSED)
         return reports[-1].rehearsal if reports else None
 
-    found: Rehearsal = bed.until(told, "the verdict", seconds=120)
+    found: Rehearsal = bed.until(told, "the verdict", seconds=500)
     return found
 
 
