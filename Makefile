@@ -4,9 +4,9 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# A test waits for something half of its time and more: two workers more than processors keep them busy. More than 6 wait
-# for the longest lane only.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n < 5 ? n + 2 : 6)))
+# A test waits for something half of its time: one worker more than processors keeps them busy. More than 6 wait for the
+# longest lane only.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 6 ? n + 1 : 6)))
 TYPES := .types.log
 TABLE := docs/compatibility.json
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
@@ -21,7 +21,7 @@ setup: ## Install what is missing: Debian packages, .venv, CRIU (as root; second
 demo: setup ## Run two real jobs through reclaims, in one zone and across zones, and compare their output
 	@$(BIN)/perdure demo
 
-test: setup ## Lint and run every test, on two workers more than there are processors (tests/lanes.py)
+test: setup ## Lint and run every test, on one worker more than there are processors (tests/lanes.py)
 	@$(MAKE) --no-print-directory style
 	@echo "== mypy, import direction and the console's own tests run beside the tests"
 	@echo "== all tests, $(WORKERS) at a time"
