@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 def svg(calls: Calls) -> str:
     """Final checkpoints of text, 5 % changed in pieces: on the disk as it is, and on one of 125 MiB/s."""
-    panels = [_panel(calls, "free", "disk as it is", 0), _panel(calls, "gp3", "disk of 125 MiB/s, 3,000 IO/s", 1)]
+    panels = [_panel(calls, "free", "disk as it is", 0), _panel(calls, "gp3", "disk of 125 MiB/s", 1)]
     width, height = 2 * (_WIDTH + _BETWEEN), _TOP + _HEIGHT + 60 + 20 * len(_WAYS)
     legend = "".join(
         f'<circle cx="{_LEFT + 5}" cy="{_TOP + _HEIGHT + 58 + 20 * place}" r="5" fill="{colour}"/>'

@@ -12,6 +12,7 @@ it.each([
   ["checkpoint.interval_seconds", 0, "0"],
   ["server.keep_succeeded_seconds", 259200, "3 d"],
   ["job_volume.size_gib", 100, "100 GiB"],
+  ["job_volume.size_gib", 0, "by the memory that the job asks for"],
   ["checkpoint.enabled", true, "on"],
   ["server.cert_file", null, "none"],
   ["cognito.region", "", "none"],

@@ -21,5 +21,7 @@ export function shown(field: string, value: unknown): string {
     const tags = Object.entries(value).map(([key, text]) => `${key} = ${String(text)}`);
     return tags.length > 0 ? tags.join(", ") : "none";
   }
+  // `0: by the memory that the job asks for, at least 100 GiB.`
+  if (value === 0 && setting?.zero) return setting.zero.replace(/^0: /, "").split(/[,;.]/)[0]!;
   return setting?.unit ? `${String(value)} ${setting.unit}` : String(value);
 }

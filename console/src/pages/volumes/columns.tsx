@@ -20,7 +20,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
     id: "volume",
     header: "Volume",
     isRowHeader: true,
-    minWidth: 180,
+    minWidth: 175,
     cell: (volume) => (
       <>
         {volume.volume_id}
@@ -31,7 +31,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "job",
     header: "Whose",
-    minWidth: 190,
+    minWidth: 205,
     cell: (volume) => (
       <>
         <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
@@ -46,7 +46,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "age",
     header: "Age",
-    minWidth: 70,
+    minWidth: 65,
     cell: (volume) => (
       <time className="figure" dateTime={volume.created_at} title={`Made ${localTime(new Date(volume.created_at))}`}>
         {duration(volume.age_seconds)}
@@ -56,19 +56,19 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "month",
     header: "A month",
-    minWidth: 105,
+    minWidth: 90,
     cell: (volume) => <Money usd={volume.usd_per_month} estimated={volume.estimated} />,
   },
   {
     id: "cost",
     header: "So far",
-    minWidth: 90,
+    minWidth: 80,
     cell: (volume) => <Money usd={volume.cost_usd} estimated={volume.estimated} />,
   },
   {
     id: "until",
     header: "Kept until",
-    minWidth: 180,
+    minWidth: 165,
     cell: (volume) =>
       volume.kept_since === null ? (
         "its job ends"
@@ -91,7 +91,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "node",
     header: "Attached to",
-    minWidth: 175,
+    minWidth: 195,
     cell: (volume) =>
       volume.instance_id ? (
         <RouterLink to="/nodes/$instanceId" params={{ instanceId: volume.instance_id }}>
