@@ -18,11 +18,9 @@ from datetime import UTC, datetime
 from pydantic import Field, ValidationError
 from sqlalchemy import Engine
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 from activities.event_queue import AwsTime, Event, event_time
-from perdure.contracts import names
-from perdure.contracts.inventory import NodeWatchInput
+from activities.signals import tell_job, tell_node
 from perdure.domain.errors import UnknownNode
 from perdure.domain.nodes import ASSUMED_NOTICE, Node, NodeState, Notice, NoticeKind
 from perdure.domain.values import Frozen
@@ -99,24 +97,9 @@ class InterruptionEvents:
         log.warning("AWS announces: %s of %s; %d jobs on it", notice.kind, notice.instance_id, len(jobs))
         if notice.kind is NoticeKind.INTERRUPTION:
             for job in jobs:
-                await self._tell_job(job, notice)
-        await self._temporal.start_workflow(
-            names.NODE_WATCH,
-            NodeWatchInput(instance_id=notice.instance_id, node=node),
-            id=names.node_workflow_id(notice.instance_id),
-            task_queue=names.CONTROL_QUEUE,
-            start_signal="announced",
-            start_signal_args=[notice],
-            static_summary=f"{notice.kind} of {notice.instance_id}",
-        )
-
-    async def _tell_job(self, job: WatchedJob, notice: Notice) -> None:
-        handle = self._temporal.get_workflow_handle(names.job_workflow_id(job.job_id))
-        try:
-            await handle.signal("notice", notice)
-        except RPCError as problem:
-            if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
-                raise
+                await tell_job(self._temporal, job.job_id, "notice", notice)
+        summary = f"{notice.kind} of {notice.instance_id}"
+        await tell_node(self._temporal, notice.instance_id, node, "announced", notice, summary)
 
     def _known(self, instance_id: str) -> tuple[Node | None, list[WatchedJob]]:
         with reading(self._engine) as session:

@@ -12,13 +12,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 from activities.batch import BatchLookups
 from activities.instances import InstanceLookups
+from activities.signals import tell_job, tell_node
 from activities.unseen_jobs import UnseenJobs
-from perdure.contracts import names
-from perdure.contracts.inventory import NodeWatchInput
 from perdure.contracts.protection import Doubt
 from perdure.contracts.reconciling import Reconcile, Reconciled, ReconcilingActivities
 from perdure.domain.nodes import InstanceState, Node, as_seen
@@ -115,24 +113,11 @@ class Reconciler(ReconcilingActivities):
         return len(await asyncio.gather(*map(send, signals)))
 
     async def _doubt(self, job: WatchedJob, reason: str) -> None:
-        handle = self._client.get_workflow_handle(names.job_workflow_id(job.job_id))
-        try:
-            await handle.signal("doubted", Doubt(instance_id=job.instance_id, reason=reason))
-        except RPCError as problem:
-            if problem.status != RPCStatusCode.NOT_FOUND:  # which means: finished meanwhile
-                raise
+        await tell_job(self._client, job.job_id, "doubted", Doubt(instance_id=job.instance_id, reason=reason))
 
     async def _seen(self, node: Node, found: InstanceState) -> None:
-        """With a start: a node whose workflow is lost is put right all the same."""
-        await self._client.start_workflow(
-            names.NODE_WATCH,
-            NodeWatchInput(instance_id=node.instance_id, node=node),
-            id=names.node_workflow_id(node.instance_id),
-            task_queue=names.CONTROL_QUEUE,
-            start_signal="instance_seen",
-            start_signal_args=[found],
-            static_summary=f"instance {node.instance_id} in {node.zone}",
-        )
+        summary = f"instance {node.instance_id} in {node.zone}"
+        await tell_node(self._client, node.instance_id, node, "instance_seen", found, summary)
 
 
 def _why_doubt(job: WatchedJob, status: str | None, now: datetime) -> str:
