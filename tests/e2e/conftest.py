@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import httpx
 import pytest
 
@@ -64,6 +65,16 @@ class User:
         """Submit the hash chain; its id."""
         script = f"{MOUNTED_JOBS}/chain.py"
         return self.submit("/usr/bin/python3", script, str(links), str(pause), str(mebibytes), options=options)
+
+    def aws(self, service: str) -> Any:
+        """A boto3 client of the stack's own AWS."""
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            "us-east-1",
+            endpoint_url=self.status["aws_endpoint_url"],
+            aws_access_key_id="a",
+            aws_secret_access_key="b",
+        )
 
     def hurry(self, job_id: str) -> bool:
         """Let the chain, which runs, go on to its end without pauses. False: it was not found."""

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from localcloud.demo.jobs import IMAGE, IMAGE_PACKAGES
@@ -98,13 +97,7 @@ def directory(tmp_path: Path) -> list[str]:
 
 def bucket(user: User) -> list[str]:
     name = "checkpoints-of-the-tests"
-    s3 = boto3.client(
-        "s3",
-        "us-east-1",
-        endpoint_url=user.status["aws_endpoint_url"],
-        aws_access_key_id="a",
-        aws_secret_access_key="b",
-    )
+    s3 = user.aws("s3")
     s3.create_bucket(Bucket=name)
     return ["store.kind=s3", f"store.bucket={name}"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import boto3
 import pytest
 
 from tests.e2e.conftest import User, until
@@ -30,13 +29,7 @@ def test_a_kept_volume_is_listed_and_deleted(user: User, tmp_path: Path) -> None
     table = user.run("volumes").stdout
     assert volume_id in table and "$" in table and one["kept_until"][:10] in table, table
 
-    ec2 = boto3.client(
-        "ec2",
-        "us-east-1",
-        endpoint_url=user.status["aws_endpoint_url"],
-        aws_access_key_id="a",
-        aws_secret_access_key="b",
-    )
+    ec2 = user.aws("ec2")
     (before,) = ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"]
     assert before["State"] == "available", "a kept volume is attached to nothing"
     assert "is deleted" in user.run("volumes", "delete", volume_id, "--yes").stdout
