@@ -19,12 +19,14 @@ from perdure.domain.checkpoints import CheckpointKind, Manifest, RehearsalVerdic
 from perdure.image.files import walk
 from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_places import Volume, set_network, tool, wait_for
+from tests.integration.rehearsal_left import left_of
 from tests.integration.test_engine import JOB_ID, chain, identity, uninterrupted, written
 from worker_agent.engine import ensure_layout, prepare_fresh, take_checkpoint
 from worker_agent.rehearse.rehearsals import no_room
+from worker_agent.rehearse.remains import stage_argv, tidy
 from worker_agent.rehearse.shielding import SETTINGS, network_settings
-from worker_agent.rehearse.spec import CGROUPS, FOLDER, Answer, Spec
-from worker_agent.rehearse.staging import run_stage, tidy
+from worker_agent.rehearse.spec import Answer, Spec
+from worker_agent.rehearse.staging import NAMESPACES, PRIORITY, make_folder, run_stage
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(900)]
 LIMIT = 600.0
@@ -68,15 +70,7 @@ def spec(running: Running, number: int, **more: object) -> Spec:
 
 
 def left_behind(running: Running) -> list[str]:
-    """Whatever is there of a rehearsal of this job, on the disk, in cgroups, and as a process."""
-    found = [str(folder) for folder in Path("/sys/fs/cgroup").glob(f"**/{CGROUPS}/{running.container.id}")]
-    found += [str(running.container.job_root / FOLDER)] if (running.container.job_root / FOLDER).exists() else []
-    place = f"{running.container.job_root}/{FOLDER}"
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if place in (process / "mountinfo").read_text():
-                found.append(process.name)
-    return found
+    return left_of(running.container.job_root, running.container.id)
 
 
 def fingerprint(root: Path) -> dict[str, object]:
@@ -311,7 +305,7 @@ print(asyncio.run(run_stage(Spec.model_validate_json(Path(sys.argv[1]).read_byte
 """
 
 
-@pytest.mark.parametrize("until", ["spec.json", "alone", "images", "work/restore.log"])
+@pytest.mark.parametrize("until", ["spec.json", "images", "work/restore.log"])
 async def test_it_dies_with_the_agent_and_the_next_one_cleans(bed: Bed, until: str, tmp_path: Path) -> None:
     running = await started(bed, chain(mebibytes=64))
     manifest = await checkpoint(running)
@@ -324,6 +318,37 @@ async def test_it_dies_with_the_agent_and_the_next_one_cleans(bed: Bed, until: s
     finally:
         agent.send_signal(signal.SIGKILL)
         agent.wait()
-    assert await asyncio.to_thread(tidy, wanted.job_root, wanted.container_id)
-    wait_for(lambda: left_behind(running) == [], "everything of it gone")
+    assert await asyncio.to_thread(tidy, wanted.job_root, wanted.container_id) == ""
+    assert left_behind(running) == []
     running.more_lines(2)
+
+
+@pytest.mark.parametrize("until", ["spec.json", "work/restore.log"])
+async def test_one_that_was_not_told_to_die_and_gets_no_processor_is_ended(bed: Bed, until: str) -> None:
+    """Its agent was killed before it had asked to die with it, and others want its processor at a higher priority."""
+    running = await started(bed, chain(mebibytes=64))
+    wanted = spec(running, (await checkpoint(running)).number)
+    make_folder(wanted)
+    orphan = [*PRIORITY, *NAMESPACES, sys.executable, *stage_argv(wanted.folder)]
+    stage = subprocess.Popen(orphan, start_new_session=True, stdout=subprocess.DEVNULL)
+    busy = None
+    try:
+        wait_for(lambda: (wanted.folder / until).exists() and len(its_processes(wanted)) > 1, until, pause=0.001)
+        cpu = max(os.sched_getaffinity(0))
+        for pid in its_processes(wanted):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(pid, {cpu})
+        busy = subprocess.Popen(["nice", "-n", "-5", "taskset", "-c", str(cpu), "sh", "-c", "while :; do :; done"])
+        assert await asyncio.to_thread(tidy, wanted.job_root, wanted.container_id) == ""
+        assert left_behind(running) == []
+        assert stage.wait(LIMIT) == -signal.SIGKILL
+    finally:
+        for process in filter(None, (busy, stage)):
+            process.kill()
+            process.wait()
+    running.more_lines(2)
+
+
+def its_processes(wanted: Spec) -> list[int]:
+    """Those of the rehearsal that runs, as the agent's tests see them."""
+    return [int(words.split()[1].rstrip(":")) for words in left_of(wanted.job_root) if words.startswith("process ")]

@@ -16,8 +16,9 @@ from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import CheckpointKind, RehearsalVerdict
 from perdure.domain.retries import HandOver
 from tests.integration.agent_bed import REHEARSAL_LIMIT, Bed, Node, bed, until
+from tests.integration.rehearsal_left import left_of
 from tests.integration.test_agent import BIG, COUNT
-from worker_agent.rehearse.spec import CGROUPS, FOLDER
+from worker_agent.rehearse.spec import FOLDER
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(900)]
 
@@ -52,15 +53,14 @@ async def home() -> AsyncIterator[Bed]:
 
 def left_behind(home: Bed, node: Node) -> list[str]:
     """Of rehearsals of the job: on its volume, in cgroups, as processes."""
-    root = home.job_root(node) / FOLDER
-    found = [str(root)] if root.exists() else []
-    for _, launched in home.containers:
-        found += map(str, Path("/sys/fs/cgroup").glob(f"**/{CGROUPS}/{launched.id}"))
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"{home.job_id}/{FOLDER}" in (process / "mountinfo").read_text():
-                found.append(process.name)
-    return found
+    return left_of(home.job_root(node), *(launched.id for _, launched in home.containers))
+
+
+async def nothing_left(home: Bed, node: Node) -> None:
+    """In the end; otherwise the assertion says what is."""
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: not left_behind(home, node), "nothing left")
+    assert left_behind(home, node) == []
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ async def test_the_first_checkpoint_is_rehearsed_and_then_none_until_the_make_up
     again = await home.report(ReportKind.REHEARSED, 2)
     assert third.checkpoint is not None and again.rehearsal is not None
     assert again.rehearsal.number == third.checkpoint.number and again.rehearsal.verdict is RehearsalVerdict.PASSED
-    await until(lambda: left_behind(home, node) == [], "nothing left")
+    await nothing_left(home, node)
     await launched.more_lines(2)
 
 
@@ -133,7 +133,7 @@ async def test_a_notice_ends_a_rehearsal_and_waits_for_nothing_of_it(home: Bed) 
     assert final.checkpoint is not None and final.checkpoint.kind is CheckpointKind.FINAL
     assert final.hand_over in set(HandOver)
     assert await home.reports(ReportKind.REHEARSED) == []
-    await until(lambda: left_behind(home, node) == [], "nothing left")
+    await nothing_left(home, node)
 
 
 async def test_an_agent_that_is_killed_in_a_rehearsal_leaves_nothing(home: Bed) -> None:
@@ -144,7 +144,7 @@ async def test_an_agent_that_is_killed_in_a_rehearsal_leaves_nothing(home: Bed) 
     await until(lambda: (home.job_root(node) / FOLDER / "alone").exists(), "a rehearsal", REHEARSAL_LIMIT)
     node.kill_agent()
     await node.start_agent()
-    await until(lambda: left_behind(home, node) == [], "nothing left")
+    await nothing_left(home, node)
     assert "were removed" not in node.agent_log() and "cut short" not in node.agent_log()
     await launched.more_lines(2)
     assert (await home.checkpoint(node)).checkpoint is not None

@@ -28,9 +28,10 @@ from worker_agent.engine.in_network import in_network_of
 from worker_agent.engine.job_root import free_bytes
 from worker_agent.engine.machine import available_bytes, total_bytes
 from worker_agent.rehearse.make_up import make_up
+from worker_agent.rehearse.remains import tidy
 from worker_agent.rehearse.shielding import SETTINGS, network_settings
 from worker_agent.rehearse.spec import ALONE, FOLDER, Answer, Spec
-from worker_agent.rehearse.staging import run_stage, tidy
+from worker_agent.rehearse.staging import run_stage
 from worker_agent.tell.foundation import Foundation
 
 log = structlog.get_logger()
@@ -92,7 +93,7 @@ class Rehearsals:
         self._tried_at.pop(job.record.container_id, None)
 
     async def inherit(self, job: ProtectedJob) -> None:
-        """What an agent that was killed left of one goes away; its processes died with it."""
+        """What an agent that was killed left of one goes away."""
         await asyncio.to_thread(tidy, job.job_root, job.record.container_id)
 
     # ---- one rehearsal --------------------------------------------------------------------------------------------

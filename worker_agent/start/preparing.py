@@ -41,7 +41,7 @@ from worker_agent.container.mounts import check_same, make_volumes
 from worker_agent.container.network import Ports, choose_address, keep_name, make_network, remove_network
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.node.volumes import mount_volume
-from worker_agent.rehearse.staging import tidy
+from worker_agent.rehearse.remains import tidy
 from worker_agent.start.planning import retries_failed_start
 
 T = TypeVar("T")
