@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.linux import mount_table
+from perdure.dying import hurry, hurry_group
 from perdure.waiting import until
 
 _ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 71; shift; done; shift; exec "$@"'
@@ -106,7 +107,7 @@ class Cgroup:
         for group in _subtree(top):
             _write(group / "freezer.state", "THAWED") if _is_v1(top) else _write(group / "cgroup.freeze", "0")
 
-    def kill(self, limit_seconds: float = 20.0, spare: int = 0) -> None:
+    def kill(self, limit_seconds: float = 120.0, spare: int = 0) -> None:
         """SIGKILL to all of it but process `spare`, thawed so that it dies. Raises TimeoutError naming who is left.
 
         Frozen beforehand, nothing in it runs another instruction (tried, 100 times on cgroup v1).
@@ -125,11 +126,15 @@ class Cgroup:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            hurry(pid)
         if left:
             self.thaw()
+            for folder in self.folders:
+                if any((folder / name).exists() for name in ("cpu.shares", "cpu.weight")):
+                    hurry_group(folder)
         return left
 
-    def remove(self, limit_seconds: float = 5.0) -> None:
+    def remove(self, limit_seconds: float = 60.0) -> None:
         """Remove it and everything below, in each hierarchy. Idempotent. Raises OSError when something is in use.
 
         A group stays busy for a moment after its last process died.

@@ -20,7 +20,7 @@ MNT_DETACH = 0x2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def run(argv: list[str], limit_seconds: float = 30.0, stdin: str | None = None) -> str:
+def run(argv: list[str], limit_seconds: float = 120.0, stdin: str | None = None) -> str:
     """The command's standard output. It runs in a session of its own, so that all of it can be ended at the limit.
 
     Raises CommandFailed with the end of its stderr, CommandTimeout after `limit_seconds`.

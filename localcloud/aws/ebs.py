@@ -33,7 +33,7 @@ GIB = 1024**3
 FICLONE = 0x40049409  # linux/fs.h
 FS_IOC_SHUTDOWN = 0x8004587D  # linux/fs.h; XFS's XFS_IOC_GOINGDOWN, ext4 has it too
 NO_LOG_FLUSH = 2
-RELEASE_SECONDS = 10.0
+RELEASE_SECONDS = 60.0
 """How long a loop device may take to let go of its file after the last user is gone."""
 LINGER_SECONDS = 1.0
 """The same where the volume goes on in any case."""

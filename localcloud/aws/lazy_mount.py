@@ -17,7 +17,7 @@ from perdure.domain.errors import VolumeFailed
 from perdure.waiting import until
 
 LAZY, STATUS = ".lazy", ".status"
-START_SECONDS, STOP_SECONDS = 15.0, 5.0
+START_SECONDS, STOP_SECONDS = 120.0, 5.0
 
 
 class Laziness(BaseModel):

@@ -39,7 +39,7 @@ from localcloud.stack.stack import StackPlace
 from perdure.domain.errors import PerdureError, StackError
 
 PROGRESS = re.compile(rb"^\[[0-9a-f]{16}\] progress (\d+)/(\d+)", re.MULTILINE)
-RECLAIM_LIMIT_SECONDS = 240.0
+RECLAIM_LIMIT_SECONDS = 420.0
 COMMAND_LIMIT_SECONDS = 180.0
 BUILD_LIMIT_SECONDS = 1800.0
 BUCKET, SCRATCH_GIB = "perdure-demo", 4

@@ -24,7 +24,7 @@ from localcloud.nodes.inside.configuration import DockerPrograms, EngineName, No
 from localcloud.nodes.network import FIRST_NODE, LAST_NODE, Subnet, plug_in, remove_link
 from perdure.waiting import until
 
-BOOT_LIMIT_SECONDS = 20.0
+BOOT_LIMIT_SECONDS = 120.0
 FREEZE_LIMIT_SECONDS = 1.0
 
 

@@ -16,7 +16,7 @@ from perdure.settings import CRIU_PREFIX
 
 PROGRAMS = ("runc", "unshare", "nsenter", "ip", "mount", "losetup", "mkfs.xfs")
 DOCKER_PROGRAMS = (DockerPrograms().dockerd, DockerPrograms().init, "containerd", "containerd-shim-runc-v2")
-CRIU_CHECK_LIMIT_SECONDS = 60.0
+CRIU_CHECK_LIMIT_SECONDS = 180.0
 
 
 def require_root() -> None:
@@ -55,11 +55,11 @@ def find_temporal() -> Path:
 def _check_file_systems() -> None:
     for name in ("xfs", "overlay"):
         if not _kernel_has(name):
-            subprocess.run(["modprobe", "-q", name], check=False, timeout=30)
+            subprocess.run(["modprobe", "-q", name], check=False, timeout=120)
             if not _kernel_has(name):
                 raise StackError(f"this kernel has no {name} file system, which a stack cannot do without")
     if not Path("/dev/loop-control").exists():
-        subprocess.run(["modprobe", "-q", "loop"], check=False, timeout=30)
+        subprocess.run(["modprobe", "-q", "loop"], check=False, timeout=120)
         if not Path("/dev/loop-control").exists():
             raise StackError("this machine has no loop devices; volumes are made of them, so load the `loop` module")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FINISHED = {"SUCCEEDED", "FAILED"}
 POLL_SECONDS = 0.5
-SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 120.0
 """How long after Batch's end of a job Perdure's own books are given to close."""
 CHECKPOINT_LIMIT_SECONDS = 300.0
 CREDENTIALS = {"aws_access_key_id": "perdure", "aws_secret_access_key": "perdure"}
@@ -34,7 +34,7 @@ class StackClient:
         self.state = state
         self.token = token
         """For the API, once it asks for sign-in; empty before."""
-        self._http = httpx.Client(timeout=httpx.Timeout(60, connect=5))
+        self._http = httpx.Client(timeout=httpx.Timeout(180, connect=60))
 
     @classmethod
     def of(cls, place: StackPlace) -> StackClient:

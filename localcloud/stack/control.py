@@ -28,7 +28,7 @@ from perdure.domain.errors import StackError
 from perdure.waiting import until
 
 POLL_SECONDS = 0.1
-STOP_LIMIT_SECONDS = 90.0
+STOP_LIMIT_SECONDS = 180.0
 
 
 def start_stack(

@@ -41,7 +41,7 @@ def make_pool(folder: Path) -> Path:
     return pool
 
 
-def free_disks(folder: Path, limit_seconds: float = 10.0) -> None:
+def free_disks(folder: Path, limit_seconds: float = 60.0) -> None:
     """Unmount everything at or below `folder` and free every loop device whose file lies there. Idempotent.
 
     Raises StackError naming what is still in use after the limit: a dying mount namespace lets go a moment later.

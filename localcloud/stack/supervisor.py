@@ -175,7 +175,7 @@ class Supervisor:
 
     async def _wait_for_nodes(self) -> None:
         async def up() -> None:
-            async with httpx.AsyncClient(base_url=str(self._state.aws_endpoint_url), timeout=10) as cloud:
+            async with httpx.AsyncClient(base_url=str(self._state.aws_endpoint_url), timeout=60) as cloud:
                 while True:
                     status = (await cloud.get("/_local/status")).json()
                     ready = {node["zone"] for node in status["nodes"] if node["state"] == "ready"}

@@ -20,7 +20,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def until_answers(url: str) -> None:
     """Wait until a GET is answered with 200; bounded by the caller."""
-    async with httpx.AsyncClient(timeout=5) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         while True:
             with contextlib.suppress(httpx.TransportError):
                 if (await client.get(url)).status_code == 200:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _HOOK = Path(__file__).parents[1] / "runtime" / "network_hook.py"
-_SECONDS = 10
+_SECONDS = 60
+"""A Python that starts, on a node where many containers are restored at once."""
 
 
 def add_network_hook(config: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.domain.errors import FreezerFailed
+from perdure.dying import hurry
 from perdure.image.mounts import read_mounts
 from worker_agent.engine.threads import urgently
 
@@ -95,6 +96,7 @@ class Freezer:
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            hurry(pid)
         self.thaw()
 
     async def wait_empty(self, limit_seconds: float) -> None:

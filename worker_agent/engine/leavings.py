@@ -39,8 +39,8 @@ _ORPHAN_GRACE = 30.0
 """Seconds more before it is killed: the last resort, which the job may not survive."""
 _ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", PAGE_SINK, LAZY)
 """What may still work among the checkpoints after an agent's death; anything else there is not ours to kill."""
-_DEATH = 20.0
-"""Seconds in which killed processes must be gone."""
+_DEATH = 60.0
+"""Seconds in which killed processes must be gone: a large job has much memory to give back."""
 
 
 async def thaw_and_clean(container: Container) -> list[str]:

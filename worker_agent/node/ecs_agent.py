@@ -22,8 +22,8 @@ from worker_agent.engine.commands import run
 
 log = structlog.get_logger()
 
-LIMIT = 10.0
-"""Seconds that a stop or a start may take."""
+LIMIT = 30.0
+"""Seconds that a stop or a start may take. `docker stop` alone gives a container ten before it kills it."""
 _JOB = "AWS_BATCH_JOB_ID="
 _LONGEST_CONFIG = 16 << 20
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from perdure.domain.errors import CommandFailed, JobRootBusy
+from perdure.dying import hurry, hurry_group
 from perdure.image.mounts import delete_tree, parse_mountinfo
 from worker_agent.engine import tasks
 from worker_agent.rehearse.spec import CGROUPS, FOLDER
@@ -28,8 +29,6 @@ log = structlog.get_logger()
 
 _PROC = Path("/proc")
 _CGROUP_TOP = Path("/sys/fs/cgroup")
-_USUAL = {"freezer.state": "THAWED", "cgroup.freeze": "0", "cpu.shares": "1024", "cpu.weight": "100"}
-"""Of a cgroup in which processes can die: frozen ones cannot (version 1), and those without shares wait for it."""
 _LIMIT = 60.0
 """Seconds for all of it. The end of a process with a usual priority takes milliseconds, on a busy node seconds. What is
 not gone by then waits in the kernel for a disk or a server, perhaps for ever; an agent that starts does not."""
@@ -69,14 +68,14 @@ def end_processes(folder: Path, container_id: str, end: float | None = None) -> 
     end = time.monotonic() + _LIMIT if end is None else end
     while True:
         for cgroup in _cgroups(container_id):
-            _make_usual(cgroup)
+            hurry_group(cgroup)
         found = _found(folder)
         if not found:
             return ""
         for pid in found:
-            _hurry(pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            hurry(pid)
         while any(map(_runs, found)):
             if time.monotonic() > end:
                 return ", ".join(_words(pid) for pid in found if _runs(pid))
@@ -138,15 +137,7 @@ def _null_ended(words: tuple[str, ...]) -> bytes:
 def _hurry_if_dying(pid: int) -> None:
     with contextlib.suppress(OSError):
         if os.sched_getscheduler(pid) == os.SCHED_IDLE and tasks.ends(pid):
-            _hurry(pid)
-
-
-def _hurry(pid: int) -> None:
-    """A usual priority for each of its threads: the kernel keeps one for each."""
-    for thread in _threads(pid):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, thread, 0)
+            hurry(pid)
 
 
 def _threads(pid: int) -> list[int]:
@@ -180,13 +171,6 @@ def _cgroups(container_id: str) -> list[Path]:
     """Those of that rehearsal, in each hierarchy (version 1) or in the only one (version 2)."""
     hierarchies = [folder for folder in _CGROUP_TOP.iterdir() if folder.is_dir() and not folder.is_symlink()]
     return [folder for top in (_CGROUP_TOP, *hierarchies) if (folder := top / CGROUPS / container_id).is_dir()]
-
-
-def _make_usual(cgroup: Path) -> None:
-    for place, _, names in os.walk(cgroup):
-        for name in _USUAL.keys() & set(names):
-            with contextlib.suppress(OSError):
-                Path(place, name).write_text(_USUAL[name])
 
 
 def _remove_cgroups(container_id: str) -> str:

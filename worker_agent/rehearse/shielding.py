@@ -104,17 +104,17 @@ def alone_on_the_network(spec: Spec, manifest: Manifest) -> None:
     addresses = {*manifest.addresses, *filter(None, [manifest.surroundings.address])}
     for address in sorted(map(ipaddress.ip_address, addresses), key=str):
         late = ["nodad"] if address.version == 6 else []
-        _run("ip", "address", "add", f"{address}/{address.max_prefixlen}", "dev", "lo", *late)
-    _run("ip", "link", "set", "lo", "up")
+        _run(spec, "ip", "address", "add", f"{address}/{address.max_prefixlen}", "dev", "lo", *late)
+    _run(spec, "ip", "link", "set", "lo", "up")
     for family in ("-4", "-6") if Path("/proc/sys/net/ipv6").exists() else ("-4",):
         # CRIU connects datagram sockets to where they were connected, which asks for a way there. This one ends here.
-        _run("ip", family, "route", "add", "default", "dev", "lo")
+        _run(spec, "ip", family, "route", "add", "default", "dev", "lo")
     for name, value in spec.network_settings.items():
         Path("/proc/sys/net", name).write_text(value)
 
 
-def _run(*argv: str) -> None:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+def _run(spec: Spec, *argv: str) -> None:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=spec.restore_seconds)
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip()
         raise RestoreFailed(f"the rehearsal's network was not made (`{' '.join(argv)}`): {said}", "network", True)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_LIMIT_SECONDS = 30.0
 """How long output may still come after the container's end; whoever holds the pipe longer is not waited for."""
-DELETE_LIMIT_SECONDS = 60.0
+DELETE_LIMIT_SECONDS = 120.0
 STOP_POLL_SECONDS = 0.05
 Stream = Literal["stdout", "stderr"]
 

@@ -38,7 +38,7 @@ FLAG = "--lazy-pages"
 PROGRAM = "worker_agent.engine.lazy"
 LOG = "lazy.log"
 """What the program said, beside the container's work folder: in it, it would be taken for a left-over."""
-_START = 20.0
+_START = 60.0
 """Seconds in which the program must listen."""
 _SOUND = 120.0
 """Seconds in which what CRIU read itself must be verified."""

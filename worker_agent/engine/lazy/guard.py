@@ -31,7 +31,7 @@ RESTORE_WHOLE = "restore-whole"
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE_FILES = 0x400
 _PR_SET_NAME = 15
-_DEATH = 20.0
+_DEATH = 60.0
 """Seconds in which a killed job must be gone."""
 _POLL = 0.01
 

@@ -13,7 +13,7 @@ import httpx
 Stream = Literal["stdout", "stderr"]
 _STREAMS: dict[int, Stream] = {1: "stdout", 2: "stderr"}
 _HEADER_BYTES = 8
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 180.0
 """For calls that do not wait for a container."""
 
 

@@ -14,7 +14,7 @@ DATA = OWN / "docker" / "data"
 """Docker's data-root, on the node's folder of the stack's pool (XFS, which has d_type, as overlay2 needs)."""
 SOCKET = Path("/run/docker.sock")
 EXEC_ROOT = Path("/run/docker")
-START_LIMIT_SECONDS = 60.0
+START_LIMIT_SECONDS = 180.0
 BRIDGE = "172.30.0.1/24"
 """Of Docker's bridge, inside the node's network namespace: the same on every node, seen by none but its own jobs."""
 
