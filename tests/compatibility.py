@@ -29,6 +29,8 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
+
 VARIABLE = "PERDURE_COMPATIBILITY"
 SECTIONS = (
     "Docker commands",
@@ -193,7 +195,7 @@ def versions_here() -> dict[str, str]:
 def program_version(command: list[str]) -> str | None:
     """The first version number that the program prints, e.g. 1.1.5; None without one."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except OSError:
         return None
     found = re.search(r"\d+(\.\d+)+", done.stdout)

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 from localcloud.nodes.launcher import remove_folder
 from localcloud.stack.stack import StackPlace
 from tests import compatibility, lanes
+from tests.patience import PATIENCE
 
 PERDURE = Path(sys.executable).parent / "perdure"
-UP_SECONDS, DOWN_SECONDS = 240, 180
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -71,10 +71,10 @@ def stack(request: pytest.FixtureRequest) -> Iterator[str]:
     """
     name = f"test-{os.getpid()}"
     try:
-        _local("up", "--detach", "--stack", name, limit_seconds=UP_SECONDS)
+        _local("up", "--detach", "--stack", name, limit_seconds=PATIENCE)
         yield name
     finally:
-        _local("down", "--stack", name, limit_seconds=DOWN_SECONDS)
+        _local("down", "--stack", name, limit_seconds=PATIENCE)
         place = StackPlace(name)
         if not request.session.testsfailed:
             remove_folder(place.folder)

@@ -29,11 +29,10 @@ from perdure.settings import ApiSettings
 from tests.browser import stories
 from tests.browser.network import Network, own_network
 from tests.integration.test_api import jobs_at_work, served
+from tests.patience import PATIENCE
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXE = Path(__file__).parents[2] / "console/node_modules/axe-core/axe.min.js"
-WAIT_MS = 20_000
-"""How long a page may take on a machine that does other things, too."""
 
 
 @dataclass
@@ -142,7 +141,7 @@ def records() -> Records:
     return SHARED.one(platform)
 
 
-expect.set_options(timeout=WAIT_MS)
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ class Watched:
         self.problems: list[str] = []
 
     def watch(self, page: Page) -> Page:
-        page.set_default_timeout(WAIT_MS)
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", self._said)
         page.on("pageerror", lambda problem: self._note(f"exception: {problem}"))
         page.on("requestfailed", self._failed)

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 _CLONE_NEWNET = 0x40000000
 _CHUNK = 1 << 16
 
@@ -107,4 +109,4 @@ def own_network() -> Iterator[Network]:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, timeout=30, capture_output=True)
+    subprocess.run(["ip", *words], check=True, timeout=PATIENCE, capture_output=True)

@@ -34,10 +34,10 @@ WIDTH = 8
 """Jobs of one wave; together they fill a node of the local stack's usual type."""
 VCPUS, MEMORY_MIB = 4 / WIDTH, 8192 // WIDTH
 ZONES = ("us-east-1a", "us-east-1b")
-NOTICE_SECONDS = 60.0
+NOTICE_SECONDS = 120.0
 OWN_NETWORK = {"PERDURE_CHECKPOINT_OWN_NETWORK": "true"}
 """For privileged jobs, which would change the network of their node."""
-START_LIMIT, RESTORE_LIMIT, RESULT_LIMIT, LOOK = 240.0, 240.0, 150.0, 0.2
+START_LIMIT, RESTORE_LIMIT, RESULT_LIMIT, LOOK = 300.0, 300.0, 300.0, 0.2
 
 
 class Way(StrEnum):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 AGAIN = 9
-START_LIMIT, VERIFY_LIMIT, PAUSE = 25.0, 60.0, 0.05
+START_LIMIT, VERIFY_LIMIT, PAUSE = 120.0, 120.0, 0.05
 HOME = Path("/zdtm")
 OUTAGE = {"ZDTM_DELTA": "600"}
 """Seconds that may pass from a test's start to its end (`poll` alone asks): a reclaim takes more than the five that are

@@ -21,6 +21,7 @@ from perdure.image.mounts import delete_tree
 from perdure.settings import CRIU_PREFIX
 from tests.conformance.courses import tell
 from tests.conformance.sources import CACHE, SourceMissing, unpacked
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIMES = {"runc": "runc", "perdure-runtime": str(ROOT / "worker_agent/runtime/perdure-runtime")}
@@ -73,7 +74,7 @@ def run_runc_tests(done: Callable[[Found], None], files: Collection[str] = ()) -
 def _version() -> str:
     """Of the installed runc's source, such as 1.1.5+ds1."""
     asked = ["dpkg-query", "--show", "--showformat", "${source:Upstream-Version}", "runc"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode:
         raise SourceMissing("the installed runc is not Debian's")
     return done.stdout
@@ -112,7 +113,9 @@ def _make_busybox(archive: Path) -> None:
     for name in ("bin", "etc", "dev", "tmp", "root", "home", "usr/bin", "usr/sbin", "var/spool/mail"):
         (place / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", place / "bin/busybox")
-    listed = subprocess.run([place / "bin/busybox", "--list"], capture_output=True, text=True, timeout=60, check=True)
+    listed = subprocess.run(
+        [place / "bin/busybox", "--list"], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     for applet in listed.stdout.split():
         if applet != "busybox":
             (place / "bin" / applet).symlink_to("busybox")

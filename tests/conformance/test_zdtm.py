@@ -19,7 +19,7 @@ from tests.conformance.own_stack import own_stack
 from tests.conformance.sources import SourceMissing
 from tests.conformance.subset import KNOWN, PASSING
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.conformance]
 
 SIZE = 25
 """Tests to a job: with those that are known to fail in jobs of their own, one wave each way."""

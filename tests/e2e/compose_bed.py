@@ -21,12 +21,11 @@ from localcloud.nodes.images.build import build_image
 from localcloud.nodes.images.catalogue import Catalogue
 from perdure.image.mounts import delete_tree
 from perdure.waiting import until
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["postgresql-15", "python3", "python3-venv"]
 BASE = "perdure-test-base"
-LIMIT = 120.0
-"""Seconds after which something that should happen has failed."""
 _BOOT = """
 set -e
 mount -t tmpfs -o mode=755 none /run
@@ -54,7 +53,7 @@ class Docker:
             env={**os.environ, "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         with contextlib.suppress(TimeoutError):
-            until(lambda: self._serves() or self._holder.poll() is not None, LIMIT, 0.1)
+            until(lambda: self._serves() or self._holder.poll() is not None, PATIENCE, 0.1)
         assert self._serves(), (folder / "dockerd.log").read_text()[-2000:]
 
     def _serves(self) -> bool:
@@ -68,7 +67,7 @@ class Docker:
         return ["nsenter", "--target", target, "--net", "--mount", "--pid", "--ipc", "--uts", "--"]
 
     def run(
-        self, *argv: str | Path, check: bool = True, limit: float = LIMIT, cwd: Path | None = None
+        self, *argv: str | Path, check: bool = True, limit: float = PATIENCE, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a program there; it must succeed unless `check` is off."""
         words = [*self.inside, *(["env", f"--chdir={cwd}"] if cwd else []), *map(str, argv)]
@@ -82,7 +81,7 @@ class Docker:
         rootfs = Catalogue().rootfs(image)
         with subprocess.Popen(["tar", "-C", str(rootfs), "-c", "."], stdout=subprocess.PIPE) as tar:
             argv = [*self.inside, "/usr/bin/docker", "import", "-", name]
-            subprocess.run(argv, stdin=tar.stdout, stdout=subprocess.DEVNULL, timeout=LIMIT, check=True)
+            subprocess.run(argv, stdin=tar.stdout, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
 
     def close(self) -> None:
         """Its containers die with their pid namespace."""
@@ -106,7 +105,7 @@ def docker() -> Iterator[Docker]:
             bed.close()
         until(
             lambda: all(_gone(group) for group in Path("/sys/fs/cgroup").glob(f"**/{folder.name}")),
-            LIMIT,
+            PATIENCE,
             0.1,
             f"the cgroups of {folder.name} do not go",
         )

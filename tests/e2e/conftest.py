@@ -20,6 +20,7 @@ from localcloud.stack.client import StackClient
 from localcloud.stack.job_files import copy_output
 from localcloud.stack.stack import StackPlace
 from perdure import waiting
+from tests.patience import PATIENCE
 
 JOBS = Path(__file__).parent / "jobs"
 PERDURE = Path(sys.executable).parent / "perdure"
@@ -33,8 +34,8 @@ class User:
     def __init__(self, stack: str) -> None:
         self.stack = stack
         self.status = json.loads(self.run("local", "status", "--json").stdout)
-        self.api = httpx.Client(base_url=self.status["api_url"], timeout=60)
-        self.cloud = httpx.Client(base_url=self.status["aws_endpoint_url"], timeout=60)
+        self.api = httpx.Client(base_url=self.status["api_url"], timeout=PATIENCE)
+        self.cloud = httpx.Client(base_url=self.status["aws_endpoint_url"], timeout=PATIENCE)
         self._place = StackPlace(stack)
         self._client = StackClient.of(self._place)
 
@@ -94,7 +95,7 @@ class User:
         """`perdure local reclaim`, which returns when the node is gone."""
         self.run("local", "reclaim", *options)
 
-    def wait(self, job_id: str, status: int = 0, limit: float = 240) -> dict[str, Any]:
+    def wait(self, job_id: str, status: int = 0, limit: float = PATIENCE) -> dict[str, Any]:
         """Wait for the job's end; what `perdure local wait --json` says of it."""
         done = self.run("local", "wait", job_id, "--timeout", str(limit), "--json", status=status, limit=limit + 60)
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -144,7 +145,7 @@ class User:
         return int(page["checkpoints_committed"]) if page else 0
 
 
-def until(condition: Callable[[], Any], what: str, limit: float = 90, pause: float = 0.2) -> Any:
+def until(condition: Callable[[], Any], what: str, limit: float = PATIENCE, pause: float = 0.2) -> Any:
     """The first true value of `condition`, looked at every `pause` seconds; fails naming `what` after `limit`."""
     return waiting.until(condition, limit, pause, what)
 
@@ -173,7 +174,7 @@ def chain_reference(links: int, mebibytes: int = 8) -> str:
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=True,
     )
     return done.stdout

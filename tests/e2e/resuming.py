@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.conftest import User, until
+from tests.patience import PATIENCE
 
 LINKS, PAUSE_AT = 40, 20
 CHAIN = f"""
@@ -37,7 +38,7 @@ def bundle(user: User, path: str) -> dict[str, str]:
 
 
 def resume(user: User, job_id: str, key: str) -> httpx.Response:
-    return user.api.post(f"/api/v1/jobs/{job_id}/resume", headers={"Idempotency-Key": key}, timeout=120)
+    return user.api.post(f"/api/v1/jobs/{job_id}/resume", headers={"Idempotency-Key": key}, timeout=PATIENCE)
 
 
 def reference() -> str:
@@ -66,7 +67,7 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool, stored:
 
     here = user.placed(old)["zone"]
     there = "us-east-1b" if (here == "us-east-1a") is moves else "us-east-1a"
-    user.reclaim("--job", old, "--notice", "15", "--to-zone", there)
+    user.reclaim("--job", old, "--notice", "30", "--to-zone", there)
     assert user.wait(old, status=1)["status"] == "FAILED"
     until(lambda: user.job(old)["state"] == "Failed", "the record of its end")
     answer = resume(user, old, "once")

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from perdure import waiting
-from tests.e2e.compose_bed import BASE, LIMIT, ROOT, Docker, docker, project
+from tests.e2e.compose_bed import BASE, ROOT, Docker, docker, project
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
@@ -36,7 +37,7 @@ UP_SECONDS = 300
 
 def compose(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMPOSE, *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT
+        [COMPOSE, *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -75,7 +76,7 @@ def bed() -> Iterator[tuple[Docker, Path]]:
 def test_the_server_comes_up_with_a_token_and_a_certificate_of_its_own(bed: tuple[Docker, Path]) -> None:
     machine, folder = bed
 
-    def run(*words: str, limit: float = LIMIT) -> str:
+    def run(*words: str, limit: float = PATIENCE) -> str:
         files = ("-f", "docker-compose.yml", "-f", "compose-without-registry.yml")
         return machine.run(COMPOSE, "--ansi", "never", "-p", "server", *files, *words, cwd=folder, limit=limit).stdout
 
@@ -124,7 +125,7 @@ def healthy(machine: Docker) -> bool:
 
 def until(condition: Any, what: str, run: Any) -> None:
     try:
-        waiting.until(condition, LIMIT, 0.5)
+        waiting.until(condition, PATIENCE, 0.5)
     except TimeoutError as late:
         said = f"{run('ps')}\n{run('logs', '--no-color', '--tail=60')}"
         raise AssertionError(f"not in time: {what}\n{said}") from late
@@ -136,7 +137,7 @@ certificate, *asked = sys.argv[1:]
 context = ssl.create_default_context(cafile=certificate)
 for path, token in zip(asked[::2], asked[1::2]):
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=60)
+    answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=PATIENCE)
     body = answer.json() if "json" in answer.headers["content-type"] else answer.text
     print(json.dumps({"status": answer.status_code, "body": body}))
 """

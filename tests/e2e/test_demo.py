@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PERDURE
+from tests.patience import PATIENCE
 
 DEMO_LIMIT_SECONDS = 900
 
@@ -34,7 +35,9 @@ def test_the_demo_holds_every_promise(reclaims: int, store: str, tmp_path: Path)
             timeout=DEMO_LIMIT_SECONDS,
         )
     finally:
-        subprocess.run([str(PERDURE), "local", "down", "--stack", stack], capture_output=True, timeout=180, check=True)
+        subprocess.run(
+            [str(PERDURE), "local", "down", "--stack", stack], capture_output=True, timeout=PATIENCE, check=True
+        )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["ok"] is True

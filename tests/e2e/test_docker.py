@@ -17,13 +17,14 @@ from localcloud.stack.stack import StackPlace
 from tests.e2e.conftest import PERDURE, User, chain_reference, until
 from tests.e2e.resuming import check_resume
 from tests.integration.test_stack import traces
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
 BUILD_SECONDS, DEMO_SECONDS = 600, 840
 
 
-def perdure(*arguments: str, limit: float = 240) -> str:
+def perdure(*arguments: str, limit: float = PATIENCE) -> str:
     done = subprocess.run([str(PERDURE), *arguments], capture_output=True, text=True, timeout=limit)
     assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stderr}"
     return done.stdout
@@ -144,7 +145,9 @@ def test_the_demo_holds_its_promises_under_docker(image: str) -> None:
         demo = ["demo", "--engine", "docker", "--reclaims", "2", "--json", "--stack", stack]
         done = subprocess.run([str(PERDURE), *demo], capture_output=True, text=True, timeout=DEMO_SECONDS)
     finally:
-        subprocess.run([str(PERDURE), "local", "down", "--stack", stack], capture_output=True, timeout=180, check=True)
+        subprocess.run(
+            [str(PERDURE), "local", "down", "--stack", stack], capture_output=True, timeout=PATIENCE, check=True
+        )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["ok"] is True

@@ -14,7 +14,7 @@ from tests.e2e.conftest import User, until
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-pytestmark = [pytest.mark.stack, pytest.mark.criu, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.criu]
 
 LIFE_SECONDS = 4
 
@@ -69,8 +69,8 @@ def _rounds_on_two_nodes(
         job_id = user.submit("/usr/bin/python3", "-B", script, bucket, options=(*options, *more))
         until(lambda: rounds(user, job_id) > 5, "the first rounds")
         first = user.placed(job_id)["node"]
-        user.reclaim("--job", job_id, "--notice", "30")
-        until(lambda: user.job(job_id)["protections"], "the restore", limit=180)
+        user.reclaim("--job", job_id, "--notice", "120")
+        until(lambda: user.job(job_id)["protections"], "the restore")
         seen = rounds(user, job_id)
         until(lambda: rounds(user, job_id) > seen + 5, "more rounds on another node")
         client.put_object(Bucket=bucket, Key="stop", Body=b"")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import User, until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack]
 
 
 def test_a_kept_volume_is_listed_and_deleted(user: User, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from perdure import waiting
 from perdure.domain.jobs import folder_name
 from perdure.image.checksums import digest_images
 from perdure.image.manifest import read_manifest, write_manifest
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.stack
 
@@ -117,7 +118,7 @@ def checkpoints_of(user: StackUser, job_id: str) -> Path:
     return Path(f"/proc/{node['init_pid']}/root/var/lib/perdure/jobs") / folder_name(job_id) / "checkpoints"
 
 
-def until(user: StackUser, job_id: str, condition: Callable[[Look], bool], limit: float = 180) -> Look:
+def until(user: StackUser, job_id: str, condition: Callable[[Look], bool], limit: float = PATIENCE) -> Look:
     """The first look at the job for which `condition` holds."""
 
     def look() -> Look | None:

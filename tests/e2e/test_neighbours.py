@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import MOUNTED_JOBS, User, until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack]
 
 DESCRIPTORS = 60_000
 ZONES = ["us-east-1a", "us-east-1b"]

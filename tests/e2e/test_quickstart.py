@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.stack, pytest.mark.matrix, pytest.mark.timeout(600)]
+from tests.patience import PATIENCE
+
+pytestmark = [pytest.mark.stack, pytest.mark.matrix]
 ROOT = Path(__file__).parents[2]
 _STACK = "quickstart-test"
 
@@ -34,7 +36,7 @@ def test_a_stack_of_your_own() -> None:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     finally:
         down = ["bash", "-c", "\n".join([begin[0], begin[-1]])]
-        subprocess.run(down, cwd=ROOT, env=environment, capture_output=True, timeout=120, check=True)
+        subprocess.run(down, cwd=ROOT, env=environment, capture_output=True, timeout=PATIENCE, check=True)
     told, looks = done.stdout.split("--- looks\n")
     counted = [line for line in told.splitlines() if line.isdigit()]
     assert counted == [str(number) for number in range(1, 31)], told[-3000:]

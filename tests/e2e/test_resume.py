@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.conftest import User
 from tests.e2e.resuming import check_resume
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack]
 
 
 def test_a_new_job_finishes_what_a_reclaim_ended_for_good(user: User, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_temporal_is_away_for_several_intervals_and_the_whole_notice(user: User)
             manifests = (int(manifest.parent.name) for manifest in job_root.glob("*/manifest.json"))
             return max(manifests, default=0) - newest
 
-        until(lambda: committed_since() >= 2, "two overdue checkpoints by the agent alone", limit=60)
+        until(lambda: committed_since() >= 2, "two overdue checkpoints by the agent alone")
         user.reclaim("--job", job_id, "--notice", "12")
     finally:
         os.kill(temporal, signal.SIGCONT)

@@ -17,6 +17,7 @@ from localcloud.stack.client import StackClient
 from localcloud.stack.job_request import JobRequest, container_properties, definition_name, retry_strategy
 from localcloud.stack.stack import StackPlace
 from tests.e2e.conftest import JOBS, MOUNTED_JOBS, User, until
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.stack, pytest.mark.matrix, pytest.mark.timeout(1200)]
 
@@ -27,7 +28,6 @@ VCPUS, MEMORY_MIB = "0.4", "800"
 """Ten of them fill a node of the stack's usual type."""
 ZONES = ("us-east-1a", "us-east-1b")
 EXCHANGE = "/exchange"
-LIMIT = 300.0
 BUSY = ["nice", "-n", "-5", sys.executable, "-c", "while True: pass"]
 
 
@@ -52,7 +52,7 @@ def references() -> dict[str, str]:
 
     def printed(kind: str) -> str:
         argv = [*alone, places, *program, kind, str(STEPS), "0"]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT, check=True).stdout
+        return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
     return {kind: printed(kind) for kind in KINDS}
 
@@ -93,7 +93,7 @@ def test_ten_jobs_of_different_kinds_on_one_node(
     user: User, client: StackClient, references: dict[str, str], tmp_path: Path, turn: int
 ) -> None:
     def each(done: Callable[[str], object], what: str) -> None:
-        until(lambda: all(done(job_id) for job_id in jobs.values()), what, LIMIT, pause=1.0)
+        until(lambda: all(done(job_id) for job_id in jobs.values()), what, PATIENCE, pause=1.0)
 
     def nodes() -> set[str]:
         return {str(user.placed(job_id)["node"]) for job_id in jobs.values()}
@@ -112,7 +112,9 @@ def test_ten_jobs_of_different_kinds_on_one_node(
         each(lambda job_id: user.job(job_id)["protections"] == 2, "ten restores after the power loss")
         (tmp_path / "finish").touch()
         with ThreadPoolExecutor(3) as pool:
-            ends = dict(zip(jobs, pool.map(lambda job_id: user.wait(job_id, limit=LIMIT), jobs.values()), strict=True))
+            ends = dict(
+                zip(jobs, pool.map(lambda job_id: user.wait(job_id, limit=PATIENCE), jobs.values()), strict=True)
+            )
     assert {kind: (end["status"], end["exit_code"]) for kind, end in ends.items()} == dict.fromkeys(
         jobs, ("SUCCEEDED", 0)
     )

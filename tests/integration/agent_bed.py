@@ -49,12 +49,12 @@ from perdure.contracts.protection import AttachReply, AttachRequest, JobProtecti
 from perdure.domain.configuration import CheckpointConfiguration, EffectiveConfiguration, JobVolumeConfiguration
 from perdure.domain.nodes import Notice
 from perdure.image.mounts import delete_tree
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "worker_agent/runtime/perdure-runtime"
 MASKED = ("home", "root", "tmp", "run", "var/tmp", "var/lib")
 VOLUME = "vol-0123456789abcdef0"
-LIMIT = 60.0
 REHEARSAL_LIMIT = 600.0
 """Seconds: a rehearsal has the lowest priority, so beside other work it takes minutes."""
 
@@ -64,12 +64,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def tool(*argv: str | Path) -> str:
     """Run a program that must succeed."""
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout.strip()
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """Wait for something true, and return it."""
     return await waiting.until_async(condition, seconds, 0.02, what)
 
@@ -197,7 +197,7 @@ class Temporal:
         await self.client()
 
     async def client(self) -> Client:
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 client = await Client.connect(self.address, data_converter=pydantic_data_converter)
@@ -275,7 +275,7 @@ class Node:
     folder = Path("/run/node")
     """Everything of the node, on a file system of its own (a socket's address must be short)."""
 
-    def __init__(self, temporal: str, start_timeout: float = 40.0, **environment: str) -> None:
+    def __init__(self, temporal: str, start_timeout: float = 145.0, **environment: str) -> None:
         self.instance_id = f"i-{secrets.token_hex(8)}"
         self.imds = MetadataService(
             "127.0.0.1", Identity(self.instance_id, "c5.large", "us-east-1a", "us-east-1", "127.0.0.1", "ami-1")
@@ -291,7 +291,7 @@ class Node:
             "PERDURE_STATE_DIR": str(self.folder / "state"),
             "PERDURE_METADATA_URL": self.imds.url,
             "PERDURE_CONTAINER_START_TIMEOUT": str(start_timeout),
-            "PERDURE_ATTACH_PATIENCE": "6",
+            "PERDURE_ATTACH_PATIENCE": "120",
             "PERDURE_NOTICE_POLL": "0.1",
             **environment,
         }
@@ -299,10 +299,10 @@ class Node:
     def boot(self) -> None:
         """Private folders, as on a machine of its own. The namespace exists once `sleep` runs in it."""
         waiting.until(
-            lambda: os.readlink(f"/proc/{self._holder.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"), LIMIT, 0.01
+            lambda: os.readlink(f"/proc/{self._holder.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"), PATIENCE, 0.01
         )
         # The namespace begins with every mount of the machine, and would keep other stacks' disks busy.
-        subprocess.run([*self.inside, "umount", "-a", "-l", "-t", "xfs,overlay"], capture_output=True, timeout=60)
+        subprocess.run([*self.inside, "umount", "-a", "-l", "-t", "xfs,overlay"], capture_output=True, timeout=PATIENCE)
         Path("/dev/disk").mkdir(exist_ok=True)
         self.run("mount", "-t", "tmpfs", "none", "/dev/disk")
         self.run("mkdir", "/dev/disk/by-id")
@@ -372,7 +372,7 @@ class Node:
             process = await asyncio.create_subprocess_exec(
                 *argv, env=self._environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
             )
-        status = await asyncio.wait_for(process.wait(), LIMIT)
+        status = await asyncio.wait_for(process.wait(), PATIENCE)
         return status, err.read_text()
 
     async def create(self, launched: Launched) -> bool:
@@ -499,7 +499,7 @@ class Bed:
         async def told() -> list[NodeReport]:
             return (await self.reports(kind))[count - 1 :]
 
-        limit = REHEARSAL_LIMIT if kind is ReportKind.REHEARSED else LIMIT
+        limit = REHEARSAL_LIMIT if kind is ReportKind.REHEARSED else PATIENCE
         try:
             return (await waiting.until_async(told, limit))[0]
         except TimeoutError as late:
@@ -584,7 +584,7 @@ def kill_cgroup(cgroup: str) -> None:
             (folder / name).write_text(word)
     waiting.until(
         lambda: not folder.is_dir() or not (folder / "cgroup.procs").read_text().strip(),
-        LIMIT,
+        PATIENCE,
         0.02,
         f"{cgroup} does not become empty",
     )

@@ -49,12 +49,11 @@ from perdure.contracts.protection import NodeReport, ReportKind
 from perdure.domain.jobs import folder_name
 from perdure.image.mounts import delete_tree, parse_mountinfo
 from tests.integration.docker_images import IMAGE, image_archive
+from tests.patience import PATIENCE
 from worker_agent.tell.spool import Entry
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "worker_agent/runtime/perdure-runtime"
-LIMIT = 90.0
-"""Seconds after which something that should happen has failed."""
 _FS_IOC_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
 _BOOT = """
@@ -78,13 +77,13 @@ Done = subprocess.CompletedProcess[str]
 def tool(*argv: str | Path, **options: Any) -> str:
     """Run a program that must succeed; its output."""
     done: Done = subprocess.run(
-        [str(word) for word in argv], capture_output=True, text=True, timeout=LIMIT, check=False, **options
+        [str(word) for word in argv], capture_output=True, text=True, timeout=PATIENCE, check=False, **options
     )
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout.strip()
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT, pause: float = 0.2) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE, pause: float = 0.2) -> Any:
     """Wait for something true, and return it."""
     return waiting.until(condition, seconds, pause, what)
 
@@ -136,7 +135,9 @@ class Node:
 
     def attempt(self, *argv: str) -> str:
         """Run a program on the node; its output, whatever became of it."""
-        return subprocess.run([*self.inside, *argv], capture_output=True, text=True, timeout=LIMIT, check=False).stdout
+        return subprocess.run(
+            [*self.inside, *argv], capture_output=True, text=True, timeout=PATIENCE, check=False
+        ).stdout
 
     def start_dockerd(self) -> None:
         """Until it answers."""
@@ -188,14 +189,14 @@ class Node:
         assert self._dockerd is not None
         for pid in _children(self._dockerd.pid):
             os.kill(pid, signal.SIGTERM)
-        self._dockerd.wait(LIMIT)
+        self._dockerd.wait(PATIENCE)
         self.start_dockerd()
         self.await_dockerd()
 
     def docker(self, *words: str | Path, check: bool = True, **options: Any) -> Done:
         """The docker command, run outside the node (so `docker cp` sees the machine's files)."""
         argv, environment = self._docker(words)
-        options = {"capture_output": True, "text": True, "timeout": LIMIT, **options}
+        options = {"capture_output": True, "text": True, "timeout": PATIENCE, **options}
         done: Done = subprocess.run(argv, env=environment, check=False, **options)
         assert not check or done.returncode == 0, (
             f"docker {' '.join(map(str, words))}: {done.stderr}\n{self.agent_log()}"
@@ -220,7 +221,7 @@ class Node:
             stderr=subprocess.DEVNULL,
             text=True,
         ) as process:
-            watchdog = threading.Timer(LIMIT, process.kill)
+            watchdog = threading.Timer(PATIENCE, process.kill)
             watchdog.start()
             try:
                 yield process
@@ -257,7 +258,7 @@ class Node:
         if self._agent is not None:
             for pid in _children(self._agent.pid):
                 os.kill(pid, signal.SIGKILL)
-            self._agent.wait(LIMIT)
+            self._agent.wait(PATIENCE)
             self._agent = None
             for name in ("agent", "test"):
                 self.at(f"/run/perdure/{name}.sock").unlink(missing_ok=True)
@@ -265,7 +266,7 @@ class Node:
     def ask(self, **question: Any) -> dict[str, Any]:
         """What docker_agent.py answers."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(LIMIT)
+            connection.settimeout(PATIENCE)
             connection.connect(str(self.at("/run/perdure/test.sock")))
             connection.sendall(json.dumps(question).encode() + b"\n")
             with connection.makefile() as lines:
@@ -304,10 +305,10 @@ class Node:
         if self._holder.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.init, signal.SIGKILL)
-            waiting.until(self._dies, LIMIT, 0.02, f"the node of {self.folder} does not die")
+            waiting.until(self._dies, PATIENCE, 0.02, f"the node of {self.folder} does not die")
         for process in (self._dockerd, self._agent):
             if process is not None:
-                process.wait(LIMIT)
+                process.wait(PATIENCE)
 
 
 def _text(path: Path) -> str:
@@ -458,7 +459,7 @@ class Bed:
 
             def gone(image: Path = image) -> bool:
                 for device in tool("losetup", "-n", "-O", "NAME", "-j", image).split():
-                    subprocess.run(["losetup", "--detach", device], capture_output=True, timeout=LIMIT)
+                    subprocess.run(["losetup", "--detach", device], capture_output=True, timeout=PATIENCE)
                 return not tool("losetup", "-n", "-O", "NAME", "-j", image)
 
             until(gone, f"{image} is no longer attached")

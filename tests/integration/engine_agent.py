@@ -8,6 +8,7 @@ import pickle
 import sys
 
 from perdure.domain.checkpoints import CheckpointKind
+from tests.patience import PATIENCE
 from worker_agent.engine import Container, Identity, take_checkpoint
 
 
@@ -16,7 +17,7 @@ async def main(container: Container, identity: Identity) -> None:
         container,
         identity,
         kind=CheckpointKind.PERIODIC,
-        limit_seconds=60,
+        limit_seconds=PATIENCE,
         keep=2,
         reserve_bytes=0,
         on_step=lambda step: print(step, flush=True),

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from perdure.image.mounts import delete_tree, mounts_below
 from perdure.settings import CRIU_PREFIX
-from tests.integration.engine_places import WAIT, Node, Volume, echo_server, set_network, tool, wait_for
+from tests.integration.engine_places import Node, Volume, echo_server, set_network, tool, wait_for
+from tests.patience import PATIENCE
 from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay
 from worker_agent.engine.leavings import clean
 from worker_agent.engine.overlay import seen
@@ -69,13 +70,13 @@ class Running:
         os.kill(self.container.init_pid, signal.SIGTERM)
         return self.exit_code()
 
-    def exit_code(self, seconds: float = WAIT) -> int:
+    def exit_code(self, seconds: float = PATIENCE) -> int:
         """Wait for the job's end, and until its output is complete."""
         descriptor = os.pidfd_open(self.container.init_pid)
         assert select.select([descriptor], [], [], seconds)[0], "the job did not end"
         os.close(descriptor)
         _, status = os.waitpid(self.container.init_pid, 0)
-        self.keeper.wait(WAIT)
+        self.keeper.wait(PATIENCE)
         return os.waitstatus_to_exitcode(status)
 
 
@@ -109,7 +110,7 @@ class Bed:
     """Mounts of config.json beside the usual ones."""
     process: dict[str, object] = field(default_factory=dict)
     """What config.json says about the process otherwise than usual."""
-    launch_limit: float = WAIT
+    launch_limit: float = PATIENCE
     """Seconds that runc gets to create or restore."""
     containers: list[Container] = field(default_factory=list)
     running: list[Running] = field(default_factory=list)
@@ -271,7 +272,7 @@ class Bed:
             os.close(descriptor)
         there.close()
         with here:
-            here.settimeout(WAIT)
+            here.settimeout(PATIENCE)
             assert here.recv(64) == b"ready\n"
         running = Running(container, keeper, (out_write, err_write))
         self.running.append(running)
@@ -329,7 +330,7 @@ class Bed:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(running.container.init_pid, 0)
         running.keeper.kill()
-        running.keeper.wait(WAIT)
+        running.keeper.wait(PATIENCE)
 
     async def close(self) -> None:
         """Remove everything, whatever state a failed test left it in; a step that fails does not stop the others."""

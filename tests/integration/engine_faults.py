@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator
 
 from perdure import waiting
-from tests.integration.engine_places import WAIT, wait_for
+from tests.integration.engine_places import wait_for
+from tests.patience import PATIENCE
 from worker_agent.engine import Container, tasks
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,7 +51,7 @@ def end_criu(container: Container, sign: str) -> Iterator[None]:
                 return False
 
         # To find processes takes longer than what CRIU does next: they are known before the sign comes.
-        groups = waiting.until(groups_at_work, WAIT, 0.001, "CRIU is at work")
+        groups = waiting.until(groups_at_work, PATIENCE, 0.001, "CRIU is at work")
         wait_for(signed, f"{sign!r} in CRIU's log", pause=0.001)
         for group in groups:
             with contextlib.suppress(ProcessLookupError):

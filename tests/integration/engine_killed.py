@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.domain.checkpoints import CheckpointKind
+from tests.patience import PATIENCE
 from worker_agent.engine import Container, Identity, prepare_restore, take_checkpoint, tasks
 
 AGENT = "agent"
@@ -79,7 +80,7 @@ async def main(order: Order) -> None:
             await prepare_restore(container, number, epoch=identity.epoch, job_id=identity.job_id, on_step=killer)
         else:
             await take_checkpoint(
-                container, identity, kind=order.kind, limit_seconds=60, keep=2, reserve_bytes=0, on_step=killer
+                container, identity, kind=order.kind, limit_seconds=PATIENCE, keep=2, reserve_bytes=0, on_step=killer
             )
         print("done", flush=True)
     except Exception as problem:

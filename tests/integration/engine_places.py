@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from perdure import waiting
+from tests.patience import PATIENCE
 
-WAIT = 60.0
-"""Seconds after which something that should happen has failed."""
 SERVER = "198.18.77.1"
 """An address of the range for benchmarks (RFC 2544): it is nobody's."""
 
@@ -28,14 +27,14 @@ _NO_LOG_FLUSH = 2
 
 def tool(*argv: str | Path) -> str:
     """Run a program that must succeed."""
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout.strip()
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float | None = None, pause: float = 0.02) -> None:
     """Until the condition holds; looked at every `pause` seconds."""
-    waiting.until(condition, seconds or WAIT, pause, what)
+    waiting.until(condition, seconds or PATIENCE, pause, what)
 
 
 class Volume:

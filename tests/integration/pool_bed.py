@@ -25,6 +25,7 @@ from localcloud.aws.ec2_wire import Application, Environ, StartResponse
 from localcloud.aws.hosted_ui import HostedUi
 from localcloud.aws.user_pools import UserPoolGuards
 from localcloud.stack.sign_in import LocalPool, add_client, add_user, open_pool
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
@@ -136,7 +137,7 @@ def pool_bed() -> Iterator[PoolBed]:
         pool = open_pool(admin, url, [SERVER])
         for username, groups in (("ann", ["admin"]), ("vic", ["viewer"]), ("noe", [])):
             add_user(admin, pool.user_pool_id, username, PoolBed.PASSWORD, groups)
-        with httpx.Client(timeout=60) as http:
+        with httpx.Client(timeout=PATIENCE) as http:
             yield PoolBed(url, admin, unsigned, pool, http, clock)
     finally:
         admin.close()

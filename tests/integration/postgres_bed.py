@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 USER = "postgres"
 """The server refuses to run as root."""
-LIMIT = 120.0
 
 
 @dataclass
@@ -71,7 +72,7 @@ def server_in(folder: Path, *, stop: str = "fast", more_options: str = "") -> It
         shutil.chown(folder, USER)
         _as_postgres("initdb", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "-D", str(data))
     options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off {more_options}"
-    control = ("pg_ctl", "-D", str(data), "--wait", f"--timeout={LIMIT:g}")
+    control = ("pg_ctl", "-D", str(data), "--wait", f"--timeout={PATIENCE:g}")
     _as_postgres(*control, "-o", options, "-l", str(folder / "log"), "start")
     try:
         yield Postgres(folder)
@@ -83,6 +84,6 @@ def _as_postgres(program: str, *arguments: str) -> None:
     command = ["runuser", "-u", USER, "--", str(PROGRAMS / program), *arguments]
     # Output to a file: a server that goes on would hold a pipe open.
     with tempfile.TemporaryFile() as said:
-        done = subprocess.run(command, stdout=said, stderr=said, timeout=LIMIT, cwd="/", check=False)
+        done = subprocess.run(command, stdout=said, stderr=said, timeout=PATIENCE, cwd="/", check=False)
         said.seek(0)
         assert done.returncode == 0, f"{program}: {said.read().decode(errors='replace')}"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from perdure.waiting import until
 from tests.integration.debian_programs import libraries, unpacked
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-_LIMIT = 60.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Gate:
 def certificates(folder: Path) -> Path:
     """A folder of certificates for a gate on loopback."""
     script = ROOT / "deploy/docker/temporal-certificates.sh"
-    subprocess.run(["sh", script, folder, "127.0.0.1"], check=True, capture_output=True, timeout=_LIMIT)
+    subprocess.run(["sh", script, folder, "127.0.0.1"], check=True, capture_output=True, timeout=PATIENCE)
     return folder
 
 
@@ -51,11 +51,11 @@ def gate(folder: Path, temporal: str) -> Iterator[Gate]:
     with log.open("wb") as out:
         serving = subprocess.Popen(argv, env=libraries(tree) | settings, stdout=out, stderr=out)
     try:
-        until(lambda: _listens(port), _LIMIT, 0.05, f"the gate serves: {log.read_text()}")
+        until(lambda: _listens(port), PATIENCE, 0.05, f"the gate serves: {log.read_text()}")
         yield found
     finally:
         serving.kill()
-        serving.wait(_LIMIT)
+        serving.wait(PATIENCE)
 
 
 def _listens(port: int) -> bool:

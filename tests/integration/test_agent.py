@@ -304,11 +304,11 @@ async def test_a_job_that_ends_while_there_is_no_agent(home: Bed) -> None:
     await node.delete(launched)
     await node.start_agent()
     await home.report(ReportKind.EXITED)
-    await until(lambda: "state/jobs" not in node.mounted(), "all unmounted", 90)
+    await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
     assert launched.lines() == lines(20)
 
 
-def notify(node: Node, seconds: float = 60) -> None:
+def notify(node: Node, seconds: float = 120) -> None:
     when = datetime.now(UTC) + timedelta(seconds=seconds)
     node.imds.give_notice(when)
 

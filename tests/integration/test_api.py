@@ -52,6 +52,7 @@ from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
+from tests.patience import PATIENCE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -209,7 +210,7 @@ def address(temporal: Client) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def api(database: tuple[str, Engine], address: None) -> Iterator[httpx.Client]:
     app = create_app(ApiSettings(database_url=database[0], temporal_ui_url="http://127.0.0.1:8233"))
-    with served(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with served(app) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -408,12 +409,12 @@ def test_without_temporal_reading_goes_on_and_asking_is_503(
         closed = unused.getsockname()[1]
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{closed}")
     with served(create_app(ApiSettings(database_url=database[0]))) as url, httpx.Client(base_url=url) as api:
-        health = api.get("/api/v1/health", timeout=30)
+        health = api.get("/api/v1/health", timeout=PATIENCE)
         assert health.status_code == 503
         assert health.json()["database"]["ok"] and not health.json()["temporal"]["ok"]
         assert api.get("/api/v1/jobs/job-1").status_code == 200
-        assert_error(api.post("/api/v1/jobs/job-1/checkpoints", timeout=30), 503, "temporal_unavailable")
-        stored = api.request(*CHANGE, json={"keep": 2}, timeout=30)
+        assert_error(api.post("/api/v1/jobs/job-1/checkpoints", timeout=PATIENCE), 503, "temporal_unavailable")
+        stored = api.request(*CHANGE, json={"keep": 2}, timeout=PATIENCE)
         assert stored.status_code == 200 and stored.json()["warnings"] and stored.json()["jobs_told"] is None
 
 

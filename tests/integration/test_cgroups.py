@@ -13,6 +13,7 @@ import pytest
 
 from localcloud.cgroups import Cgroup, hierarchies
 from localcloud.linux import mount_table
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.criu
 
@@ -57,7 +58,7 @@ def test_all_of_it_freezes_thaws_and_dies(group: Cgroup) -> None:
         assert group.freeze(5)
         assert group.below("a/b").freeze(5)  # and once more below
         group.kill()
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(PATIENCE) == -signal.SIGKILL
     assert group.pids() == []
 
 
@@ -73,7 +74,7 @@ def test_the_frozen_runs_on_after_a_thaw(group: Cgroup) -> None:
         group.kill(spare=process.pid)
         assert process.poll() is None
         group.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def test_a_group_that_is_not_there_is_frozen_killed_and_removed_in_vain(group: Cgroup) -> None:

@@ -31,8 +31,7 @@ from perdure.records.jobs import jobs
 from perdure.records.nodes import nodes
 from perdure.records.schema.database import migrate, open_engine, writing
 from tests.integration.test_records import NOW, full_job
-
-LIMIT = 90.0
+from tests.patience import PATIENCE
 
 
 @dataclass
@@ -62,14 +61,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with (folder / "log").open("wb") as log:
         program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
     try:
-        waiting.until(lambda: answers(port) or program.poll() is not None, LIMIT)
+        waiting.until(lambda: answers(port) or program.poll() is not None, PATIENCE)
         assert program.poll() is None, (folder / "log").read_text()
         certificate = x509.load_pem_x509_certificate((folder / "first-start/server.crt").read_bytes())
         token = (folder / "first-start/admin-token").read_text().strip()
         yield Server(f"https://127.0.0.1:{port}", token, certificate.fingerprint(hashes.SHA256()).hex())
     finally:
         program.send_signal(signal.SIGTERM)
-        program.wait(LIMIT)
+        program.wait(PATIENCE)
 
 
 def fill(url: str) -> None:
@@ -94,7 +93,7 @@ def fill(url: str) -> None:
 
 def answers(port: int) -> bool:
     try:
-        httpx.get(f"https://127.0.0.1:{port}/api/v1/auth", verify=False, timeout=10)
+        httpx.get(f"https://127.0.0.1:{port}/api/v1/auth", verify=False, timeout=PATIENCE)
     except httpx.HTTPError:
         return False
     return True

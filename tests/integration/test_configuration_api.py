@@ -53,9 +53,9 @@ from perdure.settings import ApiSettings
 from perdure.waiting import until
 from tests.integration.agent_bed import Node as RealNode
 from tests.integration.postgres_bed import running_postgres
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 60.0
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -140,7 +140,7 @@ def served(app: FastAPI) -> Iterator[httpx.Client]:
         try:
             # The listener is bound already: the first request waits until the application is ready.
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx.Client(base_url=url, timeout=LIMIT) as client:
+            with httpx.Client(base_url=url, timeout=PATIENCE) as client:
                 yield client
         finally:
             server.should_exit = True
@@ -714,16 +714,16 @@ async def test_the_control_worker_and_an_agent_follow_the_log_section(temporal: 
             node.boot()
             agent_log = node.path(node.folder / "own.log")
             await node.start_agent(PERDURE_LOG_FILE=str(node.folder / "own.log"))
-            until(lambda: logs_by(agent_log, level="warning"), LIMIT, what="a new agent is told how to log")
+            until(lambda: logs_by(agent_log, level="warning"), PATIENCE, what="a new agent is told how to log")
             change(api, "log", {"level": "debug", "node_max_size_mb": 3, "node_total_mb": 9})
-            until(lambda: logs_by(control_log, level="debug"), LIMIT, what="the control worker follows")
-            until(lambda: logs_by(agent_log, level="debug", node_total_mb=9), LIMIT, what="the agent follows")
-            until(lambda: logging.getLogger().level == logging.DEBUG, LIMIT, what="so does this server")
+            until(lambda: logs_by(control_log, level="debug"), PATIENCE, what="the control worker follows")
+            until(lambda: logs_by(agent_log, level="debug", node_total_mb=9), PATIENCE, what="the agent follows")
+            until(lambda: logging.getLogger().level == logging.DEBUG, PATIENCE, what="so does this server")
     finally:
         node.close()
         if control is not None:
             control.terminate()
-            control.wait(LIMIT)
+            control.wait(PATIENCE)
         logging.getLogger().setLevel(level)
 
 

@@ -13,6 +13,7 @@ from api.app import create_app
 from api.routes import console
 from perdure.settings import ApiSettings
 from tests.integration.test_api import assert_error, served
+from tests.patience import PATIENCE
 
 PAGE = '<!doctype html><script type="module" src="/assets/index-1.js"></script>'
 
@@ -53,7 +54,7 @@ def client(built: Path, tmp_path: Path) -> Iterator[httpx.Client]:
     (built / "manifest.json").write_text(json.dumps(MANIFEST))
     with (
         served(create_app(ApiSettings(database_url=f"sqlite:///{tmp_path}/perdure.db"))) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
+        httpx.Client(base_url=url, timeout=PATIENCE) as client,
     ):
         yield client
 

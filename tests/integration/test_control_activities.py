@@ -31,6 +31,7 @@ from perdure.contracts.control import (
 from perdure.domain.errors import AttachmentLimitReached, CloudUnavailable, UnknownJob, VolumeFailed, VolumeGone
 from perdure.domain.nodes import InstanceState
 from perdure.domain.retries import RetryRule, RetryStrategy
+from tests.patience import PATIENCE
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def volumes(bed: CloudBed) -> Volumes:
 
 async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
     """As a worker would; a hanging one fails."""
-    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), 30)
+    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), PATIENCE)
 
 
 def wanted(token: str, zone: str = ZONE_A, **more: Any) -> CreateVolume:

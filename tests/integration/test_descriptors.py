@@ -12,10 +12,11 @@ from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import NotCheckpointable
 from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.test_engine import RESERVE, checkpoint, die, fresh, identity, restored
+from tests.patience import PATIENCE
 from worker_agent.engine import take_checkpoint
 from worker_agent.preflight import examine
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 TICK = "\nimport time\nwhile True:\n    print(say(), flush=True)\n    time.sleep(.05)\n"
 LOST = """
@@ -181,7 +182,7 @@ async def test_a_job_with_many_descriptors_delays_no_neighbour(bed: Bed) -> None
                 running.container,
                 identity(1),
                 kind=CheckpointKind.FINAL,
-                limit_seconds=200,
+                limit_seconds=PATIENCE,
                 keep=2,
                 reserve_bytes=RESERVE,
                 on_step=lambda step: order.append(f"{step} of {name}"),

@@ -22,8 +22,9 @@ from perdure.image.manifest import read_head
 from tests.integration.docker_bed import Bed, CheckpointRefused, docker_bed
 from tests.integration.docker_images import IMAGE
 from tests.integration.docker_versions import HOST, NEWER, DockerRelease, programs_or_skip, versions_of
+from tests.patience import PATIENCE
 
-pytestmark = [pytest.mark.criu, pytest.mark.docker("any"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.criu, pytest.mark.docker("any")]
 
 COUNT = """
 trap 'echo asked to end; exit 5' TERM
@@ -411,7 +412,7 @@ def test_run_in_the_foreground(story: Story) -> None:
         lines = [process.stdout.readline() for _ in range(3)]
         bed.docker("exec", "attached", "touch", "/tmp/enough")
         rest = process.stdout.read().splitlines()
-        assert process.wait(60) == 7
+        assert process.wait(PATIENCE) == 7
     numbers = [int(line) for line in [*lines, *rest] if line.strip().isdigit()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] > 3
     assert rest[-1] == "enough"

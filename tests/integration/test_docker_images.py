@@ -14,7 +14,7 @@ from tests.integration.docker_bed import Bed, docker_bed
 from tests.integration.docker_images import image_archive, registry_folder
 from tests.integration.docker_versions import TRIXIE_IMAGE_STORE, programs_or_skip
 
-pytestmark = [pytest.mark.criu, pytest.mark.docker("any"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu, pytest.mark.docker("any")]
 
 TAG = "moving:1"
 JOB = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done")

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.docker_bed import Bed, docker_bed
 from tests.integration.docker_versions import HOST, NEWER, TRIXIE, DockerRelease, programs_or_skip, versions_of
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.criu]
 ROUNDS = 3
 """Times that a job is restored to end at once: a race lost now and then shall show."""
 

@@ -52,9 +52,9 @@ from perdure.records.settings.configuration import save_configuration
 from perdure.settings import ApiSettings
 from perdure.waiting import until
 from tests.integration.asking import ADDRESS, Asker, asking
+from tests.patience import PATIENCE
 
 NOW = datetime.now(UTC)
-LIMIT = 120.0
 OPEN = {
     "/{path}",
     "/assets/{path}",
@@ -239,7 +239,7 @@ def test_loopback_needs_no_sign_in_until_there_is_one(tmp_path: Path, monkeypatc
         section = CognitoConfiguration(enabled=True, region="eu-west-1", user_pool_id="eu-west-1_x", client_id="c")
         with writing(app.state.engine) as session:
             save_configuration(session, SystemConfiguration(cognito=section), at=NOW, by="test")
-        until(lambda: local.get("/api/v1/tokens").status_code == 401, LIMIT)
+        until(lambda: local.get("/api/v1/tokens").status_code == 401, PATIENCE)
 
 
 def test_behind_a_proxy_on_the_same_machine(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_who_asked_by_way_of_a_proxy(trusted: str, tmp_path: Path) -> None:
         "TEMPORAL_ADDRESS": f"127.0.0.1:{port}",
     }
     passed_on = {"Host": "perdure.example", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
-    ask = partial(httpx.get, f"http://127.0.0.1:{port}/api/v1/jobs", headers=passed_on, timeout=LIMIT)
+    ask = partial(httpx.get, f"http://127.0.0.1:{port}/api/v1/jobs", headers=passed_on, timeout=PATIENCE)
 
     def serves() -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -277,12 +277,12 @@ def test_who_asked_by_way_of_a_proxy(trusted: str, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
     try:
-        until(lambda: serves() or program.poll() is not None, LIMIT)
+        until(lambda: serves() or program.poll() is not None, PATIENCE)
         assert program.poll() is None, (tmp_path / "log").read_text()
         assert ("Strict-Transport-Security" in ask().headers) is bool(trusted)
     finally:
         program.terminate()
-        program.wait(LIMIT)
+        program.wait(PATIENCE)
     assert {line["address"] for line in lines(open_engine(url))} == {"203.0.113.9" if trusted else "127.0.0.1"}
 
 
@@ -698,22 +698,22 @@ def test_the_real_program_with_tls_and_a_certificate_that_changes(tmp_path: Path
     with (tmp_path / "log").open("wb") as log:
         program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
     try:
-        until(lambda: answers(port, folder) or program.poll() is not None, LIMIT)
+        until(lambda: answers(port, folder) or program.poll() is not None, PATIENCE)
         assert program.poll() is None, (tmp_path / "log").read_text()
         secret = (folder / "admin-token").read_text().strip()
-        with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting(folder), timeout=LIMIT) as client:
+        with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting(folder), timeout=PATIENCE) as client:
             assert_error(client.get("/api/v1/jobs"), 401, "not_signed_in")
             answer = client.get("/api/v1/jobs", headers={"Authorization": f"Bearer {secret}"})
             assert answer.status_code == 200
             assert answer.headers["Strict-Transport-Security"] == guards.HSTS
         with pytest.raises(httpx.HTTPError):
-            httpx.get(f"http://localhost:{port}/api/v1/health", timeout=LIMIT)
+            httpx.get(f"http://localhost:{port}/api/v1/health", timeout=PATIENCE)
         make_self_signed(["localhost"], folder, datetime.now(UTC), replace=True)
-        until(lambda: answers(port, folder), LIMIT)  # the new one is trusted now, and no other
+        until(lambda: answers(port, folder), PATIENCE)  # the new one is trusted now, and no other
     finally:
         program.send_signal(signal.SIGTERM)
-        status = program.wait(LIMIT)
-        _, why = refused.communicate(timeout=LIMIT)
+        status = program.wait(PATIENCE)
+        _, why = refused.communicate(timeout=PATIENCE)
     assert refused.returncode == 2 and "does not start on 0.0.0.0" in why and "Traceback" not in why
     said = (tmp_path / "log").read_text()
     assert status in {0, -signal.SIGTERM}, said  # uvicorn ends itself by the signal that it got
@@ -726,7 +726,7 @@ def trusting(folder: Path) -> ssl.SSLContext:
 
 def answers(port: int, folder: Path) -> bool:
     try:
-        httpx.get(f"https://localhost:{port}/api/v1/auth", verify=trusting(folder), timeout=LIMIT)
+        httpx.get(f"https://localhost:{port}/api/v1/auth", verify=trusting(folder), timeout=PATIENCE)
     except (httpx.HTTPError, OSError):
         return False
     return True
@@ -751,7 +751,7 @@ def serving_connections(app: Any) -> Iterator[int]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        until(lambda: server.started, LIMIT)
+        until(lambda: server.started, PATIENCE)
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
@@ -764,7 +764,7 @@ def said_to(port: int, *pieces: bytes) -> bytes:
     heard = b""
     with (
         contextlib.suppress(ConnectionResetError, BrokenPipeError),
-        socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as wire,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire,
     ):
         for piece in pieces:
             wire.sendall(piece)
@@ -803,8 +803,8 @@ def test_slow_clients_are_not_waited_for(monkeypatch: pytest.MonkeyPatch, app: F
 
 def test_no_more_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
-    with serving_connections(echo) as port, socket.create_connection(("127.0.0.1", port), timeout=LIMIT):
-        until(lambda: said_to(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == b"", LIMIT)
+    with serving_connections(echo) as port, socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
+        until(lambda: said_to(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == b"", PATIENCE)
 
 
 def test_limits_of_a_request(stranger: Asker, refusals: Refusals, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from tests.integration import engine_agent
 from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive, freezer_of
 from tests.integration.engine_faults import end_criu, traced
 from tests.integration.engine_places import wait_for
+from tests.patience import PATIENCE
 from worker_agent.engine import (
     Identity,
     claim_lease,
@@ -52,7 +53,7 @@ from worker_agent.engine import (
 )
 from worker_agent.engine.writable_layer import unmount_layer
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 JOB_ID = "11111111-2222-3333-4444-555555555555"
 RESERVE = 32 << 20
@@ -69,7 +70,7 @@ def uninterrupted(rounds: int = ROUNDS, mebibytes: int = 32) -> dict[str, bytes]
     """What the job writes when nothing happens to it."""
     with tempfile.TemporaryDirectory() as folder:
         argv = ["/usr/bin/python3", str(JOBS / "chain.py"), str(rounds), str(mebibytes), "0", folder, folder]
-        done = subprocess.run(argv, capture_output=True, check=True, timeout=120)
+        done = subprocess.run(argv, capture_output=True, check=True, timeout=PATIENCE)
         return {"stdout": done.stdout, "stderr": done.stderr, "log": Path(folder, "chain.log").read_bytes()}
 
 
@@ -114,7 +115,7 @@ async def checkpoint(
     running: Running,
     epoch: int = 1,
     kind: CheckpointKind = CheckpointKind.PERIODIC,
-    limit: float = 60,
+    limit: float = PATIENCE,
     reserve: int = RESERVE,
 ) -> Manifest:
     return await take_checkpoint(
@@ -252,7 +253,7 @@ async def test_a_job_that_ends_while_it_is_saved_has_not_failed(bed: Bed, step: 
             running.container,
             identity(1),
             kind=CheckpointKind.PERIODIC,
-            limit_seconds=60,
+            limit_seconds=PATIENCE,
             keep=2,
             reserve_bytes=RESERVE,
             on_step=reached,
@@ -295,7 +296,7 @@ async def test_a_cancelled_checkpoint_leaves_nothing_and_the_job_goes_on(bed: Be
             running.container,
             identity(1),
             kind=CheckpointKind.FINAL,
-            limit_seconds=60,
+            limit_seconds=PATIENCE,
             keep=2,
             reserve_bytes=RESERVE,
             on_step=lambda name: begun.set() if name == step else None,
@@ -397,7 +398,7 @@ async def test_a_job_that_closed_its_output_is_as_safe_as_any_other(bed: Bed) ->
     bed.command = ["/bin/sh", "-c", f"echo first; exec >/data/out 2>&1; exec {' '.join(chain(mebibytes=4))}"]
     running = await fresh(bed)
     out = bed.volume.root / "seen/data/out"
-    running.keeper.wait(30)
+    running.keeper.wait(PATIENCE)
     wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") > 5, "output in the job's own file")
     manifest = await checkpoint(running)
     assert manifest.stdio.stdout == len(b"first\n")

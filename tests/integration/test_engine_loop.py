@@ -14,6 +14,7 @@ import pytest
 from perdure.domain.checkpoints import CheckpointKind
 from tests.integration.engine_bed import Bed
 from tests.integration.test_engine import JOB_ID, RESERVE, chain, fresh, identity
+from tests.patience import PATIENCE
 from worker_agent.engine import (
     end_frozen,
     finish_restore,
@@ -24,7 +25,7 @@ from worker_agent.engine import (
     thaw_and_clean,
 )
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 
 _EVENTS = {"open", *(f"os.{name}" for name in ("listdir", "mkdir", "remove", "rename", "rmdir", "scandir", "truncate"))}
@@ -77,7 +78,7 @@ async def test_no_step_looks_into_proc_or_at_the_job_volume_on_the_event_loop(be
             container,
             identity(1),
             kind=kind,
-            limit_seconds=60,
+            limit_seconds=PATIENCE,
             keep=1,
             reserve_bytes=RESERVE,
             predump=True,
@@ -119,14 +120,14 @@ async def test_a_freeze_ends_although_all_other_threads_are_busy(bed: Bed) -> No
             running.container,
             identity(1),
             kind=CheckpointKind.PERIODIC,
-            limit_seconds=60,
+            limit_seconds=PATIENCE,
             keep=2,
             reserve_bytes=RESERVE,
             on_step=at,
         )
     )
     try:
-        await asyncio.wait_for(resumed.wait(), 90)
+        await asyncio.wait_for(resumed.wait(), PATIENCE)
         running.more_lines(3)
         assert not taking.done(), "checksums wait with everybody else"
     finally:
@@ -148,12 +149,12 @@ async def test_a_last_checkpoint_is_committed_although_all_other_threads_are_bus
             running.container,
             identity(1),
             kind=CheckpointKind.FINAL,
-            limit_seconds=60,
+            limit_seconds=PATIENCE,
             keep=2,
             reserve_bytes=RESERVE,
         )
-        assert (await asyncio.wait_for(taking, 90)).number == 1
-        await asyncio.wait_for(end_frozen(running.container), 30)
+        assert (await asyncio.wait_for(taking, PATIENCE)).number == 1
+        await asyncio.wait_for(end_frozen(running.container), PATIENCE)
     finally:
         over.set()
         await asyncio.gather(*busy)

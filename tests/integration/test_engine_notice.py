@@ -22,9 +22,10 @@ from tests.integration.test_engine import (
     uninterrupted,
     written,
 )
+from tests.patience import PATIENCE
 from worker_agent.engine import Taking, committed, offered
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 
 @pytest.fixture
@@ -37,7 +38,9 @@ async def bed() -> AsyncIterator[Bed]:
         await made.close()
 
 
-async def noticed_at(running: Running, step: str, seconds: float = 60, predump: bool = True) -> tuple[Manifest, bool]:
+async def noticed_at(
+    running: Running, step: str, seconds: float = PATIENCE, predump: bool = True
+) -> tuple[Manifest, bool]:
     """A periodic checkpoint, during which a notice comes when `step` begins; whether it became the final one."""
     promoted: list[bool] = []
 
@@ -46,7 +49,7 @@ async def noticed_at(running: Running, step: str, seconds: float = 60, predump: 
             loop = asyncio.get_running_loop()
             loop.call_soon(lambda: promoted.append(taking.promote(time.monotonic() + seconds)))
 
-    taking = Taking(60, on_step=at)
+    taking = Taking(PATIENCE, on_step=at)
     manifest = await taking.take(
         running.container,
         identity(1),
@@ -100,7 +103,7 @@ async def test_what_is_not_committed_in_time_is_given_up(bed: Bed, step: str) ->
             loop = asyncio.get_running_loop()
             loop.call_soon(taking.promote, time.monotonic())
 
-    taking = Taking(60, time.monotonic() + 60, at)
+    taking = Taking(PATIENCE, time.monotonic() + PATIENCE, at)
     with pytest.raises(TooLate, match=f"given up at `{step}`"):
         await taking.take(running.container, identity(1), kind=CheckpointKind.FINAL, keep=2, reserve_bytes=RESERVE)
     assert not freezer_of(running).frozen()
@@ -121,7 +124,7 @@ async def test_what_would_come_too_late_is_not_begun(bed: Bed) -> None:
         if name == "room":
             asyncio.get_running_loop().call_soon(taking.promote, time.monotonic() + 0.1)
 
-    taking = Taking(60, time.monotonic() + 60, at)
+    taking = Taking(PATIENCE, time.monotonic() + PATIENCE, at)
     with pytest.raises(TooLate, match=r"no checkpoint was begun: [0-9]+ MiB take at least"):
         await taking.take(running.container, identity(1), kind=CheckpointKind.FINAL, keep=2, reserve_bytes=RESERVE)
     assert seen == ["look", "room"], "nothing was frozen"

@@ -18,6 +18,7 @@ import pytest
 
 from perdure.image.mounts import delete_tree
 from tests.integration.engine_places import tool
+from tests.patience import PATIENCE
 from tests.unit.test_runtime_wrapper import DAMAGES, RUNTIME, Bench
 
 pytestmark = pytest.mark.criu
@@ -64,7 +65,7 @@ class Machine(Bench):
         argv = [str(program), "--root", str(self.folder / "runc"), *words]
         with out.open("ab") as stdout, err.open("ab") as stderr:
             status = subprocess.call(
-                argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, timeout=60
+                argv, env=self.environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, timeout=PATIENCE
             )
         return status, out.read_text(), err.read_text()
 

@@ -16,6 +16,7 @@ from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import CheckpointFailed, NotCheckpointable, RestoreFailed
 from tests.integration.engine_bed import TOOLS, Bed, Running, freezer_of
 from tests.integration.test_engine import JOB_ID, RESERVE, identity
+from tests.patience import PATIENCE
 from worker_agent.engine import (
     GpuTools,
     committed,
@@ -28,7 +29,7 @@ from worker_agent.engine import (
     take_checkpoint,
 )
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 JOB = """
 import os, time
@@ -123,7 +124,7 @@ async def start(bed: Bed, programs: Programs, *, enabled: bool = True) -> Runnin
 
 async def checkpoint(running: Running, kind: CheckpointKind = CheckpointKind.PERIODIC) -> Manifest:
     return await take_checkpoint(
-        running.container, identity(1), kind=kind, limit_seconds=60, keep=2, reserve_bytes=RESERVE
+        running.container, identity(1), kind=kind, limit_seconds=PATIENCE, keep=2, reserve_bytes=RESERVE
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from api.app import create_app
 from perdure.settings import ApiSettings
 from tests.integration.asking import Asker, asking
+from tests.patience import PATIENCE
 
 NAMES = ("/install", "/api/v1/scripts/install-pagent")
 ARCHIVE = "perdure-worker-0.1.0-0123456789ab-x86_64.tar.gz"
@@ -46,7 +47,9 @@ def test_the_installer_knows_where_it_came_from(name: str, server: Asker) -> Non
     first, second, third = answer.text.splitlines()[:3]
     assert (first, third[:2]) == ("#!/bin/sh", "# ")
     assert second == "set -- --from 'http://localhost:8080/install' --temporal '10.0.0.7:7233' \"$@\""
-    done = subprocess.run(["sh", "-s", "--", "--help"], input=answer.text, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        ["sh", "-s", "--", "--help"], input=answer.text, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0 and "--uninstall" in done.stdout
 
 

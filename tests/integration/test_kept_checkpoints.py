@@ -31,6 +31,7 @@ from perdure.records.schema.database import reading, writing
 from perdure.records.settings.configuration import save_configuration
 from perdure.stores.opening import open_store
 from perdure.stores.stored_checkpoints import StoredCheckpoints
+from tests.patience import PATIENCE
 from tests.stores.checkpoint_bed import JobRoot
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ class Bed:
 
 
 async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
-    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), 30)
+    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), PATIENCE)
 
 
 @pytest.fixture

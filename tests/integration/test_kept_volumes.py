@@ -35,6 +35,7 @@ from perdure.records.jobs.resumptions import Resumption
 from perdure.records.jobs.volume_lists import list_volumes
 from perdure.records.schema.database import reading, writing
 from perdure.records.settings.configuration import save_configuration
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 ZONE = "us-east-1a"
@@ -121,7 +122,7 @@ class Bed:
 
 
 async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
-    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), 30)
+    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), PATIENCE)
 
 
 @pytest.fixture

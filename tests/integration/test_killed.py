@@ -27,12 +27,13 @@ from tests.integration.engine_bed import JOBS, Bed, Running, alive, freezer_of
 from tests.integration.engine_killed import AGENT, Order
 from tests.integration.engine_places import tool, wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, identity, restored, written
+from tests.patience import PATIENCE
 from worker_agent.engine import Container, offered, tasks, thaw, thaw_and_clean
 from worker_agent.engine.checkpoint import AFTER, BEFORE, COMMITTED, FROZEN
 from worker_agent.engine.job_root import store
 from worker_agent.engine.restore import STEPS
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.criu]
 
 CHECKPOINT_STEPS = [step for step, _ in (*BEFORE, *FROZEN, *AFTER, *COMMITTED)]
 RESTORE_STEPS = [step for step, _ in STEPS]
@@ -43,7 +44,7 @@ IN_TURN = [(step, AGENT, KINDS[number % 2]) for number, step in enumerate(CHECKP
 IN_TURN += [("pause", "runc", KINDS[1]), ("dump", "runc", KINDS[0]), ("clone", "cp", KINDS[1])]
 IN_TURN += [("dump", "criu", KINDS[0])]
 IN_TURN += [("dump", PAGE_SINK, KINDS[1]), ("clone", PAGE_SINK, KINDS[0]), ("assemble", PAGE_SINK, KINDS[1])]
-MUST, PATIENCE = {("dump", "runc"), ("dump", "criu"), ("clone", "cp")}, 5
+MUST, TRIES = {("dump", "runc"), ("dump", "criu"), ("clone", "cp")}, 5
 """Programs that are to be killed in that step, however short it is; and how often that is tried again."""
 PRODUCT = list(product(CHECKPOINT_STEPS, (AGENT, "runc", "cp", "criu", PAGE_SINK), KINDS))
 
@@ -63,7 +64,7 @@ def obey(order: Order) -> tuple[int, str]:
     """Carried out by a process of its own; its status and what it said."""
     argv = [sys.executable, "-m", engine_killed.__name__]
     done = subprocess.run(
-        argv, input=pickle.dumps(order), capture_output=True, timeout=200, check=False, start_new_session=True
+        argv, input=pickle.dumps(order), capture_output=True, timeout=PATIENCE, check=False, start_new_session=True
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done.returncode, done.stdout.decode()
@@ -101,7 +102,7 @@ async def as_uninterrupted(bed: Bed, running: Running) -> None:
     folder = bed.folder / "reference"
     folder.mkdir()
     argv = [sys.executable, str(JOBS / "chain.py"), str(rounds), str(MEBIBYTES), "0", str(folder), str(folder)]
-    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True, timeout=200)
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True, timeout=PATIENCE)
     assert done.stdout.startswith(now["stdout"])
     assert (done.stderr + b"tenth").startswith(now["stderr"][: len(done.stderr)])
     log = (folder / "chain.log").read_bytes()
@@ -127,7 +128,7 @@ async def killed_in_checkpoints(bed: Bed, combinations: list[tuple[str, str, Che
             assert status == -signal.SIGKILL, (step, said)
         elif "killed: True" in said:
             met.add((step, victim))
-        elif (step, victim) in MUST and missed[step, victim] < PATIENCE:  # it came and went between two looks
+        elif (step, victim) in MUST and missed[step, victim] < TRIES:  # it came and went between two looks
             missed[step, victim] += 1
             todo.append((step, victim, kind))
         await settle(running, victim == AGENT)

@@ -20,9 +20,10 @@ from perdure.contracts.protection import ReportKind, Verdict
 from perdure.settings import CRIU_PREFIX
 from tests.integration import killing_agent
 from tests.integration.agent_bed import Bed, Launched, Node, bed, frozen, kill_cgroup, until
+from tests.patience import PATIENCE
 from worker_agent.engine.restore import STEPS
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.criu]
 
 COUNT = 'i=0; while :; do echo "line $i"; echo "line $i" >> /log; i=$((i+1)); sleep 0.05; done'
 HELD_CRIU = """#!/bin/sh
@@ -180,7 +181,7 @@ async def test_the_agent_is_killed_in_a_restore_that_the_runtime_waits_for(home:
         await node.start_agent(killing_agent.__name__, KILL_AT=step)
         assert node.agent is not None
         launched, creating = await begin(home, node, turn + 2)
-        await asyncio.wait_for(asyncio.to_thread(node.agent.wait), 60)
+        await asyncio.wait_for(asyncio.to_thread(node.agent.wait), PATIENCE)
         assert node.agent.returncode == -signal.SIGKILL
         node.kill_agent()
         await node.start_agent()
@@ -197,7 +198,7 @@ async def test_a_container_that_is_given_up_while_it_waits_for_its_plan_leaves_n
     folder = node.path(node.folder / "run/containers" / launched.id)
     await until(folder.exists, "the agent's record")
     os.kill(runtime_of(launched), signal.SIGKILL)
-    assert not await asyncio.wait_for(creating, 30)
+    assert not await asyncio.wait_for(creating, PATIENCE)
     await until(lambda: not folder.exists(), "it is forgotten")
     assert (launched.bundle / "config.json").read_text() == before
     assert "given up before it was created" in node.agent_log()

@@ -22,6 +22,7 @@ from localcloud.stack.pool import free_disks, make_pool
 from perdure.contracts.control import AttachVolume, CreateVolume, DetachVolume
 from perdure.domain.errors import Fenced, VolumeFailed
 from tests.integration.test_ebs import Guest, MountLauncher, attachment, state
+from tests.patience import PATIENCE
 from tests.unit.cloud_bed import ZONES, CloudBed, cloud_bed, wait_for
 from worker_agent.engine.job_root import check_lease, claim_lease
 
@@ -58,7 +59,7 @@ def bed() -> Iterator[CloudBed]:
 
 
 async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
-    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), 30)
+    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), PATIENCE)
 
 
 class LateWriter:

@@ -15,7 +15,7 @@ from tests.integration import lazy_held_agent
 from tests.integration.agent_bed import Bed, bed, until
 from worker_agent.engine.lazy.guard import STATE
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 MEMORY = """exec python3 -c "
 import hashlib, os, time

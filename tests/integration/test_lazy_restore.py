@@ -31,6 +31,7 @@ from tests.integration.test_engine import (
     uninterrupted,
     written,
 )
+from tests.patience import PATIENCE
 from worker_agent.engine import (
     Freezer,
     continue_restored,
@@ -43,7 +44,7 @@ from worker_agent.engine import (
 from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.engine.lazy.guard import RESTORE_WHOLE, STATE
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 ROUNDS, MEBIBYTES = 200, 96
 
@@ -77,12 +78,12 @@ async def restored(bed: Bed, epoch: int, number: int) -> tuple[Running, str]:
 
 async def checkpoint(running: Running, epoch: int) -> int:
     """As the agent takes one: only of memory that is whole."""
-    await lazy.whole(running.container, limit_seconds=60, number=1)
+    await lazy.whole(running.container, limit_seconds=PATIENCE, number=1)
     manifest = await take_checkpoint(
         running.container,
         identity(epoch),
         kind=CheckpointKind.PERIODIC,
-        limit_seconds=60,
+        limit_seconds=PATIENCE,
         keep=2,
         reserve_bytes=RESERVE,
     )
@@ -165,7 +166,9 @@ def test_memory_that_changes_while_it_comes_in_holds_what_was_saved_or_nothing_s
         "at_once": [[0, 300]],
     }
     argv = [sys.executable, "-m", "worker_agent.engine.lazy"]
-    begun = subprocess.run(argv, input=json.dumps(request).encode(), stdout=subprocess.PIPE, timeout=60, check=True)
+    begun = subprocess.run(
+        argv, input=json.dumps(request).encode(), stdout=subprocess.PIPE, timeout=PATIENCE, check=True
+    )
     assert begun.stdout == b"listening\n"
     argv = [sys.executable, lazy_pages.__file__, str(work), str(pages)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -178,7 +181,7 @@ def test_memory_that_changes_while_it_comes_in_holds_what_was_saved_or_nothing_s
             assert said == (b"" if damaged else b"ok\n"), process.stderr.read().decode()
             wait_for(lambda: state_of(work)["stage"] not in ("serving", "sound"), "the end of it")
             if damaged:
-                assert process.wait(60) == -signal.SIGKILL and process.stderr.read() == b""
+                assert process.wait(PATIENCE) == -signal.SIGKILL and process.stderr.read() == b""
         finally:
             process.kill()
     assert state_of(work)["stage"] == ("failed" if damaged else "drained"), state_of(work)

@@ -14,6 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.leaving import ContainerInstances
 from perdure.contracts.control import LeaveInstance
+from tests.patience import PATIENCE
 
 CLUSTER = "AWSBatch-genomics"
 
@@ -51,7 +52,7 @@ async def test_it_is_taken_off_once_and_no_other_is(ecs: Any) -> None:
 
     async def leave(instance_id: str) -> bool:
         request = LeaveInstance(job_id="job-1", instance_id=instance_id)
-        return await asyncio.wait_for(ActivityEnvironment().run(leaving.leave_instance, request), 30)
+        return await asyncio.wait_for(ActivityEnvironment().run(leaving.leave_instance, request), PATIENCE)
 
     (first, name), (second, other) = registered(ecs), registered(ecs)
     assert not await leave(first), "Batch does not say where it runs"

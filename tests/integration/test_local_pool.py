@@ -26,6 +26,7 @@ from localcloud.stack.stack import StackPlace, StackState
 from perdure import waiting
 from perdure.settings import ApiSettings
 from tests.integration.pool_bed import CALLBACK, REGION, PoolBed, pool_bed
+from tests.patience import PATIENCE
 
 VERIFIER = "v" * 64
 
@@ -253,4 +254,4 @@ def test_a_stacks_server_asks_for_sign_in_and_its_own_commands_go_on(
             given = {"username": username, "password": password}
             assert bed.http.post(f"{url}/api/v1/auth/sign-in", json=given).json()["me"]["role"] == role
         # The door believes for a second that there is no sign-in.
-        waiting.until(lambda: bed.http.get(f"{url}/api/v1/auth/me").status_code == 401, 60)
+        waiting.until(lambda: bed.http.get(f"{url}/api/v1/auth/me").status_code == 401, PATIENCE)

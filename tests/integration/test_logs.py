@@ -42,6 +42,7 @@ from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.settings import ApiSettings
 from perdure.tracing import Tracing
+from tests.patience import PATIENCE
 from workflows.log_collection import LogCollection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -155,7 +156,7 @@ async def api(
     node = Worker(traced, task_queue=names.node_queue("i-1"), activities=[AgentOfI1().collect_logs])
     async with control, node, app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=PATIENCE) as client:
             yield client
 
 

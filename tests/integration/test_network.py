@@ -21,6 +21,7 @@ from perdure.domain.checkpoints import CheckpointKind, Manifest
 from perdure.domain.errors import RestoreFailed
 from tests.integration.engine_bed import Bed, Running
 from tests.integration.engine_places import SERVER, wait_for
+from tests.patience import PATIENCE
 from worker_agent.engine import (
     Identity,
     continue_restored,
@@ -33,7 +34,7 @@ from worker_agent.engine import (
 from worker_agent.engine.connections import outside
 from worker_agent.engine.looking import look
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 JOB_ID = "22222222-3333-4444-5555-666666666666"
 PORT = 7180
@@ -65,7 +66,12 @@ async def fresh(bed: Bed, runc: str = "runc") -> Running:
 async def checkpoint(running: Running, epoch: int) -> Manifest:
     identity = Identity(JOB_ID, epoch=epoch, attempt=epoch, instance_id=f"i-{epoch:017x}", zone="us-east-1a")
     return await take_checkpoint(
-        running.container, identity, kind=CheckpointKind.PERIODIC, limit_seconds=60, keep=2, reserve_bytes=32 << 20
+        running.container,
+        identity,
+        kind=CheckpointKind.PERIODIC,
+        limit_seconds=PATIENCE,
+        keep=2,
+        reserve_bytes=32 << 20,
     )
 
 
@@ -111,7 +117,7 @@ def neighbour(code: str) -> Iterator[subprocess.Popen[str]]:
 
 ASKS = f"""
 import socket, sys
-connection = socket.create_connection(("{SERVER}", 7777), timeout=10)
+connection = socket.create_connection(("{SERVER}", 7777), timeout=300)
 print("ready")
 for line in sys.stdin:
     connection.sendall(line.encode())

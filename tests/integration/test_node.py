@@ -40,6 +40,7 @@ from localcloud.nodes.inside.docker.api import DockerApi
 from localcloud.nodes.launcher import LauncherOptions, NamespaceLauncher, remove_folder
 from localcloud.nodes.network import make_bridge, remove_bridge
 from localcloud.stack.pool import free_disks, make_pool
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.criu
 
@@ -47,7 +48,6 @@ STACK = f"test-node-{os.getpid()}"
 CGROUP = f"/perdure/{STACK}"
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
-WAIT_SECONDS = 90.0
 
 Event = TypeVar("Event", Started, StartFailed, Exited)
 
@@ -70,7 +70,7 @@ class Node:
 
     def until(self, condition: Callable[[list[NodeEvent]], bool]) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: condition(self.said), WAIT_SECONDS), self.said
+            assert self._changed.wait_for(lambda: condition(self.said), PATIENCE), self.said
 
     def answer(self, kind: type[Event], container_id: str) -> Event:
         found: list[Event] = []
@@ -266,7 +266,7 @@ def test_one_that_is_stopped_while_it_is_created_ends_at_once(
     launcher: NamespaceLauncher, node: Node, tmp_path: Path
 ) -> None:
     with _slow_node(launcher, tmp_path) as held:
-        container = held.start("true", start_timeout_seconds=100)
+        container = held.start("true", start_timeout_seconds=1000)
         _wait_for(lambda: (tmp_path / "creating").exists())
         held.handle.link.send(StopTask(container_id=container))
         assert held.answer(StartFailed, container).reason.startswith("CannotStartContainerError: ")
@@ -461,7 +461,7 @@ def _docker(node: Node) -> DockerApi:
 
 def _wait_for(condition: Callable[[], bool]) -> None:
     done = threading.Event()
-    for _ in range(int(WAIT_SECONDS / 0.02)):
+    for _ in range(int(PATIENCE / 0.02)):
         if condition():
             return
         done.wait(0.02)

@@ -28,6 +28,7 @@ from perdure.records.schema.database import migrate, open_engine, reading, writi
 from perdure.settings import ApiSettings
 from tests.integration.test_api import address, portal, served, temporal
 from tests.integration.test_records import NOW, event, full_job
+from tests.patience import PATIENCE
 
 __all__ = ["address", "portal", "temporal"]
 
@@ -144,7 +145,7 @@ def test_every_operation_takes_whatever_comes(schema: Any, database_url: str) ->
                 if case.path not in WAITS_FOR_OTHERS:
                     case.path_parameters.update((name, known[name]) for name in known if name in case.path_parameters)
                 without_proof(case)
-                wrong.extend(failures(case.call(timeout=60), case))
+                wrong.extend(failures(case.call(timeout=PATIENCE), case))
 
             call()
     assert not wrong, wrong[0]

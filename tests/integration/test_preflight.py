@@ -25,12 +25,13 @@ from tests.conftest import PERDURE
 from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_places import wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, restored
+from tests.patience import PATIENCE
 from worker_agent.container.seccomp import refuse_io_uring
 from worker_agent.engine import checkpoint_steps, criu_options
 from worker_agent.engine.criu_log import KEPT
 from worker_agent.preflight import Report, Verdict, check_retries, examine
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 REFUSED = [
     # what the job opens, preflight's kind, a word of the explainer's cause
@@ -237,7 +238,7 @@ def test_a_missing_retry_rule_is_said(strategy: RetryStrategy, problem: str) -> 
     assert (problem in report.summary) if problem else report == Report()
 
 
-def preflight(*words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+def preflight(*words: str, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     argv = [str(PERDURE), "preflight", *words]
     return subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
 

@@ -34,6 +34,7 @@ from perdure.records.nodes import nodes
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from perdure.records.schema.ledger_tables import ledger
 from perdure.records.schema.price_tables import spot_price_looks, spot_prices
+from tests.patience import PATIENCE
 from tests.unit.cloud_bed import ZONES, CloudBed, cloud_bed
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ def refusing(status: int, code: str) -> Iterator[Callable[[str, str], Any]]:
 
 async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
     """As a worker would; a hanging one fails."""
-    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), 60)
+    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), PATIENCE)
 
 
 def has_node(engine: Engine, name: str, zone: str = ZONES[0], kind: str = "c5.large", **more: Any) -> None:
@@ -289,7 +290,7 @@ def test_a_ledger_is_worked_out_of_the_newest_record(engine: Engine) -> None:
         other.start()
         other.join(1)
         assert other.is_alive(), "it waits for the record"
-    other.join(60)
+    other.join(PATIENCE)
     with reading(engine) as session:
         counted = select(func.sum(ledger.c.jobs_succeeded)).where(ledger.c.job_id == "job-1")
         assert session.connection().scalar(counted) == 1

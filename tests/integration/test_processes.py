@@ -17,7 +17,7 @@ from tests.integration.engine_places import wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, restored
 from worker_agent.engine import checkpoint_steps, stopped, tasks
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 STOPPED = """
 import os, signal, sys, threading, time

@@ -28,6 +28,7 @@ from perdure.settings import ApiSettings
 from perdure.waiting import until
 from tests.integration.asking import Asker, asking
 from tests.integration.debian_programs import unpacked
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/perdure.rules.yml"
@@ -147,7 +148,9 @@ def test_rules_and_dashboard_ask_for_metrics_that_there_are(api: Asker) -> None:
 
 def test_prometheus_takes_the_rules() -> None:
     promtool = unpacked("prometheus") / "usr/bin/promtool"
-    done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [promtool, "check", "rules", RULES], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -182,7 +185,7 @@ def test_a_process_serves_temporals_metrics_and_ours_where_it_is_told_to() -> No
             except httpx.HTTPError:
                 return ""
 
-        assert "perdure_spool_messages" in until(text, 30.0, 0.1, "metrics are served")
+        assert "perdure_spool_messages" in until(text, PATIENCE, 0.1, "metrics are served")
         assert re.search(r"^perdure_spool_messages\S* 3$", text(), re.MULTILINE), text()
     finally:
-        serving.communicate(timeout=30)
+        serving.communicate(timeout=PATIENCE)

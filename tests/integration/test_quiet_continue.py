@@ -11,7 +11,7 @@ from tests.integration.engine_bed import Bed, Running
 from tests.integration.test_engine import JOB_ID, checkpoint, die, fresh
 from worker_agent.engine import continue_restored, finish_restore, prepare_restore, quiet_continue
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 SHELL = """
 trap 'echo noticed CONT' CONT

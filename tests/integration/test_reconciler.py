@@ -29,6 +29,7 @@ from perdure.records.jobs.jobs import record_job
 from perdure.records.jobs.unseen_jobs import record_unseen
 from perdure.records.nodes.nodes import get_node, record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
+from tests.patience import PATIENCE
 from tests.workflows.conftest import program
 from workflows.node_watch import NodeWatch
 
@@ -139,7 +140,7 @@ def reconciler(engine: Engine, client: Client, cloud: Cloud) -> Reconciler:
 
 
 async def done(duty: Any) -> Reconciled:
-    result: Reconciled = await asyncio.wait_for(ActivityEnvironment().run(duty, Reconcile(now=NOW)), 30)
+    result: Reconciled = await asyncio.wait_for(ActivityEnvironment().run(duty, Reconcile(now=NOW)), PATIENCE)
     return result
 
 

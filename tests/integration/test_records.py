@@ -32,6 +32,7 @@ from perdure.records.schema.database import migrate, open_engine, reading, writi
 from perdure.records.schema.list_tables import JOB_TEXT_INDEX, JOB_TEXT_SEARCH
 from perdure.records.schema.pages import Keyset
 from perdure.records.settings import configuration
+from tests.patience import PATIENCE
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -341,7 +342,7 @@ def test_several_processes_migrate_at_once(url: str) -> None:
     code = "import sys; from perdure.records.schema.database import *; migrate(open_engine(sys.argv[1]))"
     started = [subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE) for _ in range(3)]
     for process in started:
-        _, problems = process.communicate(timeout=60)
+        _, problems = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, problems.decode()
     engine = open_engine(url)
     with reading(engine) as session:

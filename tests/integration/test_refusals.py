@@ -15,7 +15,7 @@ from worker_agent.engine import checkpoint_steps
 from worker_agent.engine.refusals import TABLE
 from worker_agent.preflight import Report, examine
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.criu]
 
 THINGS = {
     "thread_file": "file of a thread",

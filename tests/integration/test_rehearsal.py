@@ -21,6 +21,7 @@ from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_places import Volume, set_network, tool, wait_for
 from tests.integration.rehearsal_left import left_of
 from tests.integration.test_engine import JOB_ID, chain, identity, uninterrupted, written
+from tests.patience import PATIENCE
 from worker_agent.engine import ensure_layout, prepare_fresh, take_checkpoint
 from worker_agent.rehearse.rehearsals import no_room
 from worker_agent.rehearse.remains import stage_argv, tidy
@@ -28,7 +29,7 @@ from worker_agent.rehearse.shielding import SETTINGS, network_settings
 from worker_agent.rehearse.spec import Answer, Spec
 from worker_agent.rehearse.staging import NAMESPACES, PRIORITY, make_folder, run_stage
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.criu]
 LIMIT = 600.0
 
 
@@ -54,7 +55,12 @@ async def started(bed: Bed, command: list[str]) -> Running:
 
 async def checkpoint(running: Running) -> Manifest:
     return await take_checkpoint(
-        running.container, identity(1), kind=CheckpointKind.PERIODIC, limit_seconds=60, keep=2, reserve_bytes=32 << 20
+        running.container,
+        identity(1),
+        kind=CheckpointKind.PERIODIC,
+        limit_seconds=PATIENCE,
+        keep=2,
+        reserve_bytes=32 << 20,
     )
 
 

@@ -20,7 +20,7 @@ from tests.integration.rehearsal_left import left_of
 from tests.integration.test_agent import BIG, COUNT
 from worker_agent.rehearse.spec import FOLDER
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.criu]
 
 OFTEN = {"PERDURE_REHEARSAL_BETWEEN": "0"}
 GROWS = """

@@ -13,7 +13,7 @@ from tests.integration.docker_bed import Bed, docker_bed
 from tests.integration.docker_images import IMAGE
 from tests.integration.test_docker_core import COUNT, FILES, SERVE, VOLUME_IMAGE
 
-pytestmark = [pytest.mark.criu, pytest.mark.docker("any"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.criu, pytest.mark.docker("any")]
 
 SETTINGS = {"PERDURE_TEST_REHEARSALS": "1", "PERDURE_REHEARSAL_BETWEEN": "0"}
 

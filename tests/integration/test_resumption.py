@@ -26,6 +26,7 @@ from perdure.records.jobs import resumptions
 from perdure.records.jobs.events import list_events
 from perdure.records.jobs.jobs import get_job, record_job
 from perdure.records.schema.database import reading, writing
+from tests.patience import PATIENCE
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def resuming(bed: CloudBed, engine: Engine) -> Resumptions:
 
 async def run(activity: Callable[[Any], Awaitable[T]], argument: object) -> T:
     """As a worker would; a hanging one fails."""
-    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), 60)
+    return await asyncio.wait_for(ActivityEnvironment().run(activity, argument), PATIENCE)
 
 
 def wish(job_id: str, key: str = "key-1") -> ResumeJob:

@@ -23,6 +23,7 @@ from perdure.domain.errors import VolumeFailed
 from perdure.image.mounts import read_mounts
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.records.settings import configuration
+from tests.patience import PATIENCE
 from worker_agent.engine.commands import run
 from worker_agent.node.scratch import drop_scratch, mount_scratch, sweep_scratch
 from worker_agent.node.volumes import grow_file_system, unmount_volume
@@ -60,7 +61,7 @@ async def test_a_file_system_gets_the_rest_of_a_device_that_has_grown(tmp_path: 
     assert not await grow_file_system(point), "its own log and headers are nothing that is left"
     os.truncate(image, 2048 * MIB)
     device = next(mount.source for mount in read_mounts() if mount.point == str(point))
-    await run(["losetup", "--set-capacity", device], limit_seconds=30)
+    await run(["losetup", "--set-capacity", device], limit_seconds=PATIENCE)
     assert await grow_file_system(point)
     assert os.statvfs(point).f_blocks * os.statvfs(point).f_frsize > 1900 * MIB
     assert not await grow_file_system(point) and (point / "file").read_text() == "content"

@@ -16,11 +16,12 @@ from perdure.domain.errors import CheckpointFailed, ImageInvalid, JobRootFull
 from perdure.image.pages.sink import NAME
 from tests.integration.engine_bed import JOBS, Bed, Running, freezer_of
 from tests.integration.test_engine import RESERVE, chain, die, fresh, identity, restored, uninterrupted, written
+from tests.patience import PATIENCE
 from worker_agent.engine import committed, offered, take_checkpoint, tasks
 from worker_agent.engine.job_root import store
 from worker_agent.engine.writable_layer import unmount_layer
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.criu]
 
 MEBIBYTES = 96
 ROUNDS = 600
@@ -58,7 +59,7 @@ async def taken(
         running.container,
         identity(epoch),
         kind=kind,
-        limit_seconds=60,
+        limit_seconds=PATIENCE,
         keep=keep,
         reserve_bytes=RESERVE,
         full_every=full_every,
@@ -218,7 +219,7 @@ async def test_power_lost_before_the_commit_leaves_the_checkpoint_before(bed: Be
             running.container,
             identity(1),
             kind=CheckpointKind.PERIODIC,
-            limit_seconds=60,
+            limit_seconds=PATIENCE,
             keep=2,
             reserve_bytes=RESERVE,
             on_step=at,
@@ -254,5 +255,5 @@ async def test_a_predump_is_not_confused_by_forks_programs_and_new_memory(bed: B
     assert running.end() == 0
     rounds = str(running.lines() - 1)
     argv = ["/usr/bin/python3", str(JOBS / "restless.py"), rounds, str(MEBIBYTES)]
-    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True, timeout=200)
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True, timeout=PATIENCE)
     assert running.log() == done.stdout

@@ -20,14 +20,15 @@ from localcloud.nodes.launcher import remove_folder
 from localcloud.nodes.network import bridges_of
 from localcloud.stack.stack import StackPlace
 from tests.e2e.conftest import User, until
+from tests.patience import PATIENCE
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack]
 
 PERDURE = Path(sys.executable).parent / "perdure"
 
 
 def perdure(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(PERDURE), *arguments], capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run([str(PERDURE), *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

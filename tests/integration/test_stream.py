@@ -30,9 +30,9 @@ from perdure.records.schema.database import migrate, open_engine, reading, writi
 from perdure.records.schema.tables import OutageRow
 from perdure.settings import ApiSettings
 from perdure.waiting import until
+from tests.patience import PATIENCE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-LIMIT = 60.0
 
 
 def record(engine: Engine, job_id: str, revision: int, queue: str = "spot", lines: int = 1) -> None:
@@ -64,7 +64,7 @@ async def served(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     running = asyncio.create_task(server.serve([listener]))
     base = f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1"
     try:
-        async with httpx.AsyncClient(base_url=base, timeout=LIMIT) as client:
+        async with httpx.AsyncClient(base_url=base, timeout=PATIENCE) as client:
             client.app = app  # type: ignore[attr-defined]
             yield client
     finally:
@@ -83,7 +83,7 @@ class Following:
     async def next(self) -> tuple[str, Any]:
         """The next message: its kind and its data."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(PATIENCE):
             async for line in self._lines:
                 if not line and fields:
                     self.last = fields["id"]
@@ -157,7 +157,7 @@ async def test_as_many_as_can_be_served(engine: Engine, monkeypatch: pytest.Monk
         async with following(client):
             refused = await client.get("/stream")
             assert refused.status_code == 503 and refused.json()["error"]["code"] == "crowded"
-        async with asyncio.timeout(LIMIT):  # the server sees that the first one went
+        async with asyncio.timeout(PATIENCE):  # the server sees that the first one went
             while (await client.get("/stream", params={"seconds": 1})).status_code != 200:
                 await asyncio.sleep(0.05)
 
@@ -167,7 +167,7 @@ async def test_who_does_not_keep_up_is_dropped(engine: Engine, monkeypatch: pyte
     monkeypatch.setattr(feeds, "ROOM", 5)
     feed = Feed(engine, poll_seconds=0.01)
     slow, quick = Follower(), Follower()
-    async with feed.following(slow), feed.following(quick), asyncio.timeout(LIMIT):
+    async with feed.following(slow), feed.following(quick), asyncio.timeout(PATIENCE):
         for revision in range(1, 6):
             record(engine, "a", revision)
             for _ in range(2):
@@ -189,7 +189,7 @@ async def test_a_client_that_reads_nothing_is_disconnected(engine: Engine, monke
             with writing(engine) as session:
                 record_job(session, job, [], 1)
         feed: Feed = client.app.state.feed  # type: ignore[attr-defined]
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(PATIENCE):
             while feed._followers:
                 await asyncio.sleep(0.05)
         writer.close()
@@ -247,10 +247,10 @@ def test_issue_15_10_a_follower_misses_no_line_of_two_writers_at_once(records: E
         try:
             writers = [pool.submit(write, name) for name in ("a", "b")]
             for writer in writers:
-                writer.result(LIMIT)
+                writer.result(PATIENCE)
         finally:
             done.set()
-        following.result(LIMIT)
+        following.result(PATIENCE)
     wanted = {(f"{name}-{n}", line) for name in ("a", "b") for n in range(jobs) for line in (1, 2, 3)}
     assert sorted(follower.seen) == sorted(wanted), "each line once"
 
@@ -270,11 +270,11 @@ def test_issue_15_10_a_writer_does_not_wait_for_what_another_does_before_its_end
             if records.dialect.name == "postgresql":
                 _until_one_waits(records)
                 quick = pool.submit(record, records, "quick", 2)
-                quick.result(LIMIT)
+                quick.result(PATIENCE)
                 assert not slow.done()
-        slow.result(LIMIT)
+        slow.result(PATIENCE)
         if records.dialect.name == "sqlite":
-            pool.submit(record, records, "quick", 2).result(LIMIT)
+            pool.submit(record, records, "quick", 2).result(PATIENCE)
     with reading(records) as session:
         changes, _ = changes_after(session, 0, upto=last_position(session))
     assert [one.job_id for one in changes if one.event][-2:] == (
@@ -285,7 +285,7 @@ def test_issue_15_10_a_writer_does_not_wait_for_what_another_does_before_its_end
 def _until_one_waits(engine: Engine) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        until(lambda: connection.execute(waiting).scalar_one() > 0, LIMIT, what="somebody waits for a lock")
+        until(lambda: connection.execute(waiting).scalar_one() > 0, PATIENCE, what="somebody waits for a lock")
 
 
 def test_two_that_record_a_job_for_the_first_time_at_once(records: Engine) -> None:
@@ -294,7 +294,7 @@ def test_two_that_record_a_job_for_the_first_time_at_once(records: Engine) -> No
         for turn in range(5):
             both = [pool.submit(record, records, f"job-{turn}", revision) for revision in (1, 2) * 4]
             for one in both:
-                one.result(LIMIT)
+                one.result(PATIENCE)
     with reading(records) as session:
         changes, _ = changes_after(session, 0, upto=last_position(session))
     assert sorted((one.job_id, one.event.sequence) for one in changes if one.event) == [

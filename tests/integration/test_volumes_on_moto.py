@@ -29,13 +29,14 @@ from perdure.contracts.control import (
 )
 from perdure.domain.errors import VolumeForeign
 from perdure.domain.volumes import VolumeOptions, client_token
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 REAL = os.environ.get("PERDURE_TEST_EC2", "") == "yes"
 """The environment's own EC2 is asked (AWS_REGION, credentials, AWS_ENDPOINT_URL), not moto in this process."""
 ZONE = os.environ.get("PERDURE_TEST_ZONE", "us-east-1a")
 IMAGE = os.environ.get("PERDURE_TEST_IMAGE", "ami-12c6146b")
-POLL, LIMIT = (2.0, 900.0) if REAL else (0.01, 30.0)
+POLL, LIMIT = (2.0, 900.0) if REAL else (0.01, PATIENCE)
 RUN = secrets.token_hex(4)
 JOB, OTHER = f"perdure-test-{RUN}", f"perdure-test-{RUN}-other"
 TAGS = [{"Key": "perdure:job", "Value": JOB}]

@@ -44,6 +44,7 @@ from perdure.contracts.control import (
 )
 from perdure.domain.errors import PerdureError
 from tests.integration.test_ebs import Guest, MountLauncher
+from tests.patience import PATIENCE
 from tests.unit.cloud_bed import ZONES, CloudBed, cloud_bed
 
 T = TypeVar("T")
@@ -174,7 +175,7 @@ class Sequence:
                         await work
                     continue
             try:
-                return await asyncio.wait_for(work, 60)
+                return await asyncio.wait_for(work, PATIENCE)
             except PerdureError as problem:
                 if not problem.retryable:
                     raise

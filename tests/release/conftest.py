@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from perdure.image.mounts import delete_tree
+from tests.patience import PATIENCE
 from tests.release.machine import debian_base
 from tests.release.small import small_release
 
@@ -49,7 +50,7 @@ def unpacked(release: Path) -> Iterator[Path]:
     """The version's folder in the archive."""
     with tempfile.TemporaryDirectory(prefix="perdure-release-", dir="/var/tmp") as name:
         archive = next(release.glob(f"perdure-worker-*-{os.uname().machine}.tar.gz"))
-        subprocess.run(["tar", "-xzf", str(archive), "-C", name], check=True, timeout=120)
+        subprocess.run(["tar", "-xzf", str(archive), "-C", name], check=True, timeout=PATIENCE)
         yield next(Path(name).iterdir())
 
 

@@ -39,7 +39,7 @@ def run(*argv: str, check: bool = True) -> str:
 
 def _journal() -> str:
     argv = ["journalctl", "--no-pager", "-n", "60", "-u", "perdure-agent", "-u", "docker"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout[-5000:]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout[-5000:]
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -182,10 +182,10 @@ def _more_lines(container: str) -> None:
 
 def _tell(around: dict[str, Any], what: str) -> None:
     """Whoever runs the test sees how far it is."""
-    with urllib.request.urlopen(f"http://10.0.2.2:{around['metadata']}/_test/", what.encode(), timeout=60):
+    with urllib.request.urlopen(f"http://10.0.2.2:{around['metadata']}/_test/", what.encode(), timeout=PATIENCE):
         pass
 
 
 def _ask(around: dict[str, Any], what: str) -> str:
-    with urllib.request.urlopen(f"http://10.0.2.2:{around['metadata']}/_test/{what}", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://10.0.2.2:{around['metadata']}/_test/{what}", timeout=PATIENCE) as answer:
         return str(answer.read().decode())

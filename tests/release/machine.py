@@ -29,11 +29,10 @@ from perdure.image.mounts import delete_tree
 from perdure.waiting import until
 from scripts.bundle.debian import BuildFailed, site
 from tests.integration.docker_bed import thaw_all
+from tests.patience import PATIENCE
 
 CACHE = Path(os.environ.get("PERDURE_CACHE", "/var/cache/perdure")) / "tests"
 PACKAGES = "docker.io,curl,ca-certificates,kmod,iproute2,iptables,procps"
-LIMIT = 90.0
-"""Seconds after which something that should happen has failed."""
 _BOOT = """
 set -e
 mount -t overlay -o "lowerdir=$BASE,upperdir=$FOLDER/upper,workdir=$FOLDER/work" root "$FOLDER/root"
@@ -80,7 +79,7 @@ class Machine:
         with (folder / "boot.log").open("wb") as log:
             self._holder = subprocess.Popen(argv, stdout=log, stderr=log, env=environment, start_new_session=True)
         self._started: list[subprocess.Popen[bytes]] = []
-        self.init = until(self._booted, LIMIT, 0.05, f"the machine boots: {folder}/boot.log")
+        self.init = until(self._booted, PATIENCE, 0.05, f"the machine boots: {folder}/boot.log")
 
     def _booted(self) -> int:
         assert self._holder.poll() is None, (self.folder / "boot.log").read_text()
@@ -97,7 +96,7 @@ class Machine:
         """A file of the machine, seen from here."""
         return Path(f"/proc/{self.init}/root{path}")
 
-    def run(self, *argv: str, limit_seconds: float = LIMIT, **environment: str) -> Done:
+    def run(self, *argv: str, limit_seconds: float = PATIENCE, **environment: str) -> Done:
         """Run a program on the machine to its end."""
         everything = {"PATH": _PATH, "HOME": "/root", **environment}
         done = subprocess.run(
@@ -132,7 +131,9 @@ class Machine:
     def start_dockerd(self) -> None:
         """With /etc/docker/daemon.json and no flags, until it answers."""
         self.start("dockerd", "dockerd")
-        until(lambda: self.run("docker", "version").status == 0, LIMIT, 0.2, f"dockerd: {self.log('dockerd')[-1500:]}")
+        until(
+            lambda: self.run("docker", "version").status == 0, PATIENCE, 0.2, f"dockerd: {self.log('dockerd')[-1500:]}"
+        )
 
     def files(self, *folders: str) -> dict[str, bytes | str]:
         """Every file below these folders: its content, or where a link leads."""
@@ -152,14 +153,14 @@ class Machine:
         """Everything on it ends at once, as when an instance goes. Idempotent."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.init, signal.SIGKILL)
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + PATIENCE
         while self._holder.poll() is None:
             if cgroup:
                 thaw_all(cgroup)  # what is frozen does not die
             assert time.monotonic() < end, f"the machine of {self.folder} does not end"
             time.sleep(0.02)
         for process in self._started:
-            process.wait(LIMIT)
+            process.wait(PATIENCE)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scripts.bundle.release import archive, write_release
 from scripts.bundle.signing import Signer
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 WORKER = ROOT / "deploy/worker"
@@ -38,7 +39,7 @@ def small_release(folder: Path, real: Path, scratch: Path, number: str = "0.0.1-
     libraries = f"/opt/perdure/versions/{number}/lib/system"
     loader = next((tree / "lib/system").glob("ld-linux-*")).name
     argv = ["patchelf", "--set-interpreter", f"{libraries}/{loader}", "--force-rpath", "--set-rpath", libraries]
-    subprocess.run([*argv, str(tree / "bin/python3")], check=True, timeout=60)
+    subprocess.run([*argv, str(tree / "bin/python3")], check=True, timeout=PATIENCE)
     agent = tree / "lib/python3.11/dist-packages/worker_agent"
     agent.mkdir(parents=True)
     for name in ("__init__.py", "__main__.py"):
@@ -56,4 +57,4 @@ def small_release(folder: Path, real: Path, scratch: Path, number: str = "0.0.1-
 
 
 def _machine() -> str:
-    return subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.strip()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from perdure.waiting import until
-from tests.release.machine import LIMIT, Machine, machine
+from tests.patience import PATIENCE
+from tests.release.machine import Machine, machine
 
 pytestmark = [pytest.mark.timeout(1200)]
 
@@ -45,7 +46,7 @@ def test_it_finds_what_is_wrong_and_tells_it(debian: Machine) -> None:
     assert _troubles(debian) == {"docker": ["error"], "agent": ["error"], **away}
     debian.start("agent", "sh", "-c", "set -a; . /etc/perdure/agent.env; exec /opt/perdure/current/bin/perdure-agent")
     debian.start_dockerd()
-    until(debian.at("/run/perdure/agent.sock").exists, LIMIT, 0.1, "the agent listens")
+    until(debian.at("/run/perdure/agent.sock").exists, PATIENCE, 0.1, "the agent listens")
     assert _troubles(debian) == away
     text = "ECS_CONTAINER_START_TIMEOUT=3m\nECS_ENABLE_SPOT_INSTANCE_DRAINING=true\n"
     debian.at("/etc/ecs/ecs.config").write_text(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.release.machine import Done, Machine, machine
 
 DAEMON_JSON = '{\n  "storage-driver": "overlay2",\n  "bridge": "none",\n  "iptables": false, "labels": ["ours=é"]\n}'
@@ -239,5 +240,7 @@ def test_cut_off_at_any_moment_it_is_the_old_state_or_the_new_one(debian: Machin
 def test_it_is_clean_for_shellcheck() -> None:
     script = Path(__file__).parents[2] / "deploy/worker/perdure-install"
     program = Path(sys.executable).parent / "shellcheck"
-    done = subprocess.run([program, "--shell", "sh", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [program, "--shell", "sh", script], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stdout

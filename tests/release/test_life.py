@@ -24,12 +24,12 @@ from perdure.waiting import until
 from tests.integration.docker_bed import _remove_cgroups, tool
 from tests.integration.docker_images import IMAGE, image_archive
 from tests.integration.temporal_gate import Gate, gate
+from tests.patience import PATIENCE
 from tests.release.machine import Machine, machine
 from tests.release.management import VOLUME, Management, management
 from tests.release.successor import successor
 
 pytestmark = [pytest.mark.criu, pytest.mark.timeout(1200)]
-LIMIT = 120.0
 _JOB = "i=0; until [ -e /tmp/stop ]; do i=$((i+1)); echo line $i; sleep 0.1; done"
 _DEVICE = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol1"
 _AGENT = "set -a; . /etc/perdure/agent.env; exec /opt/perdure/current/bin/perdure-agent"
@@ -77,7 +77,7 @@ class Instance:
         self.debian.start_dockerd()
         self.debian.must("docker", "load", "--input", "/root/image.tar")
         socket = self.debian.at("/run/perdure/agent.sock")
-        until(socket.exists, LIMIT, 0.1, f"the agent listens: {self.debian.log('agent')[-2000:]}")
+        until(socket.exists, PATIENCE, 0.1, f"the agent listens: {self.debian.log('agent')[-2000:]}")
 
     def upgrade(self, release: Path) -> None:
         """To the release in that folder, while jobs run. Without systemd the agent is started anew by hand."""
@@ -88,11 +88,14 @@ class Instance:
         self.debian.must("sh", "/root/next/perdure-install", "--from", "/root/next")
         shutil.rmtree(place)
         self.debian.must("kill", before)
-        until(lambda: self.debian.run("readlink", f"/proc/{before}/exe").status, LIMIT, 0.1, "the old agent ends")
+        until(lambda: self.debian.run("readlink", f"/proc/{before}/exe").status, PATIENCE, 0.1, "the old agent ends")
         self.debian.at("/run/perdure/agent.sock").unlink(missing_ok=True)
         self.debian.start("agent", "sh", "-c", _AGENT)
         until(
-            self.debian.at("/run/perdure/agent.sock").exists, LIMIT, 0.1, f"the new agent: {self.debian.log('agent')}"
+            self.debian.at("/run/perdure/agent.sock").exists,
+            PATIENCE,
+            0.1,
+            f"the new agent: {self.debian.log('agent')}",
         )
         after = self._agent()
         assert old != self._version(after) == self.debian.must("readlink", "/opt/perdure/current").rpartition("/")[2]
@@ -123,7 +126,10 @@ class Instance:
     def more_lines(self, container: str) -> None:
         count = len(self.lines(container)) + 5
         until(
-            lambda: len(self.lines(container)) >= count, LIMIT, 0.2, f"more lines: {self.debian.log('agent')[-2000:]}"
+            lambda: len(self.lines(container)) >= count,
+            PATIENCE,
+            0.2,
+            f"more lines: {self.debian.log('agent')[-2000:]}",
         )
 
 
@@ -136,7 +142,7 @@ def _volume(place: Path) -> Iterator[str]:
     try:
         yield device
     finally:
-        subprocess.run(["losetup", "--detach", device], check=False, timeout=60)
+        subprocess.run(["losetup", "--detach", device], check=False, timeout=PATIENCE)
 
 
 def _knock_with_the_key(gate: Gate) -> int:
@@ -152,7 +158,9 @@ def _story(around: Management, gate: Gate, job: str, base: Path, place: Path, re
     cgroup = f"/perdure-release-{secrets.token_hex(4)}"
     image = image_archive(place / "image.tar")
     with ExitStack() as all_of_it:
-        all_of_it.callback(lambda: until(lambda: _remove_cgroups(cgroup), LIMIT, 0.1, f"the cgroup {cgroup} is empty"))
+        all_of_it.callback(
+            lambda: until(lambda: _remove_cgroups(cgroup), PATIENCE, 0.1, f"the cgroup {cgroup} is empty")
+        )
         all_of_it.callback(lambda: print("\n".join(around.happened(job))))
         device = all_of_it.enter_context(_volume(place))
 
@@ -171,7 +179,7 @@ def _story(around: Management, gate: Gate, job: str, base: Path, place: Path, re
         first.upgrade(following)
         first.more_lines(container)
         around.metadata.noticed = True
-        until(lambda: around.cloud.volumes[VOLUME].attached_to is None, LIMIT, 0.2, "the volume is free")
+        until(lambda: around.cloud.volumes[VOLUME].attached_to is None, PATIENCE, 0.2, "the volume is free")
         saved = first.lines(container)
         first.debian.end(cgroup)
         around.reclaimed(job, "i-0000000000000002")
@@ -183,12 +191,12 @@ def _story(around: Management, gate: Gate, job: str, base: Path, place: Path, re
         lines = [*saved, *second.lines(container)]
         numbers = [int(line.split()[1]) for line in lines]
         assert len(saved) > 5 and numbers == list(range(1, len(numbers) + 1)), "each line once, over both instances"
-        until(lambda: around.cloud.recorded(job).protections == 1, LIMIT, 0.2, "the restore is recorded")
+        until(lambda: around.cloud.recorded(job).protections == 1, PATIENCE, 0.2, "the restore is recorded")
         around.ended(job)
         second.debian.must("docker", "exec", container, "touch", "/tmp/stop")
         assert second.debian.must("docker", "wait", container) == "0"
         second.debian.must("docker", "rm", container)
-        until(lambda: VOLUME in around.cloud.deleted, LIMIT, 0.2, f"the job is closed: {around.happened(job)}")
+        until(lambda: VOLUME in around.cloud.deleted, PATIENCE, 0.2, f"the job is closed: {around.happened(job)}")
         said = second.debian.must("/opt/perdure/current/bin/perdure-install", "--uninstall")
         assert "Perdure is gone" in said
         assert second.debian.must("docker", "info", "--format", "{{.DefaultRuntime}}") == "runc"

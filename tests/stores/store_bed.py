@@ -22,6 +22,7 @@ from perdure.domain.errors import StoreUnavailable
 from perdure.stores.objects import Content, Listed, Objects
 from perdure.stores.s3 import S3Objects
 from perdure.waiting import until
+from tests.patience import PATIENCE
 
 BUCKET = "perdure-tests"
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-tests", "AWS_REGION": "us-east-1"}
@@ -149,7 +150,7 @@ def seaweedfs(folder: Path, certificate: CertificateFiles | None = None) -> Iter
     with log.open("wb") as out:
         server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     try:
-        until(lambda: server.poll() is not None or _listens(ports["s3.port"]), 60.0)
+        until(lambda: server.poll() is not None or _listens(ports["s3.port"]), PATIENCE)
         assert server.poll() is None, log.read_text()[-2000:]
         yield f"http{'s' if certificate else ''}://127.0.0.1:{ports['s3.port']}"
     finally:
@@ -187,7 +188,7 @@ def make_bucket(url: str) -> None:
             return "BucketAlready" in str(problem)
         return True
 
-    until(made, 60.0, 0.2)
+    until(made, PATIENCE, 0.2)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -30,10 +30,9 @@ from localcloud.node_link import (
     Task,
 )
 from perdure import waiting
+from tests.patience import PATIENCE
 
 ZONES = ["us-east-1a", "us-east-1b"]
-PATIENCE = 20.0
-"""Seconds within which a thing that must happen has happened."""
 QUICK = Timing(
     volume_create=0.05,
     attach=0.05,

@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from scripts.bundle.contents import server_list
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 _USED_IF_THERE = ("greenlet", "googleapis-common-protos")
@@ -33,7 +34,7 @@ def _pinned(extra: str) -> set[str]:
 
 def test_the_agent_imports_its_own_packages_alone() -> None:
     argv = [sys.executable, "-c", _IMPORT_ALL]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     count, imported = json.loads(done.stdout)
     assert count > 50, "every module of the agent was imported"

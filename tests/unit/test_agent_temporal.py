@@ -31,6 +31,7 @@ from perdure.contracts.protection import (
 from perdure.domain.nodes import Node, Notice, NoticeKind
 from perdure.domain.retries import RetryRule, RetryStrategy
 from perdure.settings import AgentSettings
+from tests.patience import PATIENCE
 from worker_agent.container.bundle import Bundle, _Config
 from worker_agent.node.metadata import Identity
 from worker_agent.node.this_node import ThisNode
@@ -150,7 +151,7 @@ async def dead_client() -> Client:
 
 
 async def test_attach_asks_again_until_there_is_a_plan(client: Client) -> None:
-    reply = await Attacher(client).ask(request("waits-1"), "a job", first_answer=20, limit=60)
+    reply = await Attacher(client).ask(request("waits-1"), "a job", first_answer=PATIENCE, limit=PATIENCE)
     assert reply is not None
     assert (reply.verdict, reply.epoch) == (Verdict.FRESH, 3)
     described = await client.get_workflow_handle(names.job_workflow_id("waits-1")).describe()
@@ -158,7 +159,7 @@ async def test_attach_asks_again_until_there_is_a_plan(client: Client) -> None:
 
 
 async def test_attach_ends_with_the_last_wait_when_time_is_over(client: Client) -> None:
-    reply = await Attacher(client).ask(request("for-ever"), "a job", first_answer=20, limit=1.5)
+    reply = await Attacher(client).ask(request("for-ever"), "a job", first_answer=PATIENCE, limit=1.5)
     assert reply is not None
     assert reply.verdict is Verdict.WAIT
     assert reply.reason in {"the volume is on its way", "the workflow works on it"}  # the latter on a slow machine
@@ -172,7 +173,7 @@ async def test_a_container_of_a_finished_workflow_runs_unprotected(client: Clien
         task_queue=names.CONTROL_QUEUE,
     )
     await handle.terminate()
-    reply = await Attacher(client).ask(request("over"), "a job", first_answer=20, limit=60)
+    reply = await Attacher(client).ask(request("over"), "a job", first_answer=PATIENCE, limit=PATIENCE)
     assert reply is not None
     assert reply.verdict is Verdict.UNPROTECTED
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.patience import PATIENCE
+
 PROGRAM = """
 import os, subprocess, threading
 from localcloud.nodes.inside.children import Children
@@ -24,7 +26,7 @@ def ours():
     nothing = os.open(os.devnull, os.O_RDWR)
     for _ in range(60):
         pid = children.spawn(["sh", "-c", "exit 5"], os.environ, stdin=nothing, stdout=nothing, stderr=nothing)
-        status = children.wait(pid, 30)
+        status = children.wait(pid, PATIENCE)
         if status != 5:
             wrong.append(status)
 
@@ -43,13 +45,13 @@ reader, writer = os.pipe()
 command = ["sh", "-c", "(sleep 0.2; exit 7) & echo $!"]
 parent = children.spawn(command, os.environ, stdin=nothing, stdout=writer, stderr=nothing)
 orphan = int(os.read(reader, 20))
-assert children.wait(parent, 30) == 0
-assert children.wait(orphan, 30) == 7
+assert children.wait(parent, 300) == 0
+assert children.wait(orphan, 300) == 7
 print("all as it should be")
 """
 
 
 def test_the_reaper_lives_and_steals_from_no_other_thread() -> None:
     # In a process of its own: it reaps all that it has.
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.endswith("all as it should be\n"), done.stderr[-2000:]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from perdure.domain.errors import CommandFailed, CommandTimeout
+from tests.patience import PATIENCE
 from worker_agent.engine.commands import complete, run
 
 FOR_EVER = 3600
@@ -20,15 +21,15 @@ def shell(text: str) -> list[str]:
 
 
 async def test_output_is_returned_and_errors_are_kept() -> None:
-    assert await run(shell("echo out; echo noise >&2"), limit_seconds=30) == "out\n"
+    assert await run(shell("echo out; echo noise >&2"), limit_seconds=PATIENCE) == "out\n"
     with pytest.raises(CommandFailed, match="ended with status 3: it broke"):
-        await run(shell("echo it broke >&2; exit 3"), limit_seconds=30)
+        await run(shell("echo it broke >&2; exit 3"), limit_seconds=PATIENCE)
     with pytest.raises(CommandFailed, match="cannot be started"):
-        await run(["/no/such/program"], limit_seconds=30)
+        await run(["/no/such/program"], limit_seconds=PATIENCE)
 
 
 async def test_more_output_than_a_pipe_holds() -> None:
-    assert len(await run(shell("head -c 3000000 /dev/zero"), limit_seconds=60)) == 3_000_000
+    assert len(await run(shell("head -c 3000000 /dev/zero"), limit_seconds=PATIENCE)) == 3_000_000
 
 
 async def test_the_limit_ends_the_whole_group(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ async def test_the_limit_ends_the_whole_group(tmp_path: Path) -> None:
 
 async def test_a_child_left_behind_holds_no_one_up(tmp_path: Path) -> None:
     text = f"sleep {FOR_EVER} & echo $! > {tmp_path}/pid; echo done"
-    assert await asyncio.wait_for(run(shell(text), limit_seconds=30), 30) == "done\n"
+    assert await asyncio.wait_for(run(shell(text), limit_seconds=PATIENCE), PATIENCE) == "done\n"
     os.kill(int((tmp_path / "pid").read_text()), 9)
 
 

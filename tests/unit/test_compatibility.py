@@ -12,6 +12,7 @@ import pytest
 
 from scripts.compatibility import PAGE, TABLE, WORDS, render
 from tests.compatibility import EVERYTHING, SECTIONS, VARIABLE, open_table, read_table
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +78,7 @@ def pytest_in(folder: Path, *arguments: str) -> int:
     environment = os.environ | {VARIABLE: str(folder / "table.json"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     ).returncode
 
 
@@ -165,8 +166,13 @@ def collected(
     collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "not matrix"]
     done = subprocess.run(
         [*collect, *folders],
-        cwd=ROOT, env=os.environ | {VARIABLE: str(table)}, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {VARIABLE: str(table)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     found = read_table(table)
     return found, set(done.stdout.splitlines()) & set(found["tests"])

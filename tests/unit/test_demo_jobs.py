@@ -10,6 +10,7 @@ import pytest
 from localcloud.demo.inputs import PROGRAMS
 from localcloud.demo.jobs import PYTHON
 from localcloud.demo.references import tokens, without_token
+from tests.patience import PATIENCE
 
 
 def chain(folder: Path, pause: float = 0.0, mebibytes: int = 4) -> tuple[bytes, bytes, bytes]:
@@ -18,7 +19,7 @@ def chain(folder: Path, pause: float = 0.0, mebibytes: int = 4) -> tuple[bytes, 
     command = [PYTHON, "-W", "error", str(PROGRAMS / "chain.py"), "--steps", "20", "--pause", str(pause)]
     command += ["--memory-mib", str(mebibytes), "--board", str(folder / "board")]
     command += ["--log", str(folder / "log"), "--out", str(folder / "out")]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
     assert done.stderr == b""
     assert not (folder / "board").exists()
     return done.stdout, (folder / "log").read_bytes(), (folder / "out").read_bytes()
@@ -49,7 +50,7 @@ def test_the_alignment_says_how_far_it_is_and_ends_as_bowtie2_does(tmp_path: Pat
     (tmp_path / "records").write_text(records)
     command = [PYTHON, str(PROGRAMS / "align.py"), "--index", "i", "--reads", "r", "--sam", str(sam)]
     command += ["--every", "4000", "--expected", str(len(records))]
-    done = subprocess.run(command, capture_output=True, timeout=60, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
     assert done.returncode == status
     lines = without_token(done.stdout).decode().splitlines()
     assert lines == [

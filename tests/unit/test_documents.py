@@ -16,6 +16,7 @@ import pytest
 
 from scripts.docs.reference import command, pages
 from scripts.docs.site import on_page_markdown
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,7 +27,9 @@ _NAMES_OF_ARGUMENTS = re.compile(r"^[A-Z$…\[<{]|^-- |^…")
 def test_the_site_builds_without_a_dead_link(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     texts = [path.read_text() for path in (tmp_path / "site").rglob("*.html")]
     asked = {host for text in texts for host in re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', text)}

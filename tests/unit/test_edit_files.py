@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.worker import edit_files as editor
+from tests.patience import PATIENCE
 
 EDITOR = Path(__file__).parents[2] / "deploy/worker/edit_files.py"
 RUNTIME = "/opt/perdure/current/bin/perdure-runtime"
@@ -112,7 +113,9 @@ def test_durations_as_go_writes_them(text: str, expected: float) -> None:
 
 
 def run(*argv: str) -> str:
-    done = subprocess.run([sys.executable, "-I", "-S", str(EDITOR), *argv], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(EDITOR), *argv], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -13,6 +13,7 @@ import pytest
 from perdure.domain.errors import FreezerFailed
 from perdure.image.mounts import read_mounts
 from perdure.waiting import until
+from tests.patience import PATIENCE
 from worker_agent.engine.freezer import Freezer
 
 pytestmark = pytest.mark.criu
@@ -49,7 +50,7 @@ def counter(freezer: Freezer, tmp_path: Path) -> Iterator[Path]:
     processes = [subprocess.Popen(["/bin/sh", "-c", text]) for _ in range(2)]
     (freezer.path / "cgroup.procs").write_text(str(processes[0].pid))
     (freezer.path / "below" / "cgroup.procs").write_text(str(processes[1].pid))
-    until(line.exists, 30)
+    until(line.exists, PATIENCE)
     yield line
     freezer.kill()
     for process in processes:
@@ -60,10 +61,10 @@ def counter(freezer: Freezer, tmp_path: Path) -> Iterator[Path]:
 def freeze(freezer: Freezer) -> None:
     if freezer.unified:
         (freezer.path / "cgroup.freeze").write_text("1")
-        until(lambda: "frozen 1" in (freezer.path / "cgroup.events").read_text(), 30)
+        until(lambda: "frozen 1" in (freezer.path / "cgroup.events").read_text(), PATIENCE)
     else:
         (freezer.path / "freezer.state").write_text("FROZEN")
-        until(lambda: (freezer.path / "freezer.state").read_text() == "FROZEN\n", 30)
+        until(lambda: (freezer.path / "freezer.state").read_text() == "FROZEN\n", PATIENCE)
 
 
 def test_thawing_lets_everything_run_again(freezer: Freezer, counter: Path) -> None:
@@ -74,7 +75,7 @@ def test_thawing_lets_everything_run_again(freezer: Freezer, counter: Path) -> N
     freezer.thaw()
     freezer.thaw()
     size = counter.stat().st_size
-    until(lambda: counter.stat().st_size > size, 30)
+    until(lambda: counter.stat().st_size > size, PATIENCE)
 
 
 async def test_what_is_killed_while_frozen_writes_nothing_more(freezer: Freezer, counter: Path) -> None:

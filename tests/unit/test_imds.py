@@ -10,6 +10,7 @@ import pytest
 from botocore.utils import InstanceMetadataFetcher
 
 from localcloud.aws.imds import Identity, MetadataService
+from tests.patience import PATIENCE
 
 IDENTITY = Identity("i-0123456789abcdef0", "c5.xlarge", "us-east-1b", "us-east-1", "10.77.3.4", "ami-1")
 TTL, TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
@@ -24,7 +25,7 @@ def service() -> Iterator[MetadataService]:
 
 @pytest.fixture
 def http(service: MetadataService) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{service.url}/latest", timeout=10) as client:
+    with httpx.Client(base_url=f"{service.url}/latest", timeout=PATIENCE) as client:
         client.headers[TOKEN] = client.put("/api/token", headers={TTL: "60"}).text
         yield client
 
@@ -72,7 +73,7 @@ def test_notices_are_404_until_there_is_one(service: MetadataService, http: http
 
 
 def test_botocore_finds_the_roles_credentials(service: MetadataService) -> None:
-    patient = InstanceMetadataFetcher(timeout=20, num_attempts=3, base_url=service.url + "/")
+    patient = InstanceMetadataFetcher(timeout=PATIENCE, num_attempts=3, base_url=service.url + "/")
     found = patient.retrieve_iam_role_credentials()
     assert found["access_key"] == "perdure" and found["role_name"] == "perdure-node"
 

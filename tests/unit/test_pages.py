@@ -29,6 +29,7 @@ from perdure.image.pages.pipes import Pipes, release_writers
 from perdure.image.pages.prints import PAGE, PRINT, compiled, first_wrong, print_of
 from perdure.image.pages.sink import Request
 from perdure.image.pages.staging import Staging
+from tests.patience import PATIENCE
 
 SEED = 2**63 + 7
 
@@ -373,12 +374,12 @@ def test_the_program_answers_and_dies_with_its_agent(tmp_path: Path) -> None:
         print("pipes 2", file=sink.stdin, flush=True)
         assert json.loads(sink.stdout.readline()) == {"pipes": 2}
         sink.stdin.close()
-        assert sink.wait(30) == 3
+        assert sink.wait(PATIENCE) == 3
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sink:
         assert sink.stdin is not None and sink.stdout is not None
         print(json.dumps(asdict(request)), file=sink.stdin)
         sink.stdin.close()  # asked for by an agent that was killed before the program was loaded
-        assert sink.wait(30) == 0 and sink.stdout.read() == ""
+        assert sink.wait(PATIENCE) == 0 and sink.stdout.read() == ""
     with pytest.raises(OSError):
         os.close(os.open(tmp_path / "images/pages-1.img", os.O_WRONLY | os.O_NONBLOCK))
     assert PRINT == 16

@@ -20,6 +20,7 @@ from sqlmodel import Session
 
 from api.serving.reading import MOST_READERS, reads
 from perdure.records.schema.database import open_engine
+from tests.patience import PATIENCE
 
 NOW = datetime(2026, 11, 23, 8, 0, 0, 5, UTC)
 
@@ -64,7 +65,7 @@ def page(session: Session) -> Response:
 @reads
 def slow(session: Session) -> int:
     session.execute(text("SELECT 1"))
-    assert go_on.wait(30)
+    assert go_on.wait(PATIENCE)
     return 1
 
 
@@ -121,7 +122,7 @@ async def test_more_readers_than_connections_wait_for_their_turn(tmp_path: Path)
     async with client(tmp_path) as asking, anyio.create_task_group() as group:
 
         async def ask() -> None:
-            answers.append((await asking.get("/slow", timeout=60)).status_code)
+            answers.append((await asking.get("/slow", timeout=PATIENCE)).status_code)
 
         for _ in range(3 * MOST_READERS):
             group.start_soon(ask)

@@ -11,6 +11,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 
 from scripts.bundle.signing import Signer, verify
+from tests.patience import PATIENCE
 
 MANIFEST = b"0123  perdure-install\n4567  perdure-worker.tar.gz\n"
 
@@ -29,9 +30,9 @@ def test_only_what_was_signed_by_that_key_is_accepted() -> None:
 
 def test_a_kept_key(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True, timeout=30)
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True, timeout=PATIENCE)
     assert Signer.from_pem(key).public_file() == Signer.from_pem(key).public_file()
-    subprocess.run(["openssl", "genpkey", "-algorithm", "x25519", "-out", str(key)], check=True, timeout=30)
+    subprocess.run(["openssl", "genpkey", "-algorithm", "x25519", "-out", str(key)], check=True, timeout=PATIENCE)
     with pytest.raises(ValueError, match="no Ed25519 key"):
         Signer.from_pem(key)
 
@@ -46,7 +47,7 @@ def test_openssl_accepts_it(tmp_path: Path) -> None:
     (tmp_path / "key.der").write_bytes(bytes.fromhex("302a300506032b6570032100") + public)
     argv = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key.der", "-keyform", "DER", "-rawin"]
     argv += ["-in", "MANIFEST", "-sigfile", "signature"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert "Verified Successfully" in done.stdout, done.stderr
 
 
@@ -59,7 +60,7 @@ def test_minisign_accepts_it(tmp_path: Path) -> None:
     (tmp_path / "MANIFEST.minisig").write_text(signer.signature_file(MANIFEST, "Perdure 1.2.3"))
     (tmp_path / "perdure.pub").write_text(signer.public_file())
     argv = [program, "-V", "-m", "MANIFEST", "-p", "perdure.pub"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0 and "Perdure 1.2.3" in done.stdout, done.stdout + done.stderr
     (tmp_path / "MANIFEST").write_bytes(MANIFEST + b" ")
-    assert subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=30, check=False).returncode != 0
+    assert subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=PATIENCE, check=False).returncode != 0

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from perdure.contracts.runtime import RuntimeAction, RuntimeOperation, RuntimeReply, RuntimeRequest
+from tests.patience import PATIENCE
 from worker_agent.start.preparing import GAVE_UP
 
 RUNTIME = Path(__file__).parents[2] / "worker_agent" / "runtime"
@@ -93,7 +94,7 @@ class Bench:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             stdin=subprocess.DEVNULL,
             check=False,
             **more,
@@ -153,7 +154,7 @@ class ScriptedAgent:
         path = self._listener.getsockname()
         with socket.socket(socket.AF_UNIX) as stop:
             stop.connect(path)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._listener.close()
         os.unlink(path)
 
@@ -258,7 +259,7 @@ def test_it_never_takes_itself_for_runc(bench: Bench) -> None:
     (other / "runc").write_text("#!/bin/sh\nexit 5\n")
     (other / "runc").chmod(0o755)
     bench.environment["PATH"] = f"{bench.bin}:{other}:/usr/bin:/bin"
-    done = subprocess.run([str(bench.bin / "runc"), "list"], env=bench.environment, timeout=20, check=False)
+    done = subprocess.run([str(bench.bin / "runc"), "list"], env=bench.environment, timeout=PATIENCE, check=False)
     assert done.returncode == 5
 
 
@@ -424,7 +425,7 @@ def test_a_launcher_cut_short_after_its_second_line_is_still_runc(bench: Bench) 
             for count in range(2, len(whole), 3):
                 (bench.prefix / "cut").write_text("".join(whole[:count]))
                 argv = [shell, str(bench.prefix / "cut"), *bench.plain_create]
-                done = subprocess.run(argv, env=bench.environment, capture_output=True, text=True, timeout=20)
+                done = subprocess.run(argv, env=bench.environment, capture_output=True, text=True, timeout=PATIENCE)
                 assert done.stdout == " ".join(bench.plain_create) + "\n", (shell, count, done.stderr)
 
 
@@ -710,9 +711,9 @@ def test_words_of_runc_and_criu_never_reach_the_jobs_output(bench: Bench, agent:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     (bench.bin / "go").touch()
-    stdout, stderr = process.communicate(timeout=30)  # ends when the keeper has forwarded everything
+    stdout, stderr = process.communicate(timeout=PATIENCE)  # ends when the keeper has forwarded everything
     assert (stdout, stderr) == ("from the job\n", "problem\n")
     assert (bench.run_dir / "log" / "stdout").read_text() == "from the job\n"
     assert (bench.run_dir / "log" / "stderr").read_text() == "problem\n"

@@ -16,6 +16,7 @@ import yaml
 
 from activities.interruption_events import ANNOUNCEMENTS
 from activities.job_events import JOB_STATE_CHANGE, TOLD_STATES
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "deploy/cloudformation/server.yaml"
@@ -73,7 +74,7 @@ def _terraform() -> dict[str, Any]:
 
 def test_cloudformation_takes_the_template() -> None:
     argv = [str(Path(sys.executable).with_name("cfn-lint")), "--non-zero-exit-code", "warning", str(TEMPLATE)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -168,7 +169,7 @@ def test_every_reference_of_terraform_is_to_something_that_is_there() -> None:
 @pytest.mark.parametrize("name", ["deploy/server/first-boot.sh", "deploy/docker/temporal-certificates.sh"])
 def test_scripts_are_sound(name: str) -> None:
     argv = [str(Path(sys.executable).with_name("shellcheck")), str(ROOT / name)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout
 
 

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from perdure import waiting
+from tests.patience import PATIENCE
 
 KEEPER = Path(__file__).parents[2] / "worker_agent" / "runtime" / "stdio_keeper.py"
 
@@ -45,7 +46,7 @@ class Kept:
         for descriptor in (out_read, err_read, out_forward, err_forward):
             os.close(descriptor)
         theirs.close()
-        ours.settimeout(10)
+        ours.settimeout(PATIENCE)
         self.ready = ours.recv(200)
 
     def __enter__(self) -> Kept:
@@ -64,7 +65,7 @@ class Kept:
 
     def ask(self, command: str) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
+            client.settimeout(PATIENCE)
             client.connect(str(self.control))
             client.sendall(command.encode() + b"\n")
             answer: dict[str, Any] = json.loads(client.makefile().readline())
@@ -98,7 +99,7 @@ def test_both_streams_reach_the_files_and_the_old_readers(kept: Kept, tmp_path: 
     kept.end_job()
     assert read_all(kept.out_reader) == b"one\n"
     assert read_all(kept.err_reader) == b"two\n"
-    assert kept.process.wait(10) == 0
+    assert kept.process.wait(PATIENCE) == 0
     assert not kept.control.exists(), "a missing socket says that the files are complete"
     assert (tmp_path / "stdout").read_bytes() == b"one\n"
     assert (tmp_path / "stderr").read_bytes() == b"two\n"
@@ -148,7 +149,7 @@ def test_a_reader_that_is_gone_does_not_stop_the_file(kept: Kept, tmp_path: Path
         os.write(kept.stdout, b"x" * 50_000)
         kept.ask("drain")
     kept.end_job()
-    assert kept.process.wait(10) == 0
+    assert kept.process.wait(PATIENCE) == 0
     assert (tmp_path / "stdout").stat().st_size == 250_000
 
 
@@ -157,14 +158,14 @@ def test_release_lets_go_of_the_log_folder_and_still_forwards(kept: Kept, tmp_pa
     data = os.urandom(400_000)
     writer = threading.Thread(target=lambda: os.write(kept.stdout, data))
     writer.start()
-    writer.join(20)
+    writer.join(PATIENCE)
     assert kept.ask("drain")["stdout"] == len(data)
     kept.end_job()
     assert kept.ask("release") == {"stdout": len(data), "stderr": 0}
     open_files = {file.path for file in psutil.Process(kept.process.pid).open_files()}
     assert not open_files & {str(tmp_path / "stdout"), str(tmp_path / "stderr")}
     assert read_all(kept.out_reader) == data
-    assert kept.process.wait(10) == 0
+    assert kept.process.wait(PATIENCE) == 0
 
 
 def test_bytes_written_after_release_belong_to_nobody(kept: Kept, tmp_path: Path) -> None:
@@ -180,11 +181,11 @@ def test_bytes_written_after_release_belong_to_nobody(kept: Kept, tmp_path: Path
 def test_a_full_volume_stops_the_job_and_not_the_keeper(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(volume)], check=True, timeout=10)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(volume)], check=True, timeout=PATIENCE)
     try:
         _fill_and_free(volume)
     finally:
-        subprocess.run(["umount", str(volume)], check=True, timeout=10)
+        subprocess.run(["umount", str(volume)], check=True, timeout=PATIENCE)
 
 
 def _fill_and_free(volume: Path) -> None:
@@ -207,22 +208,22 @@ def _fill_and_free(volume: Path) -> None:
         assert "No space left" in refused
         assert writer.is_alive(), "the job waits, as on a full pipe"
         assert "error" in kept.ask("drain"), "no checkpoint may rely on these offsets"
-        subprocess.run(["mount", "-o", "remount,size=4m", str(volume)], check=True, timeout=10)
-        writer.join(20)
-        reader.join(20)
-        assert kept.process.wait(10) == 0
+        subprocess.run(["mount", "-o", "remount,size=4m", str(volume)], check=True, timeout=PATIENCE)
+        writer.join(PATIENCE)
+        reader.join(PATIENCE)
+        assert kept.process.wait(PATIENCE) == 0
         assert forwarded == [data]
         assert (volume / "stdout").read_bytes() == data
 
 
-def _until(condition: Any, limit: float = 20.0) -> Any:
+def _until(condition: Any, limit: float = PATIENCE) -> Any:
     return waiting.until(condition, limit, 0.02)
 
 
 def test_a_log_folder_that_is_not_there_is_said_and_not_waited_for(tmp_path: Path) -> None:
     with Kept(tmp_path / "nowhere") as kept:
         assert kept.ready.startswith(b"error")
-        assert kept.process.wait(10) == 1
+        assert kept.process.wait(PATIENCE) == 1
 
 
 def test_termination_signals_do_not_end_it(kept: Kept) -> None:

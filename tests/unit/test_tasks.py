@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from perdure.waiting import until
+from tests.patience import PATIENCE
 from worker_agent.engine import timers
 from worker_agent.engine.stopped import inner_pids, stopped_tasks
 from worker_agent.engine.tasks import command, dump_bytes, ends, goes_away, names, obstacle, users_of, waits_for_vfork
@@ -25,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "3600"]) as process:
-        until(lambda: command(process.pid) == "sleep", 30)
+        until(lambda: command(process.pid) == "sleep", PATIENCE)
         yield process
         process.kill()
 
@@ -37,28 +38,28 @@ def test_nothing_stands_in_the_way_of_a_plain_process(child: subprocess.Popen[by
 def test_a_stopped_process_is_seen_and_stands_in_nobody_s_way(child: subprocess.Popen[bytes]) -> None:
     assert stopped_tasks([child.pid]) == {}
     os.kill(child.pid, signal.SIGSTOP)
-    until(lambda: stopped_tasks([child.pid, 2**22 - 1]) == {child.pid: [child.pid]}, 30)
+    until(lambda: stopped_tasks([child.pid, 2**22 - 1]) == {child.pid: [child.pid]}, PATIENCE)
     assert obstacle([child.pid]) == ""
     assert inner_pids([child.pid], os.getpid()) == [child.pid]
     os.kill(child.pid, signal.SIGCONT)
-    until(lambda: stopped_tasks([child.pid]) == {}, 30)
+    until(lambda: stopped_tasks([child.pid]) == {}, PATIENCE)
 
 
 def test_one_that_ends_is_told_from_one_that_only_lost_its_first_thread(child: subprocess.Popen[bytes]) -> None:
     assert not ends(child.pid)
     assert ends(2**22 - 1), "there is no such process"
     child.kill()
-    until(lambda: ends(child.pid), 30)  # a zombie: nobody has waited for it
+    until(lambda: ends(child.pid), PATIENCE)  # a zombie: nobody has waited for it
     code = (
         "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(3600,)).start();"
         "ctypes.CDLL(None).pthread_exit(0)"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as leaderless:
         stat = Path(f"/proc/{leaderless.pid}/stat")
-        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", 30)
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", PATIENCE)
         assert not ends(leaderless.pid)
         leaderless.kill()
-        until(lambda: ends(leaderless.pid), 30)
+        until(lambda: ends(leaderless.pid), PATIENCE)
 
 
 def test_a_traced_process_and_its_tracer_are_named() -> None:
@@ -82,10 +83,10 @@ actions = [(os.POSIX_SPAWN_OPEN, 5, sys.argv[1], os.O_RDONLY, 0)]
 os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions)
 """
     with subprocess.Popen([sys.executable, "-c", code, tmp_path / "gate"]) as parent:
-        until(lambda: obstacle([parent.pid]) != "" or parent.poll() is not None, 30)
+        until(lambda: obstacle([parent.pid]) != "" or parent.poll() is not None, PATIENCE)
         assert waits_for_vfork(parent.pid) and goes_away(obstacle([parent.pid]))
         os.close(os.open(tmp_path / "gate", os.O_WRONLY))
-        assert parent.wait(30) == 0
+        assert parent.wait(PATIENCE) == 0
 
 
 def test_a_child_that_was_stopped_at_its_birth_is_no_vfork() -> None:
@@ -158,7 +159,7 @@ def _with_children(pid: int) -> list[int]:
 def test_users_of_a_folder(tmp_path: Path) -> None:
     assert users_of(tmp_path) == []
     with subprocess.Popen(["sleep", "3600"], cwd=tmp_path) as inside:
-        until(lambda: users_of(tmp_path) == [inside.pid], 30)
+        until(lambda: users_of(tmp_path) == [inside.pid], PATIENCE)
         assert users_of(tmp_path / "deeper") == []
         inside.kill()
 
@@ -169,9 +170,9 @@ def test_a_repeating_timer_that_stands_still_runs_again() -> None:
     try:
         assert timers.restart([os.getpid()]) == 0
         _libc.timerfd_settime(timer, 0, struct.pack("4q", 0, 20_000_000, 0, 1), None)
-        until(lambda: "it_value: (0, 0)" in Path(f"/proc/self/fdinfo/{timer}").read_text(), 30)
+        until(lambda: "it_value: (0, 0)" in Path(f"/proc/self/fdinfo/{timer}").read_text(), PATIENCE)
         assert timers.restart([os.getpid()]) == 1
         assert struct.unpack("Q", os.read(timer, 8))[0] >= 1
-        until(lambda: "ticks: 0" not in Path(f"/proc/self/fdinfo/{timer}").read_text(), 30)
+        until(lambda: "ticks: 0" not in Path(f"/proc/self/fdinfo/{timer}").read_text(), PATIENCE)
     finally:
         os.close(timer)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.patience import PATIENCE
 from worker_agent.engine.threads import urgently
 
 
@@ -25,7 +26,7 @@ async def test_urgent_work_does_not_wait_for_the_threads_of_everything_else(full
     busy = [asyncio.create_task(asyncio.to_thread(full.wait)) for _ in range(min(32, (os.cpu_count() or 1) + 4) + 1)]
     await asyncio.sleep(0)
     blocked = asyncio.create_task(asyncio.to_thread(os.getpid))
-    assert await asyncio.wait_for(urgently(os.getpid), 30) == os.getpid()
+    assert await asyncio.wait_for(urgently(os.getpid), PATIENCE) == os.getpid()
     assert not blocked.done(), "the default executor was not full: this test shows nothing"
     full.set()
     await asyncio.gather(blocked, *busy)

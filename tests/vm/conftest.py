@@ -23,7 +23,7 @@ COLUMN = "VM 6.1, cgroup v2"
 _TOGETHER = 1500.0
 """Seconds for all checks that share a machine."""
 _CLONE = Path(__file__).parents[2]
-_PARTS = ("perdure", "worker_agent", "tests/integration", "tests/vm/inside", "tests/conftest.py")
+_PARTS = ("perdure", "worker_agent", "tests/integration", "tests/vm/inside", "tests/conftest.py", "tests/patience.py")
 
 
 def _children_seconds() -> float:

@@ -34,14 +34,13 @@ from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.nodes import Notice, NoticeKind
 from tests.fakes import RETRY_ALL, FakeCloud, FakeNode
+from tests.patience import PATIENCE
 from workflows.job_protection import JobProtection
 from workflows.node_watch import NodeWatch
 from workflows.volume_migration import VolumeMigration
 
 HISTORIES = Path(__file__).parent / "histories"
 RUNS = {JobState.RUNNING, JobState.RESTORE_SUCCEEDED, JobState.RESTORE_FAILED}
-LIMIT = 45
-"""Seconds of real time after which a story counts as stuck."""
 
 
 class Story:
@@ -204,7 +203,7 @@ class Story:
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=f"`chain` in default / {zone}",
         )
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(PATIENCE):
             reply: AttachReply = await self.client.execute_update_with_start_workflow(
                 "attach",
                 request,
@@ -289,7 +288,7 @@ class Story:
 
     async def until(self, what: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
         """Wait, in real time, for something that follows without the server's time passing."""
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 answer = what()
                 if await answer if isinstance(answer, Awaitable) else answer:
@@ -318,7 +317,7 @@ class Story:
 
     async def result(self) -> Job:
         """The job when its workflow completes; the server's time passes until then."""
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(PATIENCE):
             while (await self.handle.describe()).status is WorkflowExecutionStatus.RUNNING:
                 await (self.sleep(7.3) if self.environment.supports_time_skipping else asyncio.sleep(0.05))
             return await self.handle.result()

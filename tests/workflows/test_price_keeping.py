@@ -26,11 +26,11 @@ from perdure.contracts.prices import (
     RefreshPrices,
     WorkOutLedgers,
 )
+from tests.patience import PATIENCE
 from tests.workflows.story import HISTORIES
 from workflows import options
 from workflows.price_keeping import PriceKeeping
 
-LIMIT = 60
 NEW = PricedPair(instance_type="c5.large", zone="us-east-1a")
 
 
@@ -68,7 +68,7 @@ class Keeping:
 
     async def rounds(self, number: int) -> None:
         """Wait until so many looks are over, letting the server's time pass."""
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(PATIENCE):
             while len([one for one in self.prices.worked_out if one.after == "b"]) < number:
                 await self.environment.sleep(timedelta(seconds=61))
 

@@ -36,7 +36,7 @@ for number in itertools.count():
     client.put_object(Bucket=bucket, Key=f"round-{number}", Body=b"%d" % number)
     said = client.get_object(Bucket=bucket, Key=f"round-{number}")["Body"].read()
     assert said == b"%d" % number, said
-    with urllib.request.urlopen(os.environ["ECS_CONTAINER_METADATA_URI_V4"] + "/task", timeout=20) as answer:
+    with urllib.request.urlopen(os.environ["ECS_CONTAINER_METADATA_URI_V4"] + "/task", timeout=300) as answer:
         assert answer.status == 200
     inside.sendall(b"ping")
     assert accepted.recv(10) == b"ping"

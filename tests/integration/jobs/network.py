@@ -30,9 +30,9 @@ def listener(address: str, number: int) -> socket.socket:
 
 
 def pair(to: socket.socket, address: str) -> tuple[socket.socket, socket.socket]:
-    client = socket.create_connection((address, to.getsockname()[1]), timeout=10)
+    client = socket.create_connection((address, to.getsockname()[1]), timeout=300)
     accepted, _ = to.accept()
-    accepted.settimeout(10)
+    accepted.settimeout(300)
     return client, accepted
 
 
@@ -71,7 +71,7 @@ for number in range(int(seconds * 10)):
     again = None
     if heard:
         try:
-            with socket.create_connection(server, timeout=5) as fresh:
+            with socket.create_connection(server, timeout=300) as fresh:
                 fresh.sendall(b"anew")
                 again = fresh.recv(10).decode()
         except OSError as error:

@@ -222,7 +222,7 @@ def outside(data: str, root: str) -> Check:
     """A connection to an echo server outside (SERVER); when it breaks, another one. And a socket for datagrams."""
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     datagrams.connect(SERVER)
-    connections = [socket.create_connection(SERVER, timeout=30)]
+    connections = [socket.create_connection(SERVER, timeout=300)]
 
     def check() -> None:
         expect(datagrams.getsockname()[1] > 0 or len(connections) > 1, "datagrams")
@@ -230,7 +230,7 @@ def outside(data: str, root: str) -> Check:
             connections[-1].send(b"z")
             expect(connections[-1].recv(1) == b"z", "outside echo")
         except ConnectionError:
-            connections.append(socket.create_connection(SERVER, timeout=30))
+            connections.append(socket.create_connection(SERVER, timeout=300))
             expect(len(connections) < 4, "outside connection")
 
     return check

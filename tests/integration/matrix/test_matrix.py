@@ -16,6 +16,7 @@ from tests.integration.engine_bed import Bed, Running, alive
 from tests.integration.engine_places import wait_for
 from tests.integration.matrix.image import image
 from tests.integration.matrix.rows import ROWS, Row
+from tests.patience import PATIENCE
 from worker_agent.engine import (
     Container,
     Identity,
@@ -31,7 +32,7 @@ from worker_agent.engine import (
 from worker_agent.engine.restore import Prepared
 from worker_agent.engine.writable_layer import unmount_layer
 
-pytestmark = [pytest.mark.criu, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.criu]
 
 JOBS = Path(__file__).parent / "jobs"
 JOB_ID = "66666666-7777-8888-9999-000000000000"
@@ -182,7 +183,7 @@ def _holds(row: Row, manifest: Manifest) -> None:
 async def _checkpoint(running: Running, epoch: int, kind: CheckpointKind = CheckpointKind.PERIODIC) -> Manifest:
     identity = Identity(JOB_ID, epoch=epoch, attempt=epoch, instance_id=f"i-{epoch:017x}", zone="us-east-1a")
     return await take_checkpoint(
-        running.container, identity, kind=kind, limit_seconds=120, keep=2, reserve_bytes=32 << 20
+        running.container, identity, kind=kind, limit_seconds=PATIENCE, keep=2, reserve_bytes=32 << 20
     )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from perdure.domain.checkpoints import CheckpointKind, Manifest
-from tests.integration import engine_bed, engine_places
+from tests.integration import engine_bed
 from tests.integration.engine_bed import Bed, Running, alive
 from tests.integration.engine_places import tool, wait_for
+from tests.patience import PATIENCE
 from worker_agent.engine import (
     Container,
     Identity,
@@ -26,9 +27,6 @@ from worker_agent.engine import (
 )
 from worker_agent.engine.writable_layer import unmount_layer
 
-PATIENCE = 240.0
-"""Seconds after which something that should happen has failed: this kernel is emulated, on a busy machine perhaps."""
-engine_places.WAIT = PATIENCE
 _LONG = 120.0
 JOB_ID = "11111111-2222-3333-4444-555555555555"
 INSIDE = Path(__file__).parent
@@ -161,7 +159,7 @@ def pages(mebibytes: int, rounds: int, touched: int = 50) -> list[str]:
 def uninterrupted(command: list[str]) -> list[bytes]:
     """What pages.py writes when nothing happens to it, but for its first line, which says whose it is."""
     argv = [command[0], str(INSIDE / "pages.py"), *command[2:5]]
-    return subprocess.run(argv, capture_output=True, check=True, timeout=200).stdout.splitlines()[1:]
+    return subprocess.run(argv, capture_output=True, check=True, timeout=PATIENCE).stdout.splitlines()[1:]
 
 
 def written(running: Running) -> list[bytes]:

@@ -6,7 +6,8 @@ import asyncio
 import time
 
 from tests.integration.engine_places import wait_for
-from tests.vm.inside.bed import PATIENCE, Scene
+from tests.patience import PATIENCE
+from tests.vm.inside.bed import Scene
 
 _FULL = """
 import os, socket, time

@@ -5,13 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.integration import docker_bed
 from tests.integration.docker_bed import Bed, Node, until
 from tests.integration.docker_bed import docker_bed as make_bed
 from tests.vm.inside.bed import KNOBS, note
 
-docker_bed.LIMIT = PATIENCE = 280.0
-until.__defaults__ = (PATIENCE, 0.2)  # this kernel is emulated
 _JOB = """
 i=0
 until [ -e /tmp/eat ]; do i=$((i+1)); echo line $i; sleep 0.2; done

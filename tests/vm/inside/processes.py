@@ -36,7 +36,7 @@ def stopped() -> list[str]:
 async def _stopped() -> list[str]:
     scene = Scene(["/usr/bin/python3", "-c", _PARENT])
     running = await scene.fresh()
-    wait_for(lambda: running.lines() > 0, "a stopped child", seconds=120)
+    wait_for(lambda: running.lines() > 0, "a stopped child")
     count = scene.bed.volume.root / "seen/data/count"
     stood_at = count.read_text()
     states = [_state(running)]

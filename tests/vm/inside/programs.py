@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.vm.inside.bed import PATIENCE, Scene
+from tests.patience import PATIENCE
+from tests.vm.inside.bed import Scene
 
 
 def postgresql() -> dict[str, object]:

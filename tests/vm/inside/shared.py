@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from perdure.domain.checkpoints import CheckpointKind
-from tests.vm.inside.bed import PATIENCE, Scene, pages, uninterrupted, written
+from tests.patience import PATIENCE
+from tests.vm.inside.bed import Scene, pages, uninterrupted, written
 from worker_agent.engine import dump, offered
 
 MEBIBYTES = 8

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.integration.engine_bed import alive, freezer_of
 from tests.integration.engine_places import wait_for
-from tests.vm.inside.bed import KNOBS, PATIENCE, Scene, limits, members, pages, status, uninterrupted, written
+from tests.patience import PATIENCE
+from tests.vm.inside.bed import KNOBS, Scene, limits, members, pages, status, uninterrupted, written
 from worker_agent.engine import Freezer, thaw_and_clean
 from worker_agent.engine.runc import pause
 from worker_agent.rehearse.shielding import SETTINGS, network_settings

@@ -102,7 +102,7 @@ def _left_behind(prepare: Callable[[], None], work: Callable[[bytes], bytes]) ->
     return child
 
 
-def _until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def _until(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         expect(time.monotonic() < end, what)
@@ -169,7 +169,7 @@ def threads() -> Check:
 
     def check() -> str:
         gates[0].release()
-        expect(gates[8].acquire(timeout=20), "the ring of threads stands still")
+        expect(gates[8].acquire(timeout=300), "the ring of threads stands still")
         steps[0] += 1
         for number, (thread, state, count) in enumerate(seen):
             states[number] = (states[number] * 1103515245 + 12345) & 0x7FFFFFFF

@@ -46,12 +46,12 @@ def pool() -> Check:
         same(list(executor.map(chain, range(6))), wanted, "answers of the executor")
         asked.put(True)
         done[0] += 1
-        same(queue.get(timeout=60), done[0], "shared value")
+        same(queue.get(timeout=300), done[0], "shared value")
         shared["count"] = shared.get("count", 0) + 1
         same(shared["count"], done[0], "value at the manager")
         if last():
             asked.put(False)
-            process.join(60)
+            process.join(300)
             workers.terminate()
             executor.shutdown()
             manager.shutdown()
@@ -66,7 +66,7 @@ def sqlite() -> Check:
     data, root = places()
     stores = []
     for path, mode in ((f"{data}/wal.db", "wal"), (f"{root}/journal.db", "delete")):
-        store = sqlite3.connect(path, isolation_level=None, timeout=60)
+        store = sqlite3.connect(path, isolation_level=None, timeout=300)
         store.execute(f"pragma journal_mode={mode}")
         store.execute("create table chain (round integer primary key, digest text unique)")
         stores.append((path, store))
@@ -96,7 +96,7 @@ def sqlite() -> Check:
                 expect(rows == wanted, f"rows of {path}")
                 same(store.execute("pragma integrity_check").fetchone()[0], "ok", path)
             to.close()
-            same(reader.wait(60), 0, "reader")
+            same(reader.wait(300), 0, "reader")
         return "sqlite"
 
     return check
@@ -104,7 +104,7 @@ def sqlite() -> Check:
 
 _READER = """
 import sqlite3, sys
-store = sqlite3.connect(sys.argv[1], timeout=60)
+store = sqlite3.connect(sys.argv[1], timeout=300)
 for line in sys.stdin:
     print(store.execute("select count(*) from chain").fetchone()[0], flush=True)
 """
@@ -132,7 +132,7 @@ def children() -> Check:
             sleeper.terminate()
             to_cat.close()
             to_shell.close()
-            same((cat.wait(60), shell.wait(60)), (0, 0), "exit codes")
+            same((cat.wait(300), shell.wait(300)), (0, 0), "exit codes")
             os.sched_yield()
         return "children"
 
