@@ -28,7 +28,7 @@ def _is_its(process: Path, folder: str) -> bool:
 def _words(process: Path) -> str:
     """Which it is, and for what it waits: its state, its priority, where in the kernel it stands."""
     known = {}
-    for name in ("comm", "stat", "wchan", "cmdline", "cgroup"):
+    for name in ("comm", "stat", "wchan", "cmdline"):
         with contextlib.suppress(OSError):
             known[name] = (process / name).read_text("utf-8", "replace").replace("\0", " ").strip()
     return f"process {process.name}: {known}"

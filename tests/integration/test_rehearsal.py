@@ -75,8 +75,9 @@ def spec(running: Running, number: int, **more: object) -> Spec:
     return Spec.of(running.container, job_id=JOB_ID, number=number, **fields | more)
 
 
-def left_behind(running: Running) -> list[str]:
-    return left_of(running.container.job_root, running.container.id)
+def assert_nothing_left(running: Running) -> None:
+    left = left_of(running.container.job_root, running.container.id)
+    assert not left, "\n".join(left)
 
 
 def fingerprint(root: Path) -> dict[str, object]:
@@ -96,7 +97,7 @@ def pause(running: Running) -> None:
 
 async def rehearse(running: Running, number: int, **more: object) -> Answer:
     answer = await run_stage(spec(running, number, **more), LIMIT)
-    assert left_behind(running) == []
+    assert_nothing_left(running)
     return answer
 
 
@@ -298,7 +299,7 @@ async def test_cut_short_at_any_moment_nothing_is_left(bed: Bed, after: float) -
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    assert left_behind(running) == []
+    assert_nothing_left(running)
     running.more_lines(2)
 
 
@@ -325,7 +326,7 @@ async def test_it_dies_with_the_agent_and_the_next_one_cleans(bed: Bed, until: s
         agent.send_signal(signal.SIGKILL)
         agent.wait()
     assert await asyncio.to_thread(tidy, wanted.job_root, wanted.container_id) == ""
-    assert left_behind(running) == []
+    assert_nothing_left(running)
     running.more_lines(2)
 
 
@@ -346,7 +347,7 @@ async def test_one_that_was_not_told_to_die_and_gets_no_processor_is_ended(bed: 
                 os.sched_setaffinity(pid, {cpu})
         busy = subprocess.Popen(["nice", "-n", "-5", "taskset", "-c", str(cpu), "sh", "-c", "while :; do :; done"])
         assert await asyncio.to_thread(tidy, wanted.job_root, wanted.container_id) == ""
-        assert left_behind(running) == []
+        assert_nothing_left(running)
         assert stage.wait(LIMIT) == -signal.SIGKILL
     finally:
         for process in filter(None, (busy, stage)):

@@ -60,7 +60,7 @@ async def nothing_left(home: Bed, node: Node) -> None:
     """In the end; otherwise the assertion says what is."""
     with contextlib.suppress(TimeoutError):
         await until(lambda: not left_behind(home, node), "nothing left")
-    assert left_behind(home, node) == []
+    assert not (left := left_behind(home, node)), "\n".join(left)
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def test_notices_are_404_until_there_is_one(service: MetadataService, http: http
 
 
 def test_botocore_finds_the_roles_credentials(service: MetadataService) -> None:
-    patient = InstanceMetadataFetcher(timeout=PATIENCE, num_attempts=3, base_url=service.url + "/")
+    patient = InstanceMetadataFetcher(timeout=int(PATIENCE), num_attempts=3, base_url=service.url + "/")
     found = patient.retrieve_iam_role_credentials()
     assert found["access_key"] == "perdure" and found["role_name"] == "perdure-node"
 
