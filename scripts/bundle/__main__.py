@@ -1,4 +1,4 @@
-"""`python -m scripts.bundle [--architecture x86_64|aarch64] [--output FOLDER]`: the release for instances.
+"""`python -m scripts.bundle [--architecture x86_64|aarch64] [--output FOLDER] [--known]`: the release for instances.
 
 Leaves in FOLDER (default build/release):
 
@@ -24,7 +24,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.bundle.contents import component_list, server_list
+from scripts.bundle import taken
+from scripts.bundle.contents import checksum, component_list, server_list
 from scripts.bundle.debian import BuildFailed, Suite, run
 from scripts.bundle.release import archive, release_name, write_release
 from scripts.bundle.signing import Signer
@@ -33,32 +34,41 @@ from scripts.bundle.tree import PLATFORMS, PYTHON_PACKAGES, ROOT, TOOLS, Inputs,
 CACHE = Path(os.environ.get("PERDURE_CACHE", "/var/cache/perdure")) / "bundle"
 
 
-def fetch(architecture: str) -> Inputs:
-    """Debian packages and wheels, fetched unless they are in the cache; beside each other, for each mostly waits."""
+def fetch(architecture: str, known: bool) -> Inputs:
+    """Debian packages and wheels, fetched unless they are in the cache; beside each other, for each mostly waits.
+
+    `known`: what the last build took will do, if it is still here; nobody is asked for newer.
+    """
     debian, platforms = PLATFORMS[architecture]
     with ThreadPoolExecutor() as pool:
-        base = pool.submit(Suite("bookworm", debian, CACHE).fetch, [*PYTHON_PACKAGES, *TOOLS])
-        criu = pool.submit(Suite("sid", debian, CACHE).fetch, ["criu"])
-        wheels = pool.submit(_wheels, CACHE / f"wheels-{architecture}", platforms)
+        base = pool.submit(Suite("bookworm", debian, CACHE).fetch, [*PYTHON_PACKAGES, *TOOLS], known)
+        criu = pool.submit(Suite("sid", debian, CACHE).fetch, ["criu"], known)
+        wheels = pool.submit(_wheels, CACHE / f"wheels-{architecture}", platforms, known)
     return Inputs(architecture, base.result(), criu.result(), wheels.result())
 
 
-def _wheels(folder: Path, platforms: list[str]) -> list[Path]:
+def _wheels(folder: Path, platforms: list[str], known: bool) -> list[Path]:
     """Those of the agent's requirements, in `folder`, and no others."""
+    pins, record = ROOT / "requirements-agent.txt", folder.with_suffix(".json")
+    asked = [checksum(pins), *platforms]
+    if known and (found := taken.recall(record, asked)):
+        return found
     folder.mkdir(parents=True, exist_ok=True)
     where = [word for name in platforms for word in ("--platform", name)]
     # An empty folder each time, so that no wheel of an older pin stays; pip has a cache of its own.
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary", ":all:"]
         argv += ["--python-version", "3.11", "--implementation", "cp", *where, "--find-links", str(folder)]
-        run([*argv, "--dest", name, "-r", str(ROOT / "requirements-agent.txt")])
+        run([*argv, "--dest", name, "-r", str(pins)])
         fresh = {path.name for path in Path(name).iterdir()}
         for path in Path(name).iterdir():
             path.replace(folder / path.name)
     for path in folder.iterdir():
         if path.name not in fresh:
             path.unlink()
-    return sorted(folder.iterdir())
+    found = sorted(folder.iterdir())
+    taken.keep(record, asked, found)
+    return found
 
 
 def main() -> int:
@@ -66,13 +76,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts.bundle")
     parser.add_argument("--architecture", choices=sorted(PLATFORMS), action="append")
     parser.add_argument("--output", type=Path, default=ROOT / "build/release")
+    parser.add_argument("--known", action="store_true", help="take what the last build took, without asking for newer")
     arguments = parser.parse_args()
     key = os.environ.get("PERDURE_SIGNING_KEY")
     begun = time.monotonic()
     try:
         signer = Signer.from_pem(Path(key)) if key else Signer.for_this_build()
         for architecture in arguments.architecture or [platform.machine()]:
-            _one(architecture, arguments.output)
+            _one(architecture, arguments.output, arguments.known)
         (arguments.output / "contents-server.cdx.json").write_text(server_list())
         write_release(arguments.output, signer)
     except (BuildFailed, OSError, ValueError, subprocess.SubprocessError) as problem:
@@ -84,8 +95,8 @@ def main() -> int:
     return 0
 
 
-def _one(architecture: str, output: Path) -> None:
-    inputs = fetch(architecture)
+def _one(architecture: str, output: Path, known: bool) -> None:
+    inputs = fetch(architecture, known)
     release = release_name(inputs)
     output.mkdir(parents=True, exist_ok=True)
     target = output / f"perdure-worker-{release}-{architecture}.tar.gz"

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import perdure
-from scripts.bundle.debian import field
+from scripts.bundle.debian import fields
 from scripts.bundle.tree import ROOT, Inputs
 
 _PIN = re.compile(r"^([a-z0-9._-]+)==([^\s;]+)(?: ; (?!sys_platform == 'win32').*)? \\$", re.MULTILINE)
@@ -68,7 +68,7 @@ def checksum(path: Path) -> str:
 
 
 def _debian(deb: Path, suite: str) -> dict[str, object]:
-    name, version, architecture = (field(deb, word) for word in ("Package", "Version", "Architecture"))
+    name, version, architecture = fields(deb, "Package", "Version", "Architecture")
     purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?arch={architecture}&distro={suite}"
     return _component(name, version, purl, _sha256(deb))
 

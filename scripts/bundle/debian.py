@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.bundle import taken
+
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _LIMIT = 600.0
 
@@ -36,9 +38,14 @@ class Suite:
     def _place(self) -> Path:
         return self.cache / f"{self.name}-{self.architecture}"
 
-    def fetch(self, packages: list[str]) -> list[Path]:
-        """The .deb files of these packages and of all that they need, resolved as if nothing were installed."""
-        place = self._place
+    def fetch(self, packages: list[str], known: bool = False) -> list[Path]:
+        """The .deb files of these packages and of all that they need, resolved as if nothing were installed.
+
+        `known`: those of the last time will do, if they are still here; the archive is not asked whether it has newer.
+        """
+        place, record = self._place, self._place / "taken.json"
+        if known and (found := taken.recall(record, packages)):
+            return found
         for folder in ("lists/partial", "archives/partial"):
             (place / folder).mkdir(parents=True, exist_ok=True)
         signed = f" signed-by={_KEYRING}" if _KEYRING.exists() else ""
@@ -63,6 +70,7 @@ class Suite:
         if len(found) != len(planned):
             missing = planned - {_of(deb) for deb in found}
             raise BuildFailed(f"apt did not fetch {', '.join(' '.join(one) for one in sorted(missing))} of {self.name}")
+        taken.keep(record, packages, found)
         return found
 
 
@@ -115,6 +123,7 @@ def unpack(debs: list[Path], root: Path) -> None:
         list(pool.map(one, debs))
 
 
-def field(deb: Path, name: str) -> str:
-    """A field of the package, such as Version."""
-    return run(["dpkg-deb", "--field", str(deb), name]).strip()
+def fields(deb: Path, *names: str) -> list[str]:
+    """Fields of the package, such as Version."""
+    form = "".join(f"${{{name}}}\\n" for name in names)
+    return run(["dpkg-deb", "--showformat", form, "--show", str(deb)]).splitlines()

@@ -39,8 +39,11 @@ def _sources() -> list[Path]:
     return sorted(path for path in found if "__pycache__" not in path.parts)
 
 
-def archive(tree: Path, target: Path) -> int:
-    """Pack the folder; the sum of its files' sizes in bytes. The target appears when it is whole."""
+def archive(tree: Path, target: Path, level: int = 6) -> int:
+    """Pack the folder; the sum of its files' sizes in bytes. The target appears when it is whole.
+
+    `level`: gzip's. 9 takes four times as long for 1 % less.
+    """
     total = 0
 
     def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -55,7 +58,7 @@ def archive(tree: Path, target: Path) -> int:
     half = target.with_suffix(".part")
     with (
         half.open("wb") as file,
-        gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,  # 9 takes four times as long for 1 % less
+        gzip.GzipFile("", "wb", level, file, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
         for path in [tree, *sorted(tree.rglob("*"))]:

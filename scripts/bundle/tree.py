@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import compileall
 import os
+import platform
 import py_compile
 import shutil
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +41,13 @@ _UNUSED_MODULES = (
     *("test", "idlelib", "lib2to3", "tkinter", "turtledemo", "turtle.py", "ensurepip", "pydoc_data", "distutils"),
     *("venv", "curses", "dbm", "msilib", "sqlite3", "config-3.11-*"),
 )
+_UNUSED_EXTENSIONS = {
+    *("_curses", "_curses_panel", "_dbm", "_tkinter", "readline", "nis", "_sqlite3", "_ctypes_test", "ossaudiodev"),
+}
+_NEVER_RUN = ("temporalio/bridge/sdk-core", "temporalio/bridge/src", "zstandard/_cffi.*", "zstandard/backend_cffi.py")
+"""Of wheels: the sources of what is there compiled, and what zstandard is on a PyPy."""
+_LEXERS = {"__init__.py", "_mapping.py", "python.py", "special.py"}
+"""Of the five hundred languages that pygments knows: what rich shows of a traceback."""
 _OUR_PACKAGES = ("perdure", "worker_agent")
 _COMMANDS = """[perdure.commands]
 preflight = worker_agent.preflight.command:command
@@ -75,7 +84,7 @@ def build(inputs: Inputs, release: str, tree: Path, scratch: Path) -> None:
     unpack(inputs.base, base)
     libraries = Libraries(base, tree / "lib/system", final / "lib/system")
     _python(base, tree, libraries)
-    _wheels(inputs.wheels, tree, libraries)
+    _wheels(inputs, tree, libraries)
     _ours(tree, release)
     for program in (name for names in TOOLS.values() for name in names):
         libraries.program(base / program, tree / "tools" / Path(program).name)
@@ -96,23 +105,28 @@ def _python(base: Path, tree: Path, libraries: Libraries) -> None:
     shutil.copytree(base / "usr/lib" / PYTHON, library, ignore=ignore)
     modules = library / "lib-dynload"
     for path in modules.iterdir():
-        if path.name.split(".")[0] in {"_curses", "_curses_panel", "_dbm", "_tkinter", "readline", "nis", "_sqlite3"}:
+        name = path.name.split(".")[0]
+        if name in _UNUSED_EXTENSIONS or name.startswith(("_test", "_xx", "xx")):
             path.unlink()
     libraries.add(path for path in modules.iterdir() if is_elf(path))
 
 
-def _wheels(wheels: list[Path], tree: Path, libraries: Libraries) -> None:
+def _wheels(inputs: Inputs, tree: Path, libraries: Libraries) -> None:
     packages = tree / "lib" / PYTHON / "dist-packages"
-    for wheel in wheels:
+    for wheel in inputs.wheels:
         # Not by pip: these may be another architecture's, and scripts and data of a wheel are not wanted.
-        run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(packages)])
-    for folder in packages.glob("*.data"):
-        shutil.rmtree(folder)
-    for folder in (packages / "botocore/data").glob("*/"):
-        if folder.is_dir() and folder.name not in _AWS_SERVICES:
-            shutil.rmtree(folder)
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(packages)
+    unused = [path for pattern in ("*.data", *_NEVER_RUN) for path in packages.glob(pattern)]
+    unused += [path for path in (packages / "botocore/data").glob("*/") if path.name not in _AWS_SERVICES]
+    unused += [path for path in (packages / "pygments/lexers").iterdir() if path.name not in _LEXERS]
+    for path in unused:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     binaries = [path for path in packages.rglob("*.so*") if is_elf(path)]
     libraries.add(binaries, own=binaries)
+    # Some come with what a debugger reads, a fifth of the archive. The machine's strip knows its own programs only.
+    if inputs.architecture == platform.machine():
+        run(["strip", "--strip-unneeded", *map(str, binaries)])
 
 
 def _ours(tree: Path, release: str) -> None:
