@@ -32,7 +32,7 @@ def release() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / "release.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        argv = [sys.executable, "-m", "scripts.bundle", "--output", str(folder)]
+        argv = [sys.executable, "-m", "scripts.bundle", "--known", "--output", str(folder)]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=_BUILD, check=False)
     if done.returncode != 0 and "could not resolve" in done.stderr.lower():
         pytest.skip(f"the release cannot be built without a package index: {done.stderr.strip()[-300:]}")

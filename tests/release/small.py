@@ -13,26 +13,26 @@ from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 WORKER = ROOT / "deploy/worker"
-_MODULES = (
-    "asyncio",
-    "unittest",
-    "multiprocessing",
-    "xml",
-    "email",
-    "http",
-    "concurrent",
-    "sqlite3",
-    "pydoc.py",
-    "dist-packages",
+_LINKED = ("ld-linux-", "libc.", "libm.", "libz.", "libexpat.")
+"""Beginnings of the names of Python's own libraries."""
+_LEFT_OUT = (
+    *("asyncio", "unittest", "multiprocessing", "xml", "email", "http", "concurrent", "ctypes", "wsgiref", "xmlrpc"),
+    *("html", "logging", "tomllib", "pydoc*", "_pydecimal*", "_pyio*", "dist-packages", "lib-dynload"),
+    *("cp[0-9]*.py*", "mac_*", "iso*"),
 )
-"""What the editor of files does not import: half of the library."""
+"""What the editor of files does not import: most of the library."""
 
 
 def small_release(folder: Path, real: Path, scratch: Path, number: str = "0.0.1-small") -> Path:
     """A release in `folder`, made of the unpacked `real` one."""
     tree = scratch / number
     (tree / "criu/bin").mkdir(parents=True)
-    shutil.copytree(real / "lib", tree / "lib", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", *_MODULES))
+    ignore = shutil.ignore_patterns(*_LEFT_OUT)
+    shutil.copytree(real / "lib/python3.11", tree / "lib/python3.11", symlinks=True, ignore=ignore)
+    (tree / "lib/system").mkdir()
+    for library in (real / "lib/system").iterdir():
+        if library.name.startswith(_LINKED):
+            shutil.copy(library, tree / "lib/system")
     shutil.copytree(real / "share", tree / "share", ignore=shutil.ignore_patterns("licences"))
     (tree / "bin").mkdir()
     shutil.copy(real / "bin/python3", tree / "bin/python3")
@@ -51,7 +51,7 @@ def small_release(folder: Path, real: Path, scratch: Path, number: str = "0.0.1-
     for name in ("edit_files.py", "perdure-agent.service", "perdure-undo-docker.service", "docker.conf"):
         shutil.copy(WORKER / name, tree / "share" / name)
     folder.mkdir(parents=True, exist_ok=True)
-    archive(tree, folder / f"perdure-worker-{number}-{_machine()}.tar.gz")
+    archive(tree, folder / f"perdure-worker-{number}-{_machine()}.tar.gz", level=1)
     write_release(folder, Signer.for_this_build())
     return folder
 

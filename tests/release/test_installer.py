@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ ECS_CONFIG = "# by hand\nECS_CLUSTER=genomics\nECS_CONTAINER_START_TIMEOUT=4m\n"
 DOCKER, ECS = "/etc/docker/daemon.json", "/etc/ecs/ecs.config"
 INSTALL = ("sh", "/release/perdure-install", "--from", "/release", "--temporal", "temporal.example:7233")
 UNINSTALL = ("sh", "/opt/perdure/current/bin/perdure-install", "--uninstall")
+_PROGRAMS = "/before:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 WATCHED = ("/etc", "/opt", "/var/lib/perdure", "/usr/local")
 
 pytestmark = [pytest.mark.timeout(1200)]
@@ -58,6 +59,14 @@ def _installed(debian: Machine) -> bool:
 
 def _install(debian: Machine, *more: str) -> Done:
     return debian.run(*INSTALL, *more)
+
+
+def _before(debian: Machine, names: Iterable[str], script: str) -> None:
+    """The script runs before each of these programs where they are looked for on _PROGRAMS."""
+    debian.at("/before").mkdir()
+    for name in names:
+        debian.at(f"/before/{name}").write_text(f'#!/bin/sh\n{script}\nexec /usr/bin/{name} "$@"\n')
+        debian.at(f"/before/{name}").chmod(0o755)
 
 
 def test_install_merges_and_uninstall_leaves_no_trace(debian: Machine) -> None:
@@ -170,17 +179,11 @@ def test_flags_that_docker_would_not_take_twice_are_found_first(debian: Machine)
 
 
 @pytest.mark.parametrize("size", ["1m", "410m"])
-def test_a_full_disk(size: str, base: Path, place: Path, release: Path) -> None:
-    """Too little to begin with, and, where the checks saw enough, none left while the archive is unpacked."""
-    with _debian(base, place, release, small=size) as debian:
-        if size != "1m":
-            debian.start(
-                "filler",
-                "sh",
-                "-c",
-                "until [ -e /opt/perdure/.incoming ]; do :; done; head -c 395M /dev/zero >/opt/fill",
-            )
-        done = _install(debian)
+def test_a_full_disk(size: str, base: Path, place: Path, small: Path) -> None:
+    """Too little to begin with, and, where the checks saw enough, too little left when the archive is unpacked."""
+    with _debian(base, place, small, small=size) as debian:
+        _before(debian, ["tar"], "[ -e /opt/fill ] || fallocate --length 400M /opt/fill")
+        done = debian.run(*INSTALL, PATH=_PROGRAMS)
         assert done.status == 1, done.said
         assert ("check failed" if size == "1m" else "No space left on device") in done.said, done.said
         assert "nothing was changed" in done.said
@@ -200,28 +203,23 @@ def test_two_at_the_same_time(debian: Machine) -> None:
     assert len(list(debian.at("/opt/perdure/versions").iterdir())) == 1
 
 
-_POWER_CUT = """#!/bin/sh
+_CUT = """
 # Counts the installer's programs, and ends it with all that it started before the one that is due.
 count=$(($(cat /tmp/count) + 1))
 echo $count >/tmp/count
 [ $count != "$(cat /tmp/due)" ] || kill -9 0
-exec /usr/bin/NAME "$@"
 """
 _COUNTED = ("mv", "cp", "rm", "ln", "tar", "mkdir", "sync", "chmod")
 
 
 def test_cut_off_at_any_moment_it_is_the_old_state_or_the_new_one(debian: Machine) -> None:
     before = _watched(debian)
-    debian.at("/cut").mkdir()
-    for name in _COUNTED:
-        debian.at(f"/cut/{name}").write_text(_POWER_CUT.replace("NAME", name))
-        debian.at(f"/cut/{name}").chmod(0o755)
-    path = "/cut:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    _before(debian, _COUNTED, _CUT)
     states = []
     for due in range(1, 60):
         debian.at("/tmp/count").write_text("0")
         debian.at("/tmp/due").write_text(str(due))
-        done = debian.run("setsid", "--wait", *INSTALL, PATH=path)
+        done = debian.run("setsid", "--wait", *INSTALL, PATH=_PROGRAMS)
         docker, ecs = debian.at(DOCKER).read_text(), debian.at(ECS).read_text()
         states.append(_installed(debian))
         assert docker == DAEMON_JSON or states[-1], "half of daemon.json"
