@@ -8,11 +8,13 @@ Dockerfile from wheels.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +23,19 @@ from localcloud.nodes.images.build import build_image
 from localcloud.nodes.images.catalogue import Catalogue
 from perdure.image.mounts import delete_tree
 from perdure.waiting import until
+from tests.integration.docker_images import CACHE, cache_lock
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["postgresql-15", "python3", "python3-venv"]
 BASE = "perdure-test-base"
+_LEFT_OUT = [
+    *(f"./usr/share/{name}" for name in ("locale", "doc", "man", "i18n", "perl")),
+    *(f"./usr/lib/{name}" for name in ("*/perl", "*/libLLVM*", "*/libz3*")),
+    *(f"./usr/lib/postgresql/15/lib/{name}" for name in ("bitcode", "llvm*")),
+    *("./var/lib/postgresql/15", "./var/lib/apt", "./var/cache/apt"),
+]
+"""Of that image: two thirds of it, which nobody here uses (PostgreSQL's compiler of queries, Perl, a cluster)."""
 _BOOT = """
 set -e
 mount -t tmpfs -o mode=755 none /run
@@ -79,7 +89,8 @@ class Docker:
         """An image of Debian packages, under that name."""
         image = build_image(name, packages, lambda line: print(f"{name}: {line}", flush=True))
         rootfs = Catalogue().rootfs(image)
-        with subprocess.Popen(["tar", "-C", str(rootfs), "-c", "."], stdout=subprocess.PIPE) as tar:
+        pack = ["tar", "-C", str(rootfs), *(f"--exclude={one}" for one in _LEFT_OUT), "-c", "."]
+        with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
             argv = [*self.inside, "/usr/bin/docker", "import", "-", name]
             subprocess.run(argv, stdin=tar.stdout, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
 
@@ -132,12 +143,25 @@ def project(folder: Path) -> Path:
     shutil.copy(ROOT / "scripts/hatch_build.py", folder / "scripts")
     for name in ("deploy", "perdure", "workflows", "activities", "worker_agent", "api", "localcloud", "console"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder / "wheels"), "--no-deps"]
-    requirements = ["--require-hashes", "--requirement", str(folder / "requirements-server.txt")]
-    builders = [line for line in _pins(ROOT / "requirements-dev.txt") if line.split("==")[0] in BUILDERS]
-    for words in (requirements, builders):
-        subprocess.run([*pip, *words], check=True, timeout=600)
+    shutil.copytree(_wheels(), folder / "wheels")
     return folder
+
+
+def _wheels() -> Path:
+    """What the server needs and what its wheel is built with, by the pins; fetched once for a machine."""
+    builders = [line for line in _pins(ROOT / "requirements-dev.txt") if line.split("==")[0] in BUILDERS]
+    wanted = (ROOT / "requirements-server.txt").read_bytes() + "\n".join(builders).encode()
+    place = CACHE / f"wheels-{hashlib.sha256(wanted).hexdigest()[:12]}"
+    with cache_lock("wheels"):
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as name:
+                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", f"{name}/wheels", "--no-deps"]
+                for words in (["--require-hashes", "--requirement", str(ROOT / "requirements-server.txt")], builders):
+                    subprocess.run([*pip, *words], check=True, timeout=600)
+                for old in CACHE.glob("wheels-*/"):
+                    shutil.rmtree(old)
+                Path(name, "wheels").rename(place)
+    return place
 
 
 BUILDERS = {"hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers"}
