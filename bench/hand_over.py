@@ -144,13 +144,7 @@ class Bench:
     def _reclaim(self, job_id: str) -> datetime:
         """When the notice was given; the reclaim goes on."""
         request = {"job_id": job_id, "to_zone": self._zone, "notice_seconds": self._notice}
-        number = self._client.cloud("POST", "/_local/reclaim", json=request)["id"]
-
-        def given() -> float | None:
-            steps = self._client.cloud("GET", f"/_local/reclaims/{number}")["steps"]
-            return next((step["at"] for step in steps if step["what"] == "notice given"), None)
-
-        return datetime.fromtimestamp(until(given, f"the notice of {job_id}")).astimezone()
+        return notice_of(self._client, request)
 
     def _resume(self, job_id: str) -> str:
         """The new job, submitted as soon as Perdure says that the old one is over."""
@@ -206,6 +200,17 @@ class Bench:
 def until(condition: Callable[[], T | None], what: str) -> T:
     """Looked at twice a second."""
     return waiting.until(condition, LIMIT, 0.5, what)
+
+
+def notice_of(client: StackClient, request: dict[str, Any]) -> datetime:
+    """Ask the local cloud for a reclaim; when its notice was given. The reclaim goes on."""
+    number = client.cloud("POST", "/_local/reclaim", json=request)["id"]
+
+    def given() -> float | None:
+        steps = client.cloud("GET", f"/_local/reclaims/{number}")["steps"]
+        return next((step["at"] for step in steps if step["what"] == "notice given"), None)
+
+    return datetime.fromtimestamp(until(given, "the notice")).astimezone()
 
 
 def free_after(

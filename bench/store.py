@@ -181,7 +181,7 @@ def ten(mib: int) -> None:
             stored = StoredCheckpoints(Patient(DirectoryObjects(root / "store")), "job")
             chance, wrote, full = random.Random(44), [], 0
             for _ in range(10):
-                manifest = job.take()
+                manifest = job.take(seed=43)
                 full += len(job.memory)
                 wrote.append(stored.put(job.root, job.folder(manifest.number), manifest).sizes.wrote)
                 job.store.delete(manifest.number)

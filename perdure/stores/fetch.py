@@ -14,6 +14,7 @@ from pathlib import Path
 
 from perdure.domain.errors import ImageInvalid, JobRootFull, ObjectMissing
 from perdure.stores.bandwidth import NO_DEADLINE, Bandwidth
+from perdure.stores.cutting import PAGE
 from perdure.stores.layout import Place
 from perdure.stores.objects import Objects
 from perdure.stores.packs import Row, open_chunk
@@ -23,7 +24,7 @@ from perdure.stores.tree import Laying, reading_order
 
 _GAP = 256 << 10
 """Bytes between two wanted chunks that are read along: one request costs more than they do."""
-Take = Callable[[int, bytes | memoryview], None]
+Take = Callable[[int, memoryview], None]
 """Gets a chunk by its number in the manifest. Called from several threads."""
 
 
@@ -60,7 +61,7 @@ class Fetch:
         targets = self._targets()
         paths = [laying.path(entry) for entry in self._stored.entries]
 
-        def take(number: int, chunk: bytes | memoryview) -> None:
+        def take(number: int, chunk: memoryview) -> None:
             for place, offset in targets[number]:
                 descriptor = os.open(paths[place], os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
@@ -81,7 +82,7 @@ class Fetch:
     def _sizes(self) -> list[int]:
         before = [0]
         for _, row in self._stored.chunks:
-            before.append(before[-1] + row.size)
+            before.append(before[-1] + row.length)
         return before
 
     def _targets(self) -> dict[int, list[tuple[int, int]]]:
@@ -96,7 +97,7 @@ class Fetch:
                     continue
                 for number in range(first, first + count):
                     found.setdefault(number, []).append((place, offset))
-                    offset += self._stored.chunks[number][1].size
+                    offset += self._stored.chunks[number][1].length
         return found
 
     def _each(self, wanted: Iterable[int], take: Take) -> None:
@@ -147,9 +148,13 @@ class Fetch:
                 raise ImageInvalid(f"{key} is gone from {self._objects.place}: the checkpoint lacks a pack") from error
         if len(content) != end - begin:
             raise ImageInvalid(f"{key} ends at byte {begin + len(content)}: it is cut off")
-        for number in numbers:
+        before, chunk = -1, memoryview(b"")
+        for number in numbers:  # they rise, so that parts of one chunk follow each other
             row = self._row(number)
-            take(number, open_chunk(row, content[row.offset - begin : row.offset - begin + row.stored], key))
+            if row.offset != before:
+                before = row.offset
+                chunk = memoryview(open_chunk(row, content[before - begin : before - begin + row.stored], key))
+            take(number, chunk[row.skip * PAGE : row.skip * PAGE + row.length])
 
 
 def _content(entry: Entry, before: list[int]) -> int:

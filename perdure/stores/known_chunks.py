@@ -92,7 +92,7 @@ class KnownChunks:
             log.info("nothing is shared with a checkpoint", number=number, reason=str(problem))
             return
         for pack, row in stored.chunks:
-            self._found.setdefault(row.blake3, (stored.packs[pack], row))
+            self._found.setdefault(row.blake3, (stored.packs[pack], row.whole))
 
     def _learn_packs(self, objects: Objects, place: Place) -> None:
         """Packs of ours that no checkpoint names: an upload was cut short, and this one goes on with them."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from perdure.domain.errors import ImageInvalid
 from perdure.stores import codecs
-from perdure.stores.cutting import LARGEST
+from perdure.stores.cutting import LARGEST, PAGE
 
 VERSION = 1
 FULL = 8 << 20
@@ -36,15 +36,27 @@ _TAIL_GUESS = 64 << 10
 """Bytes at a pack's end that are read first: the tables of most packs fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One chunk in a pack: its BLAKE3, where it lies, its size there and unpacked (bytes), and how it is packed."""
+class Row(NamedTuple):
+    """One chunk in a pack: its BLAKE3, where it lies, its size there and unpacked (bytes), and how it is packed. A
+    manifest may name a part of one: `pages` of its pages, after `skip` of them; 0 is all of it."""
 
     blake3: bytes
     offset: int
     stored: int
     size: int
     codec: int
+    skip: int = 0
+    pages: int = 0
+
+    @property
+    def length(self) -> int:
+        """Bytes that it stands for."""
+        return self.pages * PAGE or self.size
+
+    @property
+    def whole(self) -> Row:
+        """The chunk that this is a part of."""
+        return self._replace(skip=0, pages=0) if self.pages else self
 
 
 class PackBuilder:
@@ -55,25 +67,23 @@ class PackBuilder:
         self.buffer = buffer if buffer is not None else bytearray(_BUFFER)
         self._view = memoryview(self.buffer)
         self._end = HEAD.size
+        self.size = HEAD.size + _TAIL.size
+        """Bytes so far, its table included."""
         HEAD.pack_into(self.buffer, 0, MAGIC, VERSION)
         self.rows: list[Row] = []
-
-    @property
-    def size(self) -> int:
-        """Bytes so far, its table included."""
-        return self._end + _ROW.size * len(self.rows) + _TAIL.size
 
     def fits(self, stored: int) -> bool:
         """Has it room for a chunk of so many bytes as stored?"""
         return self.size + stored + _ROW.size <= _BUFFER
 
-    def add(self, digest: bytes, size: int, codec: int, stored: bytes | memoryview) -> Row:
-        """Put a chunk in; `fits` was asked."""
-        row = Row(digest, self._end, len(stored), size, codec)
-        self._view[self._end : self._end + len(stored)] = stored
-        self._end += len(stored)
-        self.rows.append(row)
-        return row
+    def add(self, digest: bytes, size: int, codec: int, stored: bytes | memoryview) -> int:
+        """Put a chunk in; `fits` was asked. Returns `size`."""
+        begin, length = self._end, len(stored)
+        self._end = end = begin + length
+        self._view[begin:end] = stored
+        self.rows.append(Row(digest, begin, length, size, codec))
+        self.size += length + _ROW.size
+        return self.size
 
     def close(self) -> tuple[str, memoryview]:
         """The pack's id, by which the same chunks in the same order are the same pack, and its bytes."""
@@ -125,12 +135,14 @@ def check_row(row: Row, name: str, end: int) -> None:
     """ImageInvalid unless the row can be one of a pack whose chunks end at byte `end`."""
     if not 0 < row.size <= LARGEST or not 0 < row.stored <= row.size or row.codec not in set(codecs.Codec):
         raise ImageInvalid(f"{name}: a chunk of {row.size} bytes, {row.stored} as stored by way {row.codec}")
+    if row.skip * PAGE + row.length > row.size:
+        raise ImageInvalid(f"{name}: {row.pages} pages after {row.skip} of a chunk of {row.size} bytes")
     if not HEAD.size <= row.offset <= end - row.stored:
         raise ImageInvalid(f"{name}: a chunk at byte {row.offset}, outside of its pack")
 
 
 def open_chunk(row: Row, stored: memoryview, name: str) -> bytes | memoryview:
-    """The chunk, verified. ImageInvalid, with `name` (the pack) and the offset in it."""
+    """The chunk, all of it and verified. ImageInvalid, with `name` (the pack) and the offset in it."""
     chunk = codecs.unpack(row.codec, stored, row.size) if len(stored) == row.stored else None
     if chunk is None:
         raise ImageInvalid(f"{name}, byte {row.offset}: the chunk there does not unpack to {row.size} bytes")

@@ -1,6 +1,6 @@
 """The frame around a manifest: version, sizes, compression, and a seal over all of it (docs/image-format.md, "Frame").
 
-    0   8  magic `PDRMANI\\n`          8  2  version (1)        10 1  seal: 0 BLAKE3, 1 HMAC-SHA256     11  5  zero
+    0   8  magic `PDRMANI\\n`          8  2  version (1, 2)     10 1  seal: 0 BLAKE3, 1 HMAC-SHA256     11  5  zero
     16  8  bytes of the body           24 8  bytes of it as stored (zstd)
     32  …  the body                    …  32 the seal over everything before it
 
@@ -20,7 +20,8 @@ from blake3 import blake3
 from perdure.domain.errors import ImageInvalid
 
 MAGIC = b"PDRMANI\n"
-VERSION = 1
+WHOLE, PARTS = 1, 2
+"""Versions of the body: in the second one, chunks may be parts of stored ones (docs/image-format.md, "Manifest")."""
 LARGEST_BODY = 1 << 30
 """Bytes; some eight million chunks, or as many files."""
 _HEAD = struct.Struct("<8sHB5xQQ")
@@ -31,10 +32,10 @@ SMALLEST_KEY = 32
 """Bytes of a key."""
 
 
-def seal(body: bytes, key: bytes = b"") -> bytes:
-    """The framed body; with a `key` (at least 32 bytes), nobody without it can make another."""
+def seal(body: bytes, key: bytes = b"", version: int = WHOLE) -> bytes:
+    """The framed body, which has that version; with a `key` (at least 32 bytes), nobody without it can make another."""
     stored = zstandard.ZstdCompressor(level=_LEVEL, threads=0).compress(body)
-    framed = _HEAD.pack(MAGIC, VERSION, _BY_KEY if key else _BY_HASH, len(body), len(stored)) + stored
+    framed = _HEAD.pack(MAGIC, version, _BY_KEY if key else _BY_HASH, len(body), len(stored)) + stored
     return framed + _sealed(framed, key)
 
 
@@ -46,8 +47,8 @@ def unseal(content: bytes, name: str, key: bytes = b"") -> bytes:
     magic, version, kind, size, stored = _HEAD.unpack_from(content)
     if magic != MAGIC:
         raise ImageInvalid(f"{name}, byte 0: this is no manifest of Perdure")
-    if version != VERSION:
-        raise ImageInvalid(f"{name}, byte 8: it has version {version}, this Perdure reads version {VERSION}")
+    if version not in (WHOLE, PARTS):
+        raise ImageInvalid(f"{name}, byte 8: it has version {version}, this Perdure reads versions {WHOLE} and {PARTS}")
     if kind not in (_BY_HASH, _BY_KEY) or any(content[11:16]):
         raise ImageInvalid(f"{name}, byte 10: the kind of its seal is unknown")
     if kind != (_BY_KEY if key else _BY_HASH):

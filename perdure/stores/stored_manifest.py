@@ -4,7 +4,8 @@ The body of the frame (sealing.py) is three parts, each with its length in 8 byt
 
     head      JSON: the checkpoint's own manifest, the packs it needs, how many entries and chunks follow, sizes
     entries   one JSON object a line: files, folders, links, in an order in which each folder comes before what it holds
-    chunks    52 bytes each: BLAKE3 (32), pack (4), offset (4), bytes as stored (4), bytes (4), codec (1), zero (3)
+    chunks    52 bytes each: BLAKE3 (32), pack (4), offset (4), bytes as stored (4), bytes (4), codec (1), of a part
+              the pages before it (1) and its own (1), zero (1)
 
 Reading believes nothing: whoever can write the store may have written this.
 """
@@ -24,7 +25,7 @@ from perdure.domain.errors import ImageInvalid
 from perdure.image.manifest import safe_path
 from perdure.stores.layout import is_folder, pack_in
 from perdure.stores.packs import LARGEST_PACK, Row, check_row
-from perdure.stores.sealing import seal, unseal
+from perdure.stores.sealing import PARTS, WHOLE, seal, unseal
 
 CHECKPOINT, LOG = "checkpoint", "log"
 """The two tops of an entry's path: the checkpoint's folder, and the job's output up to it."""
@@ -33,7 +34,7 @@ LARGEST_FILE = 1 << 46
 """Bytes; 64 TiB, the largest file that EBS volumes could hold several times over."""
 MOST_XATTRS = 64
 _LENGTH = struct.Struct("<Q")
-_CHUNK = struct.Struct("<32sIIIIB3x")
+_CHUNK = struct.Struct("<32sIIIIBBBx")
 _KINDS = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK}
 
 
@@ -102,10 +103,12 @@ class StoredManifest:
         }
         entries = b"".join(_encode_entry(entry) for entry in self.entries)
         chunks = b"".join(
-            _CHUNK.pack(row.blake3, pack, row.offset, row.stored, row.size, row.codec) for pack, row in self.chunks
+            _CHUNK.pack(digest, pack, offset, stored, size, codec, skip, pages)
+            for pack, (digest, offset, stored, size, codec, skip, pages) in self.chunks
         )
         parts = (json.dumps(head, separators=(",", ":")).encode(), entries, chunks)
-        return seal(b"".join(_LENGTH.pack(len(part)) + part for part in parts), key)
+        version = PARTS if any(row.pages for _, row in self.chunks) else WHOLE
+        return seal(b"".join(_LENGTH.pack(len(part)) + part for part in parts), key, version)
 
     @staticmethod
     def decode(content: bytes, name: str, number: int, key: bytes = b"") -> StoredManifest:
@@ -124,7 +127,7 @@ class StoredManifest:
                 raise ImageInvalid(f"{name}: chunk {place} lies in pack {pack} of {len(packs)}")
             check_row(row, f"{name}, chunk {place}", packs[pack].size)
             chunks.append((pack, row))
-        entries = _entries(entries_part, head["entries"], [row.size for _, row in chunks], name)
+        entries = _entries(entries_part, head["entries"], [row.length for _, row in chunks], name)
         return StoredManifest(checkpoint, packs, entries, chunks, Sizes(*head["sizes"]))
 
 

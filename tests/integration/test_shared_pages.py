@@ -23,14 +23,16 @@ from worker_agent.engine.writable_layer import unmount_layer
 
 pytestmark = [pytest.mark.criu]
 
-MEBIBYTES = 96
-ROUNDS = 600
+MEBIBYTES = 24
+"""Three of the job's processes have this memory, and each of them is in the image with it: enough for a predump."""
+ROUNDS, PAUSE = 240, 0.4
+"""A minute and a half until the job waits for its end. What it does meanwhile costs processor time."""
 
 
 @pytest.fixture
 async def bed(request: pytest.FixtureRequest) -> AsyncIterator[Bed]:
     made = Bed.make(reflink=getattr(request, "param", True))
-    made.command = chain(ROUNDS, MEBIBYTES, pause=0.1)
+    made.command = chain(ROUNDS, MEBIBYTES, pause=PAUSE)
     try:
         made.new_node()
         yield made
@@ -54,7 +56,7 @@ async def taken(
         if step == victim_at:
             asyncio.get_running_loop().call_soon(end_sinks, running)
 
-    running.more_lines(3)
+    running.more_lines(1)
     return await take_checkpoint(
         running.container,
         identity(epoch),
@@ -185,7 +187,7 @@ async def test_on_a_nearly_full_volume_what_shares_still_fits_and_what_does_not_
     root = bed.volume.root
     with open(root / "ballast", "wb") as ballast:
         free = os.statvfs(root).f_bavail * os.statvfs(root).f_frsize
-        os.posix_fallocate(ballast.fileno(), 0, free - RESERVE - (120 << 20))  # not enough for a whole one
+        os.posix_fallocate(ballast.fileno(), 0, free - RESERVE - (60 << 20))  # not enough for a whole one
         second = await taken(running, predump=False)
         assert second.after_full == 1 and offered(root) == [2, 1]
         free = os.statvfs(root).f_bavail * os.statvfs(root).f_frsize
@@ -213,7 +215,7 @@ async def test_power_lost_before_the_commit_leaves_the_checkpoint_before(bed: Be
             bed.volume.lose_power()
             lost.set()
 
-    running.more_lines(3)
+    running.more_lines(1)
     with pytest.raises((CheckpointFailed, OSError)):
         await take_checkpoint(
             running.container,
@@ -245,7 +247,8 @@ async def test_where_files_cannot_share_each_checkpoint_is_written_whole(bed: Be
 
 
 async def test_a_predump_is_not_confused_by_forks_programs_and_new_memory(bed: Bed) -> None:
-    bed.command = ["/usr/bin/python3", "/jobs/restless.py", "0", str(MEBIBYTES)]
+    mebibytes = str(64)  # it forks only for moments: less is not worth a predump
+    bed.command = ["/usr/bin/python3", "/jobs/restless.py", "0", mebibytes]
     running = await fresh(bed)
     series = [await taken(running) for _ in range(4)]
     assert all("predump" in manifest.phases and manifest.full == 1 for manifest in series)
@@ -254,6 +257,6 @@ async def test_a_predump_is_not_confused_by_forks_programs_and_new_memory(bed: B
     running.more_lines(3)
     assert running.end() == 0
     rounds = str(running.lines() - 1)
-    argv = ["/usr/bin/python3", str(JOBS / "restless.py"), rounds, str(MEBIBYTES)]
+    argv = ["/usr/bin/python3", str(JOBS / "restless.py"), rounds, mebibytes]
     done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True, timeout=PATIENCE)
     assert running.log() == done.stdout

@@ -20,7 +20,7 @@ from perdure.domain.checkpoints import CheckpointKind, ImageFile, Manifest
 from perdure.domain.errors import ImageInvalid
 from perdure.image.manifest import decode_name
 from perdure.stores import codecs, sealing
-from perdure.stores.cutting import LARGEST
+from perdure.stores.cutting import LARGEST, PAGE
 from perdure.stores.packs import PackBuilder, Row, read_table
 from perdure.stores.stored_manifest import CHECKPOINT, HOLE, LOG, Entry, PackRef, Sizes, StoredManifest
 
@@ -44,12 +44,14 @@ def example() -> StoredManifest:
         inodes={"layer/etc": 5},
     )
     chunks = [(0, Row(blake3(b"%d" % number).digest(), 16 + 10_000 * number, 9_000, 14_000, 1)) for number in range(5)]
+    chunks.append((0, chunks[2][1]._replace(skip=1, pages=2)))
     folder = f"{CHECKPOINT}/images"
     entries = [
         Entry(f"{LOG}/stdout", 0o100600, size=14_000, runs=[(4, 1)]),
         Entry(folder, 0o40700, extended={"user.a": "00ff"}),
         Entry(f"{folder}/pages-1.img", 0o100600, 1, 2, 5, 6, size=73_000, runs=[(0, 4), (HOLE, 3_000), (0, 1)]),
         Entry(f"{folder}/same", 0o100600, link=2),
+        Entry(f"{folder}/pages-2.img", 0o100600, size=8_192, runs=[(5, 1)]),
         Entry(f"{folder}/link", 0o120777, target="../../outside"),
         Entry(f"{folder}/n%ff", 0o20600, device=0),
     ]
@@ -108,9 +110,10 @@ def read_anything(content: bytes) -> bool:
         size = 0
         for first, count in entry.runs:
             assert count > 0 and (first == HOLE or first + count <= len(found.chunks))
-            size += count if first == HOLE else sum(row.size for _, row in found.chunks[first : first + count])
+            size += count if first == HOLE else sum(row.length for _, row in found.chunks[first : first + count])
         assert size == entry.size
     for pack, row in found.chunks:
+        assert 0 < row.length <= row.size - row.skip * PAGE
         assert row.size <= LARGEST and row.offset + row.stored <= found.packs[pack].size
     return True
 

@@ -63,8 +63,24 @@ def _framed(body: bytes, *, version: int = 1, size: int | None = None, stored: b
 
 
 def test_an_unknown_version_is_refused() -> None:
-    with pytest.raises(ImageInvalid, match="byte 8: it has version 2, this Perdure reads version 1"):
-        StoredManifest.decode(_framed(b"", version=2), NAME, 3)
+    with pytest.raises(ImageInvalid, match="byte 8: it has version 3, this Perdure reads versions 1 and 2"):
+        StoredManifest.decode(_framed(b"", version=3), NAME, 3)
+
+
+def test_only_a_manifest_with_parts_of_chunks_needs_a_newer_reader() -> None:
+    found = example()
+    assert found.encode()[8] == 2
+    del found.chunks[5], found.entries[4]
+    assert found.encode()[8] == 1
+    assert StoredManifest.decode(found.encode(), NAME, 3) == found
+
+
+@pytest.mark.parametrize(("skip", "pages"), [(2, 2), (0, 4), (1, 0), (255, 255)])
+def test_a_part_that_its_chunk_has_not_is_refused(skip: int, pages: int) -> None:
+    found = example()
+    found.chunks[5] = (0, found.chunks[5][1]._replace(skip=skip, pages=pages))
+    with pytest.raises(ImageInvalid, match=f"chunk 5: {pages} pages after {skip} of a chunk of 14000 bytes"):
+        StoredManifest.decode(found.encode(), NAME, 3)
 
 
 def test_a_bomb_takes_no_memory() -> None:

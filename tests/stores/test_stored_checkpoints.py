@@ -89,6 +89,25 @@ def test_memory_that_a_page_index_says_is_unchanged_is_not_read_again(tmp_path: 
             comes_back(job, stored, number, tmp_path / "three")
 
 
+def test_of_a_chunk_in_which_pages_changed_the_others_are_not_sent_again(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    directory = DirectoryObjects(tmp_path / "store")
+    job, stored, chance = JobRoot(tmp_path / "one"), of(directory), random.Random(23)
+    job.memory = bytearray(chance.randbytes(4096 * 2000))
+    first = put(job, stored, seed=5).sizes.wrote
+    for number in range(2, 7):
+        for page in chance.sample(range(2000), 100):
+            job.memory[4096 * page : 4096 * page + 16] = chance.randbytes(16)
+        sizes = put(job, stored, seed=5).sizes
+        assert sizes.wrote < first * 0.08 and sizes.wrote + sizes.shares < first * 1.1
+        comes_back(job, of(directory), number, tmp_path / f"there-{number}")
+    # A new agent knows the whole chunks by these manifests, and those who read without an index find them.
+    put(job, of(directory))
+    comes_back(job, of(directory), 7, tmp_path / "there-7")
+    stored.prune(2)
+    assert [stored.verify(number).checkpoint.number for number in stored.numbers()] == [6, 7]
+
+
 def test_a_series_of_indexed_checkpoints_comes_back_whatever_changes(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     job, stored = JobRoot(tmp_path / "one", memory_pages=900, sparse_mib=1), of(DirectoryObjects(tmp_path / "store"))
