@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import resource
 import socket
 import sys
@@ -26,6 +25,7 @@ from api.serving.tls import LiveCertificate
 from perdure.certificates import CertificateFiles
 from perdure.domain.configuration import ServerConfiguration
 from perdure.domain.errors import ConfigurationInvalid
+from perdure.garbage import keep_what_is_loaded
 from perdure.logs import configure_logs
 from perdure.records.schema.database import migrate, open_engine, reading
 from perdure.records.settings.configuration import current_configuration
@@ -79,8 +79,7 @@ class _Server(uvicorn.Server):
         """What is loaded by now stays. Else Python goes through all of it again and again in search of garbage, for
         0.2 s each time, while every request waits (bench/README.md)."""
         await super().startup(sockets)
-        gc.collect()
-        gc.freeze()
+        keep_what_is_loaded()
 
 
 async def serve(start: Start) -> None:

@@ -11,6 +11,7 @@ import sys
 
 from temporalio.common import MetricGauge
 
+from perdure.garbage import keep_what_is_loaded
 from perdure.logs import configure_logs
 from perdure.settings import AgentSettings, connect_temporal
 from perdure.telemetry import set_up
@@ -32,6 +33,7 @@ async def _run(settings: AgentSettings) -> None:
     agent = Agent(settings, await connect_temporal(interceptors=tracing.interceptors()), tracing)
     waiting = runtime.metric_meter.create_gauge("perdure_spool_messages", "Messages that wait for Temporal")
     telling = asyncio.create_task(_tell(agent, waiting)) if settings.metrics_address else None
+    keep_what_is_loaded()
     with contextlib.suppress(asyncio.CancelledError):
         await agent.run()
     if telling is not None:

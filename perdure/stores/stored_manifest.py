@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from perdure.domain.checkpoints import MANIFEST_VERSION, Manifest
 from perdure.domain.errors import ImageInvalid
+from perdure.garbage import rarely_collected
 from perdure.image.manifest import safe_path
 from perdure.stores.layout import is_folder, pack_in
 from perdure.stores.packs import LARGEST_PACK, Row, check_row
@@ -111,6 +112,7 @@ class StoredManifest:
         return seal(b"".join(_LENGTH.pack(len(part)) + part for part in parts), key, version)
 
     @staticmethod
+    @rarely_collected()
     def decode(content: bytes, name: str, number: int, key: bytes = b"") -> StoredManifest:
         """The manifest that the object `name` holds as checkpoint `number`. ImageInvalid says what is wrong, and at
         which byte of the object or of its body."""

@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid
+from perdure.garbage import rarely_collected
 from perdure.image.manifest import encode_name
 from perdure.image.pages.index import PageIndex, read_index
 from perdure.image.pages.prints import PAGE
@@ -100,6 +101,7 @@ class Upload:
         self._active = 0
         self._counting = threading.Lock()
 
+    @rarely_collected()
     def run(self, job_root: Path, folder: Path, checkpoint: Manifest) -> StoredManifest:
         """Send all that the checkpoint in `folder` needs and the store has not; its manifest is the caller's to put.
 

@@ -229,7 +229,8 @@ def directory(tmp_path: Path) -> DirectoryObjects:
 def test_a_store_that_is_overloaded_is_asked_again(
     directory: DirectoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.002)  # how long it waits says nothing here
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.002)  # how long it waits says nothing here
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.002)
     job = JobRoot(tmp_path / "one")
     store = Faulty(directory, in_turn(*[UNAVAILABLE, None] * 20), in_turn(*[None, UNAVAILABLE, None] * 20))
     put(job, StoredCheckpoints(Patient(store, 60.0), JOB))
@@ -293,7 +294,7 @@ def _calls(tmp_path: Path, work: Callable[[StoredCheckpoints, JobRoot], None]) -
 def _life(stored: StoredCheckpoints, job: JobRoot) -> None:
     """Everything that an agent does to a store."""
     stored.claim(1)
-    for seed in range(3):
+    for seed in range(2):
         job.memory[: 4096 * 50] = text_pages(seed + 10, 50)
         put(job, stored)
         stored.prune(1)
