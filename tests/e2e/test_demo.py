@@ -14,6 +14,7 @@ from tests.conftest import PERDURE
 from tests.patience import PATIENCE
 
 DEMO_LIMIT_SECONDS = 900
+ROW = "no job volume, checkpoints in {}: the demo's jobs through two reclaims each, another zone included"
 
 
 @pytest.mark.demo
@@ -21,8 +22,8 @@ DEMO_LIMIT_SECONDS = 900
 @pytest.mark.parametrize(("reclaims", "store"), [
     (2, ""),
     pytest.param(3, "", marks=pytest.mark.matrix),
-    pytest.param(2, "s3", marks=pytest.mark.matrix),
-    pytest.param(2, "directory", marks=pytest.mark.matrix),
+    pytest.param(2, "s3", marks=[pytest.mark.matrix, pytest.mark.row("Files", ROW.format("S3"))]),
+    pytest.param(2, "directory", marks=[pytest.mark.matrix, pytest.mark.row("Files", ROW.format("a directory"))]),
 ])  # fmt: skip
 def test_the_demo_holds_every_promise(reclaims: int, store: str, tmp_path: Path) -> None:
     where = ["--store", str(tmp_path / store) if store == "directory" else store] if store else []

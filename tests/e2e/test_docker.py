@@ -77,7 +77,18 @@ def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User
     assert len(set(re.findall(r"^token ([0-9a-f]{32})$", stderr, re.MULTILINE))) == 1  # the same process all along
 
 
-@pytest.fixture(params=["", "s3", "directory"])
+def resumed_from(store: str) -> pytest.MarkDecorator:
+    row = f"a new job resumes what a reclaim ended for good, in another zone, out of {store}"
+    return pytest.mark.row("Files", row, column="Docker of Debian 12, overlay2")
+
+
+@pytest.fixture(
+    params=[
+        "",
+        pytest.param("s3", marks=resumed_from("S3")),
+        pytest.param("directory", marks=resumed_from("a directory")),
+    ]
+)
 def store(request: pytest.FixtureRequest, docker_user: User, tmp_path: Path) -> Iterator[str]:
     """Where checkpoints of jobs that begin now go: on a volume of the job's (""), or jobs have none."""
     kind = str(request.param)
