@@ -180,8 +180,8 @@ def ten(mib: int) -> None:
             job.memory = bytearray(source.read_bytes())
             stored = StoredCheckpoints(Patient(DirectoryObjects(root / "store")), "job")
             chance, wrote, full = random.Random(44), [], 0
-            for _ in range(10):
-                manifest = job.take(seed=43)
+            for number in range(10):
+                manifest = job.take(seed=43 + number // 8)  # a full one has a new seed, each eighth as usual
                 full += len(job.memory)
                 wrote.append(stored.put(job.root, job.folder(manifest.number), manifest).sizes.wrote)
                 job.store.delete(manifest.number)

@@ -3,18 +3,23 @@
 Reading, cutting and hashing all of a job's memory costs half a second of a processor for each GiB, whatever changed.
 The page index (perdure/image/pages/index.py) has a fingerprint of every page, made while the job stood still; with the
 same seed, equal fingerprints are equal pages, as they are where checkpoints share pages on a volume. A full checkpoint
-has a new seed, and is read as a whole.
+has a new seed: it is read as a whole, for fingerprints by the seed before.
 
 Where some pages of a chunk have changed, the others are parts of that chunk still, and are not sent again.
 """
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
-from perdure.image.pages.index import PageIndex
-from perdure.image.pages.prints import PAGE
+from perdure.domain.errors import ImageInvalid
+from perdure.image.manifest import encode_name
+from perdure.image.pages.index import PageIndex, read_index
+from perdure.image.pages.prints import PAGE, print_of
+from perdure.stores.stored_manifest import CHECKPOINT, HOLE, Entry, StoredManifest
 
 _CHUNK = struct.Struct("<II32sBB")
 """First page in the file, pages, BLAKE3 of the whole chunk; pages of it before these, and all of its pages."""
@@ -27,6 +32,7 @@ Chunk = tuple[int, int, bytes]
 Cut = tuple[int, int, bytes, int]
 """The same, and the bytes of the whole chunk."""
 DIGEST = 32
+_BLOCK = 1 << 20
 
 
 class SentPages:
@@ -35,6 +41,24 @@ class SentPages:
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[int, bytes, bytes]] = {}
+
+    @classmethod
+    def of(cls, stored: StoredManifest, folder: Path) -> SentPages:
+        """As the upload of this checkpoint noted them. It lies in `folder`, as it was brought back. Left out is what of
+        it cannot be read."""
+        sent = cls()
+        indexed = {f"{CHECKPOINT}/{encode_name(one.path)}": one for one in stored.checkpoint.images if one.index}
+        for entry in stored.entries:
+            image = indexed.get(entry.path)
+            if image is None:
+                continue
+            try:
+                index = read_index(folder / image.index, image.blake3)
+            except ImageInvalid:
+                continue
+            if index.pages * PAGE == entry.size:
+                sent.note(entry.path, index, _cuts(stored, entry))
+        return sent
 
     def note(self, path: str, index: PageIndex, chunks: Iterable[Cut]) -> None:
         """The file, whose index this is, was cut into these chunks, which rise."""
@@ -46,13 +70,13 @@ class SentPages:
             noted.append(_CHUNK.pack(begin // PAGE, (end - begin) // PAGE, which[:DIGEST], skip, size // PAGE))
         self._files[path] = index.seed, b"".join(noted), _marks(index)
 
-    def unchanged(self, path: str, index: PageIndex) -> Iterator[Chunk]:
+    def unchanged(self, path: str, index: PageIndex, marks_by: Callable[[int], bytes]) -> Iterator[Chunk]:
         """Chunks and parts of chunks that the file still has at the same places, by the index that it has now; they
-        rise."""
+        rise. `marks_by` makes the marks of its pages by another seed."""
         seed, chunks, marks = self._files.get(path, (index.seed, b"", b""))
-        if seed != index.seed:
+        if not chunks:
             return
-        now = _marks(index)
+        now = _marks(index) if seed == index.seed else marks_by(seed)
         for first, pages, digest, skip, size in _CHUNK.iter_unpack(chunks):
             if first + pages > index.pages:
                 return
@@ -63,6 +87,28 @@ class SentPages:
             for at, count in _runs(marks[begin:end], now[begin:end]):
                 if count * _WORTH >= size:
                     yield _chunk(first + at, count, digest, skip + at, size)
+
+
+def marks_of(path: Path, pages: int, seed: int, go_on: Callable[[], None]) -> bytes:
+    """The marks of a pages file by that seed. `go_on` is called for each MiB, and may raise."""
+    found, block = [], memoryview(bytearray(_BLOCK))
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW), buffering=0) as file:
+        while count := file.readinto(block):
+            go_on()
+            found += [print_of(block[at : at + PAGE], seed)[:_MARK] for at in range(0, count, PAGE)]
+    return b"".join(found[:pages])
+
+
+def _cuts(stored: StoredManifest, entry: Entry) -> Iterator[Cut]:
+    position = 0
+    for first, count in entry.runs:
+        if first == HOLE:
+            position += count
+            continue
+        for _, row in stored.chunks[first : first + count]:
+            which = row.blake3 + bytes((row.skip, row.pages)) if row.pages else row.blake3
+            yield position, position + row.length, which, row.size
+            position += row.length
 
 
 def _chunk(first: int, pages: int, digest: bytes, skip: int, size: int) -> Chunk:

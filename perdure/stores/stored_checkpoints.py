@@ -40,7 +40,7 @@ class StoredCheckpoints:
         self._known = KnownChunks()
         self._choice = CodecChoice(PACKERS)
         self._sent = SentPages()
-        """By the last upload. What `_known` has not any more is sent again all the same."""
+        """By the last upload, or by what was brought back. What `_known` has not any more is sent again."""
         self._sound: set[PackRef] = set()
         """Packs that were read back."""
 
@@ -118,6 +118,7 @@ class StoredCheckpoints:
         )
         syncfs(job_root)
         write_manifest(folder, stored.checkpoint)
+        self._sent = SentPages.of(stored, folder)
         return stored.checkpoint
 
     def verify(self, number: int, stop: threading.Event | None = None) -> StoredManifest:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -35,7 +36,7 @@ from perdure.stores.layout import Place
 from perdure.stores.objects import Objects
 from perdure.stores.packs import FULL, PackBuilder, Row
 from perdure.stores.patience import Stopped
-from perdure.stores.sent_pages import DIGEST, Chunk, Cut, SentPages
+from perdure.stores.sent_pages import DIGEST, Chunk, Cut, SentPages, marks_of
 from perdure.stores.stored_manifest import CHECKPOINT, HOLE, Entry, PackRef, Sizes, StoredManifest
 from perdure.stores.tree import scan
 
@@ -136,7 +137,8 @@ class Upload:
         if index.pages * PAGE != size:
             raise ImageInvalid(f"{path} has {size} bytes, its index covers {index.pages} pages")
         self._cut = []
-        self._take(entry, path, size, self._before.unchanged(entry.path, index))
+        marks_by = partial(marks_of, path, index.pages, go_on=self._go_on)
+        self._take(entry, path, size, self._before.unchanged(entry.path, index, marks_by))
         self.sent.note(entry.path, index, self._cut)
         self._cut = None
 
@@ -166,8 +168,7 @@ class Upload:
     def _read(self, descriptor: int, begin: int, end: int, entry: Entry, path: Path) -> None:
         start, at = self._used, begin  # of what is read and not cut yet: in the arena, and in the file
         while begin < end:
-            if self._stop.is_set():
-                raise Stopped("the upload is not wanted any more")
+            self._go_on()
             if self._used > _ARENA - LARGEST:
                 self._next_arena(start)
                 start = 0
@@ -179,6 +180,10 @@ class Upload:
             block = arena[start : self._used]
             cut = self._chunks(block, cuts(block, final=begin >= end), at, entry)
             start, at = start + cut, at + cut
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise Stopped("the upload is not wanted any more")
 
     def _next_arena(self, start: int) -> None:
         """Have what is new in the arena packed, and go on in another one, which begins with what was read from `start`
@@ -277,8 +282,7 @@ class Upload:
 
     def _send(self, pack: PackRef, content: memoryview, builder: PackBuilder) -> None:
         with self._bandwidth.turn(self._deadline):
-            if self._stop.is_set():
-                raise Stopped("the upload is not wanted any more")
+            self._go_on()
             with self._counting:
                 self._active += 1
             began, beside = time.monotonic(), self._active

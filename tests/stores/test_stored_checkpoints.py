@@ -101,11 +101,16 @@ def test_of_a_chunk_in_which_pages_changed_the_others_are_not_sent_again(tmp_pat
         sizes = put(job, stored, seed=5).sizes
         assert sizes.wrote < first * 0.08 and sizes.wrote + sizes.shares < first * 1.1
         comes_back(job, of(directory), number, tmp_path / f"there-{number}")
-    # A new agent knows the whole chunks by these manifests, and those who read without an index find them.
-    put(job, of(directory))
-    comes_back(job, of(directory), 7, tmp_path / "there-7")
+    # A full checkpoint has another seed. An agent that brought one back knows its parts, too.
+    assert put(job, stored, seed=6).sizes.wrote < first * 0.02
+    other = of(directory)
+    comes_back(job, other, 7, tmp_path / "there-7")
+    assert put(job, other, seed=6).sizes.wrote < first * 0.02
+    comes_back(job, of(directory), 8, tmp_path / "there-8")
+    put(job, of(directory))  # one that knows nothing, and has no index
+    comes_back(job, of(directory), 9, tmp_path / "there-9")
     stored.prune(2)
-    assert [stored.verify(number).checkpoint.number for number in stored.numbers()] == [6, 7]
+    assert [stored.verify(number).checkpoint.number for number in stored.numbers()] == [8, 9]
 
 
 def test_a_series_of_indexed_checkpoints_comes_back_whatever_changes(tmp_path: Path) -> None:
