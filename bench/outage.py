@@ -1,6 +1,6 @@
 """How long a job of 1 GiB stands still when its instance is taken away: in its own zone, and in another one.
 
-    .venv/bin/python -m bench.outage [--mib 1024] [--rounds 1] [--profile fast] [--json FILE]
+    .venv/bin/python -m bench.outage [--mib 1024] [--rounds 1] [--profile fast] [--engine docker] [--lazy] [--json FILE]
 
 A job of text, of which one piece of 256 KiB changes each 50 ms (5 MiB a second), writes the time down after each piece,
 on a mount that is no part of its checkpoints. After its second checkpoint its instance gets a notice. *Running* is the
@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.hand_over import instant, notice_of, until
+from localcloud.demo.jobs import IMAGE
 from localcloud.demo.stack_user import StackUser
+from localcloud.nodes.images.catalogue import MACHINE
 from localcloud.stack.client import StackClient
 from localcloud.stack.job_request import JobRequest
 from localcloud.stack.stack import StackPlace
@@ -60,6 +62,8 @@ class Result:
     stood_still: float
     frozen_after: float
     phases: dict[str, float]
+    lazily: str = ""
+    """What the job's timeline says of a lazy restore."""
 
 
 def main() -> None:
@@ -68,16 +72,18 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--profile", default="fast", help="how slow the local EBS is")
+    parser.add_argument("--engine", choices=("runc", "docker"), default="runc")
+    parser.add_argument("--lazy", action="store_true", help="let the job go on before its memory is there")
     parser.add_argument("--json", type=Path, metavar="FILE")
     at = parser.parse_args()
-    user = StackUser(StackPlace(os.environ.get("PERDURE_STACK", "bench-outage")), threading.Event())
+    user = StackUser(StackPlace(os.environ.get("PERDURE_STACK", "bench-outage")), threading.Event(), at.engine)
     try:
         user.up(lambda line: print(line, flush=True))
-        bench = Bench(user, at.mib, at.profile)
+        bench = Bench(user, at)
         results = [bench.run(other, f"{number}") for number in range(at.rounds) for other in (False, True)]
     finally:
         user.down()
-    print(table(results, at.mib, at.profile))
+    print(table(results, at))
     if at.json:
         at.json.write_text(json.dumps([asdict(one) for one in results], indent=1))
 
@@ -85,15 +91,18 @@ def main() -> None:
 class Bench:
     """One job after the other on a running stack."""
 
-    def __init__(self, user: StackUser, mib: int, profile: str) -> None:
+    def __init__(self, user: StackUser, at: argparse.Namespace) -> None:
         self._client: StackClient = user.client
-        self._mib = mib
+        self._mib = mib = at.mib
+        self._image = IMAGE if at.engine == "docker" else MACHINE
+        self._lazy = at.lazy
         self._shared = user.folder / "bench"
         self._shared.mkdir(parents=True)
-        self._client.cloud("POST", "/_local/ebs", json={"profile": profile, "rates": {"spread": 0.0}})
+        self._client.cloud("POST", "/_local/ebs", json={"profile": at.profile, "rates": {"spread": 0.0}})
         self._zones = sorted({node["zone"] for node in self._client.status()["nodes"]})
         size = {"size_gib": max(2, 3 * mib // 1024 + 1)}
-        self._client.asked("PATCH", "/api/v1/configuration/job_volume", json=size)
+        changed = {"job_volume": size, "checkpoint": {"lazy_restore": at.lazy}}
+        self._client.asked("PATCH", "/api/v1/configuration", json=changed)
 
     def run(self, other: bool, number: str) -> Result:
         """A job from its begin to its end, and its one reclaim."""
@@ -105,6 +114,7 @@ class Bench:
         noticed = notice_of(self._client, {"job_id": job_id, "to_zone": zone, "notice_seconds": NOTICE})
         before, again = until(partial(self._gap, name, noticed), f"{name} going on")
         outage = until(partial(self._outage, job_id), f"the record of {name}'s outage")
+        lazily = until(lambda: self._lazily(job_id), f"the memory of {name}") if self._lazy else ""
         (self._shared / f"{name}.finish").touch()
         until(lambda: self._client.placed(job_id)["status"] == "SUCCEEDED", f"the end of {name}")
         return Result(
@@ -113,6 +123,7 @@ class Bench:
             stood_still=round(again - before, 2),
             frozen_after=round((instant(outage["started_at"]) - noticed).total_seconds(), 2),
             phases=outage["phases"],
+            lazily=lazily,
         )
 
     def _submit(self, name: str) -> str:
@@ -121,6 +132,7 @@ class Bench:
                 name=name,
                 command=["/usr/bin/python3", "-c", JOB, name, str(self._mib)],
                 memory_mib=self._mib + 512,
+                image=self._image,
                 environment={"PERDURE_CHECKPOINT_INTERVAL": INTERVAL},
                 mounts=[(str(self._shared), "/opt/bench")],
             )
@@ -136,15 +148,20 @@ class Bench:
     def _outage(self, job_id: str) -> dict[str, Any] | None:
         return next((one for one in self._page(job_id).get("outages", []) if one["ended_at"]), None)
 
+    def _lazily(self, job_id: str) -> str | None:
+        said = [str(event["message"]) for event in self._page(job_id).get("events", [])]
+        return next((line for line in said if "before all of its memory" in line or "not lazily" in line), None)
+
     def _page(self, job_id: str) -> dict[str, Any]:
         return self._client.job_page(job_id) or {}
 
 
-def table(results: list[Result], mib: int, profile: str) -> str:
+def table(results: list[Result], at: argparse.Namespace) -> str:
     """As Markdown."""
     steps = [step for step in PHASES if any(step in one.phases for one in results)]
     lines = [
-        f"{mib} MiB of text, EBS `{profile}`; {time.strftime('%Y-%m-%d')}, load {os.getloadavg()[0]:.1f}. Seconds.",
+        f"{at.mib} MiB of text, {at.engine}, EBS `{at.profile}`; {time.strftime('%Y-%m-%d')}, load"
+        f" {os.getloadavg()[0]:.1f}. Seconds.",
         "",
         f"| zone | notice to running | the job stood still | notice to freeze | {' | '.join(steps)} |",
         f"| --- | --- | --- | --- |{' --- |' * len(steps)}",
@@ -152,7 +169,7 @@ def table(results: list[Result], mib: int, profile: str) -> str:
     for one in results:
         shown = [f"{one.phases[step]:.2f}" if step in one.phases else "" for step in steps]
         lines.append(f"| {one.zone} | {one.running} | {one.stood_still} | {one.frozen_after} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+    return "\n".join(lines + [one.lazily for one in results if one.lazily])
 
 
 if __name__ == "__main__":

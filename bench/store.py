@@ -82,9 +82,10 @@ def by_us(url: str, folder: Path, source: Path, *, again: bool) -> Callable[[], 
     from perdure.stores.codecs import CodecChoice
     from perdure.stores.known_chunks import KnownChunks
     from perdure.stores.layout import Place
+    from perdure.stores.packing import PACKERS
     from perdure.stores.patience import Patient
     from perdure.stores.s3 import S3Objects
-    from perdure.stores.upload import PACKERS, Upload
+    from perdure.stores.upload import Upload
     from tests.stores.fuzz import example
 
     store = Patient(S3Objects(BUCKET, f"perdure-{os.getpid()}/", endpoint=url))

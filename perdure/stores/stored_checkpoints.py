@@ -21,10 +21,11 @@ from perdure.stores.codecs import CodecChoice
 from perdure.stores.fetch import Fetch
 from perdure.stores.known_chunks import KnownChunks, siblings
 from perdure.stores.layout import Place, number_in
+from perdure.stores.packing import PACKERS
 from perdure.stores.patience import Patient
 from perdure.stores.sent_pages import SentPages
 from perdure.stores.stored_manifest import PackRef, Sizes, StoredManifest
-from perdure.stores.upload import PACKERS, Upload
+from perdure.stores.upload import Upload
 
 PATIENCE = 60.0
 """Seconds for which one call to the store is tried again."""

@@ -3,6 +3,7 @@ quicker.
 
     read and cut (one thread) → pack (some threads) → fill packs (the first thread again) → send (some threads)
 
+From "pack" on it is packing.py's.
 Of the memory, what the last upload sent and a page index says to be unchanged is not even read (sent_pages.py).
 A chunk waits for nobody but the ones before it, and no more than some packs are in memory at a time, however large the
 job is. Cut short at any moment, nothing of it is a checkpoint; what was sent is found again by the next try.
@@ -12,11 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -34,31 +31,15 @@ from perdure.stores.cutting import LARGEST, cuts, data
 from perdure.stores.known_chunks import KnownChunks
 from perdure.stores.layout import Place
 from perdure.stores.objects import Objects
-from perdure.stores.packs import FULL, PackBuilder, Row
+from perdure.stores.packing import ARENA, Batch, Found, Packing
+from perdure.stores.packs import Row
 from perdure.stores.patience import Stopped
 from perdure.stores.sent_pages import DIGEST, Chunk, Cut, SentPages, marks_of
 from perdure.stores.stored_manifest import CHECKPOINT, HOLE, Entry, PackRef, Sizes, StoredManifest
 from perdure.stores.tree import scan
 
-PACKERS = 2
 _BLOCK = 1 << 20
 """Bytes read at a time."""
-_ARENA = 4 << 20
-"""Bytes of a buffer that is read into; its new chunks are packed as one batch."""
-_BATCHES = 4
-"""Batches in memory beside the packs that are being sent."""
-
-
-_Row = tuple[int, bytes, int, codecs.Codec, bytes | memoryview]
-"""Number, BLAKE3, size, way and bytes as stored."""
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """A batch as stored; what is kept raw lies in the arena still."""
-
-    rows: list[_Row]
-    arena: bytearray
 
 
 class Upload:
@@ -77,30 +58,19 @@ class Upload:
         before: SentPages | None = None,
     ) -> None:
         """`before`: what the last upload of this job noted in its `sent`."""
-        self._objects, self._place, self._known, self._choice = objects, place, known, choice
-        self._before, self.sent = before or SentPages(), SentPages()
-        self._bandwidth, self._deadline = bandwidth, deadline
+        self._known, self._before, self.sent = known, before or SentPages(), SentPages()
         self._stop = stop or threading.Event()
         self._cut: list[Cut] | None = None
         """Of the pages file that is being taken."""
         self._ids: dict[bytes, int] = {}
-        self._found: list[tuple[PackRef, Row] | None] = []
-        """Where each chunk lies, by its number; None while it is on its way."""
-        self._arenas: list[bytearray] = []
-        self._arena = bytearray(_ARENA)
-        self._used = 0
-        self._batch: list[tuple[int, bytes, memoryview]] = []
-        """New chunks in the arena."""
-        self._packing: deque[Future[_Packed]] = deque()
-        self._buffers: list[bytearray] = []
-        self._builder = PackBuilder()
-        self._filled: list[int] = []
-        """Numbers of the chunks in the pack that is being filled."""
-        self._sending: deque[Future[None]] = deque()
-        self._wrote = 0
+        self._found: Found = []
         self._new: set[bytes] = set()
-        self._active = 0
-        self._counting = threading.Lock()
+        self._arena = bytearray(ARENA)
+        self._used = 0
+        self._batch: Batch = []
+        """New chunks in the arena."""
+        ways = (objects, place, known, choice, bandwidth)
+        self._packing = Packing(*ways, self._found, deadline=deadline, go_on=self._go_on)
 
     @rarely_collected()
     def run(self, job_root: Path, folder: Path, checkpoint: Manifest) -> StoredManifest:
@@ -108,10 +78,7 @@ class Upload:
 
         Raises the store's errors, ImageInvalid if a file is not what it was said to be, Stopped.
         """
-        packers = ThreadPoolExecutor(PACKERS, "pack")
-        senders = ThreadPoolExecutor(self._bandwidth.at_once, "send")
-        self._packers, self._senders = packers, senders
-        try:
+        with self._packing:
             entries = []
             output = {"stdout": checkpoint.stdio.stdout, "stderr": checkpoint.stdio.stderr}
             indexed = {f"{CHECKPOINT}/{encode_name(one.path)}": one for one in checkpoint.images if one.index}
@@ -123,13 +90,7 @@ class Upload:
                     self._take(entry, path, size)
                 entries.append(entry)
             self._next_arena(self._used)
-            self._fill(0)
-            self._send_pack()
-            while self._sending:
-                self._sending.popleft().result()
-        finally:
-            for pool in (packers, senders):
-                pool.shutdown(wait=True, cancel_futures=True)
+            self._packing.finish()
         return self._manifest(entries, checkpoint)
 
     def _take_pages(self, entry: Entry, path: Path, size: int, index: PageIndex) -> None:
@@ -169,11 +130,11 @@ class Upload:
         start, at = self._used, begin  # of what is read and not cut yet: in the arena, and in the file
         while begin < end:
             self._go_on()
-            if self._used > _ARENA - LARGEST:
+            if self._used > ARENA - LARGEST:
                 self._next_arena(start)
                 start = 0
             arena, used = memoryview(self._arena), self._used
-            count = os.preadv(descriptor, [arena[used : min(used + _BLOCK, _ARENA, used + end - begin)]], begin)
+            count = os.preadv(descriptor, [arena[used : min(used + _BLOCK, ARENA, used + end - begin)]], begin)
             if not count:
                 raise ImageInvalid(f"{path} ended at byte {begin} while it was read")
             begin, self._used = begin + count, used + count
@@ -190,11 +151,8 @@ class Upload:
         on."""
         rest = bytes(memoryview(self._arena)[start : self._used])
         if self._batch:
-            packing = self._packers.submit(self._pack, self._batch, self._arena, self._choice.to_try())
-            self._packing.append(packing)
+            self._arena = self._packing.take(self._batch, self._arena)
             self._batch = []
-            self._fill(_BATCHES)
-            self._arena = self._arenas.pop() if self._arenas else bytearray(_ARENA)
         self._arena[: len(rest)] = rest
         self._used = len(rest)
 
@@ -237,66 +195,6 @@ class Upload:
             return found
         return found[0], found[1]._replace(skip=which[DIGEST], pages=which[DIGEST + 1])
 
-    def _pack(
-        self, batch: list[tuple[int, bytes, memoryview]], arena: bytearray, to_try: codecs.Codec | None
-    ) -> _Packed:
-        rows, sample, size = [], 0, 0
-        if to_try is not None:
-            while sample < len(batch) and size < codecs.SAMPLE:
-                size += len(batch[sample][2])
-                sample += 1
-            rows = self._packed(batch[:sample], to_try)
-        return _Packed([*rows, *self._packed(batch[sample:], self._choice.best)], arena)
-
-    def _packed(self, batch: list[tuple[int, bytes, memoryview]], codec: codecs.Codec) -> list[_Row]:
-        began = time.thread_time()
-        rows = [(number, digest, len(chunk), *codecs.pack(codec, chunk)) for number, digest, chunk in batch]
-        before, after = sum(row[2] for row in rows), sum(len(row[4]) for row in rows)
-        self._choice.packed(codec, before, after, time.thread_time() - began)
-        return rows
-
-    def _fill(self, leave: int) -> None:
-        """Put packed batches into packs, until no more than `leave` are on their way."""
-        while len(self._packing) > leave or (self._packing and self._packing[0].done()):
-            packed = self._packing.popleft().result()
-            for number, digest, size, codec, stored in packed.rows:
-                if not self._builder.fits(len(stored)):
-                    self._send_pack()
-                self._filled.append(number)
-                if self._builder.add(digest, size, codec, stored) >= FULL:
-                    self._send_pack()
-            self._arenas.append(packed.arena)
-
-    def _send_pack(self) -> None:
-        if not self._filled:
-            return
-        builder, numbers = self._builder, self._filled
-        self._builder, self._filled = PackBuilder(self._buffers.pop() if self._buffers else None), []
-        pack_id, content = builder.close()
-        pack = PackRef(self._place.folder, pack_id, len(content))
-        for number, row in zip(numbers, builder.rows, strict=True):
-            self._found[number] = (pack, row)
-        while len(self._sending) > self._bandwidth.at_once:
-            self._sending.popleft().result()
-        self._sending.append(self._senders.submit(self._send, pack, content, builder))
-
-    def _send(self, pack: PackRef, content: memoryview, builder: PackBuilder) -> None:
-        with self._bandwidth.turn(self._deadline):
-            self._go_on()
-            with self._counting:
-                self._active += 1
-            began, beside = time.monotonic(), self._active
-            try:
-                self._objects.put(self._place.pack_of(pack.folder, pack.pack_id), content)
-            finally:
-                with self._counting:
-                    self._active -= 1
-        self._choice.sent(len(content) * beside, time.monotonic() - began)
-        with self._counting:
-            self._known.add(pack, builder.rows)
-            self._wrote += len(content)
-            self._buffers.append(builder.buffer)
-
     def _manifest(self, entries: list[Entry], checkpoint: Manifest) -> StoredManifest:
         packs: dict[PackRef, int] = {}
         chunks, shares = [], 0
@@ -307,7 +205,7 @@ class Upload:
             if row.blake3 not in self._new:
                 shares += row.stored * row.length // row.size
         holds = sum(entry.size - sum(size for first, size in entry.runs if first == HOLE) for entry in entries)
-        sizes = Sizes(holds=holds, wrote=self._wrote, shares=shares)
+        sizes = Sizes(holds=holds, wrote=self._packing.wrote, shares=shares)
         return StoredManifest(checkpoint, list(packs), entries, chunks, sizes)
 
 

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 @pytest.mark.row("Memory", "shared pages: only what changed since the checkpoint before is written", column=COLUMN)
 @pytest.mark.row("Memory", "shared pages: read before the freeze (predump)", column=COLUMN)
+@pytest.mark.row("Memory", "a lazy restore: the job goes on before all of its memory is there", column=COLUMN)
 @pytest.mark.checks("shared:series")
 def test_a_series_of_checkpoints_is_small_and_each_restores_to_the_byte(checked: dict[str, Any]) -> None:
     found = checked

@@ -25,6 +25,7 @@ from worker_agent.engine import (
     prepare_restore,
     take_checkpoint,
 )
+from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.engine.writable_layer import unmount_layer
 
 _LONG = 120.0
@@ -100,12 +101,17 @@ class Scene:
         finally:
             watch.cancel()
 
-    async def restored(self, number: int) -> Running:
-        """The job from a checkpoint in a new container, under a new cgroup path, going on."""
+    async def restored(self, number: int, *, lazily: bool = False) -> Running:
+        """The job from a checkpoint in a new container, under a new cgroup path, going on. `lazily`: before all of its
+        memory is there."""
         self.epoch += 1
         container = self._container()
-        prepared = await prepare_restore(container, number, epoch=self.epoch, job_id=JOB_ID)
+        prepared = await prepare_restore(
+            container, number, epoch=self.epoch, job_id=JOB_ID, pages_later=lazily, lazily=lazily
+        )
+        assert not prepared.not_lazy, prepared.not_lazy
         running = self._launch(container, ["restore", *prepared.argv])
+        assert await lazy.is_sound(container) == lazily
         await finish_restore(running.container, prepared.manifest)
         await continue_restored(running.container, prepared.manifest)
         return running

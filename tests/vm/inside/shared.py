@@ -8,6 +8,8 @@ from perdure.domain.checkpoints import CheckpointKind
 from tests.patience import PATIENCE
 from tests.vm.inside.bed import Scene, pages, uninterrupted, written
 from worker_agent.engine import dump, offered
+from worker_agent.engine.lazy import daemon as lazy
+from worker_agent.engine.lazy import images
 
 MEBIBYTES = 8
 ROUNDS = 40
@@ -16,7 +18,7 @@ TOUCHED = 10
 
 
 def series() -> dict[str, object]:
-    """Three in a row and a full one; the first, the third and a final one after it are restored."""
+    """Three in a row and a full one; the first, the third and, lazily, a final one after it are restored."""
     return asyncio.run(_series())
 
 
@@ -41,7 +43,9 @@ async def _series() -> dict[str, object]:
     scene.go_on(running, 25)
     last = await scene.checkpoint(running, CheckpointKind.FINAL)
     scene.die(running)
-    running = await scene.restored(last.number)
+    images.LEAST = 0
+    running = await scene.restored(last.number, lazily=True)
+    await lazy.whole(running.container, limit_seconds=PATIENCE, number=last.number)
     scene.go_on(running, ROUNDS)
     assert running.exit_code(PATIENCE) == 0
     same += [written(running) == whole, last.full == 4]
