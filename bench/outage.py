@@ -64,6 +64,8 @@ class Result:
     phases: dict[str, float]
     lazily: str = ""
     """What the job's timeline says of a lazy restore."""
+    timeline: tuple[str, ...] = ()
+    """All that it says, with seconds from the notice. Of `--json` alone."""
 
 
 def main() -> None:
@@ -124,6 +126,7 @@ class Bench:
             frozen_after=round((instant(outage["started_at"]) - noticed).total_seconds(), 2),
             phases=outage["phases"],
             lazily=lazily,
+            timeline=tuple(self._timeline(job_id, noticed)),
         )
 
     def _submit(self, name: str) -> str:
@@ -151,6 +154,10 @@ class Bench:
     def _lazily(self, job_id: str) -> str | None:
         said = [str(event["message"]) for event in self._page(job_id).get("events", [])]
         return next((line for line in said if "before all of its memory" in line or "not lazily" in line), None)
+
+    def _timeline(self, job_id: str, noticed: datetime) -> list[str]:
+        since = [((instant(event["at"]) - noticed).total_seconds(), event) for event in self._page(job_id)["events"]]
+        return [f"{seconds:.2f} {event['kind']}: {event['message']}" for seconds, event in since]
 
     def _page(self, job_id: str) -> dict[str, Any]:
         return self._client.job_page(job_id) or {}
