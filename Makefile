@@ -94,8 +94,9 @@ under-load: setup ## Ten kinds of job on one busy node: notice, other zone, powe
 conformance: setup ## Run CRIU's and runc's own tests through the product and write docs/conformance.md (an hour)
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
 
-bench: setup ## Measure what checkpoints cost, on a quiet machine (30 minutes), and print the tables of docs/performance.md
+bench: setup ## Measure what checkpoints cost, on a quiet machine (40 minutes), and print the tables of docs/performance.md
 	@$(BIN)/python -m bench.dataplane --all && $(BIN)/python -m bench.dataplane --report
+	@$(BIN)/python -m bench.outage
 
 some-rows:
 	@echo "== rows of docs/compatibility.md: $(ROWS)"
