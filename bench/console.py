@@ -2,9 +2,9 @@
 
 `PYTHONPATH=. .venv/bin/python bench/console.py [ROUNDS] [--postgresql] [--jobs N] [--fill] [--url URL]`
 
-It fills a database with 1,000,000 jobs first, once (build/bench/, minutes; --jobs makes it smaller; --fill does that
-alone): SQLite, or a PostgreSQL server of Debian's package that ends with the run. Or it takes what bench/server_load.py
-has put at URL. Milliseconds, medians of ROUNDS, with the load.
+It fills a database with 1,000,000 jobs first, once (bench/filled.py: build/bench/, minutes; --jobs makes it smaller;
+--fill does that alone): SQLite, or a PostgreSQL server of Debian's package that ends with the run. Or it takes what
+bench/server_load.py has put at URL. Milliseconds, medians of ROUNDS, with the load.
 
 Each figure is taken in the page: from the deed (the navigation, the click or key that the browser notes) to the frame
 that shows its result. The page is at rest before. Cold: nothing of the server in the browser's cache. Warm: as at a
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from api.app import create_app
 from bench import server_load
+from bench.filled import filled, filled_postgresql
 from perdure.domain.jobs import JobEvent
 from perdure.records.jobs.jobs import get_job, record_job
 from perdure.records.schema.database import migrate, open_engine, reading, writing
@@ -36,11 +36,9 @@ from perdure.settings import ApiSettings
 from tests.browser.conftest import CHROMIUM
 from tests.browser.network import own_network
 from tests.browser.stories import Story, record
-from tests.integration.postgres_bed import server_in
 from tests.integration.test_api import served
 
 ROUNDS = 7
-PLACE = Path(__file__).parents[1] / "build/bench"
 LONG = "job-of-two-thousand-events"
 EVENTS = 2000
 WATCH = (Path(__file__).parent / "console_watch.js").read_text()
@@ -83,44 +81,10 @@ def main() -> None:
         browser.close()
 
 
-def filled(jobs: int) -> str:
-    """The address of a database with so many jobs: filled now, or by an earlier run that came to its end."""
-    PLACE.mkdir(parents=True, exist_ok=True)
-    whole, loading = PLACE / f"console-{jobs}.db", PLACE / "loading.db"
-    if not whole.exists():
-        loading.unlink(missing_ok=True)
-        server_load.load(f"sqlite:///{loading}", maker(jobs))
-        loading.rename(whole)
-    return f"sqlite:///{whole}"
-
-
-@contextmanager
-def filled_postgresql(jobs: int) -> Iterator[str]:
-    """The same of a PostgreSQL server, which ends with the block; its data stays for the next run."""
-    whole, loading = PLACE / f"postgresql-{jobs}", PLACE / "loading-postgresql"
-    if not whole.exists():
-        shutil.rmtree(loading, ignore_errors=True)
-        loading.mkdir(parents=True)
-        with server_in(loading, more_options=MEMORY) as server:
-            server_load.load(server.new_database(), maker(jobs))
-        loading.rename(whole)
-    with server_in(whole, more_options=MEMORY) as server:
-        yield server.url("perdure_0")
-
-
-MEMORY = "-c shared_buffers=1GB"
-"""Of Debian's defaults this alone is changed, as everybody does who has a million jobs."""
-
-
-def maker(jobs: int) -> server_load.Maker:
-    """Two lines a job: no page reads those of many jobs at once."""
-    return server_load.Maker(jobs, 2 * jobs, max(1, jobs // 10), seed=11)
-
-
 def with_long_job(url: str) -> str:
     """The id of a job with EVENTS lines and seven instances, which is recorded if it is not there yet."""
     engine = open_engine(url)
-    migrate(engine)  # filled by an older version, perhaps
+    migrate(engine)  # --url: filled by an older version, perhaps
     story = Story(LONG, datetime(2026, 10, 20, tzinfo=UTC)).arrive()
     for hours in (20, 31, 9, 44, 12, 30):
         story.run(hours * 3600).reclaim(notice=hours != 9).wait(90).arrive(20)
