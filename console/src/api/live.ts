@@ -62,7 +62,7 @@ export function useLive(
   useEffect(() => {
     const address = `/api/v1/stream${job ? `?job=${encodeURIComponent(job)}` : ""}`;
     let source: EventSource | null = null;
-    let seen = false;
+    let mayHaveMissed = false; // what is shown was asked for while nobody listened
     let grace: ReturnType<typeof setTimeout> | undefined;
     let again: ReturnType<typeof setTimeout> | undefined;
 
@@ -74,8 +74,8 @@ export function useLive(
         clearTimeout(grace);
         grace = undefined;
         setConnection("live");
-        if (seen) reset();
-        seen = true;
+        if (mayHaveMissed) reset();
+        mayHaveMissed = true;
       });
       source.addEventListener("reset", reset);
       source.addEventListener("job", (message) => latest.current.onChange({ kind: "job", job: JSON.parse(message.data) }));
@@ -86,6 +86,7 @@ export function useLive(
         latest.current.onChange({ kind: "event", event: JSON.parse(message.data) }),
       );
       source.onerror = () => {
+        mayHaveMissed = true;
         grace ??= setTimeout(() => setConnection("lost"), GRACE_MS);
         if (source?.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
         again = setTimeout(() => {
