@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { ago, amount, bytes, dollars, duration, hours } from "./format";
+import { ago, amount, briefTime, bytes, dollars, duration, hours } from "./format";
 
 describe("numbers as people read them", () => {
   it.each([
@@ -30,6 +30,12 @@ describe("numbers as people read them", () => {
     expect(amount(0.98765, "share")).toBe("98.8 %");
     expect(amount(12, "count")).toBe("12");
     expect(amount(null, "USD")).toBe("–");
+  });
+
+  it("says the minute in a list, and of another year the day", () => {
+    const now = new Date(2026, 2, 1, 12);
+    expect(briefTime(new Date(2026, 1, 3, 9, 5, 59), now)).toMatch(/Feb 3, 09:05$/);
+    expect(briefTime(new Date(2025, 11, 31, 9, 5), now)).toBe("Dec 31, 2025");
   });
 
   it("says how long ago", () => {

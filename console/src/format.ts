@@ -73,6 +73,19 @@ const LOCAL = new Intl.DateTimeFormat(undefined, {
   hourCycle: "h23",
 });
 
+const THIS_YEAR = new Intl.DateTimeFormat(undefined, {
+  month: "short",
+  day: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+  hourCycle: "h23",
+});
+const ANOTHER_YEAR = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
+
+/** To the minute; of another year than `now`'s, the day. */
+export const briefTime = (at: Date, now: Date): string =>
+  (at.getFullYear() === now.getFullYear() ? THIS_YEAR : ANOTHER_YEAR).format(at);
+
 export const localTime = (at: Date): string => LOCAL.format(at);
 export const utcTime = (at: Date): string => `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
 

@@ -70,7 +70,9 @@ def _verdict(
     if not asked:
         return Verdict(ending=ending, retried=False, rule=rule, message=f"{words} would NOT be retried: {rule}.")
     if left == 0:
-        said = f"{words} would NOT be retried: no attempt is left of {job.retry.attempts} (else: {rule})."
+        allowed = job.retry.attempts
+        why = "AWS Batch gives the job one attempt" if allowed == 1 else f"no attempt is left of {allowed}"
+        said = f"{words} would NOT be retried: {why}."
         return Verdict(ending=ending, retried=False, rule=rule, message=said)
     return Verdict(ending=ending, retried=True, rule=rule, message=f"{words} would be retried: {rule}.")
 

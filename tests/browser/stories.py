@@ -345,7 +345,8 @@ def fill(engine: Engine, now: datetime) -> dict[str, str]:
 
     unprotected = Story("train-unet", now - hour, queue="gpu", retry=RetryStrategy(attempts=1)).arrive()
     unprotected.run((now - unprotected.now).total_seconds())
-    why = "its retry strategy would not start it again after a reclaim; add a rule that retries `Host EC2*`"
+    why = "the mount '/data' (from '/mnt/training') is writable and lies outside the job volume; declare it shared, "
+    why += "mount it read-only, or configure its source as scratch"
     unprotected.tell(
         "preflight",
         "Preflight: protectable with changes. Process 12 (python3) has a unix socket open whose other end is outside"

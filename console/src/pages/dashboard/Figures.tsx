@@ -38,13 +38,13 @@ export function Figures({ report, running }: { report: Report; running: number |
       }
     >
       <SpaceBetween size="l">
-        <ColumnLayout columns={4} variant="text-grid" minColumnWidth={170}>
+        <ColumnLayout columns={4} variant="text-grid" minColumnWidth={150}>
           <Running count={running} />
           {of(SEVEN).map((one) => (
             <Figure key={one.name} metric={one} report={report} />
           ))}
         </ColumnLayout>
-        <ColumnLayout columns={4} variant="text-grid" minColumnWidth={170}>
+        <ColumnLayout columns={4} variant="text-grid" minColumnWidth={150}>
           {of(OURS).map((one) => (
             <Figure key={one.name} metric={one} report={report} />
           ))}

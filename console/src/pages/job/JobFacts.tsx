@@ -55,7 +55,7 @@ export function JobFacts({ job }: { job: Job }) {
                 <RouterLink to="/nodes/$instanceId" params={{ instanceId: last.instance_id }}>
                   {last.instance_id}
                 </RouterLink>{" "}
-                in {last.zone}
+                <span className="together">in {last.zone}</span>
               </>
             ) : (
               "–"

@@ -75,11 +75,11 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     sortingField: "protections",
     cell: (job) => <span className="figure">{count(job.protections)}</span>,
   },
-  { id: "last_checkpoint", header: "Last checkpoint", cell: (job) => <Time at={job.last_checkpoint_at} /> },
+  { id: "last_checkpoint", header: "Last checkpoint", cell: (job) => <Time at={job.last_checkpoint_at} brief /> },
   { id: "rootfs", header: "Largest root file system", cell: (job) => <span className="figure">{bytes(job.max_rootfs_bytes)}</span> },
   { id: "run_time", header: "Run time", cell: (job) => <span className="figure">{duration(job.run_seconds)}</span> },
-  { id: "created", header: "Created", sortingField: "created_at", cell: (job) => <Time at={job.created_at} /> },
-  { id: "finished", header: "Finished", sortingField: "finished_at", cell: (job) => <Time at={job.finished_at} /> },
+  { id: "created", header: "Created", sortingField: "created_at", cell: (job) => <Time at={job.created_at} brief /> },
+  { id: "finished", header: "Finished", sortingField: "finished_at", cell: (job) => <Time at={job.finished_at} brief /> },
   {
     id: "checkpoints",
     header: "Checkpoints",
@@ -94,7 +94,8 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
   { id: "resources", header: "Asked for", cell: (job) => `${job.vcpus ?? "–"} vCPU, ${job.memory_mib ? bytes(job.memory_mib * 2 ** 20) : "–"}` },
 ];
 
-const FIRST = ["name", "state", "queue", "node", "zone", "attempts", "protections", "last_checkpoint", "rootfs", "run_time", "created"];
+/** Where it is and how safe it is fits into a window of 1,280 pixels; the rest is a scroll away. */
+const FIRST = ["name", "state", "node", "zone", "protections", "last_checkpoint", "run_time", "attempts", "queue", "rootfs", "created"];
 
 export type JobsPreferences = {
   pageSize: number;

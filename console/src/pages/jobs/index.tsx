@@ -48,7 +48,7 @@ export default function Jobs() {
       trackBy={slotOf}
       loading={isPending}
       loadingText="Loading jobs"
-      wrapLines={preferences.wrapLines}
+      wrapLines={preferences.wrapLines || Boolean(search.unprotected)}
       contentDensity="compact"
       columnDefinitions={COLUMNS}
       columnDisplay={search.unprotected ? withProtection(preferences.contentDisplay) : preferences.contentDisplay}

@@ -25,7 +25,7 @@ export function columns(now: number, onRevoke: (token: Token) => void): TablePro
         <>
           {token.name}
           <Box variant="small" display="block" color="text-body-secondary">
-            token {token.number}, made <Time at={token.created_at} /> by {token.created_by}
+            token {token.number}, made <Time at={token.created_at} brief /> by {token.created_by}
           </Box>
         </>
       ),
@@ -56,7 +56,7 @@ export function columns(now: number, onRevoke: (token: Token) => void): TablePro
     },
     { id: "role", header: "Role", minWidth: 90, cell: (token) => token.role },
     { id: "areas", header: "Areas", minWidth: 130, cell: (token) => token.areas.join(", ") || "all" },
-    { id: "until", header: "Good until", minWidth: 170, cell: (token) => <Time at={token.revoked_at ?? token.expires_at} /> },
-    { id: "used", header: "Last used", minWidth: 170, cell: (token) => <Time at={token.last_used_at} missing="never" /> },
+    { id: "until", header: "Good until", minWidth: 170, cell: (token) => <Time at={token.revoked_at ?? token.expires_at} brief /> },
+    { id: "used", header: "Last used", minWidth: 170, cell: (token) => <Time at={token.last_used_at} brief missing="never" /> },
   ];
 }

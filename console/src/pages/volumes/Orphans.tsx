@@ -56,10 +56,10 @@ export function Orphans() {
           id: "until",
           header: "Deleted on",
           minWidth: 160,
-          cell: (one) => (one.refusal ? <Prose text={`never: ${one.refusal}`} /> : <Time at={one.deletes_at} missing="never, unless by a person" />),
+          cell: (one) => (one.refusal ? <Prose text={`never: ${one.refusal}`} /> : <Time at={one.deletes_at} brief missing="never, unless by a person" />),
         },
         { id: "size", header: "Size", minWidth: 90, cell: (one) => <span className="figure">{bytes(one.size_bytes)}</span> },
-        { id: "since", header: "Found", minWidth: 150, cell: (one) => <Time at={one.found_at} /> },
+        { id: "since", header: "Found", minWidth: 150, cell: (one) => <Time at={one.found_at} brief /> },
       ]}
     />
   );

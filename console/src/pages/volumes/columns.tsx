@@ -31,7 +31,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "job",
     header: "Whose",
-    minWidth: 205,
+    minWidth: 215,
     cell: (volume) => (
       <>
         <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
@@ -68,15 +68,15 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "until",
     header: "Kept until",
-    minWidth: 165,
+    minWidth: 150,
     cell: (volume) =>
       volume.kept_since === null ? (
         "its job ends"
       ) : (
         <>
-          <Time at={volume.kept_until} missing="somebody deletes it" />
+          <Time at={volume.kept_until} brief missing="somebody deletes it" />
           <Small>
-            its job ended <Time at={volume.kept_since} />
+            its job ended <Time at={volume.kept_since} brief />
           </Small>
           {onDelete && (
             <div>
@@ -91,7 +91,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "node",
     header: "Attached to",
-    minWidth: 195,
+    minWidth: 205,
     cell: (volume) =>
       volume.instance_id ? (
         <RouterLink to="/nodes/$instanceId" params={{ instanceId: volume.instance_id }}>
