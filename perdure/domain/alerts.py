@@ -16,9 +16,10 @@ from perdure.domain.standing import failed_rehearsal
 from perdure.domain.values import Frozen, format_duration
 
 VOLUME_PATIENCE = timedelta(minutes=10)
-CONTAINER_START_TIMEOUT = timedelta(seconds=180)
-"""ECS's default. A node may be set otherwise (ECS_CONTAINER_START_TIMEOUT); the server does not know."""
-START_MARGIN = timedelta(seconds=60)
+CONTAINER_START_TIMEOUT = timedelta(minutes=16)
+"""What perdure-install sees to on every node (ECS_CONTAINER_START_TIMEOUT); `perdure doctor` tells of a node with less.
+Many a sound start takes longer than ECS's own three minutes: one whose volume comes from another zone."""
+START_MARGIN = timedelta(minutes=2)
 TIMEOUT_MARGIN = timedelta(minutes=15)
 LAPSED = timedelta(minutes=10)
 """An instance that is still there so long after its deadline was not taken back after all."""
@@ -225,8 +226,9 @@ def _start(job: Job, now: datetime) -> Iterator[Alert]:
     if now >= limit - START_MARGIN:
         retried = verdicts(job)[2]
         when = f"in {format_duration(round((limit - now).total_seconds()))}" if now < limit else "by now"
-        said = f"The container on {starting.instance_id} has not started. By its default ECS gives up {when}; where "
-        said += f"perdure-install was run, 16 minutes after the start began. {retried.message}"
+        patience = format_duration(round(CONTAINER_START_TIMEOUT.total_seconds()))
+        said = f"The container on {starting.instance_id} has not started. ECS gives up {when}, {patience} after the "
+        said += f"start began. {retried.message}"
         level = WARNING if retried.retried else ERROR
         yield Alert(code="start-timeout-near", level=level, message=said, since=limit - START_MARGIN)
 
