@@ -125,95 +125,80 @@ resource "aws_s3_bucket_policy" "store" {
   })
 }
 
-resource "aws_sqs_queue" "not_read" {
-  name                      = "perdure-interruptions-not-read"
-  message_retention_seconds = 1209600
-  kms_master_key_id         = aws_kms_key.this.id
-  tags                      = { "perdure:part" = "interruptions" }
-}
-
-resource "aws_sqs_queue" "interruptions" {
-  name = "perdure-interruptions"
-  # A warning is good for two minutes; an old one only tells what has happened.
-  message_retention_seconds  = 300
-  visibility_timeout_seconds = 30
-  kms_master_key_id          = aws_kms_key.this.id
-  redrive_policy             = jsonencode({ deadLetterTargetArn = aws_sqs_queue.not_read.arn, maxReceiveCount = 5 })
-  tags                       = { "perdure:part" = "interruptions" }
-}
-
-resource "aws_cloudwatch_event_rule" "interruptions" {
-  name_prefix = "perdure-"
-  description = "What AWS announces of instances, to Perdure's control worker."
-  event_pattern = jsonencode({
-    source = ["aws.ec2"]
-    "detail-type" = [
-      "EC2 Spot Instance Interruption Warning",
-      "EC2 Instance Rebalance Recommendation",
-      "EC2 Capacity Reservation Instance Interruption Warning",
-      "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
-    ]
-  })
-}
-
-resource "aws_cloudwatch_event_target" "interruptions" {
-  rule = aws_cloudwatch_event_rule.interruptions.name
-  arn  = aws_sqs_queue.interruptions.arn
-}
-
-resource "aws_sqs_queue_policy" "interruptions" {
-  queue_url = aws_sqs_queue.interruptions.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "EventsOfThisAccount"
-      Effect    = "Allow"
-      Principal = { Service = "events.amazonaws.com" }
-      Action    = "sqs:SendMessage"
-      Resource  = aws_sqs_queue.interruptions.arn
-      Condition = { ArnEquals = { "aws:SourceArn" = aws_cloudwatch_event_rule.interruptions.arn } }
-    }]
-  })
-}
-
-resource "aws_sqs_queue" "job_events_not_read" {
-  name                      = "perdure-job-events-not-read"
-  message_retention_seconds = 1209600
-  kms_master_key_id         = aws_kms_key.this.id
-  tags                      = { "perdure:part" = "job-events" }
-}
-
-# A queue of their own: thousands of jobs change at once, and no warning shall wait behind them.
-resource "aws_sqs_queue" "job_events" {
-  name = "perdure-job-events"
-  # Long enough for a server that is away over a weekend.
-  message_retention_seconds  = 345600
-  visibility_timeout_seconds = 60
-  kms_master_key_id          = aws_kms_key.this.id
-  redrive_policy             = jsonencode({ deadLetterTargetArn = aws_sqs_queue.job_events_not_read.arn, maxReceiveCount = 20 })
-  tags                       = { "perdure:part" = "job-events" }
-}
-
-resource "aws_cloudwatch_event_rule" "job_events" {
-  name_prefix = "perdure-"
-  description = "What becomes of Batch jobs, to Perdure's control worker."
-  event_pattern = jsonencode({
-    source        = ["aws.batch"]
-    "detail-type" = ["Batch Job State Change"]
-    detail = {
-      status   = ["RUNNABLE", "RUNNING", "SUCCEEDED", "FAILED"]
-      jobQueue = jsondecode(length(var.job_queues) == 0 ? jsonencode([{ prefix = "arn:" }]) : jsonencode(var.job_queues))
+# A queue for each: thousands of jobs change at once, and no warning shall wait behind them.
+locals {
+  events = {
+    "interruptions" = {
+      description = "What AWS announces of instances, to Perdure's control worker."
+      pattern = jsonencode({
+        source = ["aws.ec2"]
+        "detail-type" = [
+          "EC2 Spot Instance Interruption Warning",
+          "EC2 Instance Rebalance Recommendation",
+          "EC2 Capacity Reservation Instance Interruption Warning",
+          "EC2 Interruptible Capacity Reservation Instance Interruption Warning",
+        ]
+      })
+      # A warning is good for two minutes; an old one only tells what has happened.
+      kept_seconds   = 300
+      hidden_seconds = 30
+      tries          = 5
     }
+    "job-events" = {
+      description = "What becomes of Batch jobs, to Perdure's control worker."
+      pattern = jsonencode({
+        source        = ["aws.batch"]
+        "detail-type" = ["Batch Job State Change"]
+        detail = {
+          status   = ["RUNNABLE", "RUNNING", "SUCCEEDED", "FAILED"]
+          jobQueue = jsondecode(length(var.job_queues) == 0 ? jsonencode([{ prefix = "arn:" }]) : jsonencode(var.job_queues))
+        }
+      })
+      # Long enough for a server that is away over a weekend.
+      kept_seconds   = 345600
+      hidden_seconds = 60
+      tries          = 20
+    }
+  }
+}
+
+resource "aws_sqs_queue" "not_read" {
+  for_each                  = local.events
+  name                      = "perdure-${each.key}-not-read"
+  message_retention_seconds = 1209600
+  kms_master_key_id         = aws_kms_key.this.id
+  tags                      = { "perdure:part" = each.key }
+}
+
+resource "aws_sqs_queue" "events" {
+  for_each                   = local.events
+  name                       = "perdure-${each.key}"
+  message_retention_seconds  = each.value.kept_seconds
+  visibility_timeout_seconds = each.value.hidden_seconds
+  kms_master_key_id          = aws_kms_key.this.id
+  tags                       = { "perdure:part" = each.key }
+  redrive_policy = jsonencode({
+    deadLetterTargetArn = aws_sqs_queue.not_read[each.key].arn
+    maxReceiveCount     = each.value.tries
   })
 }
 
-resource "aws_cloudwatch_event_target" "job_events" {
-  rule = aws_cloudwatch_event_rule.job_events.name
-  arn  = aws_sqs_queue.job_events.arn
+resource "aws_cloudwatch_event_rule" "events" {
+  for_each      = local.events
+  name_prefix   = "perdure-"
+  description   = each.value.description
+  event_pattern = each.value.pattern
 }
 
-resource "aws_sqs_queue_policy" "job_events" {
-  queue_url = aws_sqs_queue.job_events.id
+resource "aws_cloudwatch_event_target" "events" {
+  for_each = local.events
+  rule     = aws_cloudwatch_event_rule.events[each.key].name
+  arn      = aws_sqs_queue.events[each.key].arn
+}
+
+resource "aws_sqs_queue_policy" "events" {
+  for_each  = local.events
+  queue_url = aws_sqs_queue.events[each.key].id
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -221,8 +206,8 @@ resource "aws_sqs_queue_policy" "job_events" {
       Effect    = "Allow"
       Principal = { Service = "events.amazonaws.com" }
       Action    = "sqs:SendMessage"
-      Resource  = aws_sqs_queue.job_events.arn
-      Condition = { ArnEquals = { "aws:SourceArn" = aws_cloudwatch_event_rule.job_events.arn } }
+      Resource  = aws_sqs_queue.events[each.key].arn
+      Condition = { ArnEquals = { "aws:SourceArn" = aws_cloudwatch_event_rule.events[each.key].arn } }
     }]
   })
 }
@@ -344,8 +329,8 @@ resource "aws_instance" "server" {
     source     = var.source_archive
     sha256     = var.source_sha256
     volume     = aws_ebs_volume.data.id
-    queue      = aws_sqs_queue.interruptions.url
-    job_events = aws_sqs_queue.job_events.url
+    queue      = aws_sqs_queue.events["interruptions"].url
+    job_events = aws_sqs_queue.events["job-events"].url
     job_queues = join(",", var.job_queues)
   })
   tags = { Name = "perdure server", "perdure:part" = "server" }
@@ -424,7 +409,7 @@ resource "aws_cloudwatch_metric_alarm" "warnings_not_read" {
   alarm_description   = "Interruption warnings wait for longer than a minute, so the control worker does not read them."
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateAgeOfOldestMessage"
-  dimensions          = { QueueName = aws_sqs_queue.interruptions.name }
+  dimensions          = { QueueName = aws_sqs_queue.events["interruptions"].name }
   statistic           = "Maximum"
   period              = 60
   evaluation_periods  = 2
@@ -439,7 +424,7 @@ resource "aws_cloudwatch_metric_alarm" "job_events_not_read" {
   alarm_description   = "Events about jobs wait for longer than a quarter of an hour."
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateAgeOfOldestMessage"
-  dimensions          = { QueueName = aws_sqs_queue.job_events.name }
+  dimensions          = { QueueName = aws_sqs_queue.events["job-events"].name }
   statistic           = "Maximum"
   period              = 300
   evaluation_periods  = 3
