@@ -180,7 +180,8 @@ class Node:
 
         def answers() -> bool:
             assert self._dockerd is not None and self._dockerd.poll() is None, self.dockerd_log()[-3000:]
-            return self.docker("version", check=False).returncode == 0
+            # Its socket first: each question to a dockerd that is not there yet is a program started for nothing.
+            return self.at("/run/docker.sock").exists() and self.docker("version", check=False).returncode == 0
 
         until(answers, f"dockerd: {self.folder}/dockerd.log", pause=0.1)
 

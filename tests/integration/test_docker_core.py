@@ -31,14 +31,14 @@ trap 'echo asked to end; exit 5' TERM
 trap 'echo told' USR1
 echo to stderr >&2
 i=0
-while [ ! -e /tmp/enough ]; do i=$((i+1)); echo $i; echo $i >>/root/count; sleep 0.05; done
+while [ ! -e /tmp/enough ]; do i=$((i+1)); echo $i; echo $i >>/root/count; sleep 0.1; done
 echo enough
 exit 7
 """
 """Counts on stdout and in a file; ends when asked to."""
 HOLD = "x=$(head -c 6000000 /dev/urandom | base64); "
 """Holds 8 MiB in which no two pages are the same."""
-HOARD = "echo ready; while [ ! -e /tmp/enough ]; do sleep 0.05; done; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"
+HOARD = "echo ready; while [ ! -e /tmp/enough ]; do sleep 0.1; done; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"
 SERVE = "while :; do echo 5 >>/root/count; echo answer | nc -l -p 8080; done & " + COUNT
 FILES = """
 for place in $PLACES; do echo before >$place/file; mkdir $place/folder; done
@@ -289,7 +289,7 @@ def test_exec(story: Story) -> None:
 @pytest.mark.row("Docker commands", "top, stats, inspect, ps")
 def test_it_can_be_looked_at(story: Story) -> None:
     container, bed = story.back("plain"), story.bed
-    assert "sleep 0.05" in bed.docker("top", container).stdout
+    assert "sleep 0.1" in bed.docker("top", container).stdout
     memory, processes = bed.docker(
         "stats", "--no-stream", "--format", "{{.MemUsage}},{{.PIDs}}", container
     ).stdout.split(",")
