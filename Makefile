@@ -8,6 +8,8 @@ PYTEST := $(BIN)/python -m pytest
 # longest lane only.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 6 ? n + 1 : 6)))
 TYPES := .types.log
+# Tests start hundreds of programs of ours. What Python compiled for one is kept for the next, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 TABLE := docs/compatibility.json
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links

@@ -5,6 +5,11 @@ Waits for Temporal as long as it takes; brings the database up to date first. SI
 
 from __future__ import annotations
 
+from perdure import loading
+
+if __name__ == "__main__":
+    loading.begin()
+
 import asyncio
 import logging
 import signal
@@ -247,4 +252,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    loading.end()
     main()

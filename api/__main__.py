@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from perdure import loading
+
+if __name__ == "__main__":
+    loading.begin()
+
 import asyncio
 import resource
 import socket
@@ -151,4 +156,5 @@ def _as_fields(files: CertificateFiles) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    loading.end()
     sys.exit(main())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: lanes.place(item.nodeid))
 
 
-def pytest_collection_finish() -> None:
-    """All that is loaded stays until the end: the garbage collection need not go through it again and again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """All that is loaded stays until the end: the garbage collection need not go through it, then or later."""
+    gc.disable()
+    try:
+        with _compiled_once():
+            return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def _compiled_once() -> Iterator[None]:
+    """In a fresh clone compiling the tests takes longer than loading them. One worker does it while the others wait,
+    which then find what it wrote."""
+    with open(__file__) as ourselves:
+        fcntl.flock(ourselves, fcntl.LOCK_EX)
+        if sys.dont_write_bytecode or any(Path(__file__).parent.glob("unit/__pycache__/test_*-pytest-*")):
+            fcntl.flock(ourselves, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from perdure import loading
+
+if __name__ == "__main__":
+    loading.begin()
+
 import asyncio
 import contextlib
 import logging
@@ -59,4 +64,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    loading.end()
     sys.exit(main())

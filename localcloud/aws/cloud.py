@@ -18,6 +18,11 @@ Threads and the one lock: clock.py. Nothing is kept over a restart.
 
 from __future__ import annotations
 
+from perdure import loading
+
+if __name__ == "__main__":
+    loading.begin()
+
 import argparse
 import importlib
 import json
@@ -226,4 +231,5 @@ def _announce(path: Path, config: CloudConfig, endpoint_url: str) -> None:
 
 
 if __name__ == "__main__":
+    loading.end()
     sys.exit(main())

@@ -8,6 +8,11 @@ It must be started in a mount namespace of its own: the stack's disk is mounted 
 
 from __future__ import annotations
 
+from perdure import loading
+
+if __name__ == "__main__":
+    loading.begin()
+
 import argparse
 import asyncio
 import logging
@@ -303,4 +308,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    loading.end()
     main()

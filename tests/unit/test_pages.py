@@ -13,7 +13,6 @@ import sys
 import threading
 from array import array
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from perdure.image.pages.index import INDEX, PageIndex, read_index, verify_pages
 from perdure.image.pages.matching import BLOCK, NOWHERE, ZERO, Matcher, Taken, matcher
 from perdure.image.pages.pipes import Pipes, release_writers
 from perdure.image.pages.prints import PAGE, PRINT, compiled, first_wrong, print_of
-from perdure.image.pages.sink import Request
+from perdure.image.pages.sink import PagesFile, Request
 from perdure.image.pages.staging import Staging
 from tests.patience import PATIENCE
 
@@ -363,21 +362,23 @@ def test_the_program_answers_and_dies_with_its_agent(tmp_path: Path) -> None:
         staging_bytes=8 << 20,
         most_jumps=24,
         base=str(tmp_path / "missing"),
-        base_files=[ImageFile(path="images/pages-1.img", size=PAGE, blake3="0" * 64, index="index/a").model_dump()],
+        base_files=[PagesFile(path="images/pages-1.img", size=PAGE, blake3="0" * 64, index="index/a")],
     )
     argv = [sys.executable, "-m", "perdure.image.pages"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sink:
         assert sink.stdin is not None and sink.stdout is not None
-        print(json.dumps(asdict(request)), file=sink.stdin, flush=True)
+        print(request.line(), file=sink.stdin, flush=True)
         ready = json.loads(sink.stdout.readline())
         assert ready["base_bytes"] == 0 and "cannot be read" in ready["doubt"], "a full one is always possible"
+        loaded = Path(f"/proc/{sink.pid}/maps").read_text()
+        assert "xxhash" in loaded and "pydantic" not in loaded, "each checkpoint waits until this program is loaded"
         print("pipes 2", file=sink.stdin, flush=True)
         assert json.loads(sink.stdout.readline()) == {"pipes": 2}
         sink.stdin.close()
         assert sink.wait(PATIENCE) == 3
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sink:
         assert sink.stdin is not None and sink.stdout is not None
-        print(json.dumps(asdict(request)), file=sink.stdin)
+        print(request.line(), file=sink.stdin)
         sink.stdin.close()  # asked for by an agent that was killed before the program was loaded
         assert sink.wait(PATIENCE) == 0 and sink.stdout.read() == ""
     with pytest.raises(OSError):

@@ -13,12 +13,12 @@ import os
 import structlog
 
 from perdure.domain.budget import WRITING
-from perdure.domain.checkpoints import CheckpointKind, ManifestHead
+from perdure.domain.checkpoints import CheckpointKind, ImageFile, ManifestHead
 from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid, JobRootFull, NotCheckpointable
 from perdure.image.layout import IMAGES
 from perdure.image.mounts import delete_tree
 from perdure.image.pages.assembly import shares_pages
-from perdure.image.pages.sink import Request
+from perdure.image.pages.sink import PagesFile, Request
 from perdure.waiting import until
 from worker_agent.engine import criu_log, criu_options, runc, stopped, tasks
 from worker_agent.engine import job_root as roots
@@ -120,10 +120,14 @@ def _request(work: Work) -> Request:
         staging_bytes=_STAGING,
         most_jumps=0 if work.kind is CheckpointKind.FINAL else _JUMPS,
         base=str(work.store.folder(base.number)) if base else "",
-        base_files=[image.model_dump() for image in base.images if image.index] if base else [],
+        base_files=[_pages(image) for image in base.images if image.index] if base else [],
         predump_bytes=predump,
         predump_seconds=_PREDUMP_LIMIT,
     )
+
+
+def _pages(image: ImageFile) -> PagesFile:
+    return PagesFile(image.path, image.size, image.blake3, image.index)
 
 
 def _free(work: Work) -> int:

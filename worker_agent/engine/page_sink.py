@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class PageSink:
 
     async def _begin(self, request: Request) -> None:
         self._images = Path(request.checkpoint) / request.images
-        answer = await self._ask(json.dumps(asdict(request)), limit_seconds=_START)
+        answer = await self._ask(request.line(), limit_seconds=_START)
         self.base_bytes, self.doubt = int(str(answer["base_bytes"])), str(answer["doubt"])
 
     @property

@@ -7,6 +7,11 @@ verify → files → network → images → config → restore, left stopped →
 
 from __future__ import annotations
 
+from perdure import loading
+
+if __name__ == "__main__":
+    loading.begin()
+
 import json
 import os
 import re
@@ -157,4 +162,5 @@ def _words(read_end: int) -> str:
 
 
 if __name__ == "__main__":
+    loading.end()
     main()

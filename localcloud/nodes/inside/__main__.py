@@ -6,6 +6,11 @@ is gone; the node then ends, and with its init the kernel ends everything in it.
 
 from __future__ import annotations
 
+from perdure import loading
+
+if __name__ == "__main__":
+    loading.begin()
+
 import argparse
 import logging
 import socket
@@ -99,4 +104,5 @@ def _docker(configuration: NodeConfiguration, children: Children, cgroup: Cgroup
 
 
 if __name__ == "__main__":
+    loading.end()
     main()

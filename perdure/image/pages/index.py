@@ -11,16 +11,18 @@ import os
 import stat
 import struct
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
-from perdure.image.mounts import Stop
 from perdure.image.pages.prints import PAGE, PRINT, first_wrong
+
+if TYPE_CHECKING:  # sink.py is loaded for each checkpoint, and needs none of what these import
+    from perdure.domain.checkpoints import ImageFile
+    from perdure.image.mounts import Stop
 
 INDEX = "index"
 """Folder of a checkpoint that holds its page indexes."""
@@ -87,6 +89,8 @@ def _parse(content: bytes, path: Path) -> PageIndex:
 def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None) -> None:
     """ImageInvalid, naming file and page, unless each page of the file has the fingerprint that its index says. Every
     page is read once, by several threads in the order of the file; none any more once `stop` says True."""
+    from concurrent.futures import ThreadPoolExecutor  # not for sink.py, which verifies nothing
+
     index = read_index(checkpoint / image.index, image.blake3)
     path = checkpoint / image.path
     if index.pages * PAGE != image.size:

@@ -20,16 +20,14 @@ import json
 import os
 import queue
 import resource
-import secrets
 import select
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
 from perdure.image.pages.assembly import Source, assemble
 from perdure.image.pages.index import INDEX, PageIndex, read_index
@@ -39,11 +37,24 @@ from perdure.image.pages.predump import predump
 from perdure.image.pages.prints import PAGE
 from perdure.image.pages.staging import Staging
 
+# No pydantic in here, nor anything that imports it: loading it takes longer than all else that this program loads, and
+# each checkpoint needs one.
+
 NAME = "perdure-pages"
 """What the process calls itself, as `ps` and `top` show it."""
 _PR_SET_NAME = 15
 _NICE = 10
 """While the job runs it comes first."""
+
+
+@dataclass(frozen=True)
+class PagesFile:
+    """What a manifest says of a pages file: the same fields as perdure.domain.checkpoints.ImageFile."""
+
+    path: str
+    size: int
+    blake3: str
+    index: str
 
 
 @dataclass(frozen=True)
@@ -64,11 +75,21 @@ class Request:
     """That 1 MiB of a pages file may make the disk do; 0: any number."""
     base: str = ""
     """The folder of the checkpoint with which pages are shared; empty for none."""
-    base_files: list[dict[str, object]] = field(default_factory=list)
-    """Its pages files, as its manifest names them."""
+    base_files: list[PagesFile] = field(default_factory=list)
+    """Its pages files."""
     predump_bytes: int = 0
     """That a predump may write, at most."""
     predump_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, line: str) -> Request:
+        """The agent's line."""
+        said = json.loads(line)
+        return cls(**{**said, "base_files": [PagesFile(**file) for file in said["base_files"]]})
+
+    def line(self) -> str:
+        """For the program that is to carry it out."""
+        return json.dumps(asdict(self))
 
 
 class Sink:
@@ -105,12 +126,12 @@ class Sink:
             for source in self._sources:
                 os.close(source.descriptor)
             self._sources, self._starts = [], {}
-            return secrets.randbits(64), b"", b"", str(error)
+            return _seed(), b"", b"", str(error)
 
     def _read_base(self) -> tuple[int, bytes, bytes]:
-        seed, prints, origins, first = secrets.randbits(64), bytearray(), bytearray(), 0
+        seed, prints, origins, first = _seed(), bytearray(), bytearray(), 0
         folder = Path(self._request.base)
-        for image in [ImageFile.model_validate(found) for found in self._request.base_files]:
+        for image in self._request.base_files:
             index = read_index(folder / image.index, image.blake3)
             if self._sources and index.seed != seed:
                 raise ImageInvalid(f"{folder / image.index} has another seed than the index before it")
@@ -197,7 +218,7 @@ class Sink:
             index = PageIndex(self.seed, bytes(taken.prints), bytes(taken.origins))
             digest = index.write(self._folder / INDEX / f"{name}.index")
             path, size = f"{self._request.images}/{name}", taken.pages * PAGE
-            files.append(ImageFile(path=path, size=size, index=f"{INDEX}/{name}.index", blake3=digest).model_dump())
+            files.append(asdict(PagesFile(path, size, blake3=digest, index=f"{INDEX}/{name}.index")))
         self._staging.close()
         return {
             "finished": files,
@@ -216,7 +237,7 @@ def main() -> int:
         wanted = sys.stdin.readline()
         if not wanted or _agent_is_gone():
             return 0  # whoever cleans up after the agent must not find anything begun afterwards
-        sink = Sink(Request(**json.loads(wanted)))
+        sink = Sink(Request.of(wanted))
         _say(sink.ready())
         for command, *words in _commands(sink):
             if command == "predump":
@@ -231,6 +252,10 @@ def main() -> int:
         _fail(error)
         return 1
     return 0
+
+
+def _seed() -> int:
+    return int.from_bytes(os.urandom(8), "little")
 
 
 def _agent_is_gone() -> bool:

@@ -2,7 +2,11 @@
 
 import sys
 
-from worker_agent.engine.lazy.program import main
+from perdure import loading
 
 if __name__ == "__main__":
+    loading.begin()
+    from worker_agent.engine.lazy.program import main
+
+    loading.end()
     sys.exit(main())
