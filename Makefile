@@ -47,7 +47,7 @@ style:
 	@echo "== ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types:
-	@echo "== mypy" && $(BIN)/mypy
+	@echo "== mypy" && scripts/types.sh
 	@echo "== import direction" && $(BIN)/lint-imports --no-cache
 
 format: ## Sort imports and format the code

@@ -37,7 +37,8 @@ ZONES = ("us-east-1a", "us-east-1b")
 NOTICE_SECONDS = 120.0
 OWN_NETWORK = {"PERDURE_CHECKPOINT_OWN_NETWORK": "true"}
 """For privileged jobs, which would change the network of their node."""
-START_LIMIT, RESTORE_LIMIT, RESULT_LIMIT, LOOK = 300.0, 300.0, 300.0, 0.2
+START_LIMIT, RESTORE_LIMIT, RESULT_LIMIT, LOOK = 300.0, 300.0, 300.0, 1.0
+"""Seconds. Each look of each job asks the cloud, which answers for a long time what it did before."""
 
 
 class Way(StrEnum):
@@ -217,7 +218,8 @@ class Courses:
 
     def _see_restored(self, course: Course) -> None:
         def settled() -> bool:
-            return course.started_again or self._finished(course) or self._runs_elsewhere(course)
+            status = self._status(course)
+            return course.started_again or status in FINISHED or self._runs_elsewhere(course, status)
 
         if not _until(settled, RESTORE_LIMIT):
             course.whole = Result(Outcome.LOST, f"it was not restored in time: {self._told(course)}")
@@ -226,12 +228,8 @@ class Courses:
             outcome = Outcome.LOST if page.get("checkpoints_committed") else Outcome.REFUSED
             course.whole = Result(outcome, self._told(course))
 
-    def _runs_elsewhere(self, course: Course) -> bool:
-        job = self._client.described(course.job_id) or {}
-        return job.get("status") == "RUNNING" and self._client.placed(course.job_id).get("node") not in (
-            None,
-            course.node,
-        )
+    def _runs_elsewhere(self, course: Course, status: str) -> bool:
+        return status == "RUNNING" and self._client.placed(course.job_id).get("node") not in (None, course.node)
 
     def _ask(self, course: Course) -> None:
         (course.exchange / "verify").touch()
@@ -253,7 +251,10 @@ class Courses:
         delete_tree(course.exchange)
 
     def _finished(self, course: Course) -> bool:
-        return (self._client.described(course.job_id) or {}).get("status") in FINISHED
+        return self._status(course) in FINISHED
+
+    def _status(self, course: Course) -> str:
+        return str((self._client.described(course.job_id) or {}).get("status"))
 
     def _told(self, course: Course) -> str:
         """What the product says of the job's troubles."""
