@@ -5,10 +5,10 @@ Waits for Temporal as long as it takes; brings the database up to date first. SI
 
 from __future__ import annotations
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
 
 import asyncio
 import logging
@@ -252,5 +252,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    loading.end()
+    garbage.keep_what_is_loaded()
     main()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
 
 import asyncio
 import resource
@@ -30,7 +30,6 @@ from api.serving.tls import LiveCertificate
 from perdure.certificates import CertificateFiles
 from perdure.domain.configuration import ServerConfiguration
 from perdure.domain.errors import ConfigurationInvalid
-from perdure.garbage import keep_what_is_loaded
 from perdure.logs import configure_logs
 from perdure.records.schema.database import migrate, open_engine, reading
 from perdure.records.settings.configuration import current_configuration
@@ -84,7 +83,7 @@ class _Server(uvicorn.Server):
         """What is loaded by now stays. Else Python goes through all of it again and again in search of garbage, for
         0.2 s each time, while every request waits (bench/README.md)."""
         await super().startup(sockets)
-        keep_what_is_loaded()
+        garbage.keep_what_is_loaded()
 
 
 async def serve(start: Start) -> None:
@@ -156,5 +155,4 @@ def _as_fields(files: CertificateFiles) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    loading.end()
     sys.exit(main())

@@ -17,11 +17,13 @@ from hypothesis import HealthCheck, settings
 
 from localcloud.nodes.launcher import remove_folder
 from localcloud.stack.stack import StackPlace
+from perdure import garbage
 from tests import compatibility, lanes
 from tests.patience import PATIENCE
 
 PERDURE = Path(sys.executable).parent / "perdure"
 
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # for moto alone too: it takes longer than most tests
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("perdure")
@@ -51,14 +53,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[Any]:
     """All that is loaded stays until the end: the garbage collection need not go through it, then or later."""
-    gc.disable()
+    garbage.none_while_loading()
     try:
         with _compiled_once():
             return (yield)
     finally:
-        gc.collect()
-        gc.freeze()
-        gc.enable()
+        garbage.keep_what_is_loaded()
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
 
 import asyncio
 import contextlib
@@ -16,7 +16,6 @@ import sys
 
 from temporalio.common import MetricGauge
 
-from perdure.garbage import keep_what_is_loaded
 from perdure.logs import configure_logs
 from perdure.settings import AgentSettings, connect_temporal
 from perdure.telemetry import set_up
@@ -38,7 +37,6 @@ async def _run(settings: AgentSettings) -> None:
     agent = Agent(settings, await connect_temporal(interceptors=tracing.interceptors()), tracing)
     waiting = runtime.metric_meter.create_gauge("perdure_spool_messages", "Messages that wait for Temporal")
     telling = asyncio.create_task(_tell(agent, waiting)) if settings.metrics_address else None
-    keep_what_is_loaded()
     with contextlib.suppress(asyncio.CancelledError):
         await agent.run()
     if telling is not None:
@@ -64,5 +62,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    loading.end()
+    garbage.keep_what_is_loaded()
     sys.exit(main())

@@ -18,10 +18,10 @@ Threads and the one lock: clock.py. Nothing is kept over a restart.
 
 from __future__ import annotations
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
 
 import argparse
 import importlib
@@ -231,5 +231,5 @@ def _announce(path: Path, config: CloudConfig, endpoint_url: str) -> None:
 
 
 if __name__ == "__main__":
-    loading.end()
+    garbage.keep_what_is_loaded()
     sys.exit(main())

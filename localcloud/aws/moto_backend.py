@@ -24,6 +24,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 
 from localcloud.aws.cloud_config import ACCOUNT
 
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+"""Each list of snapshots would go through those of 560 images that nobody uses here."""
 STATE_CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
 SPOT_TERMINATION = ("Server.SpotInstanceTermination: Spot instance termination", "Server.SpotInstanceTermination")
 """(message, code) of a reclaimed instance's state reason, as DescribeInstances shows it."""

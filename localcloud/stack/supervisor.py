@@ -8,10 +8,10 @@ It must be started in a mount namespace of its own: the stack's disk is mounted 
 
 from __future__ import annotations
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
 
 import argparse
 import asyncio
@@ -308,5 +308,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    loading.end()
+    garbage.keep_what_is_loaded()
     main()

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+from psycopg.sql import SQL, Identifier
+
 from tests.patience import PATIENCE
 
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
@@ -27,10 +30,11 @@ class Postgres:
     folder: Path
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def new_database(self) -> str:
-        """URL of a new, empty database."""
+    def new_database(self, like: str = "template1") -> str:
+        """URL of a new, empty database; or of a copy of the one of that name, to which nobody is connected."""
         name = f"perdure_{next(self._numbers)}"
-        _as_postgres("createdb", "--host", str(self.folder), name)
+        with psycopg.connect(f"host={self.folder} user={USER} dbname={USER}", autocommit=True) as connection:
+            connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(like)))
         return self.url(name)
 
     def url(self, name: str) -> str:

@@ -7,10 +7,10 @@ verify → files → network → images → config → restore, left stopped →
 
 from __future__ import annotations
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
 
 import json
 import os
@@ -162,5 +162,5 @@ def _words(read_end: int) -> str:
 
 
 if __name__ == "__main__":
-    loading.end()
+    garbage.keep_what_is_loaded()
     main()

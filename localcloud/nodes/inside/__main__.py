@@ -6,10 +6,10 @@ is gone; the node then ends, and with its init the kernel ends everything in it.
 
 from __future__ import annotations
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
 
 import argparse
 import logging
@@ -104,5 +104,5 @@ def _docker(configuration: NodeConfiguration, children: Children, cgroup: Cgroup
 
 
 if __name__ == "__main__":
-    loading.end()
+    garbage.keep_what_is_loaded()
     main()

@@ -2,11 +2,11 @@
 
 import sys
 
-from perdure import loading
+from perdure import garbage
 
 if __name__ == "__main__":
-    loading.begin()
+    garbage.none_while_loading()
     from worker_agent.engine.lazy.program import main
 
-    loading.end()
+    garbage.keep_what_is_loaded()
     sys.exit(main())
