@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help docs setup bundle release-check demo test unit some fuzz lint style types format console console-check screenshots openapi requirements sequences rows matrix docker-matrix under-load conformance some-rows up down clean bench
 
+# Where this is set (images of containers often do), every process compiles anew whatever it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # A test waits for something half of its time: one worker more than processors keeps them busy. More than 6 wait for the
