@@ -1,12 +1,10 @@
-"""What the jobs read: a bowtie2 index, and so many copies of the reads that one pass takes about a minute here."""
+"""What the jobs read: their programs, a bowtie2 index and the reads."""
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from localcloud.demo.jobs import ENVIRONMENT, PYTHON
@@ -15,9 +13,6 @@ from perdure.domain.errors import StackError
 EXAMPLES = Path("/usr/share/doc/bowtie2/examples")
 """Where Debian's bowtie2-examples puts the lambda phage and its reads (Langmead's own example data)."""
 PROGRAMS = Path(__file__).parents[1] / "demo_jobs"
-PASS_SECONDS = 60.0
-CORES = 2
-FEWEST, MOST = 10, 100
 LIMIT_SECONDS = 600.0
 
 
@@ -32,41 +27,14 @@ def check_programs() -> None:
         )
 
 
-def prepare_inputs(folder: Path, tell: Callable[[str], None], share: float = 1.0) -> int:
-    """Fill `folder` with programs, index and reads; returns how many bytes of SAM records the reads will give.
-
-    The reads are one pass of PASS_SECONDS, or this share of it, on CORES cores of this machine, by the CPU time that
-    one copy takes.
-    """
+def prepare_inputs(folder: Path) -> None:
+    """Fill `folder` with programs, index and reads. Raises StackError."""
     folder.mkdir(parents=True)
     for name in ("align.py", "chain.py"):
         shutil.copy(PROGRAMS / name, folder / name)
     unpacked = _unpacked(EXAMPLES / "reference" / "lambda_virus.fa", folder / "lambda.fa")
-    _run(["bowtie2-build", "--quiet", str(unpacked), str(folder / "lambda")])
-    copy = EXAMPLES / "reads" / "longreads.fq"
-    one = folder / "one.fq.gz"
-    one.write_bytes(_packed(copy))
-    seconds, records = _measure(folder, one)
-    copies = min(MOST, max(FEWEST, math.ceil(share * PASS_SECONDS * CORES / max(seconds, 0.01))))
-    with (folder / "reads.fq.gz").open("wb") as reads:
-        for _ in range(copies):  # gzip files laid end to end are one gzip file
-            reads.write(one.read_bytes())
-    one.unlink()
-    tell(f"{copies} copies of the reads: {copies * seconds / CORES:.0f} s for one pass on {CORES} cores")
-    return copies * records
-
-
-def _measure(folder: Path, reads: Path) -> tuple[float, int]:
-    """CPU seconds and bytes of SAM records of one copy."""
-    sam = folder / "one.sam"
-    before = os.times()
-    _run(["bowtie2", "-p", str(CORES), "--reorder", "-x", str(folder / "lambda"), "-U", str(reads), "-S", str(sam)])
-    after = os.times()
-    with sam.open("rb") as lines:
-        size = sum(len(line) for line in lines if not line.startswith(b"@"))
-    sam.unlink()
-    spent = after.children_user - before.children_user + after.children_system - before.children_system
-    return spent, size
+    _output(["bowtie2-build", "--quiet", str(unpacked), str(folder / "lambda")])
+    (folder / "reads.fq.gz").write_bytes(_packed(EXAMPLES / "reads" / "longreads.fq"))
 
 
 def _unpacked(source: Path, target: Path) -> Path:
@@ -81,10 +49,6 @@ def _unpacked(source: Path, target: Path) -> Path:
 def _packed(source: Path) -> bytes:
     packed = Path(f"{source}.gz")
     return packed.read_bytes() if packed.exists() else _output(["gzip", "-c", str(source)])
-
-
-def _run(command: list[str]) -> None:
-    _output(command)
 
 
 def _output(command: list[str]) -> bytes:

@@ -15,7 +15,10 @@ VCPUS = 3
 MEMORY_MIB = 2048
 MOST_RECLAIMS = 3
 """Of each job. Its work is as long as its reclaims are many."""
-CHAIN_STEPS, CHAIN_PAUSE_SECONDS, CHAIN_MEMORY_MIB = 750, 0.1, 256
+COPIES, PIECE, PIECE_PAUSE_SECONDS = 2, 300, 0.6
+"""Copies of the 6,000 reads for each reclaim (4 s of CPU time each, here), how many reads bowtie2 gets at a time, and
+its rest after them: both jobs last for about half a minute for each reclaim."""
+CHAIN_STEPS, CHAIN_PAUSE_SECONDS, CHAIN_MEMORY_MIB = 250, 0.1, 256
 IMAGE, IMAGE_PACKAGES = "perdure-demo", ["python3", "bowtie2", "bowtie2-examples"]
 """What the jobs run in under Docker; without it they run over the machine's own root."""
 ENVIRONMENT = {"LC_ALL": "C"}
@@ -23,12 +26,14 @@ ENVIRONMENT = {"LC_ALL": "C"}
 
 @dataclass(frozen=True)
 class Places:
-    """Where a program finds its input and leaves its output: the same program runs in a job and as a reference."""
+    """Where a program finds its input and leaves its output: the same program runs in a job and as a reference.
+    `told`: the folder in which a file tells a job that it may end. Without it, a program neither rests nor waits."""
 
     inputs: PurePath
     volume: PurePath
     root_files: PurePath
     board: PurePath
+    told: PurePath | None = None
 
 
 IN_A_JOB = Places(
@@ -36,6 +41,7 @@ IN_A_JOB = Places(
     volume=PurePosixPath("/mnt/perdure"),
     root_files=PurePosixPath("/srv"),
     board=PurePosixPath("/dev/shm/perdure-demo-chain"),
+    told=PurePosixPath("/opt/demo"),
 )
 
 
@@ -50,24 +56,31 @@ class DemoJob:
     plan: tuple[PlannedReclaim, ...]
 
 
-def demo_jobs(expected_sam_bytes: int, reclaims: int = MOST_RECLAIMS) -> list[DemoJob]:
-    """Both jobs, with the first `reclaims` of their plans. `expected_sam_bytes`: of SAM records, for the progress that
-    the alignment prints."""
-    steps = CHAIN_STEPS * reclaims // MOST_RECLAIMS
+def finish_file(name: str) -> str:
+    """The file whose coming lets the job of that name go on to its end."""
+    return f"finish-{name}"
+
+
+def demo_jobs(reclaims: int = MOST_RECLAIMS) -> list[DemoJob]:
+    """Both jobs, with the first `reclaims` of their plans, and as much work."""
+
+    def pace(at: Places, name: str, pause: float) -> list[str]:
+        return ["--pause", str(pause), "--until", str(at.told / finish_file(name))] if at.told else ["--pause", "0"]
 
     def align(at: Places) -> list[str]:
         return [
             *(PYTHON, str(at.inputs / "align.py"), "--index", str(at.inputs / "lambda")),
             *("--reads", str(at.inputs / "reads.fq.gz"), "--sam", str(at.volume / "lambda.sam")),
-            *("--expected", str(expected_sam_bytes)),
+            *("--copies", str(COPIES * reclaims), "--piece", str(PIECE)),
+            *pace(at, "bowtie2", PIECE_PAUSE_SECONDS),
         ]
 
     def chain(at: Places) -> list[str]:
         return [
             *(PYTHON, str(at.inputs / "chain.py"), "--log", str(at.root_files / "chain.log")),
             *("--out", str(at.volume / "chain.bin"), "--board", str(at.board)),
-            *("--steps", str(steps), "--pause", str(CHAIN_PAUSE_SECONDS)),
-            *("--memory-mib", str(CHAIN_MEMORY_MIB)),
+            *("--steps", str(CHAIN_STEPS * reclaims), "--memory-mib", str(CHAIN_MEMORY_MIB)),
+            *pace(at, "chain", CHAIN_PAUSE_SECONDS),
         ]
 
     jobs = [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from localcloud.demo.jobs import DemoJob
+from localcloud.demo.jobs import DemoJob, finish_file
 from localcloud.demo.references import Evidence, tokens
 from localcloud.demo.stack_user import Look, StackUser, Stopped
 from localcloud.demo.verdict import Kind, Outcome, PlannedReclaim, Sighting
@@ -52,6 +52,7 @@ class Journey:
             if not self._reclaim_when_ready(planned):
                 self._tell(self.job.name, f"ended before its reclaim ({planned.kind}) could come")
                 break
+        (inputs / finish_file(self.job.name)).touch()
         self._until(lambda seen: seen.finished, "its end")
         found = collect(self._user, self.job, self._job_id, self._sightings, folder)
         self._show(self.job.name, self._user.look(self._job_id))  # Perdure has closed its books by now

@@ -35,6 +35,7 @@ REQUEST = struct.Struct(f">q{LINK}s")
 SEAL = -1
 """The step number that asks a keeper for the checksum of its whole memory."""
 BOARD_BYTES = 8 * BLOCK
+LOOK_SECONDS = 0.1
 
 
 class Keeper:
@@ -200,6 +201,7 @@ def main() -> int:
     parser.add_argument("--board", type=Path, default=Path("/dev/shm/perdure-demo-chain"), help="shared memory file")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--pause", type=float, default=0.1, help="seconds of rest per step")
+    parser.add_argument("--until", type=Path, help="the last step waits for this file; from then on no rest")
     parser.add_argument("--memory-mib", type=int, default=256)
     parsed = parser.parse_args()
     token = secrets.token_hex(8)
@@ -209,13 +211,16 @@ def main() -> int:
     link = hashlib.sha256(b"perdure demo").digest()
     with open(parsed.out, "wb") as out:
         for step in range(1, parsed.steps + 1):
+            while step == parsed.steps and parsed.until and not parsed.until.exists():
+                time.sleep(LOOK_SECONDS)
             link = clerk.next_link(step, link)
             _write(log, f"{step} {link.hex()}\n".encode())
             out.write(link)
             if step % 5 == 0:
                 out.flush()
                 print(f"[{token}] progress {step}/{parsed.steps} {link.hex()[:16]}", flush=True)
-            time.sleep(parsed.pause)
+            if not parsed.until or not parsed.until.exists():
+                time.sleep(parsed.pause)
         link = clerk.seal(link)
         out.write(link)
     print(f"[{token}] sealed {link.hex()}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from localcloud.demo.references import tokens, without_token
 from tests.patience import PATIENCE
 
 
-def chain(folder: Path, pause: float = 0.0, mebibytes: int = 4) -> tuple[bytes, bytes, bytes]:
+def chain(folder: Path, *more: str, pause: float = 0.0, mebibytes: int = 4) -> tuple[bytes, bytes, bytes]:
     """Runs the chain for 20 steps; its stdout, log and file."""
     folder.mkdir()
     command = [PYTHON, "-W", "error", str(PROGRAMS / "chain.py"), "--steps", "20", "--pause", str(pause)]
     command += ["--memory-mib", str(mebibytes), "--board", str(folder / "board")]
-    command += ["--log", str(folder / "log"), "--out", str(folder / "out")]
+    command += ["--log", str(folder / "log"), "--out", str(folder / "out"), *more]
     done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
     assert done.stderr == b""
     assert not (folder / "board").exists()
@@ -38,23 +39,39 @@ def test_every_block_of_memory_is_in_the_chain(tmp_path: Path) -> None:
     assert chain(tmp_path / "a")[2] != chain(tmp_path / "b", mebibytes=6)[2]
 
 
+def test_the_chain_waits_until_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "told").touch()
+    more = ("--until", str(tmp_path / "told"))
+    assert chain(tmp_path / "a", *more, pause=100.0)[1:] == chain(tmp_path / "b")[1:]
+
+
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_alignment_says_how_far_it_is_and_ends_as_bowtie2_does(tmp_path: Path, status: int) -> None:
-    records = "".join(f"read{number}\t{'x' * 90}\n" for number in range(100))
+    """It gives bowtie2 all reads, the last of them once it is told to, and says progress by records alone."""
+    one = "@read\nACGT\n+\nIIII\n"
+    reads, sam, told = tmp_path / "reads.fq.gz", tmp_path / "sam", tmp_path / "told"
+    reads.write_bytes(gzip.compress(one.encode() * 25))
     fake = tmp_path / "bowtie2"
-    # In place of the real one, which takes seconds and is tried by the demo itself: writes a SAM file and ends.
-    sam = tmp_path / "sam"
-    header = f"printf '@HD\\n@PG\\tCL:%s\\n' \"$*\" > {sam}"
-    fake.write_text(f"#!/bin/sh\n{header}\ncat {tmp_path}/records >> {sam}\nexit {status}\n")
+    # In place of the real one, which takes seconds and is tried by the demo itself: a record for each read.
+    fake.write_text(
+        f"#!/bin/sh\nprintf '@HD\\n@PG\\tCL:%s\\n' \"$*\" > {sam}\n"
+        f"while read -r name && read -r bases && read -r plus && read -r quality; do echo r >> {sam}; done\n"
+        f"exit {status}\n"
+    )
     fake.chmod(0o755)
-    (tmp_path / "records").write_text(records)
-    command = [PYTHON, str(PROGRAMS / "align.py"), "--index", "i", "--reads", "r", "--sam", str(sam)]
-    command += ["--every", "4000", "--expected", str(len(records))]
-    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    assert done.returncode == status
-    lines = without_token(done.stdout).decode().splitlines()
+    command = [PYTHON, "-W", "error", str(PROGRAMS / "align.py"), "--index", "i", "--reads", str(reads)]
+    command += ["--sam", str(sam), "--copies", "2", "--piece", "10", "--until", str(told)]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        said = [process.stdout.readline() for _ in range(5)]
+        told.touch()
+        said += process.stdout.readlines()
+    assert process.returncode == status
+    lines = without_token(b"".join(said)).decode().splitlines()
     assert lines == [
         "[token] started",
-        *(f"[token] progress {step}/{len(records)}" for step in range(4000, len(records) + 1, 4000)),
+        *(f"[token] progress {records}/50" for records in range(10, 51, 10)),
         f"[token] bowtie2 ended with status {status}",
     ]
+    assert sam.read_text().count("\nr") == 50

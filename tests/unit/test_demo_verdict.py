@@ -229,7 +229,7 @@ def test_progress_is_the_last_that_was_said() -> None:
 
 
 def test_each_job_meets_every_kind_of_reclaim() -> None:
-    jobs = demo_jobs(expected_sam_bytes=1000)
+    jobs = demo_jobs()
     for job in jobs:
         assert {planned.kind for planned in job.plan} == set(Kind)
         assert [planned.after for planned in job.plan] == sorted(planned.after for planned in job.plan)
