@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,7 +112,8 @@ def status(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Where a stack serves, its nodes and its jobs."""
-    found = _client(stack, base).status()
+    with closing(_client(stack, base)) as client:
+        found = client.status()
     if as_json:
         print(json.dumps(found))
         return
@@ -173,7 +175,8 @@ def submit(
         job_role=job_role,
         **({"image": image} if image is not None else {}),
     )
-    print(_client(stack, base).submit(request))
+    with closing(_client(stack, base)) as client:
+        print(client.submit(request))
 
 
 @app.command()
@@ -194,7 +197,8 @@ def reclaim(
     request |= {"notice_seconds": notice, "no_notice": no_notice, "rebalance": rebalance}
     if to_zone is not None:
         request["to_zone"] = to_zone
-    _client(stack, base).reclaim(request, progress.print)
+    with closing(_client(stack, base)) as client:
+        client.reclaim(request, progress.print)
 
 
 @app.command()
@@ -204,7 +208,8 @@ def checkpoint(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Take a checkpoint now; prints its number once it is committed."""
-    print(_client(stack, base).checkpoint(job))
+    with closing(_client(stack, base)) as client:
+        print(client.checkpoint(job))
 
 
 @app.command()
@@ -217,10 +222,11 @@ def wait(
     base: Base = DEFAULT_BASE,
 ) -> None:
     """Wait for a job's end and say how it went. Exit code 1 when it failed, 4 when time ran out."""
-    if running:
-        status = _client(stack, base).wait_until_it_runs(job_id, timeout, progress.print)
-        raise typer.Exit(1 if status == "FAILED" else 0)
-    found = _client(stack, base).wait(job_id, timeout, progress.print)
+    with closing(_client(stack, base)) as client:
+        if running:
+            status = client.wait_until_it_runs(job_id, timeout, progress.print)
+            raise typer.Exit(1 if status == "FAILED" else 0)
+        found = client.wait(job_id, timeout, progress.print)
     if as_json:
         print(json.dumps(found))
     else:
@@ -240,7 +246,8 @@ def logs(job_id: JobId, stack: Stack = ANY_STACK, base: Base = DEFAULT_BASE) -> 
     """The job's stdout and stderr, each byte once over all attempts."""
     from localcloud.stack.job_files import copy_output
 
-    copy_output(_client(stack, base), meant_place(stack, base), job_id, sys.stdout.buffer, sys.stderr.buffer)
+    with closing(_client(stack, base)) as client:
+        copy_output(client, meant_place(stack, base), job_id, sys.stdout.buffer, sys.stderr.buffer)
 
 
 @app.command()
@@ -256,8 +263,9 @@ def cp(
     job_id, colon, path = source.partition(":")
     if not colon or not job_id:
         raise ConfigurationInvalid(f"{source!r} is not ID:PATH")
-    for remark in copy_file(_client(stack, base), meant_place(stack, base), job_id, path, destination):
-        progress.print(remark, markup=False)
+    with closing(_client(stack, base)) as client:
+        for remark in copy_file(client, meant_place(stack, base), job_id, path, destination):
+            progress.print(remark, markup=False)
 
 
 @app.command("sign-in")
@@ -274,8 +282,8 @@ def sign_in(
     groups = group or ["admin"]
     if unknown := set(groups) - set(GROUPS):
         raise ConfigurationInvalid(f"there is no group {min(unknown)!r}; there are {' and '.join(GROUPS)}")
-    chosen, client = password or made_up_password(), _client(stack, base)
-    with client.aws_errors():
+    chosen = password or made_up_password()
+    with closing(_client(stack, base)) as client, client.aws_errors():
         where = set_up(client, meant_place(stack, base), user, chosen, groups)
     progress.print(f"Sign in at {where}")
     print(f"{user}\n{chosen}")

@@ -34,8 +34,9 @@ def output(page: Page) -> tuple[list[str], list[str]]:
 
 
 def test_a_reclaim_is_watched(page: Page, network: Network, user: User) -> None:
-    job_id = user.chain(600, options=("--name", "watched", "--interval", "5s"))
-    until(lambda: user.committed(job_id), "the first checkpoint")
+    job_id = user.chain(600, options=("--name", "watched", "--interval", "0"))
+    until(lambda: user.printed(job_id), "it runs")
+    user.checkpoint(job_id)
     server = urlsplit(user.status["api_url"])
     with network.forwarded(server.hostname or "", server.port or 0) as place:
         page.goto(f"{place}/jobs")

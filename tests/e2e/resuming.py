@@ -84,7 +84,7 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool, stored:
     said = err.splitlines()
     assert len(said) == 2
     assert said[0] == said[1], "the very same process"
-    user.run("local", "cp", f"{new}:/srv/chain.log", str(tmp_path / "chain.log"))
+    user.local("cp", f"{new}:/srv/chain.log", str(tmp_path / "chain.log"))
     assert (tmp_path / "chain.log").read_text() == reference()
     [attempt] = user.job(new)["attempts"]
     assert (attempt["restored_from"], attempt["zone"]) == (answer.json()["checkpoint"], there)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from localcloud.demo.inputs import PROGRAMS
-from localcloud.demo.jobs import PYTHON, DemoJob, Places
+from localcloud.demo.jobs import PYTHON, DemoJob, Places, finish_file
 from localcloud.demo.journey import collect
 from localcloud.demo.references import differences, run_reference
 from localcloud.demo.stack_user import Look, StackUser
@@ -28,19 +28,22 @@ from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.stack
 
+NAME = "small-chain"
 
-def small_chain(pause: float) -> DemoJob:
-    """The demo's second job, smaller, with one death without notice; `pause` makes it last."""
+
+def small_chain() -> DemoJob:
+    """The demo's second job, smaller, with one death without notice."""
 
     def command(at: Places) -> list[str]:
+        held = ["--pause", "0.2", "--until", str(at.told / finish_file(NAME))] if at.told else ["--pause", "0"]
         return [
             *(PYTHON, str(at.inputs / "chain.py"), "--log", str(at.root_files / "chain.log")),
             *("--out", str(at.volume / "chain.bin"), "--board", str(at.board)),
-            *("--steps", "400", "--pause", str(pause), "--memory-mib", "16"),
+            *("--steps", "200", "--memory-mib", "16", *held),
         ]
 
     return DemoJob(
-        name="small-chain",
+        name=NAME,
         title="",
         command=command,
         outputs=lambda at: [at.volume / "chain.bin", at.root_files / "chain.log"],
@@ -49,26 +52,35 @@ def small_chain(pause: float) -> DemoJob:
 
 
 @pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    """Where the job finds its program, and the file that lets it end."""
+    (tmp_path / "inputs").mkdir()
+    shutil.copy(PROGRAMS / "chain.py", tmp_path / "inputs")
+    return tmp_path / "inputs"
+
+
+@pytest.fixture
 def user(stack: str) -> Iterator[StackUser]:
     with contextlib.closing(StackUser(StackPlace(stack), threading.Event())) as user:
         yield user
 
 
-def test_a_checkpoint_deleted_behind_its_back_turns_ok_false(user: StackUser, tmp_path: Path) -> None:
-    job = small_chain(pause=0.1)
-    job_id = user.submit(job, PROGRAMS, interval="0")
+def test_a_checkpoint_deleted_behind_its_back_turns_ok_false(user: StackUser, inputs: Path, tmp_path: Path) -> None:
+    job = small_chain()
+    job_id = user.submit(job, inputs, interval="0")
     until(user, job_id, lambda now: now.running and now.progress > 0)
     kept, deleted = user.checkpoint(job_id), user.checkpoint(job_id)
     seen = until(user, job_id, lambda now: now.running and bool(now.tokens))
     delete_checkpoint(user, job_id, deleted)
     user.reclaim(job_id, to_zone=None, notice=False, tell=print)
+    (inputs / finish_file(NAME)).touch()
     sighting = Sighting(
         Kind.NO_NOTICE, seen.batch_status, seen.epoch, str(seen.zone), seen.tokens, seen.progress, datetime.now(UTC)
     )
     until(user, job_id, lambda now: now.finished)
 
     outcome, evidence = collect(user, job, job_id, [sighting], tmp_path / "fetched")
-    reference = run_reference(small_chain(pause=0), PROGRAMS, tmp_path / "reference", threading.Event())
+    reference = run_reference(job, inputs, tmp_path / "reference", threading.Event())
     verdict = judge(job.plan, replace(outcome, differences=differences(job.name, evidence, reference)))
     assert verdict.as_json()["output_identical"] is True, verdict.problems
     assert not verdict.ok
@@ -78,13 +90,16 @@ def test_a_checkpoint_deleted_behind_its_back_turns_ok_false(user: StackUser, tm
     assert (verdict.work_lost_seconds or 0) > 0
 
 
-def test_a_checkpoint_that_no_node_can_restore_is_told_and_the_one_before_goes_on(user: StackUser) -> None:
+def test_a_checkpoint_that_no_node_can_restore_is_told_and_the_one_before_goes_on(
+    user: StackUser, inputs: Path
+) -> None:
     """Its image is whole by its checksums; CRIU cannot read it."""
-    job_id = user.submit(small_chain(pause=0.1), PROGRAMS, interval="0")
+    job_id = user.submit(small_chain(), inputs, interval="0")
     until(user, job_id, lambda now: now.running and now.progress > 0)
     good, bad = user.checkpoint(job_id), user.checkpoint(job_id)
     spoil_checkpoint(user, job_id, bad)
     user.reclaim(job_id, to_zone=None, notice=False, tell=print)
+    (inputs / finish_file(NAME)).touch()
     until(user, job_id, lambda now: now.finished)
     page = user.client.job_page(job_id) or {}
     told = [event["message"] for event in page["events"]]
@@ -125,4 +140,4 @@ def until(user: StackUser, job_id: str, condition: Callable[[Look], bool], limit
         seen = user.look(job_id)
         return seen if condition(seen) else None
 
-    return waiting.until(look, limit, 0.3)
+    return waiting.until(look, limit, 0.7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,8 +14,18 @@ LIMIT = 800
 """Seconds. A rehearsal has the lowest priority: beside other work it takes minutes."""
 
 
+@pytest.fixture(autouse=True)
+def rehearse(user: User) -> Iterator[None]:
+    """On for this test: off on its stack (tests/conftest.py)."""
+    user.run("config", "set", "checkpoint.rehearsal=true")
+    yield
+    user.run("config", "set", "checkpoint.rehearsal=false")
+
+
 def test_a_rehearsed_job_moves_and_ends_as_if_nothing_were(user: User) -> None:
-    job_id = user.chain(300, options=("--interval", "3s", "--name", "rehearsed"))
+    job_id = user.chain(300, options=("--interval", "0", "--name", "rehearsed"))
+    until(lambda: user.printed(job_id), "it runs")
+    user.checkpoint(job_id)
     page = until(lambda: (found := user.page(job_id)) and found["rehearsal"] and found, "a rehearsal", limit=LIMIT)
     assert (page["rehearsal"]["verdict"], page["rehearsal"]["reason"]) == ("passed", ""), page["rehearsal"]
     assert (page["rehearsals"], page["rehearsal_failures"]) == (1, 0)

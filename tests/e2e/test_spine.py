@@ -15,7 +15,7 @@ from tests.e2e.conftest import MOUNTED_JOBS, User, chain_reference, descendants,
 
 pytestmark = pytest.mark.stack
 
-FAST = ("--interval", "5s")
+FAST = ("--interval", "10s")
 
 
 def tokens(stderr: str) -> set[str]:
@@ -60,9 +60,9 @@ def test_reclaims_with_and_without_notice_lose_nothing(user: User, tmp_path: Pat
     assert end["zones"] == [first_zone, second_zone, second_zone]
     assert [outage["seconds"] > 0 for outage in end["outages"]] == [True, True]
     assert end["max_rootfs_bytes"] > 0
-    user.run("local", "cp", f"{job_id}:/srv/chain.log", str(tmp_path / "chain.log"))
+    user.local("cp", f"{job_id}:/srv/chain.log", str(tmp_path / "chain.log"))
     assert (tmp_path / "chain.log").read_text() == "".join(reference.splitlines(keepends=True)[:-1])
-    user.run("local", "cp", f"{job_id}:/mnt/perdure/newest", str(tmp_path / "newest"))
+    user.local("cp", f"{job_id}:/mnt/perdure/newest", str(tmp_path / "newest"))
     assert (tmp_path / "newest").read_text() == reference.splitlines()[-2].split()[1]
 
 
@@ -144,7 +144,7 @@ def test_a_traced_process_cannot_be_frozen_but_runs_on(user: User, tmp_path: Pat
 
 def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     links = 450
-    job_id = user.chain(links, mebibytes=1024, options=("--interval", "0", "--memory", "3072"))
+    job_id = user.chain(links, mebibytes=512, options=("--interval", "0"))
     running(user, job_id)
     node = user.node_init(job_id)
     asked = threading.Thread(target=lambda: user.run("local", "checkpoint", "--job", job_id, status=None))
@@ -156,12 +156,12 @@ def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     before = user.printed(job_id).count("\n")
     running(user, job_id, lines=before + 10)
     asked.join()
-    number = int(user.run("local", "checkpoint", "--job", job_id).stdout)
+    number = user.checkpoint(job_id)
     user.reclaim("--job", job_id, "--no-notice")
     until(lambda: user.job(job_id)["protections"], "the restore")
     end = user.finish(job_id)
     out, err = user.logs(job_id)
-    assert out == chain_reference(links, 1024)
+    assert out == chain_reference(links, 512)
     assert len(tokens(err)) == 1
     assert end["protections"] == 1
     assert user.job(job_id)["outages"][0]["restored_from"] == number
@@ -197,7 +197,7 @@ def test_temporal_is_away_for_several_intervals_and_the_whole_notice(user: User)
 
 def test_the_second_node_dies_while_it_restores(user: User) -> None:
     links = 300
-    job_id = user.chain(links, mebibytes=1024, options=("--interval", "0", "--memory", "3072"))
+    job_id = user.chain(links, mebibytes=512, options=("--interval", "0"))
     running(user, job_id)
     user.reclaim("--job", job_id)
     first = user.placed(job_id)["zones"][0]
@@ -215,7 +215,7 @@ def test_the_second_node_dies_while_it_restores(user: User) -> None:
     until(lambda: user.job(job_id)["protections"], "the restore")
     end = user.finish(job_id)
     out, err = user.logs(job_id)
-    assert out == chain_reference(links, 1024)
+    assert out == chain_reference(links, 512)
     assert len(tokens(err)) == 1
     assert end["zones"][0] == first
     assert end["protections"] == 1

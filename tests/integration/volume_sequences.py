@@ -61,7 +61,7 @@ class Sequence:
         self._fate = random.Random(f"crashes of {seed}")
         """Apart, because how often something is tried depends on the machine: the life of a seed stays the same."""
         self._job_id = JOB.format(seed)
-        self._volumes = Volumes(0.02, bed.aws.ec2, mutations=Mutations(200.0, 20.0), stuck_seconds=0.4)
+        self._volumes = Volumes(0.1, bed.aws.ec2, mutations=Mutations(200.0, 20.0), stuck_seconds=0.4)
         self._epoch = 0
         self.steps: list[str] = []
         self.events: Counter[str] = Counter()

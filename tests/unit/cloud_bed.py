@@ -53,7 +53,7 @@ Found = TypeVar("Found")
 
 def wait_for(what: Callable[[], Found | None]) -> Found:
     """Look until it is true; what it was then."""
-    found = waiting.until(what, PATIENCE, 0.01)
+    found = waiting.until(what, PATIENCE, 0.03)
     assert found is not None
     return found
 

@@ -44,4 +44,4 @@ for number in itertools.count():
         address = own_address()
         print("address", address, file=sys.stderr, flush=True)
     print("round", number, flush=True)
-    time.sleep(0.2)
+    time.sleep(0.5)
