@@ -137,7 +137,7 @@ certificate, *asked = sys.argv[1:]
 context = ssl.create_default_context(cafile=certificate)
 for path, token in zip(asked[::2], asked[1::2]):
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=PATIENCE)
+    answer = httpx.get(f"https://127.0.0.1:8443{path}", verify=context, headers=headers, timeout=300)
     body = answer.json() if "json" in answer.headers["content-type"] else answer.text
     print(json.dumps({"status": answer.status_code, "body": body}))
 """

@@ -144,12 +144,21 @@ def test_a_traced_process_cannot_be_frozen_but_runs_on(user: User, tmp_path: Pat
 
 def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     links = 450
-    job_id = user.chain(links, mebibytes=512, options=("--interval", "0"))
+    job_id = user.chain(links, mebibytes=1024, options=("--interval", "0", "--memory", "3072"))
     running(user, job_id)
     node = user.node_init(job_id)
-    asked = threading.Thread(target=lambda: user.run("local", "checkpoint", "--job", job_id, status=None))
+    seen = threading.Event()
+
+    def ask() -> None:
+        while not seen.is_set():  # a dump that was over between two looks was not seen
+            user.run("local", "checkpoint", "--job", job_id, status=None)
+
+    asked = threading.Thread(target=ask)
     asked.start()
-    until(lambda: any("criu" in line and "swrk" in line for _, line in descendants(node)), "a dump", pause=0.01)
+    try:
+        until(lambda: any("criu" in line and "swrk" in line for _, line in descendants(node)), "a dump", pause=0.01)
+    finally:
+        seen.set()
     agents = [pid for pid, line in descendants(node) if "worker_agent" in line and "runtime" not in line]
     for pid in agents:
         os.kill(pid, signal.SIGKILL)
@@ -161,7 +170,7 @@ def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     until(lambda: user.job(job_id)["protections"], "the restore")
     end = user.finish(job_id)
     out, err = user.logs(job_id)
-    assert out == chain_reference(links, 512)
+    assert out == chain_reference(links, 1024)
     assert len(tokens(err)) == 1
     assert end["protections"] == 1
     assert user.job(job_id)["outages"][0]["restored_from"] == number
@@ -197,7 +206,7 @@ def test_temporal_is_away_for_several_intervals_and_the_whole_notice(user: User)
 
 def test_the_second_node_dies_while_it_restores(user: User) -> None:
     links = 300
-    job_id = user.chain(links, mebibytes=512, options=("--interval", "0"))
+    job_id = user.chain(links, mebibytes=1024, options=("--interval", "0", "--memory", "3072"))
     running(user, job_id)
     user.reclaim("--job", job_id)
     first = user.placed(job_id)["zones"][0]
@@ -215,7 +224,7 @@ def test_the_second_node_dies_while_it_restores(user: User) -> None:
     until(lambda: user.job(job_id)["protections"], "the restore")
     end = user.finish(job_id)
     out, err = user.logs(job_id)
-    assert out == chain_reference(links, 512)
+    assert out == chain_reference(links, 1024)
     assert len(tokens(err)) == 1
     assert end["zones"][0] == first
     assert end["protections"] == 1

@@ -14,21 +14,19 @@ from localcloud.nodes.inside.children import Children
 children = Children()
 reaper = threading.Thread(target=children.reap_forever, daemon=True)
 reaper.start()
-wrong = []
+wrong, right = [], []
 
 def beside():
     for _ in range(60):
         status = subprocess.run(["sh", "-c", "exit 3"]).returncode
-        if status != 3:
-            wrong.append(status)
+        (right if status == 3 else wrong).append(status)
 
 def ours():
     nothing = os.open(os.devnull, os.O_RDWR)
     for _ in range(60):
         pid = children.spawn(["sh", "-c", "exit 5"], os.environ, stdin=nothing, stdout=nothing, stderr=nothing)
-        status = children.wait(pid, PATIENCE)
-        if status != 5:
-            wrong.append(status)
+        status = children.wait(pid, 300)
+        (right if status == 5 else wrong).append(status)
 
 threads = [threading.Thread(target=work) for work in (beside, beside, ours, ours)]
 for thread in threads:
@@ -36,7 +34,7 @@ for thread in threads:
 for thread in threads:
     thread.join()
 assert reaper.is_alive(), "the reaper died"
-assert not wrong, wrong
+assert not wrong and len(right) == 4 * 60, (wrong, len(right))
 # An orphan, as a container is to its node's init: it is ours from the moment that its parent is gone.
 import ctypes
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
