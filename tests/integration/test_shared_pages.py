@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.criu]
 
 MEBIBYTES = 24
 """Three of the job's processes have this memory, and each of them is in the image with it: enough for a predump."""
-ROUNDS, PAUSE = 240, 0.4
-"""A minute and a half until the job waits for its end. What it does meanwhile costs processor time."""
+ROUNDS, PAUSE = 240, 0.8
+"""Three minutes until the job waits for its end. What it does meanwhile costs processor time."""
 
 
 @pytest.fixture
