@@ -25,7 +25,7 @@ from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIMES = {"runc": "runc", "perdure-runtime": str(ROOT / "worker_agent/runtime/perdure-runtime")}
-IMAGE_LIMIT, FILE_LIMIT, TEST_LIMIT = 1800, 900, 120
+IMAGE_LIMIT, FILE_LIMIT, TEST_LIMIT = 1800, 900, 60
 PROGRAMS = {"bats": "bats", "busybox": "busybox-static", "jq": "jq", "gawk": "gawk", "debootstrap": "debootstrap"}
 _RECVTTY = '	("$RECVTTY" --pid-file "$dir/pid" --mode null "$CONSOLE_SOCKET" &) &'
 _WAIT = '	until [ -S "$CONSOLE_SOCKET" ]; do sleep 0.02; done'
