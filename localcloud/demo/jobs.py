@@ -27,13 +27,13 @@ ENVIRONMENT = {"LC_ALL": "C"}
 @dataclass(frozen=True)
 class Places:
     """Where a program finds its input and leaves its output: the same program runs in a job and as a reference.
-    `told`: the folder in which a file tells a job that it may end. Without it, a program neither rests nor waits."""
+    `gates`: the folder in which files tell a job that it may go on. Without it, a program neither rests nor waits."""
 
     inputs: PurePath
     volume: PurePath
     root_files: PurePath
     board: PurePath
-    told: PurePath | None = None
+    gates: PurePath | None = None
 
 
 IN_A_JOB = Places(
@@ -41,7 +41,7 @@ IN_A_JOB = Places(
     volume=PurePosixPath("/mnt/perdure"),
     root_files=PurePosixPath("/srv"),
     board=PurePosixPath("/dev/shm/perdure-demo-chain"),
-    told=PurePosixPath("/opt/demo"),
+    gates=PurePosixPath("/opt/demo"),
 )
 
 
@@ -56,16 +56,20 @@ class DemoJob:
     plan: tuple[PlannedReclaim, ...]
 
 
-def finish_file(name: str) -> str:
-    """The file whose coming lets the job of that name go on to its end."""
-    return f"finish-{name}"
+def gate(name: str, leg: int) -> str:
+    """The file whose coming lets the job of that name go on from this leg of its work, counted from 1."""
+    return f"gate-{name}-{leg}"
 
 
 def demo_jobs(reclaims: int = MOST_RECLAIMS) -> list[DemoJob]:
-    """Both jobs, with the first `reclaims` of their plans, and as much work."""
+    """Both jobs, with the first `reclaims` of their plans, and as much work. In the leg before each reclaim a job does
+    not end, however late that comes, and after it there is work to be seen."""
 
     def pace(at: Places, name: str, pause: float) -> list[str]:
-        return ["--pause", str(pause), "--until", str(at.told / finish_file(name))] if at.told else ["--pause", "0"]
+        if at.gates is None:
+            return ["--pause", "0"]
+        gates = [str(at.gates / gate(name, leg)) for leg in range(1, reclaims + 2)]
+        return ["--pause", str(pause), *(word for path in gates for word in ("--gate", path))]
 
     def align(at: Places) -> list[str]:
         return [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from localcloud.demo.jobs import DemoJob, finish_file
+from localcloud.demo.jobs import DemoJob, gate
 from localcloud.demo.references import Evidence, tokens
 from localcloud.demo.stack_user import Look, StackUser, Stopped
 from localcloud.demo.verdict import Kind, Outcome, PlannedReclaim, Sighting
@@ -48,11 +48,12 @@ class Journey:
         """
         self._job_id = self._user.submit(self.job, inputs)
         self._tell(self.job.name, f"submitted as {self._job_id}")
-        for planned in self.job.plan:
+        for leg, planned in enumerate(self.job.plan, start=1):
             if not self._reclaim_when_ready(planned):
                 self._tell(self.job.name, f"ended before its reclaim ({planned.kind}) could come")
                 break
-        (inputs / finish_file(self.job.name)).touch()
+            (inputs / gate(self.job.name, leg)).touch()
+        (inputs / gate(self.job.name, len(self.job.plan) + 1)).touch()
         self._until(lambda seen: seen.finished, "its end")
         found = collect(self._user, self.job, self._job_id, self._sightings, folder)
         self._show(self.job.name, self._user.look(self._job_id))  # Perdure has closed its books by now

@@ -55,15 +55,17 @@ def pieces(reads: Path, piece: int) -> list[bytes]:
     return [b"".join(lines[start : start + size]) for start in range(0, len(lines), size)]
 
 
-def feed(bowtie2: BinaryIO, given: list[bytes], pause: float, until: Path | None) -> None:
-    """Give it all pieces; with `until`, the last one not before that file exists, and then without a rest."""
+def feed(bowtie2: BinaryIO, given: list[bytes], pause: float, gates: list[Path]) -> None:
+    """Give it all pieces, in as many legs as there are gates: the last piece of each leg waits until its gate, a file,
+    exists. Once the last gate does, there is no rest."""
+    last_of = {len(given) * leg // len(gates): gate for leg, gate in enumerate(gates, start=1)}
     try:
-        for left, piece in zip(reversed(range(len(given))), given, strict=True):
-            while until and not left and not until.exists():
+        for number, piece in enumerate(given, start=1):
+            while number in last_of and not last_of[number].exists():
                 time.sleep(LOOK_SECONDS)
             bowtie2.write(piece)
             bowtie2.flush()
-            if not (until and until.exists()):
+            if not gates or not gates[-1].exists():
                 time.sleep(pause)
         bowtie2.close()
     except BrokenPipeError:
@@ -77,7 +79,7 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=1, help="how often bowtie2 gets them")
     parser.add_argument("--piece", type=int, default=300, help="reads that it gets at a time")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of rest after each piece")
-    parser.add_argument("--until", type=Path, help="the last piece waits for this file")
+    parser.add_argument("--gate", type=Path, action="append", default=[], help="see feed(); may be repeated")
     parser.add_argument("--sam", required=True, type=Path, help="output")
     parsed = parser.parse_args()
     token = secrets.token_hex(8)
@@ -87,7 +89,7 @@ def main() -> int:
     command = ["bowtie2", "-p", "2", "--reorder", "-x", parsed.index, "-U", "-", "-S", str(parsed.sam)]
     bowtie2 = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert bowtie2.stdin is not None
-    threading.Thread(target=feed, args=(bowtie2.stdin, given, parsed.pause, parsed.until), daemon=True).start()
+    threading.Thread(target=feed, args=(bowtie2.stdin, given, parsed.pause, parsed.gate), daemon=True).start()
     records, said = Records(parsed.sam), 0
     while True:
         try:

@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--board", type=Path, default=Path("/dev/shm/perdure-demo-chain"), help="shared memory file")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--pause", type=float, default=0.1, help="seconds of rest per step")
-    parser.add_argument("--until", type=Path, help="the last step waits for this file; from then on no rest")
+    parser.add_argument("--gate", type=Path, action="append", default=[], help="a file; may be repeated, see below")
     parser.add_argument("--memory-mib", type=int, default=256)
     parsed = parser.parse_args()
     token = secrets.token_hex(8)
@@ -209,9 +209,11 @@ def main() -> int:
     clerk = Clerk(parsed.memory_mib, parsed.board)
     log = os.open(parsed.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     link = hashlib.sha256(b"perdure demo").digest()
+    # As many legs as there are gates: the last step of each waits for its gate. Once the last one exists, no rest.
+    last_of = {parsed.steps * leg // len(parsed.gate): gate for leg, gate in enumerate(parsed.gate, start=1)}
     with open(parsed.out, "wb") as out:
         for step in range(1, parsed.steps + 1):
-            while step == parsed.steps and parsed.until and not parsed.until.exists():
+            while step in last_of and not last_of[step].exists():
                 time.sleep(LOOK_SECONDS)
             link = clerk.next_link(step, link)
             _write(log, f"{step} {link.hex()}\n".encode())
@@ -219,7 +221,7 @@ def main() -> int:
             if step % 5 == 0:
                 out.flush()
                 print(f"[{token}] progress {step}/{parsed.steps} {link.hex()[:16]}", flush=True)
-            if not parsed.until or not parsed.until.exists():
+            if not parsed.gate or not parsed.gate[-1].exists():
                 time.sleep(parsed.pause)
         link = clerk.seal(link)
         out.write(link)

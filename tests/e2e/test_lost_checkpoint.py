@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from localcloud.demo.inputs import PROGRAMS
-from localcloud.demo.jobs import PYTHON, DemoJob, Places, finish_file
+from localcloud.demo.jobs import PYTHON, DemoJob, Places, gate
 from localcloud.demo.journey import collect
 from localcloud.demo.references import differences, run_reference
 from localcloud.demo.stack_user import Look, StackUser
@@ -35,7 +35,7 @@ def small_chain() -> DemoJob:
     """The demo's second job, smaller, with one death without notice."""
 
     def command(at: Places) -> list[str]:
-        held = ["--pause", "0.2", "--until", str(at.told / finish_file(NAME))] if at.told else ["--pause", "0"]
+        held = ["--pause", "0.2", "--gate", str(at.gates / gate(NAME, 1))] if at.gates else ["--pause", "0"]
         return [
             *(PYTHON, str(at.inputs / "chain.py"), "--log", str(at.root_files / "chain.log")),
             *("--out", str(at.volume / "chain.bin"), "--board", str(at.board)),
@@ -73,7 +73,7 @@ def test_a_checkpoint_deleted_behind_its_back_turns_ok_false(user: StackUser, in
     seen = until(user, job_id, lambda now: now.running and bool(now.tokens))
     delete_checkpoint(user, job_id, deleted)
     user.reclaim(job_id, to_zone=None, notice=False, tell=print)
-    (inputs / finish_file(NAME)).touch()
+    (inputs / gate(NAME, 1)).touch()
     sighting = Sighting(
         Kind.NO_NOTICE, seen.batch_status, seen.epoch, str(seen.zone), seen.tokens, seen.progress, datetime.now(UTC)
     )
@@ -99,7 +99,7 @@ def test_a_checkpoint_that_no_node_can_restore_is_told_and_the_one_before_goes_o
     good, bad = user.checkpoint(job_id), user.checkpoint(job_id)
     spoil_checkpoint(user, job_id, bad)
     user.reclaim(job_id, to_zone=None, notice=False, tell=print)
-    (inputs / finish_file(NAME)).touch()
+    (inputs / gate(NAME, 1)).touch()
     until(user, job_id, lambda now: now.finished)
     page = user.client.job_page(job_id) or {}
     told = [event["message"] for event in page["events"]]

@@ -39,17 +39,19 @@ def test_every_block_of_memory_is_in_the_chain(tmp_path: Path) -> None:
     assert chain(tmp_path / "a")[2] != chain(tmp_path / "b", mebibytes=6)[2]
 
 
-def test_the_chain_waits_until_it_is_told(tmp_path: Path) -> None:
-    (tmp_path / "told").touch()
-    more = ("--until", str(tmp_path / "told"))
+def test_the_chain_does_not_rest_once_all_its_gates_are_open(tmp_path: Path) -> None:
+    (tmp_path / "1").touch()
+    (tmp_path / "2").touch()
+    more = ("--gate", str(tmp_path / "1"), "--gate", str(tmp_path / "2"))
     assert chain(tmp_path / "a", *more, pause=100.0)[1:] == chain(tmp_path / "b")[1:]
 
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_alignment_says_how_far_it_is_and_ends_as_bowtie2_does(tmp_path: Path, status: int) -> None:
-    """It gives bowtie2 all reads, the last of them once it is told to, and says progress by records alone."""
+    """It gives bowtie2 the reads of each leg, the last of them once a gate is open, and says progress by records."""
     one = "@read\nACGT\n+\nIIII\n"
-    reads, sam, told = tmp_path / "reads.fq.gz", tmp_path / "sam", tmp_path / "told"
+    reads, sam = tmp_path / "reads.fq.gz", tmp_path / "sam"
+    gates = [tmp_path / "gate-1", tmp_path / "gate-2"]
     reads.write_bytes(gzip.compress(one.encode() * 25))
     fake = tmp_path / "bowtie2"
     # In place of the real one, which takes seconds and is tried by the demo itself: a record for each read.
@@ -60,12 +62,15 @@ def test_the_alignment_says_how_far_it_is_and_ends_as_bowtie2_does(tmp_path: Pat
     )
     fake.chmod(0o755)
     command = [PYTHON, "-W", "error", str(PROGRAMS / "align.py"), "--index", "i", "--reads", str(reads)]
-    command += ["--sam", str(sam), "--copies", "2", "--piece", "10", "--until", str(told)]
+    command += ["--sam", str(sam), "--copies", "2", "--piece", "10"]
+    command += [word for gate in gates for word in ("--gate", str(gate))]
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout
-        said = [process.stdout.readline() for _ in range(5)]
-        told.touch()
+        said = [process.stdout.readline() for _ in range(3)]
+        gates[0].touch()
+        said += [process.stdout.readline() for _ in range(2)]
+        gates[1].touch()
         said += process.stdout.readlines()
     assert process.returncode == status
     lines = without_token(b"".join(said)).decode().splitlines()
