@@ -143,12 +143,12 @@ def project(folder: Path) -> Path:
     shutil.copy(ROOT / "scripts/hatch_build.py", folder / "scripts")
     for name in ("deploy", "perdure", "workflows", "activities", "worker_agent", "api", "localcloud", "console"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    shutil.copytree(_wheels(), folder / "wheels")
+    _wheels(folder / "wheels")
     return folder
 
 
-def _wheels() -> Path:
-    """What the server needs and what its wheel is built with, by the pins; fetched once for a machine."""
+def _wheels(folder: Path) -> None:
+    """What the server needs and what its wheel is built with, by the pins, in `folder`; fetched once for a machine."""
     builders = [line for line in _pins(ROOT / "requirements-dev.txt") if line.split("==")[0] in BUILDERS]
     wanted = (ROOT / "requirements-server.txt").read_bytes() + "\n".join(builders).encode()
     place = CACHE / f"wheels-{hashlib.sha256(wanted).hexdigest()[:12]}"
@@ -161,7 +161,7 @@ def _wheels() -> Path:
                 for old in CACHE.glob("wheels-*/"):
                     shutil.rmtree(old)
                 Path(name, "wheels").rename(place)
-    return place
+        shutil.copytree(place, folder)
 
 
 BUILDERS = {"hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers"}
