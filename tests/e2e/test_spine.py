@@ -156,7 +156,7 @@ def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     asked = threading.Thread(target=ask)
     asked.start()
     try:
-        until(lambda: any("criu" in line and "swrk" in line for _, line in descendants(node)), "a dump", pause=0.01)
+        until(lambda: any("criu: dump" in line for _, line in descendants(node)), "a dump", pause=0.01)
     finally:
         seen.set()
     agents = [pid for pid, line in descendants(node) if "worker_agent" in line and "runtime" not in line]
