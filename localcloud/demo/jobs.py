@@ -16,7 +16,7 @@ MEMORY_MIB = 2048
 MOST_RECLAIMS = 3
 """Of each job. Its work is as long as its reclaims are many."""
 COPIES, PIECE, PIECE_PAUSE_SECONDS = 2, 300, 0.6
-"""Copies of the 6,000 reads for each reclaim (4 s of CPU time each, here), how many reads bowtie2 gets at a time, and
+"""Copies of the 6,000 reads for each reclaim (3 to 4 s of CPU time each), how many reads bowtie2 gets at a time, and
 its rest after them: both jobs last for about half a minute for each reclaim."""
 CHAIN_STEPS, CHAIN_PAUSE_SECONDS, CHAIN_MEMORY_MIB = 250, 0.1, 256
 IMAGE, IMAGE_PACKAGES = "perdure-demo", ["python3", "bowtie2", "bowtie2-examples"]
