@@ -38,7 +38,7 @@ export function columns(only: (change: AuditSearch) => void): TableProps.ColumnD
       ),
     },
     { id: "outcome", header: "Outcome", minWidth: 150, cell: (line) => <Outcome status={line.outcome} /> },
-    { id: "detail", header: "Details", minWidth: 240, cell: (line) => told(line.detail) || "–" },
+    { id: "detail", header: "Details", minWidth: 215, cell: (line) => told(line.detail) || "–" },
     { id: "via", header: "By", minWidth: 90, cell: (line) => line.via || "–" },
     { id: "target", header: "Path", minWidth: 220, cell: (line) => line.target || "–" },
     { id: "address", header: "From", minWidth: 120, cell: (line) => line.address || "–" },

@@ -18,7 +18,7 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     header: "Job",
     isRowHeader: true,
     sortingField: "name",
-    minWidth: 160,
+    minWidth: 140,
     cell: (job) => (
       <RouterLink to="/jobs/$jobId" params={{ jobId: job.job_id }}>
         {job.name || job.job_id}
@@ -30,7 +30,7 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
   {
     id: "protected",
     header: "Protected",
-    minWidth: 160,
+    minWidth: 400,
     cell: (job) =>
       job.unprotected ? (
         <span title={job.unprotected}>
@@ -67,15 +67,16 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
         "–"
       ),
   },
-  { id: "zone", header: "Zone", cell: (job) => job.zone ?? "–" },
+  { id: "zone", header: "Zone", minWidth: 105, cell: (job) => job.zone ?? "–" },
   { id: "attempts", header: "Attempts", cell: (job) => <span className="figure">{count(job.attempts)}</span> },
   {
     id: "protections",
     header: "Protections",
     sortingField: "protections",
+    minWidth: 130,
     cell: (job) => <span className="figure">{count(job.protections)}</span>,
   },
-  { id: "last_checkpoint", header: "Last checkpoint", cell: (job) => <Time at={job.last_checkpoint_at} brief /> },
+  { id: "last_checkpoint", header: "Last checkpoint", minWidth: 140, cell: (job) => <Time at={job.last_checkpoint_at} brief /> },
   { id: "rootfs", header: "Largest root file system", cell: (job) => <span className="figure">{bytes(job.max_rootfs_bytes)}</span> },
   { id: "run_time", header: "Run time", cell: (job) => <span className="figure">{duration(job.run_seconds)}</span> },
   { id: "created", header: "Created", sortingField: "created_at", cell: (job) => <Time at={job.created_at} brief /> },

@@ -20,7 +20,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
     id: "volume",
     header: "Volume",
     isRowHeader: true,
-    minWidth: 175,
+    minWidth: 190,
     cell: (volume) => (
       <>
         {volume.volume_id}
@@ -31,7 +31,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "job",
     header: "Whose",
-    minWidth: 215,
+    minWidth: 212,
     cell: (volume) => (
       <>
         <RouterLink to="/jobs/$jobId" params={{ jobId: volume.job_id }}>
@@ -46,7 +46,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "age",
     header: "Age",
-    minWidth: 65,
+    minWidth: 62,
     cell: (volume) => (
       <time className="figure" dateTime={volume.created_at} title={`Made ${localTime(new Date(volume.created_at))}`}>
         {duration(volume.age_seconds)}
@@ -56,7 +56,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "month",
     header: "A month",
-    minWidth: 90,
+    minWidth: 98,
     cell: (volume) => <Money usd={volume.usd_per_month} estimated={volume.estimated} />,
   },
   {
@@ -68,7 +68,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "until",
     header: "Kept until",
-    minWidth: 150,
+    minWidth: 145,
     cell: (volume) =>
       volume.kept_since === null ? (
         "its job ends"
@@ -91,7 +91,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
   {
     id: "node",
     header: "Attached to",
-    minWidth: 205,
+    minWidth: 188,
     cell: (volume) =>
       volume.instance_id ? (
         <RouterLink to="/nodes/$instanceId" params={{ instanceId: volume.instance_id }}>
