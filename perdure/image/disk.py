@@ -1,4 +1,4 @@
-"""Kernel calls on files that Python does not have: flush a file system, share extents, bound copy-on-write."""
+"""Kernel calls on files that Python does not have: flush a file system, share extents, see holes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 _FICLONE = 0x40049409
@@ -53,18 +54,29 @@ def copy_content(source: int, target: int) -> None:
             raise
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
+    for begin, end in data_parts(source, size):
+        position = begin
+        while position < end:
+            block = os.pread(source, min(_BLOCK, end - position), position)
+            position += os.pwrite(target, block, position)
+
+
+def data_parts(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of the first `size` bytes of a file that are no holes, as (begin, end); they rise. OSError if the file
+    cannot be asked: what could not be looked at is no hole."""
     position = 0
     while position < size:
         try:
-            position = os.lseek(source, position, os.SEEK_DATA)
+            position = os.lseek(descriptor, position, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole up to the end
                 return
             raise
-        end = os.lseek(source, position, os.SEEK_HOLE)
-        while position < end:
-            block = os.pread(source, min(_BLOCK, end - position), position)
-            position += os.pwrite(target, block, position)
+        if position >= size:
+            return
+        end = min(os.lseek(descriptor, position, os.SEEK_HOLE), size)
+        yield position, end
+        position = end
 
 
 def bound_copy_on_write(folder: Path) -> None:

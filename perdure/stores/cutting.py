@@ -6,9 +6,7 @@ one that the store has; cut by content, all but those at the edges are (docs/per
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Iterator
 
 PAGE = 4096
 SMALLEST, LARGEST = 2 * PAGE, 64 * PAGE
@@ -36,18 +34,3 @@ def cuts(block: memoryview, *, final: bool) -> list[int]:
     if final and size > begin:
         ends.append(size)
     return ends
-
-
-def data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file of that many bytes that are no holes, as (begin, end); they rise."""
-    position = 0
-    while position < size:
-        try:
-            position = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError:  # nothing but a hole up to the end
-            return
-        if position >= size:
-            return
-        end = min(os.lseek(descriptor, position, os.SEEK_HOLE), size)
-        yield position, end
-        position = end

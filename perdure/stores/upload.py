@@ -22,12 +22,13 @@ from blake3 import blake3
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid
 from perdure.garbage import rarely_collected
+from perdure.image.disk import data_parts
 from perdure.image.manifest import encode_name
 from perdure.image.pages.index import PageIndex, read_index
 from perdure.image.pages.prints import PAGE
 from perdure.stores import codecs
 from perdure.stores.bandwidth import NO_DEADLINE, Bandwidth
-from perdure.stores.cutting import LARGEST, cuts, data
+from perdure.stores.cutting import LARGEST, cuts
 from perdure.stores.known_chunks import KnownChunks
 from perdure.stores.layout import Place
 from perdure.stores.objects import Objects
@@ -109,7 +110,7 @@ class Upload:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             position = 0
-            for begin, end in data(descriptor, size):
+            for begin, end in data_parts(descriptor, size):
                 if begin > position:
                     entry.runs.append((HOLE, begin - position))
                 position = begin
