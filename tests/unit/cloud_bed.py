@@ -67,12 +67,19 @@ class PlayedNode:
         mine, theirs = socket.socketpair()
         self.link = Link(mine)
         self.handle = NodeHandle(spec.instance_id, init_pid, Link(theirs), "10.77.0.2")
-        self._asked: queue.Queue[NodeCommand] = queue.Queue()
+        self._asked: queue.Queue[NodeCommand | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def asked(self) -> NodeCommand:
-        """The next thing that the cloud asks."""
-        return self._asked.get(timeout=PATIENCE)
+        """The next thing that the cloud asks. A dead node hears nothing more."""
+        command = self._asked.get(timeout=PATIENCE)
+        assert command is not None, f"{self.spec.instance_id} is dead"
+        return command
+
+    def dies(self) -> None:
+        """By itself. The cloud finds out in its own time, and calls the node ready until then."""
+        self.alive = False
+        self.link.close()
 
     def task(self) -> Task:
         """The next thing asked, which must be a task to run."""
@@ -93,8 +100,11 @@ class PlayedNode:
         self.link.send(Output(container_id=task.container_id, data=data))
 
     def _read(self) -> None:
-        for command in self.link.commands():
-            self._asked.put(command)
+        try:
+            for command in self.link.commands():
+                self._asked.put(command)
+        finally:
+            self._asked.put(None)
 
 
 class PlayedLauncher:
@@ -120,8 +130,7 @@ class PlayedLauncher:
 
     def power_loss(self, node: NodeHandle, cut_disks: Callable[[], None] = lambda: None) -> None:
         cut_disks()
-        self.nodes[node.instance_id].alive = False
-        self.nodes[node.instance_id].link.close()
+        self.nodes[node.instance_id].dies()
 
     def sweep(self, node: NodeHandle) -> None:
         assert not self.nodes[node.instance_id].alive

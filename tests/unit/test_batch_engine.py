@@ -145,7 +145,7 @@ def test_a_start_lost_with_its_host_is_no_attempt(bed: CloudBed) -> None:
     job_id = bed.submit(retryStrategy={"attempts": 1})
     first = bed.node_in("us-east-1a")
     first.task()
-    first.link.close()  # the host dies by itself
+    first.dies()
     second = bed.node_in("us-east-1a")
     task = second.task()
     assert task.environment["AWS_BATCH_JOB_ATTEMPT"] == "1"
