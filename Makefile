@@ -31,7 +31,8 @@ test: setup ## Lint and run every test, on one worker more than there are proces
 	@echo "== mypy, import direction and the console's own tests run beside the tests"
 	@echo "== all tests, $(WORKERS) at a time"
 	@$(MAKE) --no-print-directory types console-check >$(TYPES) 2>&1 & types=$$!; failed=0; \
-		$(PYTEST) -n $(WORKERS) -m "not matrix" --durations 25 --durations-min 1 tests || failed=1; \
+		$(PYTEST) -n $(WORKERS) -m "not matrix" --durations 25 --durations-min 1 tests \
+			|| scripts/again.sh $$? $(PYTEST) -m "not matrix" || failed=1; \
 		wait $$types || { failed=1; cat $(TYPES); }; exit $$failed
 
 unit: ## Run the fast tests alone: no root, no containers
