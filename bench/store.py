@@ -82,24 +82,24 @@ def by_us(url: str, folder: Path, source: Path, *, again: bool) -> Callable[[], 
     from perdure.stores.codecs import CodecChoice
     from perdure.stores.known_chunks import KnownChunks
     from perdure.stores.layout import Place
-    from perdure.stores.packing import PACKERS
+    from perdure.stores.packing import PACKERS, Destination
     from perdure.stores.patience import Patient
     from perdure.stores.s3 import S3Objects
     from perdure.stores.upload import Upload
     from tests.stores.fuzz import example
 
     store = Patient(S3Objects(BUCKET, f"perdure-{os.getpid()}/", endpoint=url))
-    parts = (store, Place.of("job"), KnownChunks(), CodecChoice(PACKERS), Bandwidth())
+    destination = Destination(store, Place.of("job"), KnownChunks(), CodecChoice(PACKERS), Bandwidth())
     checkpoint = example().checkpoint
     (folder / "log").mkdir(exist_ok=True)
     for name in ("stdout", "stderr"):
         (folder / "log" / name).touch()
-    upload = Upload(*parts)
+    upload = Upload(destination)
     if again:
         upload.run(folder, folder, with_index(folder, source, checkpoint))
         change_pieces(source)
         checkpoint = with_index(folder, source, checkpoint)
-        upload = Upload(*parts, before=upload.sent)
+        upload = Upload(destination, before=upload.sent)
     return lambda: upload.run(folder, folder, checkpoint).sizes.wrote
 
 

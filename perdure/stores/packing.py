@@ -32,6 +32,19 @@ _Row = tuple[int, bytes, int, codecs.Codec, bytes | memoryview]
 
 
 @dataclass(frozen=True)
+class Destination:
+    """Where the checkpoints of one job are sent, and by which way."""
+
+    objects: Objects
+    place: Place
+    """The job's, in the store."""
+    known: KnownChunks
+    """What need not be sent."""
+    choice: codecs.CodecChoice
+    bandwidth: Bandwidth
+
+
+@dataclass(frozen=True)
 class _Packed:
     """A batch as stored; what is kept raw lies in the arena still."""
 
@@ -43,24 +56,12 @@ class Packing:
     """Of one upload, which owns `found`: where each chunk went is entered there. One thread calls it. As a context, it
     leaves no thread behind."""
 
-    def __init__(
-        self,
-        objects: Objects,
-        place: Place,
-        known: KnownChunks,
-        choice: codecs.CodecChoice,
-        bandwidth: Bandwidth,
-        found: Found,
-        *,
-        deadline: float,
-        go_on: Callable[[], None],
-    ) -> None:
-        """`go_on` is called before each pack is sent, and may raise."""
-        self._objects, self._place, self._known, self._choice = objects, place, known, choice
-        self._bandwidth, self._deadline, self._go_on = bandwidth, deadline, go_on
-        self._found = found
+    def __init__(self, destination: Destination, found: Found, *, deadline: float, go_on: Callable[[], None]) -> None:
+        """`deadline`: monotonic seconds. `go_on` is called before each pack is sent, and may raise."""
+        self._to, self._found = destination, found
+        self._deadline, self._go_on = deadline, go_on
         self._packers = ThreadPoolExecutor(PACKERS, "pack")
-        self._senders = ThreadPoolExecutor(bandwidth.at_once, "send")
+        self._senders = ThreadPoolExecutor(destination.bandwidth.at_once, "send")
         self._arenas: list[bytearray] = []
         self._packing: deque[Future[_Packed]] = deque()
         self._buffers: list[bytearray] = []
@@ -85,7 +86,7 @@ class Packing:
     def take(self, batch: Batch, arena: bytearray) -> bytearray:
         """A batch, and the arena in which it lies, which is ours now; another one to read into. The store's errors, of
         earlier ones too."""
-        self._packing.append(self._packers.submit(self._pack, batch, arena, self._choice.to_try()))
+        self._packing.append(self._packers.submit(self._pack, batch, arena, self._to.choice.to_try()))
         self._fill(_BATCHES)
         return self._arenas.pop() if self._arenas else bytearray(ARENA)
 
@@ -103,13 +104,13 @@ class Packing:
                 size += len(batch[sample][2])
                 sample += 1
             rows = self._packed(batch[:sample], to_try)
-        return _Packed([*rows, *self._packed(batch[sample:], self._choice.best)], arena)
+        return _Packed([*rows, *self._packed(batch[sample:], self._to.choice.best)], arena)
 
     def _packed(self, batch: Batch, codec: codecs.Codec) -> list[_Row]:
         began = time.thread_time()
         rows = [(number, digest, len(chunk), *codecs.pack(codec, chunk)) for number, digest, chunk in batch]
         before, after = sum(row[2] for row in rows), sum(len(row[4]) for row in rows)
-        self._choice.packed(codec, before, after, time.thread_time() - began)
+        self._to.choice.packed(codec, before, after, time.thread_time() - began)
         return rows
 
     def _fill(self, leave: int) -> None:
@@ -130,26 +131,26 @@ class Packing:
         builder, numbers = self._builder, self._filled
         self._builder, self._filled = PackBuilder(self._buffers.pop() if self._buffers else None), []
         pack_id, content = builder.close()
-        pack = PackRef(self._place.folder, pack_id, len(content))
+        pack = PackRef(self._to.place.folder, pack_id, len(content))
         for number, row in zip(numbers, builder.rows, strict=True):
             self._found[number] = (pack, row)
-        while len(self._sending) > self._bandwidth.at_once:
+        while len(self._sending) > self._to.bandwidth.at_once:
             self._sending.popleft().result()
         self._sending.append(self._senders.submit(self._send, pack, content, builder))
 
     def _send(self, pack: PackRef, content: memoryview, builder: PackBuilder) -> None:
-        with self._bandwidth.turn(self._deadline):
+        with self._to.bandwidth.turn(self._deadline):
             self._go_on()
             with self._counting:
                 self._active += 1
             began, beside = time.monotonic(), self._active
             try:
-                self._objects.put(self._place.pack_of(pack.folder, pack.pack_id), content)
+                self._to.objects.put(self._to.place.pack_of(pack.folder, pack.pack_id), content)
             finally:
                 with self._counting:
                     self._active -= 1
-        self._choice.sent(len(content) * beside, time.monotonic() - began)
+        self._to.choice.sent(len(content) * beside, time.monotonic() - began)
         with self._counting:
-            self._known.add(pack, builder.rows)
+            self._to.known.add(pack, builder.rows)
             self.wrote += len(content)
             self._buffers.append(builder.buffer)

@@ -21,7 +21,7 @@ from perdure.stores.codecs import CodecChoice
 from perdure.stores.fetch import Fetch
 from perdure.stores.known_chunks import KnownChunks, siblings
 from perdure.stores.layout import Place, number_in
-from perdure.stores.packing import PACKERS
+from perdure.stores.packing import PACKERS, Destination
 from perdure.stores.patience import Patient
 from perdure.stores.sent_pages import SentPages
 from perdure.stores.stored_manifest import PackRef, Sizes, StoredManifest
@@ -87,8 +87,8 @@ class StoredCheckpoints:
         store = self._store.within(PATIENCE, stop)
         began = time.monotonic()
         self._known.refresh(store, self._place, self._job_id, self._read, self.numbers())
-        ways = (self._known, self._choice, self._bandwidth)
-        upload = Upload(store, self._place, *ways, deadline=deadline, stop=stop, before=self._sent)
+        destination = Destination(store, self._place, self._known, self._choice, self._bandwidth)
+        upload = Upload(destination, deadline=deadline, stop=stop, before=self._sent)
         stored = upload.run(job_root, folder, checkpoint)
         if time.monotonic() - began > collecting.GRACE / 2 and self._borrowed(stored):
             self._known.forget()

@@ -26,13 +26,9 @@ from perdure.image.disk import data_parts
 from perdure.image.manifest import encode_name
 from perdure.image.pages.index import PageIndex, read_index
 from perdure.image.pages.prints import PAGE
-from perdure.stores import codecs
-from perdure.stores.bandwidth import NO_DEADLINE, Bandwidth
+from perdure.stores.bandwidth import NO_DEADLINE
 from perdure.stores.cutting import LARGEST, cuts
-from perdure.stores.known_chunks import KnownChunks
-from perdure.stores.layout import Place
-from perdure.stores.objects import Objects
-from perdure.stores.packing import ARENA, Batch, Found, Packing
+from perdure.stores.packing import ARENA, Batch, Destination, Found, Packing
 from perdure.stores.packs import Row
 from perdure.stores.patience import Stopped
 from perdure.stores.sent_pages import DIGEST, Chunk, Cut, SentPages, marks_of
@@ -48,18 +44,15 @@ class Upload:
 
     def __init__(
         self,
-        objects: Objects,
-        place: Place,
-        known: KnownChunks,
-        choice: codecs.CodecChoice,
-        bandwidth: Bandwidth,
+        destination: Destination,
         *,
         deadline: float = NO_DEADLINE,
         stop: threading.Event | None = None,
         before: SentPages | None = None,
     ) -> None:
-        """`before`: what the last upload of this job noted in its `sent`."""
-        self._known, self._before, self.sent = known, before or SentPages(), SentPages()
+        """`deadline`: monotonic seconds. `stop`: ends it (Stopped). `before`: what the last upload of this job noted in
+        its `sent`."""
+        self._known, self._before, self.sent = destination.known, before or SentPages(), SentPages()
         self._stop = stop or threading.Event()
         self._cut: list[Cut] | None = None
         """Of the pages file that is being taken."""
@@ -70,8 +63,7 @@ class Upload:
         self._used = 0
         self._batch: Batch = []
         """New chunks in the arena."""
-        ways = (objects, place, known, choice, bandwidth)
-        self._packing = Packing(*ways, self._found, deadline=deadline, go_on=self._go_on)
+        self._packing = Packing(destination, self._found, deadline=deadline, go_on=self._go_on)
 
     @rarely_collected()
     def run(self, job_root: Path, folder: Path, checkpoint: Manifest) -> StoredManifest:
