@@ -13,8 +13,9 @@ if __name__ == "__main__":
 import asyncio
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import structlog
 from sqlalchemy import Engine
@@ -70,6 +71,21 @@ from workflows.volume_removal import VolumeRemoval
 
 log = structlog.get_logger("control")
 
+WORKFLOWS = [
+    JobProtection,
+    VolumeMigration,
+    NodeWatch,
+    LogCollection,
+    LogKeeping,
+    OutputReading,
+    Retention,
+    Resumption,
+    PriceKeeping,
+    Reconciliation,
+    VolumeRemoval,
+    OrphanSearch,
+]
+
 
 async def serve(settings: ControlSettings) -> None:
     """Serve until a signal asks to stop."""
@@ -83,63 +99,12 @@ async def serve(settings: ControlSettings) -> None:
         return
     await register_search_attributes(client)
     batch = BatchLookups()
-    reconciler = Reconciler(engine, client, InstanceLookups(), batch)
-    volumes = Volumes(
-        settings.volume_poll,
-        mutations=Mutations(settings.ec2_mutations_per_second),
-        installation=await asyncio.to_thread(read_installation, engine),
-    )
-    records, pricing = Records(engine), Pricing(engine)
-    stores, kept = Stores(engine, settings.store_key_file, batch), KeptVolumes(engine, volumes, batch)
-    resuming, orphans = Resumptions(engine, stores), Orphans(engine, volumes, batch)
+    installation = await asyncio.to_thread(read_installation, engine)
     worker = Worker(
         client,
         task_queue=names.CONTROL_QUEUE,
-        workflows=[
-            JobProtection,
-            VolumeMigration,
-            NodeWatch,
-            LogCollection,
-            LogKeeping,
-            OutputReading,
-            Retention,
-            Resumption,
-            PriceKeeping,
-            Reconciliation,
-            VolumeRemoval,
-            OrphanSearch,
-        ],
-        activities=[
-            batch.describe_job,
-            reconciler.reconcile_instances,
-            reconciler.reconcile_jobs,
-            kept.reconcile_volumes,
-            kept.remove_volume,
-            orphans.reconcile_orphans,
-            orphans.find_orphans,
-            ContainerInstances().leave_instance,
-            volumes.create_volume,
-            volumes.attach_volume,
-            volumes.detach_volume,
-            volumes.create_snapshot,
-            volumes.delete_volume,
-            volumes.delete_snapshot,
-            volumes.refresh_snapshots,
-            volumes.grow_volume,
-            records.record_job,
-            records.record_node,
-            records.load_configuration,
-            records.load_log_settings,
-            LogRecords(engine).keep_logs,
-            Outputs().read_output,
-            resuming.submit_resumption,
-            resuming.take_over,
-            OldRecords(engine).forget_old_records,
-            stores.forget_checkpoints,
-            stores.reconcile_stores,
-            pricing.refresh_prices,
-            pricing.work_out_ledgers,
-        ],
+        workflows=WORKFLOWS,
+        activities=control_activities(settings, engine, client, batch, installation),
         **worker_options(settings.cached_workflows),
     )
     apply = partial(apply_log_settings, level_fixed=settings.log_level_fixed)
@@ -154,6 +119,49 @@ async def serve(settings: ControlSettings) -> None:
     for task in beside:
         task.cancel()
     log.info("The control worker has stopped")
+
+
+def control_activities(
+    settings: ControlSettings, engine: Engine, client: Client, batch: BatchLookups, installation: str
+) -> list[Callable[..., Any]]:
+    """All that workflows may ask of the control worker. `installation`: whose volumes it may touch."""
+    mutations = Mutations(settings.ec2_mutations_per_second)
+    volumes = Volumes(settings.volume_poll, mutations=mutations, installation=installation)
+    records, pricing = Records(engine), Pricing(engine)
+    reconciler = Reconciler(engine, client, InstanceLookups(), batch)
+    stores, kept = Stores(engine, settings.store_key_file, batch), KeptVolumes(engine, volumes, batch)
+    resuming, orphans = Resumptions(engine, stores), Orphans(engine, volumes, batch)
+    return [
+        batch.describe_job,
+        reconciler.reconcile_instances,
+        reconciler.reconcile_jobs,
+        kept.reconcile_volumes,
+        kept.remove_volume,
+        orphans.reconcile_orphans,
+        orphans.find_orphans,
+        ContainerInstances().leave_instance,
+        volumes.create_volume,
+        volumes.attach_volume,
+        volumes.detach_volume,
+        volumes.create_snapshot,
+        volumes.delete_volume,
+        volumes.delete_snapshot,
+        volumes.refresh_snapshots,
+        volumes.grow_volume,
+        records.record_job,
+        records.record_node,
+        records.load_configuration,
+        records.load_log_settings,
+        LogRecords(engine).keep_logs,
+        Outputs().read_output,
+        resuming.submit_resumption,
+        resuming.take_over,
+        OldRecords(engine).forget_old_records,
+        stores.forget_checkpoints,
+        stores.reconcile_stores,
+        pricing.refresh_prices,
+        pricing.work_out_ledgers,
+    ]
 
 
 def event_queues(
