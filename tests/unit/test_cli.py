@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud.cli import checked_interval
+from localcloud.cli.jobs import checked_interval
 from localcloud.stack.job_request import (
     JobRequest,
     container_properties,

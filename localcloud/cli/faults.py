@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from localcloud.aws.ebs_conditions import FaultKind
-from localcloud.stack.stack import DEFAULT_BASE, meant_place
+from localcloud.cli.options import ANY_STACK, Base, Stack, client_of
+from localcloud.stack.stack import DEFAULT_BASE
 from perdure.domain.errors import ConfigurationInvalid
 
-if TYPE_CHECKING:
-    from localcloud.stack.client import StackClient
-
 app = typer.Typer(help="How slow EBS is, and what goes wrong there.", no_args_is_help=True)
-Stack = Annotated[
-    str,
-    typer.Option("--stack", envvar="PERDURE_STACK", show_default="the only one that runs", help="Which stack."),
-]
 
 
 @app.command()
@@ -31,12 +27,13 @@ def ebs(
     rate: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=NUMBER", help="One rate; may be repeated.")
     ] = None,
-    stack: Stack = "",
+    stack: Stack = ANY_STACK,
+    base: Base = DEFAULT_BASE,
 ) -> None:
     """Go by other rates from now on; shows those that hold."""
     request: dict[str, Any] = {"rates": dict(_parse_rate(text) for text in rate or [])}
     request |= {name: value for name, value in (("profile", profile), ("seed", seed)) if value is not None}
-    _show(_client(stack).cloud("POST", "/_local/ebs", json=request))
+    _show(_call(stack, base, "POST", "/_local/ebs", request))
 
 
 @app.command()
@@ -49,7 +46,8 @@ def add(
     seconds: Annotated[
         float | None, typer.Option(min=0, help="stuck-…: for so long; until cleared, if not given.")
     ] = None,
-    stack: Stack = "",
+    stack: Stack = ANY_STACK,
+    base: Base = DEFAULT_BASE,
 ) -> None:
     """Have something go wrong; prints the fault's id."""
     fault = {
@@ -60,15 +58,17 @@ def add(
         "chance": chance,
         "seconds": seconds,
     }
-    print(_client(stack).cloud("POST", "/_local/faults", json=fault)["id"])
+    print(_call(stack, base, "POST", "/_local/faults", fault)["id"])
 
 
 @app.command("list")
 def list_faults(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, stack: Stack = ""
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    stack: Stack = ANY_STACK,
+    base: Base = DEFAULT_BASE,
 ) -> None:
     """Rates, faults, and how many calls were made and throttled."""
-    found = _client(stack).cloud("GET", "/_local/ebs")
+    found = _call(stack, base, "GET", "/_local/ebs")
     if as_json:
         print(json.dumps(found))
     else:
@@ -76,9 +76,9 @@ def list_faults(
 
 
 @app.command()
-def clear(stack: Stack = "") -> None:
+def clear(stack: Stack = ANY_STACK, base: Base = DEFAULT_BASE) -> None:
     """Nothing goes wrong any more, and what was stuck goes on. The rates stay."""
-    _show(_client(stack).cloud("POST", "/_local/faults/clear"))
+    _show(_call(stack, base, "POST", "/_local/faults/clear"))
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -103,7 +103,6 @@ def _parse_rate(text: str) -> tuple[str, float]:
         raise ConfigurationInvalid(f"--set {text[:60]!r} is not NAME=NUMBER") from None
 
 
-def _client(stack: str) -> StackClient:
-    from localcloud.stack.client import StackClient
-
-    return StackClient.of(meant_place(stack, DEFAULT_BASE))
+def _call(stack: str, base: Path, method: str, path: str, request: Any = None) -> dict[str, Any]:
+    with closing(client_of(stack, base)) as client:
+        return client.cloud(method, path, json=request)
