@@ -21,8 +21,10 @@ again would be billed; overhead costs only what is billed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
+from typing import Any
 
 from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import Job, Outage
@@ -46,59 +48,90 @@ def protection_entries(job: Job, stays: list[Stay], until: datetime) -> Iterator
             yield _protection(job, outage, ended_at, before, later[0])
 
 
+@dataclass(frozen=True)
+class _Interruption:
+    """What an outage took beside waiting for Batch, in milliseconds."""
+
+    frozen: int
+    dumped: int
+    detached: int
+    pull: int | None
+    """None: not known."""
+    attached: int
+    restored: int
+
+    @classmethod
+    def of(cls, outage: Outage, after: Stay) -> _Interruption:
+        frozen, dumped, detached, attached = (
+            _ms(outage.phases.get(name, 0.0)) for name in ("frozen", "dumped", "detached", "attached")
+        )
+        restored = _ms(outage.phases.get("restored", outage.phases.get("started clean", 0.0)))
+        return cls(frozen, dumped, detached, _pull_ms(outage, after), attached, restored)
+
+    @property
+    def overhead(self) -> int:
+        return self.frozen + self.dumped + self.detached + (self.pull or 0) + self.attached + self.restored
+
+    def detail(self) -> dict[str, Any]:
+        return {
+            "frozen_seconds": self.frozen / 1000,
+            "dumped_seconds": self.dumped / 1000,
+            "detached_seconds": self.detached / 1000,
+            "pull_seconds": None if self.pull is None else self.pull / 1000,
+            "pull": "not known: the instance was up already"
+            if self.pull is None
+            else "from its launch to the container",
+            "attached_seconds": self.attached / 1000,
+            "restored_seconds": self.restored / 1000,
+            "overhead_seconds": self.overhead / 1000,
+        }
+
+
+@dataclass(frozen=True)
+class _Money:
+    """Of an outage, in micro-dollars; our part of the instances."""
+
+    preserved: int
+    lost: int
+    overhead: int
+    redone_on_demand: int
+    estimated: bool
+
+
 def _protection(job: Job, outage: Outage, ended_at: datetime, before: Stay, after: Stay) -> LedgerEntry:
     assert before.run_start is not None
-    death, lost = outage.started_at, _ms(outage.work_lost_seconds or 0.0)
-    frozen, dumped, detached, attached = (
-        _ms(outage.phases.get(name, 0.0)) for name in ("frozen", "dumped", "detached", "attached")
-    )
-    restored = _ms(outage.phases.get("restored", outage.phases.get("started clean", 0.0)))
-    pull = _pull_ms(outage, after)
-    ran = milliseconds(before.run_start, death)
-    preserved = ran - lost
-    overhead = frozen + dumped + detached + (pull or 0) + attached + restored
-    survived = outage.restored_from is not None and before.attempt.instance_id != after.attempt.instance_id
-    # Spans of money: [begun, death] on A was work, of which [kept, death] was lost; then [death, let_go] on A and
-    # [taken, ended_at] on B was overhead.
-    begun, kept = before.run_start, death - timedelta(milliseconds=lost)
-    let_go = death + timedelta(milliseconds=frozen + dumped)
-    taken = after.start - timedelta(milliseconds=pull or 0)
-    lost_micros = before.worth(kept, death).micros
-    preserved_micros = before.worth(begun, death).micros - lost_micros
-    overhead_micros = before.paid(death, let_go).micros + after.paid(taken, ended_at).micros
-    redone = (
-        before.on_demand.cost(kept, death).micros
-        + before.on_demand.cost(death, let_go).micros
-        + after.on_demand.cost(after.start, ended_at).micros
-    )
+    lost = _ms(outage.work_lost_seconds or 0.0)
+    ran = milliseconds(before.run_start, outage.started_at)
+    took = _Interruption.of(outage, after)
+    money = _money(before, after, before.run_start, outage.started_at, ended_at, took, lost)
+    saved = ran - lost - took.overhead
     figures = Figures(
-        saved_ms=preserved - overhead,
-        saved_cpu_ms=_of_vcpus(job.vcpus, preserved - overhead),
-        saved_micros=preserved_micros - overhead_micros,
+        saved_ms=saved,
+        saved_cpu_ms=_of_vcpus(job.vcpus, saved),
+        saved_micros=money.preserved - money.overhead,
         lost_ms=lost,
-        lost_micros=lost_micros,
-        redone_on_demand_micros=redone,
+        lost_micros=money.lost,
+        redone_on_demand_micros=money.redone_on_demand,
         volume_attaches=1 if "attached" in outage.phases else 0,
-        volume_attach_ms=attached,
+        volume_attach_ms=took.attached,
     )
     naive_ms = milliseconds(before.batch_start, before.batch_end)
     naive_micros = before.price.cost(before.batch_start, before.batch_end).micros
-    if survived:
+    if outage.restored_from is not None and before.attempt.instance_id != after.attempt.instance_id:
         figures += Figures(
             protections=1,
             naive_saved_ms=naive_ms,
             naive_saved_cpu_ms=of_vcpus(job.vcpus, before.batch_start, before.batch_end),
             naive_saved_micros=naive_micros,
         )
-    # Work lost that reaches back before A cannot be priced by the minute: it is priced as if A had been there.
-    estimated = before.estimated(min(begun, kept), death) or after.estimated(taken, ended_at) or lost > ran
     return LedgerEntry(
         job_id=job.job_id,
         key=f"protection/{outage.epoch}",
         kind="protection",
         at=ended_at,
         figures=figures,
-        estimated=estimated,
+        # Work lost that reaches back before A cannot be priced by the minute: it is priced as if A had been there.
+        estimated=money.estimated or lost > ran,
         detail={
             "kind": outage.kind,
             "from_instance": before.attempt.instance_id,
@@ -106,18 +139,11 @@ def _protection(job: Job, outage: Outage, ended_at: datetime, before: Stay, afte
             "restored_from": outage.restored_from,
             "ran_seconds": ran / 1000,
             "lost_seconds": lost / 1000,
-            "preserved_seconds": preserved / 1000,
-            "frozen_seconds": frozen / 1000,
-            "dumped_seconds": dumped / 1000,
-            "detached_seconds": detached / 1000,
-            "pull_seconds": None if pull is None else pull / 1000,
-            "pull": "not known: the instance was up already" if pull is None else "from its launch to the container",
-            "attached_seconds": attached / 1000,
-            "restored_seconds": restored / 1000,
-            "overhead_seconds": overhead / 1000,
-            "preserved_micros": preserved_micros,
-            "overhead_micros": overhead_micros,
-            "from_usd_per_hour": before.detail(death)["usd_per_hour"],
+            "preserved_seconds": (ran - lost) / 1000,
+            **took.detail(),
+            "preserved_micros": money.preserved,
+            "overhead_micros": money.overhead,
+            "from_usd_per_hour": before.detail(outage.started_at)["usd_per_hour"],
             "from_our_part": str(before.share),
             "to_usd_per_hour": after.detail(ended_at)["usd_per_hour"],
             "to_our_part": str(after.share),
@@ -125,6 +151,29 @@ def _protection(job: Job, outage: Outage, ended_at: datetime, before: Stay, afte
             "naive_micros": naive_micros,
             "formula": _FORMULA,
         },
+    )
+
+
+def _money(
+    before: Stay, after: Stay, begun: datetime, death: datetime, ended_at: datetime, took: _Interruption, lost: int
+) -> _Money:
+    """[begun, death] on A was work, of which [kept, death] was lost; then [death, let_go] on A and [taken, ended_at] on
+    B was overhead."""
+    kept = death - timedelta(milliseconds=lost)
+    let_go = death + timedelta(milliseconds=took.frozen + took.dumped)
+    taken = after.start - timedelta(milliseconds=took.pull or 0)
+    lost_micros = before.worth(kept, death).micros
+    redone = (
+        before.on_demand.cost(kept, death).micros
+        + before.on_demand.cost(death, let_go).micros
+        + after.on_demand.cost(after.start, ended_at).micros
+    )
+    return _Money(
+        preserved=before.worth(begun, death).micros - lost_micros,
+        lost=lost_micros,
+        overhead=before.paid(death, let_go).micros + after.paid(taken, ended_at).micros,
+        redone_on_demand=redone,
+        estimated=before.estimated(min(begun, kept), death) or after.estimated(taken, ended_at),
     )
 
 
