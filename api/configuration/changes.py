@@ -46,9 +46,16 @@ from perdure.settings import ApiSettings
 
 log = structlog.get_logger(__name__)
 Transform = Callable[[SystemConfiguration], SystemConfiguration]
+Place = Callable[[str], tuple[str, ...]]
+"""Where a field stands in a request."""
 
 _TRIES = 5
 """Of a change without If-Match, when others change the configuration at the same time."""
+
+
+def of_body(field: str) -> tuple[str, ...]:
+    """The body is the section itself."""
+    return ("body", field)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Wish:
     transform: Transform
     sections: frozenset[Section]
     if_match: str | None = None
-    place: Callable[[str], tuple[str, ...]] = lambda field: ("body", field)
+    place: Place = of_body
     proven: CognitoConfiguration | None = None
     """The sign-in with which an admin has shown to get in: by an ID token, or by a trial."""
 

@@ -6,15 +6,16 @@ documentation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel
 from sqlmodel import Session
 
-from api.configuration.changes import Wish, change, etag, merged, shown
+from api.configuration.changes import Place, Transform, Wish, change, etag, merged, of_body, shown
 from api.configuration.models import (
     CHANGES,
     REPLACEMENTS,
@@ -60,6 +61,48 @@ REFUSALS = described(HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
 """409: the change would lock everybody out."""
 
 
+@dataclass(frozen=True)
+class _Changing:
+    """Stores a change for whoever asks for it; the answer bears the version that holds then."""
+
+    database: Database
+    workflows: Workflows
+    settings: Settings
+    asking: Asking
+    proofs: SignInProofs
+    response: Response
+    if_match: str | None
+
+    async def __call__(
+        self, transform: Transform, sections: Iterable[Section], place: Place = of_body
+    ) -> ConfigurationChanged:
+        """`sections`: what the request is about. `place`: where a field of the server section stands in it."""
+        name = self.asking.name
+        wish = Wish(name, transform, frozenset(sections), self.if_match, place, self.proofs.of(name))
+        changed = await change(self.database, self.workflows, self.settings, wish)
+        self.response.headers["ETag"] = etag(changed.number)
+        return changed
+
+
+async def _changing(
+    database: Database,
+    workflows: Workflows,
+    settings: Settings,
+    asking: Asking,
+    proofs: SignInProofs,
+    response: Response,
+    if_match: IfMatch = None,
+) -> _Changing:
+    return _Changing(database, workflows, settings, asking, proofs, response, if_match)
+
+
+Changing = Annotated[_Changing, Depends(_changing)]
+
+
+def _of_server(field: str) -> tuple[str, ...]:
+    return ("body", "server", field)
+
+
 @router.get("/configuration", summary="The whole configuration")
 @reads
 def read(session: Session, settings: Settings, response: Response) -> Configuration:
@@ -71,16 +114,7 @@ def read(session: Session, settings: Settings, response: Response) -> Configurat
 
 
 @router.put("/configuration", summary="Replace the whole configuration", responses=REFUSALS)
-async def replace(
-    database: Database,
-    workflows: Workflows,
-    settings: Settings,
-    asking: Asking,
-    proofs: SignInProofs,
-    response: Response,
-    wanted: ConfigurationReplacement,
-    if_match: IfMatch = None,
-) -> ConfigurationChanged:
+async def replace(save: Changing, wanted: ConfigurationReplacement) -> ConfigurationChanged:
     """All six sections must be there; a field that is left out gets its default."""
     values: dict[str, Any] = {
         name: SECTIONS[name].model_validate(getattr(wanted, name).model_dump()) for name in SECTIONS
@@ -89,21 +123,11 @@ async def replace(
     def transform(stored: SystemConfiguration) -> SystemConfiguration:
         return stored.model_copy(update=values)
 
-    wish = Wish(asking.name, transform, frozenset(SECTIONS), if_match, _of_server, proofs.of(asking.name))
-    return _tagged(response, await change(database, workflows, settings, wish))
+    return await save(transform, SECTIONS, _of_server)
 
 
 @router.patch("/configuration", summary="Change some of the configuration", responses=REFUSALS)
-async def patch(
-    database: Database,
-    workflows: Workflows,
-    settings: Settings,
-    asking: Asking,
-    proofs: SignInProofs,
-    response: Response,
-    wanted: ConfigurationPatch,
-    if_match: IfMatch = None,
-) -> ConfigurationChanged:
+async def patch(save: Changing, wanted: ConfigurationPatch) -> ConfigurationChanged:
     """Merged: what is left out keeps its value, null gives a field or a whole section its default. Lists and maps are
     replaced as a whole. One version is stored for all of it, or nothing."""
     wishes: dict[Any, Any] = wanted.model_dump(exclude_unset=True)
@@ -116,8 +140,7 @@ async def patch(
             }
         )
 
-    wish = Wish(asking.name, transform, frozenset(wishes), if_match, _of_server, proofs.of(asking.name))
-    return _tagged(response, await change(database, workflows, settings, wish))
+    return await save(transform, wishes, _of_server)
 
 
 @router.get("/configuration/job_volume/prices", summary="What job volumes cost an hour")
@@ -160,15 +183,6 @@ def of_job(session: Session, job_id: JobId) -> JobConfigurationView:
     )
 
 
-def _of_server(field: str) -> tuple[str, ...]:
-    return ("body", "server", field)
-
-
-def _tagged(response: Response, changed: ConfigurationChanged) -> ConfigurationChanged:
-    response.headers["ETag"] = etag(changed.number)
-    return changed
-
-
 def _add_section(section: Section) -> None:
     """GET, PUT and PATCH of one section."""
     path, name = f"/configuration/{section}", section.replace("_", " ")
@@ -181,45 +195,19 @@ def _add_section(section: Section) -> None:
         response.headers["ETag"] = etag(version.number)
         return getattr(version.configuration, section)
 
-    async def replace_section(
-        database: Database,
-        workflows: Workflows,
-        settings: Settings,
-        asking: Asking,
-        proofs: SignInProofs,
-        response: Response,
-        wanted: BaseModel,
-        if_match: IfMatch = None,
-    ) -> ConfigurationChanged:
+    async def replace_section(save: Changing, wanted: BaseModel) -> ConfigurationChanged:
         """What is left out gets its default."""
         value = model.model_validate(wanted.model_dump())
-        wish = Wish(
-            asking.name,
-            lambda old: old.model_copy(update={section: value}),
-            frozenset({section}),
-            if_match,
-            proven=proofs.of(asking.name),
-        )
-        return _tagged(response, await change(database, workflows, settings, wish))
+        return await save(lambda old: old.model_copy(update={section: value}), {section})
 
-    async def patch_section(
-        database: Database,
-        workflows: Workflows,
-        settings: Settings,
-        asking: Asking,
-        proofs: SignInProofs,
-        response: Response,
-        wanted: BaseModel,
-        if_match: IfMatch = None,
-    ) -> ConfigurationChanged:
+    async def patch_section(save: Changing, wanted: BaseModel) -> ConfigurationChanged:
         """What is left out keeps its value, null gives a field its default. Lists and maps are replaced as a whole."""
         some = wanted.model_dump(exclude_unset=True)
 
         def transform(old: SystemConfiguration) -> SystemConfiguration:
             return old.model_copy(update={section: merged(section, old, some, ("body",))})
 
-        wish = Wish(asking.name, transform, frozenset({section}), if_match, proven=proofs.of(asking.name))
-        return _tagged(response, await change(database, workflows, settings, wish))
+        return await save(transform, {section})
 
     router.get(path, summary=f"The {name} section", response_model=model)(_named(read_section, section))
     router.put(path, summary=f"Replace the {name} section", responses=REFUSALS)(
