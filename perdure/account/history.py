@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from perdure.account.asking import Aws
@@ -14,8 +14,6 @@ from perdure.domain.errors import ConfigurationInvalid
 from perdure.domain.prices import Prices
 from perdure.domain.retries import HOST_GONE, RetryStrategy, would_retry
 
-BATCH_REMEMBERS = timedelta(days=7)
-"""For so long DescribeJobs knows a finished job (Batch user guide, "Job states")."""
 _LARGEST_ARRAY = 10_000
 
 

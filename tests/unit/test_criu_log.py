@@ -107,7 +107,7 @@ def test_each_known_failure_has_a_cause_and_a_fix(message: str, cause: str, faul
     assert known is not None
     assert cause in known.cause
     assert known.fix == "" or known.fix.endswith(".")
-    assert (known.node_fault, known.retry_later) == (fault, later)
+    assert (known.node_fault, known.blame is Blame.MOMENT) == (fault, later)
 
 
 def test_the_unknown_is_not_explained_away() -> None:

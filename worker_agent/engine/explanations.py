@@ -31,11 +31,6 @@ class Explanation:
         """Is it surely the node's fault?"""
         return self.blame is Blame.NODE
 
-    @property
-    def retry_later(self) -> bool:
-        """May the same work in a moment?"""
-        return self.blame is Blame.MOMENT
-
 
 _COMPILED = tuple((re.compile(pattern), cause, fix, blame) for pattern, cause, fix, blame in TABLE)
 _CONSEQUENCES = re.compile(

@@ -9,8 +9,6 @@ from perdure.account.findings import Finding, Severity
 from perdure.account.picture import QueuePicture
 from perdure.domain.instance_types import expected_features
 
-_AL2023 = "ec2Configuration imageType ECS_AL2023"
-
 
 def images(picture: QueuePicture) -> Iterator[Finding]:
     """The machine image's kind."""
