@@ -27,8 +27,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.server_load import QUEUES
-from perdure.domain.jobs import Attempt, Job, JobEvent, JobState
-from perdure.records.jobs.job_lists import JobFilter, JobOrder, list_jobs
+from perdure.domain.jobs import Attempt, Job, JobEvent, JobOrder, JobState
+from perdure.records.jobs.job_lists import JobFilter, list_jobs
 from perdure.records.jobs.jobs import record_job
 from perdure.records.schema.database import open_engine, reading, writing
 

@@ -13,10 +13,11 @@ from api.dependencies import Database
 from api.routes.jobs import Filtered, Sorted
 from api.routes.nodes import Filtered as FilteredNodes
 from api.serving.csv import DESCRIBED, csv_response
+from perdure.domain.jobs import JobOrder
 from perdure.domain.ledger import Figures
 from perdure.domain.nodes import NodeState
 from perdure.records.costs.job_costs import figures_of_jobs
-from perdure.records.jobs.job_lists import JobFilter, JobLine, JobOrder, list_jobs
+from perdure.records.jobs.job_lists import JobFilter, JobLine, list_jobs
 from perdure.records.nodes.node_lists import NodeFilter, list_nodes
 from perdure.records.nodes.node_work import NodeWork, work_of_nodes
 from perdure.records.schema.database import reading

@@ -38,13 +38,13 @@ from perdure.domain.alerts import alerts, timeout_left_seconds, verdicts
 from perdure.domain.errors import UnknownJob, UnknownNode
 from perdure.domain.figures import Figures
 from perdure.domain.instance_types import TABLE_DATE, judge_types
-from perdure.domain.jobs import FINISHED_STATES, Job, JobState
+from perdure.domain.jobs import FINISHED_STATES, Job, JobOrder, JobState
 from perdure.domain.log_pages import log_page
 from perdure.domain.run_time import batch_run_seconds, real_run_seconds
 from perdure.domain.standing import reclaim_now, standing
 from perdure.records.costs.job_costs import figures_of_jobs
 from perdure.records.jobs.events import list_events, newest_event_of_kind, newest_events
-from perdure.records.jobs.job_lists import JobFilter, JobOrder, list_jobs
+from perdure.records.jobs.job_lists import JobFilter, list_jobs
 from perdure.records.jobs.jobs import get_job, get_jobs, list_checkpoints
 from perdure.records.nodes.nodes import cpu_features_seen, get_node
 from perdure.records.schema.database import reading

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from enum import StrEnum
 from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,24 +13,11 @@ import typer
 
 from perdure.cli.server import ApiServer, Parameters, Server, find_server, token_of_environment
 from perdure.cli.tables import AsJson, console, long, show_fields, show_json, show_table, size, when
-from perdure.domain.jobs import JobState
+from perdure.domain.jobs import JobOrder, JobState
 
 PAGE = 200
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="AWS Batch's job id.")]
 Queue = Annotated[list[str] | None, typer.Option("--queue", "-q", help="Of this job queue; repeatable.")]
-
-
-class Order(StrEnum):
-    """What a list of jobs is sorted by; `-`: the largest first."""
-
-    NEWEST = "-created_at"
-    OLDEST = "created_at"
-    LAST_FINISHED = "-finished_at"
-    FIRST_FINISHED = "finished_at"
-    NAME = "name"
-    NAME_DOWN = "-name"
-    MOST_PROTECTIONS = "-protections"
-    FEWEST_PROTECTIONS = "protections"
 
 
 def jobs(
@@ -41,7 +27,7 @@ def jobs(
     status: Annotated[list[JobState] | None, typer.Option("--status", "-s", help="In this state; repeatable.")] = None,
     since: Annotated[str, typer.Option(help="Created then or later: 2026-03-01, or 2026-03-01T12:00:00Z.")] = "",
     until: Annotated[str, typer.Option(help="Created earlier.")] = "",
-    sort: Annotated[Order, typer.Option(help="`-`: the largest first.")] = Order.NEWEST,
+    sort: Annotated[JobOrder, typer.Option(help="`-`: the largest first.")] = JobOrder.NEWEST,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="As many at most.")] = 50,
     csv: Annotated[bool, typer.Option("--csv", help="All of them, as CSV.")] = False,
     as_json: AsJson = False,

@@ -38,6 +38,19 @@ class JobState(StrEnum):
 FINISHED_STATES = frozenset({JobState.STOPPED, JobState.SUCCEEDED, JobState.FAILED})
 
 
+class JobOrder(StrEnum):
+    """What a list is sorted by; `-`: the largest first. Jobs without a finish are not in a list sorted by it."""
+
+    NEWEST = "-created_at"
+    OLDEST = "created_at"
+    LAST_FINISHED = "-finished_at"
+    FIRST_FINISHED = "finished_at"
+    NAME = "name"
+    NAME_DOWN = "-name"
+    MOST_PROTECTIONS = "-protections"
+    FEWEST_PROTECTIONS = "protections"
+
+
 class Attempt(Frozen):
     """One container of the job that was accepted: Batch's attempt number beside our epoch. Times are UTC."""
 

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, text
 from sqlmodel import Session
 
 from perdure.domain.errors import ConfigurationInvalid
-from perdure.domain.jobs import Attempt, Job, JobState
+from perdure.domain.jobs import Attempt, Job, JobOrder, JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.records.jobs import job_lists
-from perdure.records.jobs.job_lists import JobFilter, JobLine, JobOrder, list_jobs
+from perdure.records.jobs.job_lists import JobFilter, JobLine, list_jobs
 from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes import node_lists
 from perdure.records.nodes.node_lists import NodeFilter, NodeOrder, list_nodes

@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from enum import StrEnum
 from itertools import product
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -36,7 +35,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import custom_op
 from sqlmodel import Session
 
-from perdure.domain.jobs import JobState
+from perdure.domain.jobs import JobOrder, JobState
 from perdure.domain.values import Frozen
 from perdure.records.jobs.job_texts import by_index, contains, few_matches
 from perdure.records.schema.list_tables import JobTextRow
@@ -92,19 +91,6 @@ class JobFilter(Frozen):
     created_before: datetime | None = None
     finished_after: datetime | None = None
     finished_before: datetime | None = None
-
-
-class JobOrder(StrEnum):
-    """What a list is sorted by; `-`: the largest first. Jobs without a finish are not in a list sorted by it."""
-
-    NEWEST = "-created_at"
-    OLDEST = "created_at"
-    LAST_FINISHED = "-finished_at"
-    FIRST_FINISHED = "finished_at"
-    NAME = "name"
-    NAME_DOWN = "-name"
-    MOST_PROTECTIONS = "-protections"
-    FEWEST_PROTECTIONS = "protections"
 
 
 _JOB = plain(JobRow).c
