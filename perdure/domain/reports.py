@@ -267,7 +267,8 @@ METRICS: tuple[Metric, ...] = (
         Group.COSTS,
         Unit.DOLLARS,
         lambda f: f.store_micros,
-        "Checkpoints kept in S3: GiB x price x time, and requests.",
+        "Nothing is counted here yet: what checkpoints in S3 cost (GiB x price x time, and requests) is on AWS's bill "
+        "alone.",
         _OURS,
         estimated=_storage,
     ),
@@ -277,7 +278,7 @@ METRICS: tuple[Metric, ...] = (
         Group.COSTS,
         Unit.DOLLARS,
         lambda f: f.key_micros,
-        "Requests to KMS for encrypted checkpoints and volumes.",
+        "Nothing is counted here yet: what requests to KMS cost is on AWS's bill alone.",
         _OURS,
         estimated=_storage,
     ),
@@ -287,7 +288,7 @@ METRICS: tuple[Metric, ...] = (
         Group.COSTS,
         Unit.DOLLARS,
         lambda f: f.share_micros + storage_micros(f),
-        "Total EC2 Instance Cost + job volumes + snapshots + checkpoints in S3 + encryption keys.",
+        "Total EC2 Instance Cost + job volumes + snapshots. Checkpoints in S3 and encryption keys are not counted yet.",
         _OURS,
         estimated=_both,
     ),
@@ -348,8 +349,8 @@ METRICS: tuple[Metric, ...] = (
         Unit.DOLLARS,
         lambda f: f.on_demand_micros - f.redone_on_demand_micros - f.instance_micros - storage_micros(f),
         "The same instances at the on-demand price, without the time that on-demand instances would not have needed "
-        "(outages, waits, work done again, freezes), less what the Spot instances cost, less volumes, snapshots, S3 "
-        "and keys.",
+        "(outages, waits, work done again, freezes), less what the Spot instances cost, less volumes and "
+        "snapshots. S3 and keys are not counted yet.",
         _PAGE,
         naive=Naive(
             lambda f: f.on_demand_micros - f.instance_micros,
@@ -363,9 +364,9 @@ METRICS: tuple[Metric, ...] = (
         Group.SAVINGS,
         Unit.DOLLARS,
         net_saved_micros,
-        "EC2 Spot Savings - Instance Cost Saved, less freezes for checkpoints, instances that waited, volumes, "
-        "snapshots, S3 and keys. Negative when protection cost more than it saved, as it does while nothing is "
-        "reclaimed.",
+        "EC2 Spot Savings - Instance Cost Saved, less freezes for checkpoints, instances that waited, volumes and "
+        "snapshots. S3 and keys are not counted yet. Negative when protection cost more than it saved, as it does "
+        "while nothing is reclaimed.",
         _OURS,
         naive=Naive(lambda f: f.naive_saved_micros, f"The price of the whole run before each reclaim, {_ALONE}."),
         estimated=_both,
