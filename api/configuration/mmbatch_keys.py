@@ -100,7 +100,7 @@ class Key:
 
 _FILES_WHY = "a checkpoint always holds all of the job's own files: its root layer, its data and its scratch folders"
 _SIGNAL_WHY = "on a notice the node itself takes the final checkpoint; a SIGTERM is left to the job"
-_AGENT_WHY = "agents report changes at once, and a node that says nothing is looked up in EC2 every minute"
+_AGENT_WHY = "agents report changes at once, and a node that says nothing is looked up in EC2 every 20 seconds"
 
 KEYS: dict[str, Key] = {
     "addr": Key(lambda value: _address(value), "server.address"),
