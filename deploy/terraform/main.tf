@@ -1,5 +1,5 @@
 # Perdure's management server for a small team: the same as deploy/cloudformation/server.yaml. docs/server-stack.md says how.
-# Nobody has run it, and no provider could be had to validate it where it was written.
+# Nobody has run it. A test holds each argument against what the provider takes (5.40 and 6.66).
 
 terraform {
   required_version = ">= 1.5"
@@ -24,7 +24,7 @@ data "aws_ssm_parameter" "debian" {
 locals {
   account   = data.aws_caller_identity.this.account_id
   partition = data.aws_partition.this.partition
-  region    = data.aws_region.this.name
+  region    = data.aws_region.this.id
   # deploy/iam has the rights of each process once, for all stacks.
   policies = {
     for name in ["control", "agent"] : name => jsonencode({
