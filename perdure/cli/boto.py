@@ -17,5 +17,5 @@ def account_parts() -> Iterator[None]:
         if (problem.name or "").partition(".")[0] not in {"boto3", "botocore", "perdure"}:
             raise
         raise ConfigurationInvalid(
-            "looking into an AWS account needs boto3: pip install 'perdure[account]', on your own machine"
+            "looking into an AWS account needs boto3: install Perdure's wheel with [account], on your own machine"
         ) from problem

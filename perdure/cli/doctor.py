@@ -45,7 +45,10 @@ def doctor(
 
 def _on_this_instance() -> Callable[[bool], None]:
     for entry in entry_points(group=ON_AN_INSTANCE):
-        found: Callable[[bool], None] = entry.load()
+        try:
+            found: Callable[[bool], None] = entry.load()
+        except ModuleNotFoundError:
+            break  # The wheel alone, without what the agent needs.
         return found
     raise ConfigurationInvalid("the agent is not installed here: name a job queue with --queue")
 

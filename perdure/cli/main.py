@@ -37,6 +37,8 @@ _CODES: list[tuple[type[Exception], int]] = [
     (StackMissing, NO_STACK),
     (PerdureError, FAILED),
 ]
+_OURS = {"perdure", "workflows", "activities", "worker_agent", "api", "localcloud"}
+_WHOLE = "install Perdure's wheel with [local]"
 
 
 def build(wanted: str | None = None) -> typer.Typer:
@@ -104,6 +106,8 @@ def _explain(problem: Exception) -> int:
         path = context.command_path if context else "perdure"
         print(f"perdure: {' '.join(usage().split()).rstrip('.')}; `{path} --help` says more", file=sys.stderr)
         return USAGE
+    if isinstance(problem, ModuleNotFoundError) and (problem.name or "").partition(".")[0] not in _OURS:
+        problem = PerdureError(f"this command is not wholly installed: {problem}; {_WHOLE}")
     words = " ".join(str(problem).split()) or "no message"
     known = any(isinstance(problem, kind) for kind, _ in _CODES)
     print(f"perdure: {words if known else f'{type(problem).__name__}: {words}'}", file=sys.stderr)
@@ -129,7 +133,7 @@ def _add(app: typer.Typer, entry: EntryPoint) -> None:
         command = entry.load()
     except (ImportError, AttributeError) as problem:
         # An extra that is not installed takes away its own commands only, and they say so.
-        reason = f"`perdure {entry.name}` is not available: {problem}; install perdure[local]"
+        reason = f"`perdure {entry.name}` is not available: {problem}; {_WHOLE}"
 
         def unavailable(_: typer.Context) -> None:
             raise PerdureError(reason)

@@ -4,6 +4,8 @@ Leaves in FOLDER (default build/release):
 
     perdure-install                     the installer; knows the archives' checksums
     perdure-worker-<release>-<arch>.tar.gz
+    perdure-<version>-py3-none-any.whl  command line and server, with the console inside
+    perdure-<version>.tar.gz            the sources that the wheel is made of
     user-data.txt                       for a launch template; pins the installer's checksum
     contents-<arch>.cdx.json            what is inside (CycloneDX)
     contents-server.cdx.json            what the server's image installs
@@ -27,7 +29,7 @@ from pathlib import Path
 from scripts.bundle import taken
 from scripts.bundle.contents import checksum, component_list, server_list
 from scripts.bundle.debian import BuildFailed, Suite, run
-from scripts.bundle.release import archive, release_name, write_release
+from scripts.bundle.release import archive, python_packages, release_name, write_release
 from scripts.bundle.signing import Signer
 from scripts.bundle.tree import PLATFORMS, PYTHON_PACKAGES, ROOT, TOOLS, Inputs, build
 
@@ -84,6 +86,7 @@ def main() -> int:
         signer = Signer.from_pem(Path(key)) if key else Signer.for_this_build()
         for architecture in arguments.architecture or [platform.machine()]:
             _one(architecture, arguments.output, arguments.known)
+        python_packages(arguments.output)
         (arguments.output / "contents-server.cdx.json").write_text(server_list())
         write_release(arguments.output, signer)
     except (BuildFailed, OSError, ValueError, subprocess.SubprocessError) as problem:

@@ -1,15 +1,18 @@
-"""The release's files around the archives: names, the installer that knows their checksums, the signed manifest."""
+"""The release's files around the archives: names, wheel and sources, the installer that knows the archives'
+checksums, the signed manifest."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import perdure
 from scripts.bundle.contents import checksum
-from scripts.bundle.debian import BuildFailed
+from scripts.bundle.debian import BuildFailed, run
 from scripts.bundle.signing import Signer
 from scripts.bundle.tree import PLATFORMS, ROOT, Inputs
 
@@ -17,6 +20,8 @@ _SOURCES = ("perdure", "worker_agent", "deploy/worker", "scripts/bundle", "LICEN
 _EPOCH = 1_700_000_000
 """The time of every file in an archive: two builds of the same inputs are the same bytes."""
 ARCHIVE = "perdure-worker-{release}-{architecture}.tar.gz"
+_PACKAGES = ("perdure-[0-9]*.whl", "perdure-[0-9]*.tar.gz")
+"""Wheel and sources."""
 _BLANK = "# (filled in by `make bundle`)\n"
 
 
@@ -67,6 +72,16 @@ def archive(tree: Path, target: Path, level: int = 6) -> int:
     return total
 
 
+def python_packages(folder: Path) -> None:
+    """Put the wheel and the source archive into the folder, in place of older ones. Raises BuildFailed."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", name], cwd=ROOT)
+        for old in [path for pattern in _PACKAGES for path in folder.glob(pattern)]:
+            old.unlink()
+        for made in Path(name).iterdir():
+            made.replace(folder / made.name)
+
+
 def write_release(folder: Path, signer: Signer) -> None:
     """Installer, user data and manifest for the archives in the folder."""
     facts = []
@@ -84,7 +99,7 @@ def write_release(folder: Path, signer: Signer) -> None:
     template = (ROOT / "deploy/launch-template/user-data.txt").read_text()
     (folder / "user-data.txt").write_text(template.replace("@SHA256@", checksum(installer)))
     names = [installer.name, "user-data.txt", *(path.name for path in archives)]
-    names += sorted(path.name for path in folder.glob("contents-*.cdx.json"))
+    names += sorted(path.name for pattern in ("contents-*.cdx.json", *_PACKAGES) for path in folder.glob(pattern))
     manifest = "".join(f"{checksum(folder / name)}  {name}\n" for name in names)
     (folder / "MANIFEST").write_text(manifest)
     comment = f"Perdure {perdure.__version__}, release for instances"

@@ -46,8 +46,8 @@ def _run(*argv: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def _build(kind: str, source: Path, target: Path) -> Path:
-    _run(sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", target, cwd=source)
+def _wheel(source: Path, target: Path) -> Path:
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", target, cwd=source)
     [made] = target.iterdir()
     return made
 
@@ -57,13 +57,14 @@ def _files(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_what_is_released_works_without_a_clone(place: Path) -> None:
-    wheel = _build("wheel", ROOT, place / "wheel")
-    source = _build("sdist", ROOT, place / "sdist")
+def test_what_is_released_works_without_a_clone(release: Path, place: Path) -> None:
+    [wheel], [source] = release.glob("perdure-[0-9]*.whl"), release.glob("perdure-[0-9]*.tar.gz")
+    told = {line.split()[1] for line in (release / "MANIFEST").read_text().splitlines()}
+    assert {wheel.name, source.name} <= told
     with tarfile.open(source) as archive:
         archive.extractall(place, filter="data")
     unpacked = place / source.name.removesuffix(".tar.gz")
-    assert _files(_build("wheel", unpacked, place / "again")) == _files(wheel), "the sources make the same wheel"
+    assert _files(_wheel(unpacked, place / "again")) == _files(wheel), "the sources make the same wheel"
 
     target = place / "target"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -418,3 +419,19 @@ def test_issue_15_13_the_only_running_stack_is_meant(
         monkeypatch.setenv("PERDURE_STACK", "nosuch")
         assert run(["jobs"]) == NO_STACK
         assert "no stack 'nosuch' is running (default, demo run)" in sentence(capsys)
+
+
+def test_a_command_that_is_half_installed_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wheel alone brings each command, but not what all of them need."""
+
+    def start_stack(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'psutil'", name="psutil")
+
+    monkeypatch.setattr("localcloud.stack.control.start_stack", start_stack)
+    monkeypatch.setitem(sys.modules, "worker_agent.doctor.command", None)
+    assert run(["local", "up"]) == 1
+    assert "No module named 'psutil'; install Perdure's wheel with [local]" in capsys.readouterr().err
+    assert run(["doctor"]) == 2
+    assert "the agent is not installed here" in capsys.readouterr().err
