@@ -13,6 +13,8 @@ from perdure.domain.errors import CloudUnavailable, ConfigurationInvalid
 
 T = TypeVar("T")
 _CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
+NOT_ALLOWED = "not allowed"
+"""How AWS's words begin in `refused` when a right is missing; otherwise with AWS's own code."""
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Client.UnauthorizedOperation"}
 
 
@@ -52,7 +54,7 @@ class Aws:
         except ClientError as problem:
             code = str(problem.response.get("Error", {}).get("Code", ""))
             message = str(problem.response.get("Error", {}).get("Message", ""))
-            self.refused[right] = f"{'not allowed' if code in _DENIED else code}: {message}"[:300]
+            self.refused[right] = f"{NOT_ALLOWED if code in _DENIED else code}: {message}"[:300]
             return instead
         except NoCredentialsError as problem:
             raise ConfigurationInvalid(

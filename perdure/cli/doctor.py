@@ -59,9 +59,11 @@ def _in_the_account(queue: str, region: str | None, fix: bool, as_json: bool) ->
         from perdure.account.findings import Severity
         from perdure.account.fixes import mend
         from perdure.account.picture import read_queue
-        from perdure.account.table import CHECKS, examine
+        from perdure.account.table import CHECKS, examine, unseen
     aws = Aws(region or CommandLineSettings().aws_region)
-    found = examine(read_queue(aws, queue))
+    picture = read_queue(aws, queue)
+    found = examine(picture)
+    quiet = {name: unseen(picture, name) for name, several in found.items() if not several}
     findings = [one for several in found.values() for one in several]
     mended = mend(aws, findings) if fix else []
     if as_json:
@@ -71,15 +73,18 @@ def _in_the_account(queue: str, region: str | None, fix: bool, as_json: bool) ->
                     "queue": queue,
                     "region": aws.region,
                     "findings": [one.as_json() for one in findings],
-                    "good": [name for name, several in found.items() if not several],
+                    "good": [name for name, missing in quiet.items() if not missing],
+                    "unseen": {name: missing for name, missing in quiet.items() if missing},
                     "fixed": [{"check": one.check, "subject": one.subject, "result": said} for one, said in mended],
                 }
             )
         )
     else:
         for name, several in found.items():
-            if not several:
-                print(f"ok       {name}: {CHECKS[name][0]}")
+            if missing := quiet.get(name):
+                print(f"unseen   {name}: {', '.join(missing)} had no answer")
+            elif not several:
+                print(f"ok       {name}: {CHECKS[name].holds}")
             for one in several:
                 _tell(one)
         for one, said in mended:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -295,3 +297,60 @@ def test_user_data_of_every_shape_is_read() -> None:
     assert read_user_data(base64.b64encode(FAULTY.encode()).decode()) == (FAULTY, False)
     assert read_user_data("") == ("", False) and read_user_data("%%%") == ("", False)
     assert read_user_data(base64.b64encode(b"\x1f\x8b\xff").decode()) == ("", False)
+
+
+_REFUSALS = {
+    "ec2": "<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>",
+    "iam": "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>",
+    "service-quotas": '{"__type": "AccessDeniedException", "Message": "no"}',
+}
+
+
+class _Refusing(http.server.BaseHTTPRequestHandler):
+    """AWS for somebody who may look at nothing; the path's first word is the service."""
+
+    def do_POST(self) -> None:
+        body = _REFUSALS[self.path.split("/")[1]].encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_what_may_not_be_looked_at_is_not_called_good(
+    sound: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for service in _REFUSALS:
+            name = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}"
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}/{service}")
+        assert run(["doctor", "--queue", sound, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert run(["doctor", "--queue", sound]) == 0
+        server.shutdown()
+    assert {one["check"] for one in told["findings"]} == {"rights"}
+    assert all(one["mend"].startswith("grant ") for one in told["findings"])
+    assert told["good"] == ["environment-kind", "environment-state", "allocation-strategy", "retries", "job-kind"]
+    assert told["unseen"].keys() == CHECKS.keys() - {*told["good"], "rights"}
+    assert "unseen   roles: iam:GetInstanceProfile had no answer" in capsys.readouterr().out
+
+
+def test_a_template_and_an_image_that_are_gone(bed: CloudBed, sound: str) -> None:
+    gone = [{"imageType": "ECS_AL2023", "imageIdOverride": "ami-0123456789abcdef0"}]
+    environment(bed, "gone", SOUND, 2, policies=[], ec2Configuration=gone)
+    bed.aws.ec2.delete_launch_template(LaunchTemplateName="gone")
+    found = examine(look("gone"))
+    [template], [image] = found["launch-template"], found["image"]
+    assert template.severity is Severity.ERROR and "gone is gone" in template.what
+    assert image.severity is Severity.ERROR and "ami-0123456789abcdef0" in image.what
+
+
+def test_every_right_that_is_asked_for_is_one_that_a_check_rests_on() -> None:
+    statements = json.loads((ROOT / "deploy/iam/looking.json").read_text())["Statement"]
+    for_assess = {"ec2:DescribeInstances", "ec2:DescribeSpotPriceHistory", "ecs:DescribeContainerInstances"}
+    reading = set(statements[0]["Action"]) - for_assess - {"batch:DescribeJobQueues"}
+    assert {right for check in CHECKS.values() for right in check.rests_on} == reading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from perdure.account.asking import NOT_ALLOWED
 from perdure.account.findings import Call, Finding, Severity
 from perdure.account.picture import QUOTAS, QueuePicture
 from perdure.domain.volume_sizes import LEAST_GIB
@@ -40,7 +41,9 @@ def roles(picture: QueuePicture) -> Iterator[Finding]:
             yield Finding(
                 Severity.WARNING, "roles", role.name, what, why, mend or "the rights in deploy/iam/agent.json instead"
             )
-        known = bool(role.policies or role.statements)
+        known = bool(role.policies or role.statements) and not any(
+            right.startswith("iam:") for right in picture.refused
+        )
         may_join = (
             _ECS in role.policies or bool(wide) or any("ecs:" in str(each.get("Action")) for each in role.statements)
         )
@@ -95,6 +98,7 @@ def rights(picture: QueuePicture) -> Iterator[Finding]:
     """What could not be looked at."""
     for right, said in sorted(picture.refused.items()):
         what = f"AWS did not answer: {said}"
-        why = "What is found by it is missing below; it is neither good nor bad."
+        why = "What rests on it could not be judged."
         mend = f"grant {right} (deploy/iam/looking.json has all that this command reads)"
+        mend = mend if said.startswith(NOT_ALLOWED) else "what AWS says"
         yield Finding(Severity.NOTE, "rights", right, what, why, mend)

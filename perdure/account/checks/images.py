@@ -12,6 +12,11 @@ from perdure.domain.instance_types import expected_features
 
 def images(picture: QueuePicture) -> Iterator[Finding]:
     """The machine image's kind."""
+    said = picture.refused.get("ec2:DescribeImages", "")
+    if "NotFound" in said or "Unavailable" in said:
+        what = f"An image that is named is gone: {said}"
+        mend = "name another one, in the compute environment or its launch template"
+        yield Finding(Severity.ERROR, "image", picture.queue["jobQueueName"], what, "No instance starts from it.", mend)
     for one in picture.environments:
         if one.resources.get("type") not in {"SPOT", "EC2"}:
             continue

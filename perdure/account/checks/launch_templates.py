@@ -48,6 +48,14 @@ def installer(picture: QueuePicture) -> Iterator[Finding]:
         if not one.template_name:
             what = f"It has no launch template.{unseen}"
             yield Finding(severity, "launch-template", one.name, what, "Nothing installs the agent.", _mend(one))
+        elif one.template is None:
+            if "NotFound" in picture.refused.get("ec2:DescribeLaunchTemplateVersions", ""):
+                what, why = (
+                    f"{one.template_name} is gone, or its version is.",
+                    "Batch can start no instance without it.",
+                )
+                yield Finding(Severity.ERROR, "launch-template", one.name, what, why, "name one that is there")
+            continue
         elif "perdure" not in one.user_data:
             what = f"Version {one.template_version} of {one.template_name} does not install Perdure.{unseen}"
             yield Finding(severity, "launch-template", one.name, what, "Nothing installs the agent.", _mend(one))
