@@ -15,7 +15,7 @@ variable "administrators_cidr" {
 
 variable "source_archive" {
   type        = string
-  description = "Perdure's source as a tar.gz in S3, of `git archive`: s3://BUCKET/perdure.tar.gz"
+  description = "The sources of a release of Perdure, perdure-VERSION.tar.gz, in S3: s3://BUCKET/perdure.tar.gz"
 }
 
 variable "source_bucket" {

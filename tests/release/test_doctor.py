@@ -51,6 +51,6 @@ def test_it_finds_what_is_wrong_and_tells_it(debian: Machine) -> None:
     text = "ECS_CONTAINER_START_TIMEOUT=3m\nECS_ENABLE_SPOT_INSTANCE_DRAINING=true\n"
     debian.at("/etc/ecs/ecs.config").write_text(text)
     debian.at("/etc/perdure/off").touch()
-    assert _troubles(debian) == {"ecs": ["warning", "warning"], "docker": ["warning"], **away}
+    assert _troubles(debian) == {"ecs": ["warning", "warning", "warning"], "docker": ["warning"], **away}
     debian.at("/opt/perdure/current/bin/perdure-runtime").unlink()
     assert _troubles(debian)["docker"] == ["error"]

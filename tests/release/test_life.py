@@ -34,6 +34,8 @@ _JOB = "i=0; until [ -e /tmp/stop ]; do i=$((i+1)); echo line $i; sleep 0.1; don
 _DEVICE = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol1"
 _AGENT = "set -a; . /etc/perdure/agent.env; exec /opt/perdure/current/bin/perdure-agent"
 """What the unit does, for a machine without systemd."""
+NEXT = "PERDURE_NEXT_RELEASE"
+"""Names the folder of the release that follows, made of other sources; else the same sources get another name."""
 _FILES = ("/etc", "/opt", "/usr/local", "/root")
 _HELLO = r"'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0'"
 """How every gRPC client begins (RFC 9113, 3.4): a server that speaks to it answers."""
@@ -214,5 +216,6 @@ async def test_a_job_outlives_its_instance_by_the_release_alone(
     job = f"job-{secrets.token_hex(6)}"
     async with management(job) as around:
         with gate(place / "certificates", around.temporal) as found:
-            following = await asyncio.to_thread(successor, unpacked, place / "successor")
+            given = os.environ.get(NEXT)
+            following = Path(given) if given else await asyncio.to_thread(successor, unpacked, place / "successor")
             await asyncio.to_thread(_story, around, found, job, base, place, release, following)

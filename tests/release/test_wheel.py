@@ -64,6 +64,13 @@ def test_what_is_released_works_without_a_clone(release: Path, place: Path) -> N
     with tarfile.open(source) as archive:
         archive.extractall(place, filter="data")
     unpacked = place / source.name.removesuffix(".tar.gz")
+    for name in (
+        "docker-compose.yml",
+        "deploy/server/first-boot.sh",
+        "requirements-server.txt",
+        "api/static/index.html",
+    ):
+        assert (unpacked / name).exists(), "the server stack is made of the sources, without npm"
     assert _files(_wheel(unpacked, place / "again")) == _files(wheel), "the sources make the same wheel"
 
     target = place / "target"

@@ -23,7 +23,8 @@ from worker_agent.node.metadata import Metadata
 _LIMIT = 20.0
 _RUNTIME_NAMES = ("perdure", "nvidia")
 _OLDEST_KERNEL = (5, 10)
-_WANTED_START_SECONDS = 900.0
+_ECS_TIME_OUTS = {"CREATE": ("4m", 840.0), "START": ("3m", 900.0)}
+"""ECS's own default (ecs-agent README), and the seconds that are wanted: a restore happens meanwhile."""
 _LOW_DISK, _NO_DISK = 5 << 30, 512 << 20
 """Bytes below which a job volume's absence (checkpoints then lie here) is a risk, and below which nothing works."""
 INSTALL = "sh perdure-install --from PLACE --temporal HOST:PORT"
@@ -138,10 +139,12 @@ async def ecs(_: AgentSettings) -> list[Trouble]:
         return []
     there = _assignments(file)
     found: list[Trouble] = []
-    start = _seconds(there.get("ECS_CONTAINER_START_TIMEOUT", "3m"))
-    if start < _WANTED_START_SECONDS:
-        what = f"ECS gives a container {start:g} s to start; a restore may take longer, and the attempt would fail."
-        found += _warning("ecs", what, f"{file}: ECS_CONTAINER_START_TIMEOUT=16m; systemctl restart ecs")
+    for step, (default, wanted) in _ECS_TIME_OUTS.items():
+        name = f"ECS_CONTAINER_{step}_TIMEOUT"
+        given = _seconds(there.get(name, default))
+        if given < wanted:
+            what = f"ECS gives a container {given:g} s ({name}); a restore may take longer, and the attempt would fail."
+            found += _warning("ecs", what, f"{file}: {name}=16m; systemctl restart ecs")
     if there.get("ECS_ENABLE_SPOT_INSTANCE_DRAINING", "").lower() == "true":
         what = "ECS drains the instance on a notice, while jobs are being saved."
         found += _warning("ecs", what, f"{file}: ECS_ENABLE_SPOT_INSTANCE_DRAINING=false; systemctl restart ecs")
