@@ -62,7 +62,7 @@ def test_what_is_released_works_without_a_clone(release: Path, place: Path) -> N
     told = {line.split()[1] for line in (release / "MANIFEST").read_text().splitlines()}
     assert {wheel.name, source.name} <= told
     with tarfile.open(source) as archive:
-        archive.extractall(place, filter="data")
+        archive.extractall(place)  # Debian 12's Python (3.11.2) knows no filter yet
     unpacked = place / source.name.removesuffix(".tar.gz")
     for name in (
         "docker-compose.yml",
