@@ -48,10 +48,14 @@ def test_the_file_fits_the_compose_specification() -> None:
     assert {"postgresql", "temporal-schema", "temporal", "temporal-ui", "api", "control"} <= set(content["services"])
 
 
-def test_it_says_which_settings_are_missing() -> None:
-    done = compose("config", **SETTINGS)
+def test_settings_arrive_and_it_says_which_are_missing() -> None:
+    of_api = {"PERDURE_RELEASE_DIR": "/release", "PERDURE_INSTANCES_TEMPORAL": "192.0.2.7:7234"}
+    of_both = {"PERDURE_STORE_KEY_FILE": "/keys/store.key"}
+    done = compose("config", **SETTINGS, **of_api, **of_both)
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
+    assert (of_api | of_both).items() <= services["api"]["environment"].items()
+    assert of_both.items() <= services["control"]["environment"].items()
     assert all(port.startswith("127.0.0.1:") for one in services.values() for port in map(str, one.get("ports", [])))
     for name in SETTINGS:
         done = compose("config", **{other: value for other, value in SETTINGS.items() if other != name})
