@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,9 +22,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from temporalio import workflow
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from api.app import create_app
@@ -53,6 +50,7 @@ from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 from tests.patience import PATIENCE
+from tests.temporal_server import dev_server
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -180,11 +178,7 @@ def portal() -> Iterator[BlockingPortal]:
 @asynccontextmanager
 async def jobs_at_work() -> AsyncIterator[Client]:
     """Open stub workflows for job-1, job-2 and the odd ones; job-unrecorded has a workflow but no record yet."""
-    binary = str(Path(sys.executable).with_name("temporal"))
-    environment = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=binary, data_converter=pydantic_data_converter, dev_server_log_level="error"
-    )
-    async with environment:
+    async with await dev_server(dev_server_log_level="error") as environment:
         client = environment.client
         runner = UnsandboxedWorkflowRunner()
         async with Worker(client, task_queue="stub", workflows=[StubJob], workflow_runner=runner):

@@ -30,8 +30,6 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 from temporalio import workflow
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from api.app import create_app
@@ -54,6 +52,7 @@ from perdure.waiting import until
 from tests.integration.agent_bed import Node as RealNode
 from tests.integration.postgres_bed import running_postgres
 from tests.patience import PATIENCE
+from tests.temporal_server import dev_server
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -88,12 +87,7 @@ def portal() -> Iterator[BlockingPortal]:
 
 @asynccontextmanager
 async def a_job_at_work() -> AsyncIterator[Client]:
-    environment = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=str(Path(sys.executable).with_name("temporal")),
-        data_converter=pydantic_data_converter,
-        dev_server_log_level="error",
-    )
-    async with environment:
+    async with await dev_server(dev_server_log_level="error") as environment:
         client = environment.client
         runner = UnsandboxedWorkflowRunner()
         async with Worker(client, task_queue="stub", workflows=[ToldJob], workflow_runner=runner):

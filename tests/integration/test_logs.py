@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
-import sysconfig
 import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -43,6 +41,7 @@ from perdure.records.schema.database import migrate, open_engine, reading, writi
 from perdure.settings import ApiSettings
 from perdure.tracing import Tracing
 from tests.patience import PATIENCE
+from tests.temporal_server import dev_server
 from workflows.log_collection import LogCollection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -118,10 +117,7 @@ class AgentOfI1(LogActivities):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def temporal() -> AsyncIterator[WorkflowEnvironment]:
-    program = shutil.which("temporal", path=sysconfig.get_path("scripts")) or shutil.which("temporal")
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=program, data_converter=pydantic_data_converter
-    ) as environment:
+    async with await dev_server() as environment:
         yield environment
 
 

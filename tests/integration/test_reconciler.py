@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import Engine
 from temporalio import workflow
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.testing import ActivityEnvironment, WorkflowEnvironment
+from temporalio.testing import ActivityEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.batch import BatchLookups
@@ -30,7 +29,7 @@ from perdure.records.jobs.unseen_jobs import record_unseen
 from perdure.records.nodes.nodes import get_node, record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from tests.patience import PATIENCE
-from tests.workflows.conftest import program
+from tests.temporal_server import dev_server
 from workflows.node_watch import NodeWatch
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -88,10 +87,7 @@ def engine(tmp_path: Path) -> Engine:
 
 @pytest.fixture
 async def client(engine: Engine) -> AsyncIterator[Client]:
-    environment = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=program("temporal"), data_converter=pydantic_data_converter
-    )
-    async with environment:
+    async with await dev_server() as environment:
         worker = Worker(
             environment.client,
             task_queue=names.CONTROL_QUEUE,

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from temporalio.client import Client, TLSConfig
-from temporalio.testing import WorkflowEnvironment
 
 from perdure.settings import connect_temporal
 from tests.integration.temporal_gate import Gate, certificates, gate
-from tests.workflows.conftest import program
+from tests.temporal_server import dev_server
 
 JOB = "batch-job/hostile"
 
@@ -20,7 +19,7 @@ JOB = "batch-job/hostile"
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[tuple[Client, Gate]]:
     """The server's own client, and the gate. A workflow is open; nobody works on it."""
-    async with await WorkflowEnvironment.start_local(dev_server_existing_path=program("temporal")) as environment:
+    async with await dev_server() as environment:
         await environment.client.start_workflow("JobProtection", id=JOB, task_queue="nobody")
         with gate(tmp_path / "certificates", environment.client.service_client.config.target_host) as found:
             yield environment.client, found

@@ -16,8 +16,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from temporalio import activity
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.__main__ import register_search_attributes
@@ -25,7 +23,7 @@ from perdure.contracts import names
 from perdure.contracts.logs import KeepLogs, LogKeepingActivities
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from tests.fakes import RETRY_ALL, FakeCloud
-from tests.workflows.conftest import program
+from tests.temporal_server import dev_server
 from workflows.job_protection import JobProtection
 from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
@@ -140,9 +138,7 @@ async def management(job_id: str) -> AsyncIterator[Management]:
     cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=3600))
     cloud.job(job_id, retry=RETRY_ALL)
     try:
-        async with await WorkflowEnvironment.start_local(
-            dev_server_existing_path=program("temporal"), data_converter=pydantic_data_converter
-        ) as environment:
+        async with await dev_server() as environment:
             client = environment.client
             await register_search_attributes(client)
             activities: list[Callable[..., Any]] = [

@@ -169,6 +169,16 @@ class CloudBed:
 
         return wait_for(ready)
 
+    def node_of(self, job_id: str, but: PlayedNode | None = None) -> PlayedNode:
+        """Where a job is placed, once it is. `but`: a node that died; the job may be called its own for a while."""
+
+        def placed() -> PlayedNode | None:
+            at = self.http.get(f"/_local/jobs/{job_id}").json()["node"]
+            node = self.launcher.nodes[at] if at else None
+            return None if node is but else node
+
+        return wait_for(placed)
+
     def run_instance(self, zone: str) -> str:
         """A running instance that is no node; its id."""
         subnets = self.aws.ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [zone]}])["Subnets"]
@@ -223,8 +233,7 @@ def cloud_bed(folder: Path, launcher: PlayedLauncher | None = None, **settings: 
 def running_job(bed: CloudBed, **request: Any) -> tuple[str, PlayedNode]:
     """A job that runs, and its node."""
     job_id = bed.submit(retryStrategy={"attempts": 5}, **request)
-    at = wait_for(lambda: bed.http.get(f"/_local/jobs/{job_id}").json()["node"])
-    node = bed.launcher.nodes[at]
+    node = bed.node_of(job_id)
     node.started(node.task())
     bed.wait_status(job_id, "RUNNING")
     return job_id, node

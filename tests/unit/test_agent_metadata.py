@@ -17,6 +17,7 @@ import pytest
 from perdure.domain.errors import CloudUnavailable
 from perdure.domain.nodes import Notice, NoticeKind
 from perdure.settings import AgentSettings
+from tests.patience import PATIENCE
 from worker_agent.node.interruption import RebalanceRecommendation, SpotInterruption, watch
 from worker_agent.node.metadata import Identity, Metadata
 from worker_agent.node.this_node import ThisNode
@@ -81,6 +82,12 @@ def imds() -> Iterator[Imds]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is a thread of this process: on a busy machine it is slower than the service."""
+    monkeypatch.setattr("worker_agent.node.metadata._TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
@@ -176,7 +183,7 @@ async def test_the_watcher_tells_each_notice_once_and_survives_faults(imds: Imds
     watching = asyncio.create_task(
         watch([SpotInterruption(metadata), RebalanceRecommendation(metadata)], "i-1", 0.01, heard.put_nowait)
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.sleep(0.05)
         imds.pages[REBALANCE] = json.dumps({"noticeTime": "2026-11-22T12:00:00Z"})
         imds.broken = 0

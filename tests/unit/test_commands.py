@@ -34,8 +34,12 @@ async def test_more_output_than_a_pipe_holds() -> None:
 
 async def test_the_limit_ends_the_whole_group(tmp_path: Path) -> None:
     grandchild = f"sleep {FOR_EVER} & echo $! > {tmp_path}/pid; echo slow >&2; wait"
-    with pytest.raises(CommandTimeout, match=r"not finished after 0\.5 s; slow"):
-        await run(shell(grandchild), limit_seconds=0.5)
+    for limit in (0.5, 5, 60):  # the longer ones for a machine on which a shell does not get so far in the shorter
+        with pytest.raises(CommandTimeout, match=f"not finished after {limit} s") as raised:
+            await run(shell(grandchild), limit_seconds=limit)
+        if "slow" in str(raised.value):
+            break
+    assert str(raised.value).endswith("; slow")
     await gone(int((tmp_path / "pid").read_text()))
 
 
@@ -96,7 +100,7 @@ async def test_completion_hands_errors_on() -> None:
 
 async def gone(pid: int) -> None:
     """Until the process is gone, or a zombie that its new parent has not reaped yet."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -11,6 +11,7 @@ import pytest
 from activities.instances import read_instance
 from localcloud.node_link import Exited, SetEcsAgent
 from perdure.domain.nodes import InstanceState
+from tests.patience import PATIENCE
 from tests.unit.cloud_bed import ZONES, CloudBed, PlayedNode, cloud_bed, reclaim, running_job, wait_for
 
 TTL = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
@@ -52,7 +53,7 @@ def test_the_notice_is_in_the_metadata_and_the_node_ends_once_its_container_is_g
     # The agent ends the container after the final checkpoint: 137, retried elsewhere, and the node has nothing left.
     task_id = bed.http.get(f"/_local/jobs/{job_id}").json()["container_id"]
     node.link.send(Exited(container_id=task_id, exit_code=137))
-    done = bed.http.get(f"/_local/reclaims/{told['id']}", params={"wait": 20}).json()
+    done = bed.http.get(f"/_local/reclaims/{told['id']}", params={"wait": PATIENCE}).json()
     assert done["state"] == "done" and done["ended_early"]
     assert steps(done) == ["notice given", "handed over", "power lost", "terminated, volumes released"]
     assert not node.alive
@@ -82,13 +83,13 @@ def test_capacity_is_left_only_in_the_named_zone(bed: CloudBed) -> None:
     other = next(zone for zone in ZONES if zone != node.spec.zone)
     reclaim(bed, job_id=job_id, no_notice=True, to_zone=other, wait=True)
     assert bed.status()["capacity_zones"] == [other]
-    moved = bed.launcher.nodes[wait_for(lambda: bed.http.get(f"/_local/jobs/{job_id}").json()["node"])]
+    moved = bed.node_of(job_id, but=node)
     assert moved.spec.zone == other
     moved.started(moved.task())
     bed.wait_status(job_id, "RUNNING")
     # Back again: nobody is there, so a node is launched.
     reclaim(bed, job_id=job_id, no_notice=True, to_zone=node.spec.zone, wait=True)
-    back = bed.launcher.nodes[wait_for(lambda: bed.http.get(f"/_local/jobs/{job_id}").json()["node"])]
+    back = bed.node_of(job_id, but=moved)
     assert back.spec.zone == node.spec.zone and back is not node
     back.started(back.task())
     bed.wait_status(job_id, "RUNNING")

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,24 +13,17 @@ from datetime import timedelta
 import pytest
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from activities.__main__ import register_search_attributes
 from perdure.contracts import names
+from tests.temporal_server import dev_server, time_skipping_server
 from tests.workflows.story import Story
 from workflows import job_records, options
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "recorded(name): the history of this story is kept for the replay test")
-
-
-def program(name: str) -> str:
-    """A program of this environment."""
-    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
-    assert found, f"{name} is missing; run `make setup`"
-    return found
 
 
 @asynccontextmanager
@@ -48,9 +39,7 @@ async def skipping_time(one_history: bool = True) -> AsyncIterator[WorkflowEnvir
     if one_history:
         options.RENEW_AFTER = 2_000
     try:
-        async with await WorkflowEnvironment.start_time_skipping(
-            test_server_existing_path=program("temporal-test-server"), data_converter=pydantic_data_converter
-        ) as environment:
+        async with await time_skipping_server() as environment:
             kinds = {
                 name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{kind.upper()}")
                 for name, kind in names.SEARCH_ATTRIBUTES.items()
@@ -72,9 +61,7 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
 @pytest.fixture
 async def real_story(request: pytest.FixtureRequest) -> AsyncIterator[Story]:
     """The same on a real development server."""
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=program("temporal"), data_converter=pydantic_data_converter
-    ) as environment:
+    async with await dev_server() as environment:
         await register_search_attributes(environment.client)
         async with Story.begin(environment.client, environment) as story:
             yield story
