@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from moto.cognitoidp import models as cognito_models
 from moto.cognitoidp.models import cognitoidp_backends
+from moto.cognitoidp.utils import verify_totp
 from moto.ec2.models import ec2_backends, elastic_block_store
 from moto.ec2.models.instances import StateReason
 from moto.moto_api._internal.models import moto_api_backend
@@ -57,6 +60,10 @@ class _Snapshot(elastic_block_store.Snapshot):
 # moto looks both names up in its module whenever it makes one.
 elastic_block_store.Volume = _Volume  # type: ignore[misc]
 elastic_block_store.Snapshot = _Snapshot  # type: ignore[misc]
+
+# A code that was current when somebody read it may be half a minute old when it arrives (RFC 6238, 5.2); moto takes
+# none of those.
+cognito_models.verify_totp = partial(verify_totp, valid_window=1)  # type: ignore[attr-defined]
 
 
 class RequestHandler(MotoRequestHandler):

@@ -118,7 +118,7 @@ def chromium() -> Iterator[Browser]:
         program = SHARED.one(own_network).program(CHROMIUM, Path(folder))
         # As root, Chromium has no sandbox; it sees nothing but our own pages.
         options = ["--no-sandbox", "--disable-gpu", "--process-per-site"]
-        browser = playwright.chromium.launch(executable_path=str(program), args=options)
+        browser = playwright.chromium.launch(executable_path=str(program), args=options, timeout=PATIENCE * 1000)
         yield browser
         browser.close()
 
@@ -131,6 +131,7 @@ def profile() -> Iterator[BrowserContext]:
     translated holds for the next page, too, which takes another half.
     """
     context = SHARED.one(chromium).new_context(reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE * 1000)
     staying = context.new_page()
     staying.route("**/*", lambda route: route.fulfill(body="stays open"))
     staying.goto("http://127.0.0.1/")
@@ -229,6 +230,12 @@ def new_page(watched: Watched, request: pytest.FixtureRequest) -> Iterator[NewPa
 def page(new_page: NewPage) -> Page:
     """A page of a usual screen."""
     return new_page()
+
+
+def follow(page: Page, address: str) -> None:
+    """Open a page that follows the stream of changes, until it does: what is recorded from now on is shown."""
+    with page.expect_response(lambda answer: "/api/v1/stream" in answer.url):
+        page.goto(address)
 
 
 def violations(page: Page, *rules: str) -> list[str]:

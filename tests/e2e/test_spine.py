@@ -143,7 +143,7 @@ def test_a_traced_process_cannot_be_frozen_but_runs_on(user: User, tmp_path: Pat
 
 
 def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
-    links = 450
+    links = 1500  # more than it prints before its agent is dead
     job_id = user.chain(links, mebibytes=1024, options=("--interval", "0", "--memory", "3072"))
     running(user, job_id)
     node = user.node_init(job_id)
@@ -165,7 +165,11 @@ def test_the_agent_dies_in_the_middle_of_a_dump(user: User) -> None:
     before = user.printed(job_id).count("\n")
     running(user, job_id, lines=before + 10)
     asked.join()
-    number = user.checkpoint(job_id)
+
+    def taken() -> str:
+        return user.run("local", "checkpoint", "--job", job_id, status=None).stdout.strip()
+
+    number = int(until(taken, "a checkpoint by the next agent"))
     user.reclaim("--job", job_id, "--no-notice")
     until(lambda: user.job(job_id)["protections"], "the restore")
     end = user.finish(job_id)

@@ -147,8 +147,8 @@ class Ask:
     ) -> CheckpointOutcome:
         options: dict[str, Any] = {
             "task_queue": names.node_queue(instance_id),
-            "start_to_close_timeout": timedelta(seconds=100),
-            "heartbeat_timeout": timedelta(seconds=5),
+            "start_to_close_timeout": timedelta(seconds=PATIENCE),
+            "heartbeat_timeout": timedelta(seconds=PATIENCE),
             "retry_policy": RetryPolicy(maximum_attempts=1),
         }
         if settings is not None:

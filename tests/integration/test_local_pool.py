@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jwt
 import pytest
@@ -115,11 +116,22 @@ def test_a_code_of_an_authenticator_is_checked(bed: PoolBed) -> None:
     bed.unsigned.verify_software_token(AccessToken=access, UserCode=code)
 
 
-def authenticator_code(secret: str) -> str:
-    """What an authenticator app shows now."""
+def test_a_code_that_is_typed_as_the_next_one_comes_is_taken(bed: PoolBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_user(bed.admin, bed.pool.user_pool_id, "tim", bed.PASSWORD, [])
+    access = bed.tokens("tim")["AccessToken"]
+    secret = bed.unsigned.associate_software_token(AccessToken=access)["SecretCode"]
+    monkeypatch.setattr("moto.cognitoidp.utils.time", SimpleNamespace(time=lambda: 1_800_000_001))
+    verify = partial(bed.unsigned.verify_software_token, AccessToken=access)
+    verify(UserCode=authenticator_code(secret, 1_799_999_999))
+    refused("CodeMismatchException", lambda: verify(UserCode=authenticator_code(secret, 1_799_999_969)))
+
+
+def authenticator_code(secret: str, at: float | None = None) -> str:
+    """What an authenticator app shows now, or showed then (seconds since 1970)."""
     padded = secret + "=" * (-len(secret) % 8)
     key = base64.b32decode(padded, casefold=True)
-    return TOTP(key, 6, SHA1(), 30, enforce_key_length=False).generate(int(time.time())).decode()
+    shown = TOTP(key, 6, SHA1(), 30, enforce_key_length=False).generate(int(time.time() if at is None else at))
+    return shown.decode()
 
 
 def test_refresh_tokens_are_one_clients_and_can_be_revoked(bed: PoolBed) -> None:

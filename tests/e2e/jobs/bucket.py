@@ -14,6 +14,7 @@ import time
 import urllib.request
 
 import boto3
+from botocore.exceptions import ClientError
 
 bucket = sys.argv[1]
 
@@ -30,12 +31,31 @@ listener = socket.create_server((address, 0))
 inside = socket.create_connection(listener.getsockname())
 accepted, _ = listener.accept()
 client = boto3.client("s3")
-for number in itertools.count():
+
+
+def put_and_got(number: int) -> bool:
+    """False: there is a `stop`."""
     if client.list_objects_v2(Bucket=bucket, Prefix="stop")["KeyCount"]:
-        break
+        return False
     client.put_object(Bucket=bucket, Key=f"round-{number}", Body=b"%d" % number)
     said = client.get_object(Bucket=bucket, Key=f"round-{number}")["Body"].read()
     assert said == b"%d" % number, said
+    return True
+
+
+def in_a_round(number: int) -> bool:
+    """The same again where it was frozen between asking for credentials, which live for seconds here, and their use."""
+    while True:
+        try:
+            return put_and_got(number)
+        except ClientError as problem:
+            if problem.response["Error"]["Code"] != "ExpiredToken":
+                raise
+
+
+for number in itertools.count():
+    if not in_a_round(number):
+        break
     with urllib.request.urlopen(os.environ["ECS_CONTAINER_METADATA_URI_V4"] + "/task", timeout=300) as answer:
         assert answer.status == 200
     inside.sendall(b"ping")
