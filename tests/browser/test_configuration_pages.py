@@ -21,10 +21,12 @@ from perdure.domain.configuration import (
 )
 from perdure.records.schema.database import reading
 from perdure.records.settings.configuration import current_configuration, newest_configuration
+from perdure.waiting import until
 from tests.browser.network import Network
 from tests.browser.serving import Serving, serving
 from tests.browser.stories import Story, record
 from tests.integration.test_configuration_api import certificate
+from tests.patience import PATIENCE
 
 Configuration = Callable[[str], Page]
 
@@ -136,11 +138,7 @@ def test_the_log_is_in_force_within_seconds(configuration: Configuration, server
     page.get_by_label("File size", exact=False).first.fill("20")
     expect(save(page)).to_be_visible()
     assert held(server).log == LogConfiguration(level="error", max_size_mb=20)
-    for _ in range(100):
-        if logging.getLogger().level == logging.ERROR:
-            break
-        page.wait_for_timeout(100)
-    assert logging.getLogger().level == logging.ERROR
+    until(lambda: logging.getLogger().level == logging.ERROR, PATIENCE, what="the level of the log")
 
 
 def test_the_server_reads_the_certificate_first(configuration: Configuration, server: Serving, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
-"""Takes one checkpoint in a process of its own, which a test can kill: the container comes pickled on stdin, each step
-goes to stdout."""
+"""Takes one checkpoint in a process of its own, which a test can kill: the container comes pickled on stdin, and the
+step at whose beginning it stops, if any. Each step goes to stdout."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
+import signal
 import sys
 
 from perdure.domain.checkpoints import CheckpointKind
@@ -12,7 +14,12 @@ from tests.patience import PATIENCE
 from worker_agent.engine import Container, Identity, take_checkpoint
 
 
-async def main(container: Container, identity: Identity) -> None:
+async def main(container: Container, identity: Identity, stop_at: str) -> None:
+    def reached(step: str) -> None:
+        print(step, flush=True)
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
     await take_checkpoint(
         container,
         identity,
@@ -20,7 +27,7 @@ async def main(container: Container, identity: Identity) -> None:
         limit_seconds=PATIENCE,
         keep=2,
         reserve_bytes=0,
-        on_step=lambda step: print(step, flush=True),
+        on_step=reached,
     )
 
 

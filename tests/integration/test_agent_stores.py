@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perdure.contracts.protection import ReportKind, Verdict
+from perdure.contracts.protection import NodeReport, ReportKind, Verdict
 from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.configuration import StoreConfiguration
 from perdure.domain.retries import HandOver, RetryStrategy
@@ -146,7 +146,11 @@ async def test_a_store_that_is_away_leaves_a_first_attempt_unprotected(home: Bed
     node = await home.new_node()
     launched = await home.launch(node, "echo alone; exit 3", home.plan(**in_store(shared)))
     assert await launched.exit_code() == 3 and launched.lines() == ["alone"]
-    (report,) = [one for one in await home.reports() if one.unprotected]
+
+    async def unprotected() -> list[NodeReport]:
+        return [one for one in await home.reports() if one.unprotected]
+
+    (report,) = await until(unprotected, "the report")
     assert "mounted" in report.reason
     assert scratch(node) == [] and "state/jobs" not in node.mounted()
 
@@ -211,7 +215,10 @@ async def test_damage_in_the_store_is_found_while_the_job_runs(home: Bed, shared
     second = await home.checkpoint(node)
     assert second.checkpoint is not None, second.failure
     await until(lambda: (numbers := stored(home, shared).numbers()) and min(numbers) > 2, "a sound one alone")
-    remark = next(one for one in await home.reports(ReportKind.REMARK) if "Damaged in the store" in one.reason)
-    assert remark.level == "error"
+
+    async def damaged() -> list[NodeReport]:
+        return [one for one in await home.reports(ReportKind.REMARK) if "Damaged in the store" in one.reason]
+
+    assert (await until(damaged, "the report"))[0].level == "error"
     for number in stored(home, shared).numbers():
         stored(home, shared).verify(number)

@@ -201,7 +201,7 @@ async def test_a_container_that_is_given_up_while_it_waits_for_its_plan_leaves_n
     assert not await asyncio.wait_for(creating, PATIENCE)
     await until(lambda: not folder.exists(), "it is forgotten")
     assert (launched.bundle / "config.json").read_text() == before
-    assert "given up before it was created" in node.agent_log()
+    await until(lambda: "given up before it was created" in node.agent_log(), "the word of it")
 
 
 def runtime_of(launched: Launched) -> int:
