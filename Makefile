@@ -41,8 +41,9 @@ unit: ## Run the fast tests alone: no root, no containers
 some: ## Run what you name: make some TESTS="tests/unit/test_ledger.py -k name"
 	@$(PYTEST) -p no:xdist $(or $(TESTS),$(error say which: make some TESTS="tests/unit/test_ledger.py -k name"))
 
-fuzz: ## Change stores at random for a minute and read them; call each operation of the API a hundred times (6 minutes)
+fuzz: ## Change stores at random for a minute and read them; draw other examples; call each operation of the API a hundred times (9 minutes)
 	@$(BIN)/python -m tests.stores.fuzz 60
+	@PERDURE_EXAMPLES=50 $(PYTEST) -n $(WORKERS) -m hypothesis tests/unit tests/stores
 	@PERDURE_EXAMPLES=50 $(PYTEST) -p no:xdist -o timeout=1800 tests/integration/test_openapi.py
 
 lint: style types ## Check style, types and import direction

@@ -24,8 +24,14 @@ from tests.patience import PATIENCE
 PERDURE = Path(sys.executable).parent / "perdure"
 
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # for moto alone too: it takes longer than most tests
-# How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("perdure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is, not whether the code is right. The same examples are tried in
+# every run, so that a failure is the fault of what has changed; `make fuzz` draws others.
+settings.register_profile(
+    "perdure",
+    deadline=None,
+    derandomize="PERDURE_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("perdure")
 
 

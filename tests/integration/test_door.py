@@ -410,7 +410,9 @@ def test_tokens_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     engine.dispose()
 
 
-FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 NAMES = st.sampled_from(
     ["authorization", "host", "cookie", "origin", "x-forwarded-for", "sec-fetch-site", "content-type"]
 )

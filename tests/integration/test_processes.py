@@ -15,6 +15,7 @@ from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_faults import traced
 from tests.integration.engine_places import wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, restored
+from tests.patience import PATIENCE
 from worker_agent.engine import checkpoint_steps, stopped, tasks
 
 pytestmark = [pytest.mark.criu]
@@ -183,7 +184,7 @@ async def test_a_vfork_in_flight_is_waited_for(bed: Bed, monkeypatch: pytest.Mon
     keeper = os.open(gate, os.O_RDWR)  # from now on every child passes at once: vforks come and go
     try:
         running.more_lines(2)
-        monkeypatch.undo()
+        monkeypatch.setattr(checkpoint_steps, "_VFORK_PATIENCE", PATIENCE)
         manifest = await checkpoint(running)
         running.more_lines(2)
     finally:

@@ -23,6 +23,7 @@ from perdure.contracts import names
 from perdure.contracts.logs import KeepLogs, LogKeepingActivities
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from tests.fakes import RETRY_ALL, FakeCloud
+from tests.patience import PATIENCE
 from tests.temporal_server import dev_server
 from workflows.job_protection import JobProtection
 from workflows.log_keeping import LogKeeping
@@ -39,7 +40,7 @@ class MetadataService:
 
     instance_id: str = "i-0000000000000001"
     noticed: bool = False
-    notice_seconds: float = 120.0
+    notice_seconds: float = PATIENCE
     asked: dict[str, Callable[[], str]] = field(default_factory=dict)
     """What a machine that cannot be reached from here asks for, below /_test/."""
     _end: datetime | None = None

@@ -18,7 +18,9 @@ from perdure.image.manifest import MANIFEST, decode_name, encode_name, read_mani
 
 WHEN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DIGEST = "ab" * 32
-on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+on_disk = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+)
 
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name).map(os.fsdecode)
 paths = st.lists(names.filter(lambda name: name not in (".", "..")), min_size=1, max_size=4).map("/".join)

@@ -150,8 +150,10 @@ def test_a_sound_queue_is_told_to_be(sound: str, capsys: pytest.CaptureFixture[s
     assert all(line.startswith("ok ") for line in lines)
 
 
-def test_every_planted_fault_is_found(bed: CloudBed, faulty: str, capsys: pytest.CaptureFixture[str]) -> None:
-    bed.cloud.quotas.values = {"L-34B43A08": 640.0, "L-7A658B76": 50.0}
+def test_every_planted_fault_is_found(
+    bed: CloudBed, faulty: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bed.cloud.quotas, "values", {"L-34B43A08": 640.0, "L-7A658B76": 50.0})
     assert run(["doctor", "--queue", faulty, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     found = {(one["check"], one["severity"]) for one in told["findings"]}

@@ -223,7 +223,9 @@ def build(folder: Path, tree: dict[str, object]) -> None:
             build(folder / name, what)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=40
+)
 @given(before=trees, after=trees)
 def test_any_tree_becomes_any_other(
     tmp_path_factory: pytest.TempPathFactory, before: dict[str, object], after: dict[str, object]
