@@ -30,6 +30,7 @@ from perdure.contracts.outputs import (
     ReadOutput,
     StreamOutput,
 )
+from tests.patience import PATIENCE
 from workflows import options
 from workflows.job_output import OutputReading
 from workflows.log_collection import LogCollection
@@ -75,7 +76,10 @@ async def ask(environment: WorkflowEnvironment, instance_id: str, job_id: str = 
     return answer
 
 
-async def test_the_largest_bundle_comes_through_and_a_fault_is_told(environment: WorkflowEnvironment) -> None:
+async def test_the_largest_bundle_comes_through_and_a_fault_is_told(
+    environment: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "LOG_PATIENCE", timedelta(seconds=PATIENCE))
     content = bytes(range(256)) * (LARGEST_BUNDLE // 256)
     node = Worker(environment.client, task_queue=names.node_queue("i-1"), activities=[Node(content).collect_logs])
     async with node:
