@@ -625,8 +625,9 @@ async def bed() -> AsyncIterator[Bed]:
 
 
 async def _stop(serving: asyncio.Task[None]) -> None:
+    """The SDK's worker is left alone where its poll does not come back (tests/temporal_server.py)."""
     serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    await asyncio.wait({serving}, timeout=120)
 
 
 async def _detach(loop: str) -> None:

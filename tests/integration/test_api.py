@@ -50,7 +50,7 @@ from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
 from tests.patience import PATIENCE
-from tests.temporal_server import dev_server
+from tests.temporal_server import dev_server, working
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -181,7 +181,7 @@ async def jobs_at_work() -> AsyncIterator[Client]:
     async with await dev_server(dev_server_log_level="error") as environment:
         client = environment.client
         runner = UnsandboxedWorkflowRunner()
-        async with Worker(client, task_queue="stub", workflows=[StubJob], workflow_runner=runner):
+        async with working(Worker(client, task_queue="stub", workflows=[StubJob], workflow_runner=runner)):
             for word in ("1", "2", "traced", "refusing", "silent", "unrecorded"):
                 workflow_id = names.job_workflow_id(f"job-{word}")
                 await client.start_workflow(names.JOB_PROTECTION, id=workflow_id, task_queue="stub")

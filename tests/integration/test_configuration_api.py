@@ -52,7 +52,7 @@ from perdure.waiting import until
 from tests.integration.agent_bed import Node as RealNode
 from tests.integration.postgres_bed import running_postgres
 from tests.patience import PATIENCE
-from tests.temporal_server import dev_server
+from tests.temporal_server import dev_server, working
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -90,7 +90,7 @@ async def a_job_at_work() -> AsyncIterator[Client]:
     async with await dev_server(dev_server_log_level="error") as environment:
         client = environment.client
         runner = UnsandboxedWorkflowRunner()
-        async with Worker(client, task_queue="stub", workflows=[ToldJob], workflow_runner=runner):
+        async with working(Worker(client, task_queue="stub", workflows=[ToldJob], workflow_runner=runner)):
             await client.start_workflow(names.JOB_PROTECTION, id=names.job_workflow_id("job-1"), task_queue="stub")
             yield client
 

@@ -41,7 +41,7 @@ from perdure.records.schema.database import migrate, open_engine, reading, writi
 from perdure.settings import ApiSettings
 from perdure.tracing import Tracing
 from tests.patience import PATIENCE
-from tests.temporal_server import dev_server
+from tests.temporal_server import dev_server, working
 from workflows.log_collection import LogCollection
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -150,7 +150,7 @@ async def api(
     )
     control = Worker(traced, task_queue=names.CONTROL_QUEUE, workflows=[LogCollection], **worker_options(10))
     node = Worker(traced, task_queue=names.node_queue("i-1"), activities=[AgentOfI1().collect_logs])
-    async with control, node, app.router.lifespan_context(app):
+    async with working(control, node), app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=PATIENCE) as client:
             yield client

@@ -29,7 +29,7 @@ from perdure.records.jobs.unseen_jobs import record_unseen
 from perdure.records.nodes.nodes import get_node, record_node
 from perdure.records.schema.database import migrate, open_engine, reading, writing
 from tests.patience import PATIENCE
-from tests.temporal_server import dev_server
+from tests.temporal_server import dev_server, working
 from workflows.node_watch import NodeWatch
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -95,7 +95,7 @@ async def client(engine: Engine) -> AsyncIterator[Client]:
             activities=[Records(engine).record_node],
             workflow_runner=UnsandboxedWorkflowRunner(),
         )
-        async with worker:
+        async with working(worker):
             yield environment.client
 
 
@@ -141,7 +141,7 @@ async def done(duty: Any) -> Reconciled:
 
 
 async def until_recorded(engine: Engine, instance_id: str, state: NodeState) -> Node:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with reading(engine) as session:
                 node = get_node(session, instance_id)

@@ -24,7 +24,7 @@ from perdure.contracts.logs import KeepLogs, LogKeepingActivities
 from perdure.domain.configuration import CheckpointConfiguration, SystemConfiguration
 from tests.fakes import RETRY_ALL, FakeCloud
 from tests.patience import PATIENCE
-from tests.temporal_server import dev_server
+from tests.temporal_server import dev_server, working
 from workflows.job_protection import JobProtection
 from workflows.log_keeping import LogKeeping
 from workflows.node_watch import NodeWatch
@@ -156,11 +156,13 @@ async def management(job_id: str) -> AsyncIterator[Management]:
                 cloud.load_log_settings,
                 KeptLogs().keep_logs,
             ]
-            async with Worker(
-                client,
-                task_queue=names.CONTROL_QUEUE,
-                workflows=[JobProtection, VolumeMigration, NodeWatch, LogKeeping],
-                activities=activities,
+            async with working(
+                Worker(
+                    client,
+                    task_queue=names.CONTROL_QUEUE,
+                    workflows=[JobProtection, VolumeMigration, NodeWatch, LogKeeping],
+                    activities=activities,
+                )
             ):
                 yield Management(client.service_client.config.target_host, metadata, cloud)
     finally:

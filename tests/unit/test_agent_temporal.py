@@ -29,7 +29,7 @@ from perdure.domain.nodes import Node, Notice, NoticeKind
 from perdure.domain.retries import RetryRule, RetryStrategy
 from perdure.settings import AgentSettings
 from tests.patience import PATIENCE
-from tests.temporal_server import dev_server
+from tests.temporal_server import dev_server, working
 from worker_agent.container.bundle import Bundle, _Config
 from worker_agent.node.metadata import Identity
 from worker_agent.node.this_node import ThisNode
@@ -103,7 +103,7 @@ class ScriptedNode:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async with await dev_server() as environment, _worker(environment.client):
+    async with await dev_server() as environment, working(_worker(environment.client)):
         yield environment.client
 
 

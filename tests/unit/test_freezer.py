@@ -82,7 +82,7 @@ async def test_what_is_killed_while_frozen_writes_nothing_more(freezer: Freezer,
     freeze(freezer)
     size = counter.stat().st_size
     freezer.kill()
-    await freezer.wait_empty(30)
+    await freezer.wait_empty(PATIENCE)
     assert freezer.pids() == []
     assert counter.stat().st_size == size
 

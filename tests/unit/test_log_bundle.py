@@ -26,7 +26,7 @@ from perdure.log_files import MISSING, members
 from perdure.settings import AgentSettings
 from perdure.waiting import until_async
 from tests.patience import PATIENCE
-from tests.temporal_server import dev_server
+from tests.temporal_server import dev_server, working
 from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
 from worker_agent.node.metadata import Identity
 from worker_agent.node.this_node import ThisNode
@@ -197,11 +197,13 @@ class Kept:
 async def client() -> AsyncIterator[Client]:
     async with (
         await dev_server() as environment,
-        Worker(
-            environment.client,
-            task_queue=names.CONTROL_QUEUE,
-            workflows=[Kept],
-            workflow_runner=UnsandboxedWorkflowRunner(),
+        working(
+            Worker(
+                environment.client,
+                task_queue=names.CONTROL_QUEUE,
+                workflows=[Kept],
+                workflow_runner=UnsandboxedWorkflowRunner(),
+            )
         ),
     ):
         yield environment.client

@@ -12,6 +12,7 @@ import pytest
 
 from perdure.domain.errors import CheckpointFailed
 from perdure.image.pages.sink import NAME, Request
+from tests.patience import PATIENCE
 from worker_agent.engine import tasks
 from worker_agent.engine.page_sink import PageSink, SparePageSinks
 
@@ -26,7 +27,7 @@ async def spares() -> AsyncIterator[SparePageSinks]:
 
 
 async def filled(spares: SparePageSinks, count: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while spares.loaded != count:
             spares.keep(count)
             await asyncio.sleep(0.01)
@@ -54,7 +55,7 @@ async def test_each_serves_one_checkpoint_and_another_takes_its_place(spares: Sp
 
 async def test_one_that_died_is_replaced_and_one_too_many_goes(spares: SparePageSinks) -> None:
     await filled(spares, 1)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while spares.loaded:
             for program in own_programs():  # one of an earlier test may not be buried yet
                 os.kill(program, signal.SIGKILL)

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 import re
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -36,15 +35,13 @@ from perdure.domain.jobs import Job, JobState
 from perdure.domain.nodes import Notice, NoticeKind
 from tests.fakes import RETRY_ALL, FakeCloud, FakeNode
 from tests.patience import PATIENCE
+from tests.temporal_server import end_workers
 from workflows.job_protection import JobProtection
 from workflows.node_watch import NodeWatch
 from workflows.volume_migration import VolumeMigration
 
 HISTORIES = Path(__file__).parent / "histories"
 RUNS = {JobState.RUNNING, JobState.RESTORE_SUCCEEDED, JobState.RESTORE_FAILED}
-
-WORKERS_END = 120.0
-"""Seconds that the SDK's workers may take to end, once their story is over."""
 
 
 class Story:
@@ -79,20 +76,7 @@ class Story:
             await self._start_control_worker()
             yield
         finally:
-            await self._end_workers()
-
-    async def _end_workers(self) -> None:
-        """The story is over. A worker of the SDK did not end once in some thousand stories, on a loaded machine: its
-        poll never came back. It is left alone then, which says nothing about our workflows."""
-        ending = asyncio.create_task(self._stack.aclose())
-        done, _ = await asyncio.wait({ending}, timeout=WORKERS_END)
-        if done:
-            return ending.result()
-        print(f"a Temporal worker did not end within {WORKERS_END:g} s", file=sys.stderr)
-        for _ in range(5):  # the first one only asks the worker to end, again
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-            await asyncio.sleep(0.1)
+            await end_workers(self._stack)
 
     async def _start_control_worker(self) -> None:
         self._control = await self._stack.enter_async_context(self._control_worker())

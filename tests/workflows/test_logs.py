@@ -31,6 +31,7 @@ from perdure.contracts.outputs import (
     StreamOutput,
 )
 from tests.patience import PATIENCE
+from tests.temporal_server import working
 from workflows import options
 from workflows.job_output import OutputReading
 from workflows.log_collection import LogCollection
@@ -63,8 +64,8 @@ class Records(LogKeepingActivities):
 
 async def ask(environment: WorkflowEnvironment, instance_id: str, job_id: str = "") -> CollectedLogs:
     runner = UnsandboxedWorkflowRunner()  # or a test could not make it less patient
-    async with Worker(
-        environment.client, task_queue=names.CONTROL_QUEUE, workflows=[LogCollection], workflow_runner=runner
+    async with working(
+        Worker(environment.client, task_queue=names.CONTROL_QUEUE, workflows=[LogCollection], workflow_runner=runner)
     ):
         answer: CollectedLogs = await environment.client.execute_workflow(
             names.LOG_COLLECTION,
@@ -82,7 +83,7 @@ async def test_the_largest_bundle_comes_through_and_a_fault_is_told(
     monkeypatch.setattr(options, "LOG_PATIENCE", timedelta(seconds=PATIENCE))
     content = bytes(range(256)) * (LARGEST_BUNDLE // 256)
     node = Worker(environment.client, task_queue=names.node_queue("i-1"), activities=[Node(content).collect_logs])
-    async with node:
+    async with working(node):
         assert (await ask(environment, "i-1")).content == content
         broken = await ask(environment, "i-1", "broken")
     assert (broken.content, broken.failure) == (b"", "the disk is broken.")
@@ -108,11 +109,13 @@ class Printed(OutputActivities):
 
 
 async def test_the_largest_output_comes_through_and_a_fault_is_told(environment: WorkflowEnvironment) -> None:
-    async with Worker(
-        environment.client,
-        task_queue=names.CONTROL_QUEUE,
-        workflows=[OutputReading],
-        activities=[Printed().read_output],
+    async with working(
+        Worker(
+            environment.client,
+            task_queue=names.CONTROL_QUEUE,
+            workflows=[OutputReading],
+            activities=[Printed().read_output],
+        )
     ):
         found, broken = [
             await environment.client.execute_workflow(
@@ -139,8 +142,10 @@ async def test_a_bundle_is_kept_once_the_database_is_back(environment: WorkflowE
         at=datetime(2026, 1, 1, tzinfo=UTC),
         content=b"\x00\xff zip",
     )
-    async with Worker(
-        environment.client, task_queue=names.CONTROL_QUEUE, workflows=[LogKeeping], activities=[records.keep_logs]
+    async with working(
+        Worker(
+            environment.client, task_queue=names.CONTROL_QUEUE, workflows=[LogKeeping], activities=[records.keep_logs]
+        )
     ):
         kept = await environment.client.execute_workflow(
             names.LOG_KEEPING, bundle, id=names.log_keeping_id(bundle.key), task_queue=names.CONTROL_QUEUE

@@ -27,6 +27,7 @@ from perdure.contracts.prices import (
     WorkOutLedgers,
 )
 from tests.patience import PATIENCE
+from tests.temporal_server import working
 from tests.workflows.story import HISTORIES
 from workflows import options
 from workflows.price_keeping import PriceKeeping
@@ -80,11 +81,13 @@ class Keeping:
 async def keeping(environment: WorkflowEnvironment) -> AsyncIterator[Keeping]:
     handle = environment.client.get_workflow_handle(names.PRICE_KEEPING_ID)
     keeping = Keeping(environment, handle)
-    async with Worker(
-        environment.client,
-        task_queue=names.CONTROL_QUEUE,
-        workflows=[PriceKeeping],
-        activities=[keeping.prices.refresh_prices, keeping.prices.work_out_ledgers],
+    async with working(
+        Worker(
+            environment.client,
+            task_queue=names.CONTROL_QUEUE,
+            workflows=[PriceKeeping],
+            activities=[keeping.prices.refresh_prices, keeping.prices.work_out_ledgers],
+        )
     ):
         await environment.client.start_workflow(
             PriceKeeping.run, PriceKeepingInput(), id=names.PRICE_KEEPING_ID, task_queue=names.CONTROL_QUEUE

@@ -16,6 +16,7 @@ from perdure.contracts import names
 from perdure.contracts.kept_volumes import KeptVolumeActivities
 from perdure.contracts.orphans import OrphanActivities
 from perdure.contracts.reconciling import Reconcile, Reconciled, ReconciliationState, ReconcilingActivities
+from tests.temporal_server import working
 from workflows.reconciliation import Reconciliation
 
 EVENTS_OF_A_ROUND = 11
@@ -76,7 +77,7 @@ async def reconciler(
             duties.reconcile_stores,
         ],
     )
-    async with worker:
+    async with working(worker):
         yield await environment.client.start_workflow(
             Reconciliation.run, start, id=names.RECONCILIATION_ID, task_queue=names.CONTROL_QUEUE
         )
