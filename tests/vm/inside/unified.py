@@ -111,7 +111,7 @@ def killed_frozen(trials: int) -> int:
         assert freezer.frozen()
         before = bytes(counters)
         freezer.kill()
-        asyncio.run(freezer.wait_empty(30))
+        asyncio.run(freezer.wait_empty(PATIENCE))
         went_on += bytes(counters) != before
         for pid in pids:
             assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
@@ -146,10 +146,14 @@ async def _left_frozen() -> list[str]:
     scene.go_on(running, 5)
     running.container.frozen_by_us.touch()  # as the checkpoint's step does; a user's own pause would stay
     await pause(running.container)
-    time.sleep(0.5)  # what it wrote before is read by then
-    lines = running.lines()
-    time.sleep(0.5)
-    assert running.lines() == lines
+
+    def quiet() -> bool:
+        lines = running.lines()
+        time.sleep(0.5)
+        return running.lines() == lines
+
+    wait_for(quiet, "the end of what it wrote before")
+    assert quiet()
     remarks = await thaw_and_clean(running.container)
     assert not freezer_of(running).frozen()
     scene.go_on(running, 20)
