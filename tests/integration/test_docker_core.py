@@ -289,7 +289,7 @@ def test_exec(story: Story) -> None:
 @pytest.mark.row("Docker commands", "top, stats, inspect, ps")
 def test_it_can_be_looked_at(story: Story) -> None:
     container, bed = story.back("plain"), story.bed
-    assert "sleep 0.1" in bed.docker("top", container).stdout
+    bed.until(lambda: "sleep 0.1" in bed.docker("top", container).stdout, "it sleeps")  # between two it does not
     memory, processes = bed.docker(
         "stats", "--no-stream", "--format", "{{.MemUsage}},{{.PIDs}}", container
     ).stdout.split(",")
