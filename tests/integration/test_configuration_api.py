@@ -324,6 +324,25 @@ def test_what_older_versions_stored_still_loads(api: httpx.Client, engine: Engin
     assert change(api, "checkpoint", {"keep": 7}).json()["configuration"]["job_volume"]["size_gib"] == 50
 
 
+def test_what_a_stricter_release_refuses_has_its_default_and_can_be_set_anew(api: httpx.Client, engine: Engine) -> None:
+    number = api.get("/api/v1/configuration").json()["number"]
+    stored = SystemConfiguration().model_dump(mode="json")
+    stored["job_volume"] |= {"mount_path": "/proc/jobs", "volume_type": "io2", "tags": {"team": "genomics"}}
+    stored["checkpoint"]["keep"] = 1000
+    with writing(engine) as session:
+        session.add(ConfigurationRow(number=number + 1, at=NOON, by="an old release", configuration=stored))
+    held = api.get("/api/v1/configuration").json()
+    assert (held["number"], held["checkpoint"]["keep"]) == (number + 1, 2)
+    volume = held["job_volume"]
+    assert (volume["mount_path"], volume["volume_type"], volume["tags"]) == (
+        "/mnt/perdure",
+        "gp3",
+        {"team": "genomics"},
+    )
+    assert api.get("/api/v1/configuration/history").status_code == 200
+    assert change(api, "checkpoint", {"keep": 3}).json()["configuration"]["checkpoint"]["keep"] == 3
+
+
 def test_running_jobs_hear_of_checkpoints_only(api: httpx.Client, temporal: Client, portal: BlockingPortal) -> None:
     handle = temporal.get_workflow_handle(names.job_workflow_id("job-1"))
     before = portal.call(handle.query, ToldJob.told)

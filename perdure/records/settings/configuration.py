@@ -12,6 +12,7 @@ from perdure.domain.configuration import FieldChange, SystemConfiguration, diffe
 from perdure.domain.values import EPOCH, Frozen
 from perdure.records.schema.pages import Keyset, Page
 from perdure.records.schema.tables import ConfigurationRow
+from perdure.records.settings.stored_configuration import read_stored
 
 DEFAULTS_FROM = EPOCH
 
@@ -100,4 +101,6 @@ def list_changes(session: Session, *, limit: int = 50, after: str | None = None)
 
 
 def _change(row: ConfigurationRow) -> ConfigurationChange:
-    return ConfigurationChange.model_validate(row.model_dump())
+    number = row.number or 0
+    configuration = read_stored(number, row.configuration)
+    return ConfigurationChange(number=number, at=row.at, by=row.by, configuration=configuration)
