@@ -13,6 +13,7 @@ from perdure.domain.budget import BudgetColour, predicted
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, droppable
 from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Notice, NoticeKind
+from perdure.domain.outages import CHECK_STEP
 from perdure.domain.retries import ENDS, HandOver
 from workflows.job_endings import close_outage, open_outage
 from workflows.job_rehearsals import hear_rehearsal
@@ -129,6 +130,10 @@ def _started(progress: JobProgress, report: NodeReport, now: datetime) -> None:
     # Batch soon sees that a container runs, and tells since when: its time-out counts from there.
     progress.stage, progress.look_at = Stage.RUNNING, now + SOON
     progress.cold_volume = False
+    if progress.volume is not None:
+        progress.volume = progress.volume.model_copy(update={"forced": False})
+    checked = report.phases.get(CHECK_STEP, 0.0)
+    progress.milestones = progress.milestones.model_copy(update={"checked_seconds": checked})
     _hear_of_rungs(progress, report)
     for checkpoint in report.found:
         committed(progress, checkpoint)

@@ -340,6 +340,7 @@ class JobProgress(BaseModel):
             quarantined=self.quarantined,
             predecessors=self.predecessors,
             cold_volume=self.cold_volume,
+            forced_volume=self.volume is not None and self.volume.forced,
         )
         self.milestones = self.milestones.model_copy(update={"accepted_at": self.current.accepted_at, "ready_at": now})
         self.stage, self.settings_told = Stage.STARTING, self.settings_number

@@ -170,7 +170,7 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
         ended(progress, volume.volume_id, workflow.now())
     began(progress, moved.volume, volume_type, made_with, workflow.now())
     _note_snapshots(progress, moved, keep=warm)
-    progress.has_volume(moved.volume)
+    progress.has_volume(moved.volume.model_copy(update={"forced": volume.forced}))
     progress.cold_volume = True
     steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in moved.phases.items())
     took = f"after {workflow.time() - since:.0f} s, predicted were {predicted.seconds:.0f} s ({steps})"
@@ -228,7 +228,8 @@ async def free_volume(progress: JobProgress, race: Race) -> None:
     freed = await race(work)
     if freed.forced:
         message = f"EC2 did not let go of {volume.volume_id} although it was unmounted: it was taken by force."
+        message += " Its file system is checked at the next mount."
         progress.tell(workflow.now(), "volume", message, "warning")
-    progress.has_volume(volume.model_copy(update={"attached_to": None}))
+    progress.has_volume(volume.model_copy(update={"attached_to": None, "forced": freed.forced}))
     progress.milestones = progress.milestones.model_copy(update={"available_at": workflow.now()})
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")

@@ -81,6 +81,8 @@ class _Records(Collector):
         words = "Unfinished jobs by how a final checkpoint fits into a notice"
         yield _gauge("budget_jobs", words, ("colour",), _singles(known.budgets))
         yield _spread("outage_seconds", "Seconds of each outage of unfinished jobs", known.outage_seconds)
+        words = "Outages of unfinished jobs whose volume had not been unmounted and was looked at first"
+        yield _gauge("unclean_volumes", words, (), [((), known.unclean_volumes)])
         oldest = max(known.checkpoint_ages, default=0.0)
         yield _gauge("oldest_checkpoint_seconds", "The largest of checkpoint_age_seconds", (), [((), oldest)])
         size = sum(known.checkpoint_bytes)

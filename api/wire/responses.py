@@ -175,7 +175,9 @@ class OutageView(Wire):
     started_at: datetime
     ended_at: datetime | None
     seconds: float | None
-    phases: dict[str, float] = Field(description="frozen, dumped, detached, waited, attached, restored: seconds each.")
+    phases: dict[str, float] = Field(
+        description="frozen, dumped, detached, waited, attached, checked, restored: seconds each."
+    )
     restored_from: int | None = Field(
         description="Number of the checkpoint it went on from; null: a clean start, or not over (see ended_at)."
     )

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from localcloud.demo.cross_zone import CrossZone, Move
-from localcloud.demo.display import PHASES
+from perdure.domain.outages import PHASES
 
 
 def page(told: CrossZone) -> RenderableType:

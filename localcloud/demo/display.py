@@ -17,8 +17,8 @@ from rich.text import Text
 
 from localcloud.demo.stack_user import Look
 from localcloud.demo.verdict import Verdict
+from perdure.domain.outages import PHASES
 
-PHASES = ("frozen", "dumped", "detached", "waited", "attached", "restored", "started clean")
 PICTURE_WIDTH = 56
 REDRAWS_PER_SECOND = 4
 

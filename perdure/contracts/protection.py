@@ -84,6 +84,8 @@ class AttachReply(Frozen):
     predecessors: list[str] = Field(default_factory=list)
     cold_volume: bool = False
     """The volume was just made from a snapshot: whatever is read of it for the first time is slow."""
+    forced_volume: bool = False
+    """The volume was taken from its last instance by force: its file system is to be checked."""
 
 
 class ReportKind(StrEnum):
@@ -118,7 +120,7 @@ class NodeReport(Frozen):
     """A fact from the node. `report_id` is the key: the node spools reports and may send one twice.
 
     STARTED: `restored_from` (None = clean), `rungs`, `found` (committed checkpoints on the job root), `phases`
-    (seconds: waited, attached, verified, rolled back, restored). CHECKPOINT: `checkpoint`. CHECKPOINT_FAILED:
+    (seconds: waited, attached, checked, verified, rolled back, restored). CHECKPOINT: `checkpoint`. CHECKPOINT_FAILED:
     `reason`, `error` (which of perdure.domain.errors), `checkpoint_kind`. HANDED_OVER: `hand_over` (the way taken),
     `checkpoint`, `phases` (seconds: ended, unmounted). EXITED: `max_rootfs_bytes`. REMARK: `unprotected` (the container
     runs without us from now on), `rungs` (of a container that was given up). REHEARSED: `rehearsal`.

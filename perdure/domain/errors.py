@@ -31,6 +31,7 @@
     ├─ VolumeFailed                 a job volume could not be made, attached, moved or mounted
     │  ├─ VolumeQuotaReached        … because the account may have no more
     │  ├─ AttachmentLimitReached    … because the instance can hold no more
+    │  ├─ VolumeDamaged             … because its file system is damaged
     │  ├─ VolumeGone                … because it, or its snapshot, no longer exists
     │  └─ VolumeForeign             … because it, or its snapshot, does not bear our tags
     ├─ StoreFailed                  a store of checkpoints (a directory, S3) did not do what was asked
@@ -234,6 +235,12 @@ class VolumeQuotaReached(VolumeFailed):
 
 class AttachmentLimitReached(VolumeFailed):
     """As many volumes are attached to the instance as it can hold."""
+
+    retryable = False
+
+
+class VolumeDamaged(VolumeFailed):
+    """The file system of a job volume is damaged; the message says how, and what to do. It is as it was."""
 
     retryable = False
 

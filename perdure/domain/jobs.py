@@ -83,8 +83,8 @@ class Outage(Frozen):
     """The time a job stood still because of one reclaim.
 
     `seconds` runs from the freeze (with notice) or the node's death (without; as Batch reports it) to the moment the
-    processes went on. `phases` are seconds by name in order: frozen, dumped, detached, waited, attached, restored.
-    `work_lost_seconds` is the job's own run time that had to be done again (0 after a final checkpoint).
+    processes went on. `phases` are seconds by name in order: frozen, dumped, detached, waited, attached, checked,
+    restored. `work_lost_seconds` is the job's own run time that had to be done again (0 after a final checkpoint).
     """
 
     epoch: int

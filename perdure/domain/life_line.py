@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Attempt, Job, JobState, Outage
-from perdure.domain.outages import FREEZE_STEP
+from perdure.domain.outages import CHECK_STEP, FREEZE_STEP
 from perdure.domain.run_time import stood_still_at
 from perdure.domain.values import Frozen
 
@@ -145,6 +145,7 @@ def _closed(job: Job, outage: Outage) -> Iterator[Stretch]:
         ("detached", StretchKind.HAND_OVER, here),
         ("waited", StretchKind.WAIT, there),
         ("attached", StretchKind.VOLUME, there),
+        (CHECK_STEP, StretchKind.VOLUME, there),
         ("restored", StretchKind.RESTORE, there),
     ]
     if outage.kind != "notice":  # a volume is taken off a lost instance after the next container came

@@ -9,9 +9,11 @@ from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.jobs import Outage
 from perdure.domain.values import Frozen
 
-PHASES = ("frozen", "dumped", "detached", "waited", "attached", "restored", "started clean")
+PHASES = ("frozen", "dumped", "detached", "waited", "attached", "checked", "restored", "started clean")
 """The phases of an outage in their order; those that did not happen are left out. It ends with one of the last two."""
 
+CHECK_STEP = "checked"
+"""A phase that few outages have: the last instance did not let go of the volume as it should."""
 FREEZE_STEP = "pause"
 """The engine's name for the step that freezes the processes (key of Checkpoint.phases)."""
 
@@ -21,6 +23,7 @@ class Milestones(Frozen):
 
     `final`: the final checkpoint, if there is one. `available_at`: the volume was seen `available` after the hand-over.
     `detach_seconds`: spent on getting the volume off a lost instance after the next container had come.
+    `checked_seconds`: the next node's, to replay the log of a volume that was not unmounted, and to check it.
     """
 
     final: Checkpoint | None = None
@@ -28,6 +31,7 @@ class Milestones(Frozen):
     accepted_at: datetime | None = None
     ready_at: datetime | None = None
     detach_seconds: float = 0.0
+    checked_seconds: float = 0.0
 
 
 def outage_phases(
@@ -56,6 +60,8 @@ def outage_phases(
     if known.detach_seconds:
         until("detached", cursor + timedelta(seconds=known.detach_seconds))
     until("attached", known.ready_at)
+    if known.checked_seconds:
+        until(CHECK_STEP, min(cursor + timedelta(seconds=known.checked_seconds), ended_at))
     until("restored" if restored else "started clean", ended_at)
     return {name: round(phases[name], 3) for name in PHASES if name in phases}
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import Job, Outage
+from perdure.domain.outages import CHECK_STEP
 from perdure.domain.prices import milliseconds
 from perdure.domain.stays import Stay, of_vcpus
 
@@ -66,6 +67,7 @@ class _Interruption:
             _ms(outage.phases.get(name, 0.0)) for name in ("frozen", "dumped", "detached", "attached")
         )
         restored = _ms(outage.phases.get("restored", outage.phases.get("started clean", 0.0)))
+        restored += _ms(outage.phases.get(CHECK_STEP, 0.0))
         return cls(frozen, dumped, detached, _pull_ms(outage, after), attached, restored)
 
     @property

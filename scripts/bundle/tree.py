@@ -30,7 +30,7 @@ PREFIX = Path("/opt/perdure")
 PYTHON = "python3.11"
 PYTHON_PACKAGES = [f"{PYTHON}-minimal", f"lib{PYTHON}-stdlib", "libgcc-s1", "libstdc++6"]
 TOOLS = {
-    "xfsprogs": ["usr/sbin/mkfs.xfs", "usr/sbin/xfs_growfs", "usr/sbin/xfs_repair"],
+    "xfsprogs": ["usr/sbin/mkfs.xfs", "usr/sbin/xfs_growfs", "usr/sbin/xfs_logprint", "usr/sbin/xfs_repair"],
     "nftables": ["usr/sbin/nft"],
     "util-linux": ["usr/sbin/blkid"],
     "iproute2": ["usr/bin/ip", "usr/bin/ss"],

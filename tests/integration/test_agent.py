@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from localcloud.aws.ebs import cut_power
 from perdure.contracts.node import CheckpointOutcome, CheckpointSettings, FinalCheckpointRequest
 from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration
 from perdure.domain.nodes import Notice, NoticeKind
+from perdure.domain.outages import CHECK_STEP
 from perdure.domain.retries import HandOver, RetryStrategy
 from perdure.image.checksums import digest_images
 from perdure.image.manifest import read_manifest, write_manifest
@@ -79,6 +81,15 @@ async def ended(home: Bed, node: Node, launched: Launched) -> None:
     assert not node.path(node.folder / "run/containers" / launched.id).exists()
 
 
+def let_go(device: str) -> bool:
+    """Is it mounted nowhere any more? A mount holds it exclusively."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+    except OSError:
+        return False
+    return True
+
+
 async def test_a_container_from_its_start_to_its_end(home: Bed) -> None:
     node = await home.new_node()
     launched = await home.launch(node, COUNT.format(lines=60), home.plan())
@@ -121,10 +132,16 @@ async def test_a_job_goes_on_where_it_was_on_another_node(home: Bed) -> None:
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None, outcome.failure
     await launched.more_lines(10)
+    tool("sync", "-f", home.job_root(node))  # the log of the dump, too
+    cut_power([home.loop])
     home.lose(node, launched)
+    await until(lambda: let_go(home.loop), "the dead node's mount is gone")
     node = await home.new_node()
     again = await home.launch(node, "exit 9", home.plan(Verdict.RESTORE, diagnosis=True), attempt=2)
     started = await home.report(ReportKind.STARTED, 2)
+    remark = await home.report(ReportKind.REMARK)
+    assert "was not unmounted by its last instance: its log was replayed" in remark.reason
+    assert started.phases[CHECK_STEP] > 0 and CHECK_STEP not in (await home.report(ReportKind.STARTED)).phases
     assert (started.epoch, started.restored_from, started.rungs) == (2, outcome.checkpoint.number, [])
     assert [one.number for one in started.found] == [outcome.checkpoint.number]
     home.hurry(node)
@@ -237,13 +254,22 @@ async def test_where_the_rules_retry_a_failed_start_another_node_is_tried(home: 
     await until(lambda: "state/jobs" not in node.mounted(), "all unmounted")
 
 
-async def test_a_volume_without_a_file_system_is_never_formatted_for_a_restore(home: Bed) -> None:
+async def test_a_volume_without_a_sound_file_system_is_never_formatted_for_a_restore(home: Bed) -> None:
     """Fault: where blkid saw nothing, mkfs ran although the plan was to restore what lay there."""
     node = await home.new_node()
     refused = await home.launch(node, "echo hello", home.plan(Verdict.RESTORE), attempt=2)
     assert await refused.exit_code() == 0
     assert "shows no file system" in (await home.report(ReportKind.REMARK)).reason
     assert subprocess.run(["blkid", "-p", home.loop], capture_output=True).returncode == 2, "it was formatted"
+    tool("mkfs.xfs", "-q", home.loop)
+    with open(home.loop, "r+b") as disk:
+        disk.seek(64 << 10)  # the inode of the root folder
+        disk.write(b"\xa5" * 4096)
+    plan = home.plan(Verdict.RESTORE, retry=RetryStrategy(attempts=5), attempts_made=3)
+    unprotected = await home.launch(node, "echo hello", plan, attempt=3)
+    assert await unprotected.exit_code() == 0, "the next attempt would find the same: none is lost for it"
+    remark = await home.report(ReportKind.REMARK, 2)
+    assert "is damaged: " in remark.reason and "run `xfs_repair` on it" in remark.reason and remark.unprotected
 
 
 async def test_with_nothing_to_restore_it_starts_clean(home: Bed) -> None:

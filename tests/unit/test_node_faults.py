@@ -23,6 +23,10 @@ FAULTS = {
 }
 
 
+async def _unheard(job: ProtectedJob, reason: str, level: str) -> None:
+    """Nobody reads the job's timeline."""
+
+
 def a_job(folder: Path, retry: RetryStrategy) -> tuple[Preparer, ProtectedJob]:
     node = ThisNode(AgentSettings(run_dir=folder / "run", state_dir=folder / "state"))
     jobs = ProtectedJobs(node)
@@ -37,7 +41,7 @@ def a_job(folder: Path, retry: RetryStrategy) -> tuple[Preparer, ProtectedJob]:
         lower_layers=[],
         plan=plan,
     )
-    return Preparer(jobs), jobs.add(record)
+    return Preparer(jobs, _unheard), jobs.add(record)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -44,12 +44,13 @@ def test_a_handed_over_job() -> None:
 
 
 def test_a_node_lost_without_notice() -> None:
-    known = Milestones(accepted_at=at(60), ready_at=at(90), detach_seconds=20)
+    known = Milestones(accepted_at=at(60), ready_at=at(90), detach_seconds=20, checked_seconds=2)
     assert outage_phases(T0, at(95), known) == {
         "detached": 20.0,
         "waited": 60.0,
         "attached": 10.0,
-        "restored": 5.0,
+        "checked": 2.0,
+        "restored": 3.0,
     }
 
 
@@ -69,6 +70,7 @@ instants = st.none() | SECONDS.map(at)
     available=instants,
     accepted=instants,
     ready=instants,
+    checked=st.floats(0, 600),
     with_final=st.booleans(),
 )
 def test_phases_are_in_order_and_never_negative(
@@ -78,6 +80,7 @@ def test_phases_are_in_order_and_never_negative(
     available: datetime | None,
     accepted: datetime | None,
     ready: datetime | None,
+    checked: float,
     with_final: bool,
 ) -> None:
     known = Milestones(
@@ -85,6 +88,7 @@ def test_phases_are_in_order_and_never_negative(
         available_at=available,
         accepted_at=accepted,
         ready_at=ready,
+        checked_seconds=checked,
     )
     phases = outage_phases(T0, at(ended), known)
     assert list(phases) == [name for name in PHASES if name in phases]

@@ -171,7 +171,11 @@ async def test_a_volume_that_had_to_be_forced_is_told(story: Story) -> None:
     story.cloud.detached_by_force = True
     await reclaimed(story, "i-1")
     await story.until(lambda: any("taken by force" in message for message in told(story, "volume")))
-    await story.run_on("i-2", "zone-a", 2, restored_from=1, found=story.nodes["i-1"].taken)
+    reply = await story.run_on("i-2", "zone-b", 2, restored_from=1, found=story.nodes["i-1"].taken)
+    assert reply.forced_volume, "its file system is checked, also when it has moved"
+    story.cloud.detached_by_force = False
+    await reclaimed(story, "i-2")
+    assert not (await story.run_on("i-3", "zone-b", 3, restored_from=2, found=story.nodes["i-2"].taken)).forced_volume
     await story.ends()
 
 

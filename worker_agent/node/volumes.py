@@ -10,14 +10,16 @@ import contextlib
 import os
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from perdure.domain.errors import CommandFailed, VolumeFailed
+from perdure.domain.errors import CommandFailed, VolumeDamaged, VolumeFailed
 from perdure.domain.zone_snapshots import VolumeUse
 from perdure.image.disk import syncfs
 from perdure.image.mounts import Mount, mounts_below, read_mounts
 from perdure.waiting import until_async
 from worker_agent.engine.commands import run
+from worker_agent.node.file_systems import Mounting, mount_xfs
 
 DEVICES = Path("/dev/disk/by-id")
 _POLL = 0.05
@@ -28,9 +30,17 @@ _DEVICE_PATIENCE = 60.0
 _LEAST_LEFT = 512 << 20
 _BUSY_PATIENCE = 10.0
 """Seconds in which the last user of a volume lets go of it (a keeper, a dying process)."""
-_OPTIONS = "nouuid,noatime"
-"""`nouuid`: a volume made from a snapshot has the file system's UUID of its original, which may still be mounted on
-the same kernel (it refuses a second one)."""
+
+
+@dataclass(frozen=True)
+class MountedVolume:
+    """Seconds by step: until it was there, for a look at how its last instance left it (0.0: unmounted), and for the
+    mount. `remark`: what that look found, a sentence for people; empty: nothing to tell."""
+
+    attached: float
+    checked: float = 0.0
+    mounted: float = 0.0
+    remark: str = ""
 
 
 def device_link(volume_id: str) -> Path:
@@ -40,32 +50,51 @@ def device_link(volume_id: str) -> Path:
     return DEVICES / f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
 
 
-async def mount_volume(volume_id: str, point: Path, *, may_format: bool) -> dict[str, float]:
-    """Mount the attached volume at `point`. Idempotent. With `may_format` a device without a file system gets one: only
-    for a clean start, for on what cannot be read there may be checkpoints.
+async def mount_volume(
+    volume_id: str, point: Path, *, may_format: bool, forced: bool = False, cold: bool = False
+) -> MountedVolume:
+    """Mount the attached volume at `point`. Idempotent. With `may_format` a device without a sound file system gets
+    one: only for a clean start, for on what cannot be read there may be checkpoints. `forced`, `cold`: see mount_xfs.
 
-    Returns seconds by step. VolumeFailed: no such device in time, no file system on it, another mount in its place, or
-    a program said no.
+    VolumeDamaged. VolumeFailed: no such device in time, no file system on it, another mount in its place, or a program
+    said no.
     """
     begun = time.monotonic()
     device = await _device(volume_id)
     seen = time.monotonic()
-    mounted, source = await asyncio.to_thread(_mounted_at, point)
-    if mounted is not None and source == device:
-        return {"attached": seen - begun, "mounted": 0.0}
-    if mounted is not None:
-        raise VolumeFailed(f"{mounted.source} is mounted at {point}, where {volume_id} ({device}) belongs")
+    there, source = await asyncio.to_thread(_mounted_at, point)
+    if there is not None and source == device:
+        return MountedVolume(attached=seen - begun)
+    if there is not None:
+        raise VolumeFailed(f"{there.source} is mounted at {point}, where {volume_id} ({device}) belongs")
     try:
-        if not await _file_system(device):
-            if not may_format:
-                said = f"{volume_id} ({device}) shows no file system, and a checkpoint is to be restored from it"
-                raise VolumeFailed(f"{said}: it is left as it is")
-            await run(["mkfs.xfs", "-q", "-m", "reflink=1", str(device)], limit_seconds=_MKFS)
         point.mkdir(parents=True, exist_ok=True)
-        await run(["mount", "-t", "xfs", "-o", _OPTIONS, str(device), str(point)], limit_seconds=_MKFS)
+        found = await _mount(volume_id, device, point, may_format=may_format, forced=forced, cold=cold)
     except (CommandFailed, OSError) as problem:
         raise VolumeFailed(f"{volume_id} was not mounted at {point}: {problem}") from problem
-    return {"attached": seen - begun, "mounted": time.monotonic() - seen}
+    mounted = time.monotonic() - seen - found.checked
+    return MountedVolume(seen - begun, found.checked, mounted, found.remark)
+
+
+async def _mount(volume_id: str, device: Path, point: Path, *, may_format: bool, forced: bool, cold: bool) -> Mounting:
+    if await _file_system(device):
+        try:
+            return await mount_xfs(volume_id, device, point, forced=forced, cold=cold)
+        except VolumeDamaged as problem:
+            if not may_format:
+                raise
+            await _format(device, "-f")
+            await mount_xfs(volume_id, device, point, forced=False, cold=False)
+            return Mounting(remark=f"The job starts clean, so its volume got a new file system: {problem}.")
+    if not may_format:
+        said = f"{volume_id} ({device}) shows no file system, and a checkpoint is to be restored from it"
+        raise VolumeFailed(f"{said}: it is left as it is")
+    await _format(device)
+    return await mount_xfs(volume_id, device, point, forced=False, cold=False)
+
+
+async def _format(device: Path, *options: str) -> None:
+    await run(["mkfs.xfs", "-q", *options, "-m", "reflink=1", str(device)], limit_seconds=_MKFS)
 
 
 def _mounted_at(point: Path) -> tuple[Mount | None, Path | None]:

@@ -32,6 +32,7 @@ from perdure.domain.errors import (
     RestoreFailed,
     VolumeFailed,
 )
+from perdure.domain.outages import CHECK_STEP
 from perdure.domain.retries import HandOver
 from worker_agent import engine
 from worker_agent.container import stored_job
@@ -67,8 +68,10 @@ class Preparer:
     """Turns plans into orders for the runtime. Errors of the engine and of volumes pass through to the caller, who
     undoes what was done."""
 
-    def __init__(self, jobs: ProtectedJobs) -> None:
+    def __init__(self, jobs: ProtectedJobs, remark: Callable[[ProtectedJob, str, str], Awaitable[None]]) -> None:
+        """`remark` puts a sentence and its level on the job's timeline."""
         self._jobs = jobs
+        self._remark = remark
         self.ports = Ports()
         """Released by whoever hears that a restore is over."""
 
@@ -81,17 +84,26 @@ class Preparer:
             raise VolumeFailed(f"the plan for {bundle.job_id} names neither a job volume nor a store")
         job.hold()
         if plan.volume_id is not None:
-            phases = await mount_volume(plan.volume_id, job.job_root, may_format=plan.verdict is Verdict.FRESH)
+            phases = await self._mount(job, plan, plan.volume_id)
         else:
-            phases = await stored_job.mount_root(job)
+            phases = {"attached": sum((await stored_job.mount_root(job)).values())}
         await asyncio.to_thread(engine.ensure_layout, job.job_root)
         await asyncio.to_thread(tidy, job.job_root, job.record.container_id)  # of a node that died in a rehearsal
-        job.note(phases={**job.record.phases, "attached": sum(phases.values())})
+        job.note(phases={**job.record.phases, **phases})
         if plan.store is not None:
             await stored_job.claim(job, fresh=plan.verdict is Verdict.FRESH)
         if plan.verdict is Verdict.RESTORE:
             return await self._next_rung(job, bundle)
         return await self._fresh(job, bundle)
+
+    async def _mount(self, job: ProtectedJob, plan: AttachReply, volume_id: str) -> dict[str, float]:
+        """The job volume, and people hear at once if its last instance did not let go of it as it should. Seconds."""
+        fresh, forced = plan.verdict is Verdict.FRESH, plan.forced_volume
+        mounted = await mount_volume(volume_id, job.job_root, may_format=fresh, forced=forced, cold=plan.cold_volume)
+        if mounted.remark:
+            await self._remark(job, mounted.remark, "warning" if forced or fresh else "info")
+        checked = {CHECK_STEP: mounted.checked} if mounted.checked else {}
+        return {"attached": mounted.attached + mounted.mounted, **checked}
 
     async def _await_predecessors(self, job: ProtectedJob) -> None:
         """Containers of the same job that ended on this node a moment ago still hold the job root."""

@@ -23,6 +23,7 @@ from perdure.domain.errors import (
     NotCheckpointable,
     PerdureError,
     RestoreFailed,
+    VolumeDamaged,
 )
 from worker_agent import engine
 from worker_agent.container import stored_job
@@ -64,7 +65,7 @@ class Starter:
         self._identity = identity
         self._endings = endings
         self._hand_overs = hand_overs
-        self._preparer = Preparer(foundation.jobs)
+        self._preparer = Preparer(foundation.jobs, foundation.reporter.remark)
         self._telling: set[asyncio.Task[None]] = set()
 
     # ---- create ---------------------------------------------------------------------------------------------------
@@ -145,7 +146,9 @@ class Starter:
         except NotCheckpointable as problem:  # by its configuration, which only the plan tells
             return await self._refuse(job, bundle, Refusal(str(problem)))
         except (PerdureError, OSError) as problem:
-            return await self._refuse(job, bundle, self._planner.without_plan(bundle, job.record.plan, str(problem)))
+            # What is damaged is as damaged on the next node: an attempt would be lost for nothing.
+            plan = None if isinstance(problem, VolumeDamaged) else job.record.plan
+            return await self._refuse(job, bundle, self._planner.without_plan(bundle, plan, str(problem)))
 
     async def _refuse(self, job: ProtectedJob, bundle: Bundle, refusal: Refusal) -> RuntimeReply:
         """Undo what was done, tell the job's people, and let the container run by itself or fail."""

@@ -15,7 +15,7 @@ from sqlmodel import Session, col
 from perdure.domain.alerts import alerts
 from perdure.domain.budget import BudgetColour, predicted
 from perdure.domain.jobs import FINISHED_STATES, JobState
-from perdure.domain.outages import FREEZE_STEP
+from perdure.domain.outages import CHECK_STEP, FREEZE_STEP
 from perdure.domain.unprotected import shared_reason
 from perdure.records.jobs.job_lists import JobFilter, list_jobs
 from perdure.records.jobs.jobs import count_jobs, get_jobs
@@ -52,6 +52,8 @@ class Gauges:
     budgets: dict[str, int] = field(default_factory=dict)
     """… and how many jobs are green, amber and red by that."""
     outage_seconds: list[float] = field(default_factory=list)
+    unclean_volumes: int = 0
+    """Outages of unfinished jobs whose volume was not unmounted, or was taken by force, and so was looked at first."""
     nodes: dict[tuple[str, str], int] = field(default_factory=dict)
     """By state and agent version; ended ones are left out."""
     noticed_nodes: int = 0
@@ -71,6 +73,7 @@ def count(session: Session, now: datetime) -> Gauges:
     offered = _offered(session)
     newest, budgets = [those[-1] for those in offered], [predicted(those) for those in offered]
     found, looked_at = _alerts(session, now)
+    outages = _outages(session)
     volumes = session.execute(
         select(func.count(), func.coalesce(func.sum(VolumeRow.size_gib), 0)).where(col(VolumeRow.deleted_at).is_(None))
     ).one()
@@ -92,14 +95,8 @@ def count(session: Session, now: datetime) -> Gauges:
         ],
         final_seconds=[one.seconds for one in budgets if one is not None],
         budgets={colour: sum(one is not None and one.colour is colour for one in budgets) for colour in BudgetColour},
-        outage_seconds=[
-            float(seconds)
-            for (seconds,) in session.execute(
-                select(col(OutageRow.seconds))
-                .join(JobRow, col(JobRow.job_id) == col(OutageRow.job_id))
-                .where(col(JobRow.state).in_(_OPEN), col(OutageRow.seconds).is_not(None))
-            )
-        ],
+        outage_seconds=[seconds for seconds, _ in outages],
+        unclean_volumes=sum(CHECK_STEP in phases for _, phases in outages),
         nodes={(state, version): int(number) for state, version, number in nodes},
         noticed_nodes=int(session.scalar(noticed) or 0),
         volumes=int(volumes[0]),
@@ -107,6 +104,16 @@ def count(session: Session, now: datetime) -> Gauges:
         alerts=found,
         alerts_of=looked_at,
     )
+
+
+def _outages(session: Session) -> list[tuple[float, dict[str, float]]]:
+    """Those of unfinished jobs that are over: seconds, and seconds by phase."""
+    rows = session.execute(
+        select(col(OutageRow.seconds), col(OutageRow.phases))
+        .join(JobRow, col(JobRow.job_id) == col(OutageRow.job_id))
+        .where(col(JobRow.state).in_(_OPEN), col(OutageRow.seconds).is_not(None))
+    )
+    return [(float(seconds), phases) for seconds, phases in rows if seconds is not None]
 
 
 def _unprotected(session: Session) -> dict[str, int]:
