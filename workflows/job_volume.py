@@ -28,13 +28,14 @@ with workflow.unsafe.imports_passed_through():
         fitting,
         next_volume_step,
     )
-    from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot, move_in_words
+    from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot
     from workflows import options
     from workflows.job_questions import caused_by
     from workflows.job_state import JobProgress
     from workflows.volume_end import leave_volume, starts_clean
     from workflows.volume_lives import began, ended
-    from workflows.zone_snapshots import end_lives, look_at_snapshots, predict
+    from workflows.zone_moves import tell_outcome, tell_ways
+    from workflows.zone_snapshots import end_lives, look_at_snapshots
 
 T = TypeVar("T")
 
@@ -140,9 +141,7 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     volume = progress.volume
     assert volume is not None
     await look_at_snapshots(progress)
-    predicted, since = predict(progress, workflow.now()), workflow.time()
-    way = f"Volume {volume.volume_id} moves from {volume.zone} to {request.zone}: {move_in_words(predicted)}."
-    progress.tell(workflow.now(), "migration", way)
+    since, predicted = workflow.time(), tell_ways(progress, request.zone, workflow.now())
     warm = progress.zone_snapshots.number > 0
     _, wanted = _made_for(progress, settings)
     volume_type, made_with = fitting(settings.volume_type, volume.size_gib, wanted)
@@ -172,10 +171,7 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
     _note_snapshots(progress, moved, keep=warm)
     progress.has_volume(moved.volume.model_copy(update={"forced": volume.forced}))
     progress.cold_volume = True
-    steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in moved.phases.items())
-    took = f"after {workflow.time() - since:.0f} s, predicted were {predicted.seconds:.0f} s ({steps})"
-    message = f"The volume is {moved.volume.volume_id} in {moved.volume.zone} now, {took}."
-    progress.tell(workflow.now(), "migration", message)
+    tell_outcome(progress, moved, predicted, workflow.time() - since, workflow.now())
     if moved.left_behind:
         left = ", ".join(moved.left_behind)
         progress.tell(workflow.now(), "left behind", f"{left} could not be deleted and still costs money.", "warning")

@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_state import JobProgress, Stage
     from workflows.racing import while_wanted
     from workflows.volume_lives import began, ended
-    from workflows.zone_snapshots import predict
+    from workflows.zone_moves import predict
 
 
 async def give_up_volume(progress: JobProgress) -> None:

@@ -18,14 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.domain.checkpoints import CheckpointKind
     from perdure.domain.prices import Prices, region_of
     from perdure.domain.volumes import SnapshotLife, client_token
-    from perdure.domain.zone_snapshots import (
-        GIB,
-        MovePrediction,
-        Next,
-        hourly_micros,
-        next_snapshot,
-        predict_move,
-    )
+    from perdure.domain.zone_snapshots import GIB, Next, hourly_micros, next_snapshot
     from workflows import options
     from workflows.job_state import JobProgress, Stage
     from workflows.racing import while_wanted
@@ -44,7 +37,7 @@ def hear_use(progress: JobProgress, report: NodeReport, now: datetime) -> bool:
         now,
         interval_seconds=progress.configuration.job_volume.zone_snapshot_seconds,
         since=progress.volume.created_at or progress.job.created_at,
-        instance_micros=_instance_micros(progress, now),
+        instance_micros=instance_micros(progress, now),
         storage=Prices().storage("snapshot", region_of(progress.volume.zone)),
     )
     if what is Next.TOO_DEAR and not known.refused:
@@ -65,7 +58,7 @@ def _tell_too_dear(progress: JobProgress, used_bytes: int, now: datetime) -> Non
     progress.tell(now, "zone snapshot", message)
 
 
-def _instance_micros(progress: JobProgress, now: datetime) -> int | None:
+def instance_micros(progress: JobProgress, now: datetime) -> int | None:
     """Micro-dollars an hour of the instance that holds the job, as our table estimates; None: not known."""
     if progress.request is None or not progress.request.instance_type:
         return None
@@ -146,12 +139,6 @@ async def drop_zone_snapshots(progress: JobProgress) -> None:
         progress.tell(workflow.now(), "left behind", message, "error")
         return
     end_lives(progress, workflow.now())
-
-
-def predict(progress: JobProgress, now: datetime) -> MovePrediction:
-    """How a change of zone will go, begun now."""
-    assert progress.volume is not None
-    return predict_move(progress.zone_snapshots, progress.volume.size_gib, _instance_micros(progress, now))
 
 
 def begin_life(progress: JobProgress, snapshot_id: str, volume_id: str, now: datetime) -> None:

@@ -1,8 +1,8 @@
 """Zone snapshots: snapshots of a job volume that are taken while its job runs.
 
 A volume goes to another zone by a snapshot, and a snapshot holds only the blocks that changed since the one before. So
-whoever takes snapshots before the notice has only the last changes left to move after it. When one is taken, what it
-may cost, and how long a move will take: pure, time is an argument.
+whoever takes snapshots before the notice has only the last changes left to move after it. When one is taken, and
+what it may cost: pure, time is an argument. What a move takes: zone_moves.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ LEAST_CHANGED_BYTES = 64 << 20
 DEAREST_SHARE = Fraction(1, 10)
 """Of what the instance costs: more than this the snapshots of a job may not cost."""
 HOURS_A_MONTH = 730
-
-SNAPSHOT_SECONDS, SNAPSHOT_BYTES_PER_SECOND = 5.0, 18 << 20
-CREATE_SECONDS, ATTACH_SECONDS = 2.0, 6.6
-"""What a move is taken to need until this volume has shown otherwise (docs/aws-assumptions.md)."""
 
 
 class VolumeUse(Frozen):
@@ -132,40 +128,3 @@ def next_snapshot(
         return Next.TAKE
     dear = hourly_micros(known.use.used_bytes, storage) > instance_micros * DEAREST_SHARE
     return Next.TOO_DEAR if dear else Next.TAKE
-
-
-class MovePrediction(Frozen):
-    """How a change of zone will go: bytes to move, seconds until the volume is attached, and micro-dollars for the new
-    instance that waits meanwhile (None: not known). `warm`: only what changed since a zone snapshot is moved."""
-
-    warm: bool
-    moved_bytes: int | None
-    seconds: float
-    micros: int | None
-
-
-def predict_move(known: ZoneSnapshots, size_gib: int, instance_micros: int | None) -> MovePrediction:
-    """Of a volume that is free in its old zone. Without a word of its use, all of it counts."""
-    moved = known.to_move_bytes
-    rate = _measured_rate(known)
-    to_move = size_gib * GIB if moved is None else moved
-    seconds = SNAPSHOT_SECONDS + to_move / rate + CREATE_SECONDS + ATTACH_SECONDS
-    micros = None if instance_micros is None else int(instance_micros * seconds / 3600)
-    return MovePrediction(warm=known.warm, moved_bytes=moved, seconds=round(seconds, 1), micros=micros)
-
-
-def _measured_rate(known: ZoneSnapshots) -> float:
-    """Bytes a second. The first zone snapshot of a volume holds all that was in use: it tells how fast this one is."""
-    done = [one for one in known.taken if one.completed_at is not None]
-    if known.use is None or known.number != 1 or not done or done[0].completed_at is None:
-        return SNAPSHOT_BYTES_PER_SECOND
-    seconds = (done[0].completed_at - done[0].started_at).total_seconds() - SNAPSHOT_SECONDS
-    return known.use.used_bytes / seconds if seconds > 1 else SNAPSHOT_BYTES_PER_SECOND
-
-
-def move_in_words(move: MovePrediction) -> str:
-    """For people."""
-    size = "all of it" if move.moved_bytes is None else f"{move.moved_bytes / GIB:.2f} GiB"
-    what = f"{size} changed since the last zone snapshot" if move.warm else f"{size} to move, no zone snapshot yet"
-    cost = "" if move.micros is None else f" and ${move.micros / 1e6:.4f} for the instance that waits"
-    return f"{what}; predicted: {move.seconds:.0f} s{cost}"

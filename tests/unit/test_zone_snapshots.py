@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from perdure.domain.prices import Rate
+from perdure.domain.zone_moves import move_in_words, old_zone_way, others_in_words, predict_move, store_way
 from perdure.domain.zone_snapshots import (
     GIB,
     LEAST_CHANGED_BYTES,
@@ -15,9 +16,7 @@ from perdure.domain.zone_snapshots import (
     VolumeUse,
     ZoneSnapshot,
     ZoneSnapshots,
-    move_in_words,
     next_snapshot,
-    predict_move,
 )
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -90,3 +89,23 @@ def test_a_prediction_tells_seconds_and_dollars() -> None:
 def test_the_first_snapshot_shows_how_fast_this_volume_is() -> None:
     known = ZoneSnapshots().heard(use(9, 9)).asked(BEGIN).heard(use(9, 10)).seen([taken(seconds=14)])
     assert predict_move(known, 100, None).seconds == pytest.approx(13.6 + 1.0)
+
+
+def test_the_other_ways_are_told_with_what_they_would_take_and_why_not() -> None:
+    known = ZoneSnapshots().heard(use(7, 9))
+    move = predict_move(known, 100, 90_000)
+    store = store_way(known, 90_000, configured=True)
+    assert store.seconds == pytest.approx(128) and store.micros == 3_200
+    said = others_in_words(move, store, old_zone_way("zone-a", 20.0, 90_000, 1))
+    assert said.startswith(
+        "Not to be had: a copy in a store (at least 128 s, $0.0032: its checkpoints are on its volume"
+    )
+    assert "another container in zone-a (at least 27 s, $0.0002: Batch chose the zone, and to end this" in said
+    assert "would cost the last attempt)" in said and "would be quicker" in said
+    warm = predict_move(ZoneSnapshots().heard(use(7, 7)).asked(BEGIN).seen([taken()]), 100, None)
+    unknown = old_zone_way("zone-a", None, None, 0)
+    said = others_in_words(warm, store_way(ZoneSnapshots(), None, configured=False), unknown)
+    assert said == (
+        "Not to be had: a copy in a store (no store is configured (store.kind)); another container in zone-a"
+        " (Batch chose the zone, and this is the last attempt)."
+    )
