@@ -107,6 +107,8 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         self.move_gate.set()
         self.refuses_growth = False
         self.detached_by_force = False
+        self.let_go: list[bool] = []
+        """Of each detach that was asked for: did the instance say that it had unmounted the volume?"""
         self.snapshot_pending = False
         """The one before is not completed yet."""
         self.before_snapshot: Callable[[], Awaitable[None]] | None = None
@@ -183,6 +185,7 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
     @activity.defn(name="detach_volume")
     async def detach_volume(self, request: DetachVolume) -> JobVolume:
         self._called()
+        self.let_go.append(request.unmounted)
         while request.volume_id in self.mounted:
             activity.heartbeat()
             await asyncio.sleep(0.05)

@@ -267,6 +267,8 @@ def handed_over(progress: JobProgress, way: HandOver, final: Checkpoint | None, 
         return
     progress.final_settled = True
     progress.release = way in ENDS
+    if progress.release and progress.volume is not None:
+        progress.volume = progress.volume.model_copy(update={"unmounted": True})
     settings = progress.configuration.checkpoint if progress.configuration else None
     progress.leaves = way is HandOver.STOP_ECS and settings is not None and settings.deregister_instance
     if progress.way is None:

@@ -110,7 +110,7 @@ async def _attach(progress: JobProgress, request: AttachRequest, race: Race) -> 
     assert volume is not None
     if volume.attached_to not in {None, request.instance_id}:
         volume = await _detach(progress, volume, race)
-    progress.has_volume(volume.model_copy(update={"attached_to": request.instance_id}))
+    progress.has_volume(volume.model_copy(update={"attached_to": request.instance_id, "unmounted": False}))
     work = workflow.start_activity_method(
         VolumeActivities.attach_volume,
         AttachVolume(volume_id=volume.volume_id, instance_id=request.instance_id),
@@ -125,13 +125,22 @@ async def _detach(progress: JobProgress, volume: JobVolume, race: Race) -> JobVo
     since = workflow.time()
     work = workflow.start_activity_method(
         VolumeActivities.detach_volume,
-        DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+        DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to, unmounted=volume.unmounted),
         summary=f"{volume.volume_id} from {volume.attached_to}",
         **options.VOLUME,
     )
-    await race(work)
+    freed = await race(work)
     _spent_detaching(progress, workflow.time() - since)
-    free = volume.model_copy(update={"attached_to": None})
+    return _is_free(progress, volume, forced=freed.forced)
+
+
+def _is_free(progress: JobProgress, volume: JobVolume, *, forced: bool) -> JobVolume:
+    """EC2 has let go of it, `forced` or not; what that means for the next mount is told."""
+    if forced:
+        message = f"EC2 did not let go of {volume.volume_id} although it was unmounted: it was taken by force."
+        message += " Its file system is checked at the next mount."
+        progress.tell(workflow.now(), "volume", message, "warning")
+    free = volume.model_copy(update={"attached_to": None, "unmounted": False, "forced": volume.forced or forced})
     progress.has_volume(free)
     return free
 
@@ -169,7 +178,8 @@ async def _migrate(progress: JobProgress, request: AttachRequest, settings: JobV
         ended(progress, volume.volume_id, workflow.now())
     began(progress, moved.volume, volume_type, made_with, workflow.now())
     _note_snapshots(progress, moved, keep=warm)
-    progress.has_volume(moved.volume.model_copy(update={"forced": volume.forced}))
+    _is_free(progress, volume, forced=moved.forced)
+    progress.has_volume(moved.volume.model_copy(update={"forced": volume.forced or moved.forced}))
     progress.cold_volume = True
     tell_outcome(progress, moved, predicted, workflow.time() - since, workflow.now())
     if moved.left_behind:
@@ -222,10 +232,6 @@ async def free_volume(progress: JobProgress, race: Race) -> None:
         **options.VOLUME,
     )
     freed = await race(work)
-    if freed.forced:
-        message = f"EC2 did not let go of {volume.volume_id} although it was unmounted: it was taken by force."
-        message += " Its file system is checked at the next mount."
-        progress.tell(workflow.now(), "volume", message, "warning")
-    progress.has_volume(volume.model_copy(update={"attached_to": None, "forced": freed.forced}))
+    _is_free(progress, volume, forced=freed.forced)
     progress.milestones = progress.milestones.model_copy(update={"available_at": workflow.now()})
     progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")

@@ -38,9 +38,9 @@ class VolumeMigration:
         """The volume in its new zone, available. Fails with VolumeGone when there is nothing left to move."""
         old = move.volume
         self._since = workflow.time()
-        await workflow.execute_activity_method(
+        freed = await workflow.execute_activity_method(
             VolumeActivities.detach_volume,
-            DetachVolume(volume_id=old.volume_id, instance_id=old.attached_to),
+            DetachVolume(volume_id=old.volume_id, instance_id=old.attached_to, unmounted=old.unmounted),
             summary=f"wait until {old.volume_id} is available in {old.zone}",
             **MOVE,
         )
@@ -81,6 +81,7 @@ class VolumeMigration:
             volume=volume.model_copy(update={"blank": old.blank}),
             phases=self._phases,
             left_behind=left_behind,
+            forced=freed.forced,
             snapshot=SnapshotLife(
                 snapshot_id=snapshot.snapshot_id,
                 volume_id=old.volume_id,

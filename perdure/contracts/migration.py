@@ -33,3 +33,5 @@ class MigrationResult(Frozen):
     phases: dict[str, float] = Field(default_factory=dict)
     left_behind: list[str] = Field(default_factory=list)
     snapshot: SnapshotLife | None = None
+    forced: bool = False
+    """The old volume hung at its instance, which had unmounted it, and was taken by force."""

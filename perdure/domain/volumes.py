@@ -25,6 +25,8 @@ class JobVolume(Frozen):
     created_at: datetime | None = None
     attached_to: str | None = None
     blank: bool = False
+    unmounted: bool = False
+    """The instance said that it let go of it: what stays `detaching` may be taken from it by force."""
     forced: bool = False
     """It was stuck, and had to be taken from its last instance by force."""
 

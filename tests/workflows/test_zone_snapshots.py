@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.configuration import CheckpointConfiguration, JobVolumeConfiguration, SystemConfiguration
 from perdure.domain.zone_snapshots import GIB, VolumeUse
 from tests.workflows.story import Story
-from tests.workflows.test_reclaims import reclaimed
+from tests.workflows.test_reclaims import ENDED_BY_US, reclaimed
 
 WRITING = VolumeUse(used_bytes=2 * GIB, written_bytes=3 * GIB)
 
@@ -180,6 +181,26 @@ async def test_a_volume_that_had_to_be_forced_is_told(story: Story) -> None:
     await reclaimed(story, "i-2")
     assert not (await story.run_on("i-3", "zone-b", 3, restored_from=2, found=story.nodes["i-2"].taken)).forced_volume
     await story.ends()
+
+
+@pytest.mark.parametrize("zone", ["zone-a", "zone-b"])
+async def test_a_container_that_comes_while_the_detach_hangs_may_still_take_it_by_force(
+    story: Story, zone: str
+) -> None:
+    """Fault: only the hand-over's own detach knew that the node had let go. Batch retries at once, and the next
+    container's detach waited for as long as EC2 hung."""
+    await begin(story, 0.0)
+    story.cloud.mounted.add("vol-1")  # as if EC2 hung
+    await story.notice("i-1")
+    await story.until(lambda: story.cloud.let_go == [True])
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **ENDED_BY_US)
+    coming = asyncio.create_task(story.attach("i-2", zone, 2))
+    await story.until(lambda: len(story.cloud.let_go) == 2)
+    assert story.cloud.let_go == [True, True]
+    story.cloud.detached_by_force = True
+    story.cloud.mounted.clear()
+    assert (await coming).forced_volume and any("taken by force" in message for message in told(story, "volume"))
+    assert story.cloud.let_go == [True, True], "one detach was enough"
 
 
 async def test_a_volume_that_is_nearly_full_grows_and_a_refusal_is_told(story: Story) -> None:
