@@ -49,7 +49,7 @@ def tell_outcome(
     """What the snapshot took, beside what was predicted."""
     steps = ", ".join(f"{name} {length:.1f} s" for name, length in moved.phases.items())
     was = took(seconds, micros_of(instance_micros(progress, now), seconds))
-    foreseen = took(predicted.seconds, predicted.micros).removesuffix(" for the instance that waits")
+    foreseen = took(predicted.seconds, predicted.micros)
     where = f"{moved.volume.volume_id} in {moved.volume.zone}"
     message = f"The volume is {where} now, after {was}; predicted were {foreseen} ({steps})."
     progress.tell(now, KIND, message)

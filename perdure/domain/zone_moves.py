@@ -95,12 +95,12 @@ def move_in_words(move: MovePrediction) -> str:
     """For people."""
     size = "all of it" if move.moved_bytes is None else f"{move.moved_bytes / GIB:.2f} GiB"
     what = f"{size} changed since the last zone snapshot" if move.warm else f"{size} to move, no zone snapshot yet"
-    return f"{what}; predicted: {took(move.seconds, move.micros)}"
+    return f"{what}; predicted: {took(move.seconds, move.micros)}, in which the new instance waits"
 
 
 def took(seconds: float, micros: int | None) -> str:
     """Seconds and dollars, for people."""
-    return f"{seconds:.0f} s" + ("" if micros is None else f" and ${micros / 1e6:.4f} for the instance that waits")
+    return f"{seconds:.0f} s" + ("" if micros is None else f" and ${micros / 1e6:.4f}")
 
 
 def others_in_words(move: MovePrediction, store: OtherWay, old_zone: OtherWay) -> str:
