@@ -13,6 +13,7 @@ from perdure.domain.errors import VolumeDamaged
 from tests.patience import PATIENCE
 from worker_agent.node import file_systems
 from worker_agent.node.file_systems import Log, log_state, mount_xfs
+from worker_agent.node.volumes import _mount
 
 pytestmark = pytest.mark.criu
 
@@ -113,3 +114,12 @@ async def test_a_damaged_file_system_is_not_mounted_and_what_to_do_is_named(
         await mount_xfs(VOLUME, device, point, forced=forced, cold=False)
     assert ("xfs_repair says" in str(raised.value)) is forced, "a mount reads few inodes, a check all"
     assert not point.is_mount()
+
+
+async def test_a_clean_start_gets_a_new_file_system_in_place_of_a_damaged_one(device: Path, point: Path) -> None:
+    """Nothing on it is needed: the job is protected again."""
+    use(device, point, power_cut=False)
+    damage(device, "128")
+    found = await _mount(VOLUME, device, point, may_format=True, forced=False, cold=False)
+    assert "so its volume got a new file system" in found.remark and "is damaged" in found.remark
+    assert point.is_mount() and list(point.iterdir()) == []
