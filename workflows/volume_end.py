@@ -90,7 +90,7 @@ async def drop_left_volume(progress: JobProgress) -> None:
 def _detach(volume: JobVolume, why: str) -> workflow.ActivityHandle[JobVolume]:
     return workflow.start_activity_method(
         VolumeActivities.detach_volume,
-        DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+        DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to, unmounted=volume.unmounted),
         summary=f"{volume.volume_id}: {why}",
         **options.CLEAN_UP,
     )
@@ -129,7 +129,7 @@ async def _detach_kept(progress: JobProgress, volume: JobVolume) -> None:
     try:
         await workflow.execute_activity_method(
             VolumeActivities.detach_volume,
-            DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to),
+            DetachVolume(volume_id=volume.volume_id, instance_id=volume.attached_to, unmounted=volume.unmounted),
             summary=f"{volume.volume_id} is kept",
             **options.CLEAN_UP,
         )
