@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         VolumeStep,
         client_token,
         fitting,
+        freed_in_words,
         next_volume_step,
     )
     from perdure.domain.zone_snapshots import GIB, SnapshotState, ZoneSnapshot
@@ -234,4 +235,5 @@ async def free_volume(progress: JobProgress, race: Race) -> None:
     freed = await race(work)
     _is_free(progress, volume, forced=freed.forced)
     progress.milestones = progress.milestones.model_copy(update={"available_at": workflow.now()})
-    progress.tell(workflow.now(), "volume", f"Volume {volume.volume_id} is free for the next instance.")
+    said, level = freed_in_words(volume.volume_id, progress.notice.ends_at if progress.notice else None, workflow.now())
+    progress.tell(workflow.now(), "volume", said, level)

@@ -153,6 +153,16 @@ def next_volume_step(volume: JobVolume | None, zone: str, instance_id: str) -> V
     return VolumeStep.KEEP if volume.attached_to == instance_id else VolumeStep.ATTACH
 
 
+def freed_in_words(volume_id: str, ends_at: datetime | None, now: datetime) -> tuple[str, str]:
+    """What people hear once a volume was seen `available`, and its level. `ends_at` (UTC): when its instance was to
+    go; None: nobody said."""
+    if ends_at is None or now <= ends_at:
+        return f"Volume {volume_id} is free for the next instance.", "info"
+    late = (now - ends_at).total_seconds()
+    said = f"Volume {volume_id} is free for the next instance, but not inside the notice: {late:.0f} s after its end."
+    return said, "warning"
+
+
 def client_token(*parts: object) -> str:
     """A key for an EC2 call: the same parts give the same token, at most 64 ASCII characters whatever they hold."""
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode("ascii")).hexdigest()

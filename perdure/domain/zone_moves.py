@@ -15,6 +15,9 @@ CREATE_SECONDS, ATTACH_SECONDS = 2.0, 6.6
 STORE_BYTES_PER_SECOND = 56 << 20
 """The slower of the two speeds that were measured (docs/performance.md, Stores)."""
 
+WORTH_SECONDS = 30.0
+"""So much quicker a store must be before people are told to look at their settings."""
+
 
 class MovePrediction(Frozen):
     """How a change of zone will go: bytes to move, seconds until the volume is attached, and micro-dollars for the new
@@ -106,7 +109,7 @@ def took(seconds: float, micros: int | None) -> str:
 def others_in_words(move: MovePrediction, store: OtherWay, old_zone: OtherWay) -> str:
     """For people: the ways that are not taken, and which setting would have been quicker."""
     said = f"Not to be had: {_way_in_words(store)}; {_way_in_words(old_zone)}."
-    if store.seconds is not None and store.seconds < move.seconds:
+    if store.seconds is not None and store.seconds + WORTH_SECONDS < move.seconds:
         said += (
             " A job like this one would be quicker with its checkpoints in a store (job_volume.for_jobs, store.kind)."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from perdure.domain.configuration import JobVolumeConfiguration
 from perdure.domain.prices import Prices
 from perdure.domain.volume_sizes import billed, month_rate
-from perdure.domain.volumes import VolumeOptions, fitting, grown_size, impossible
+from perdure.domain.volumes import VolumeOptions, fitting, freed_in_words, grown_size, impossible
 
 
 @pytest.mark.parametrize(("given", "said"), [
@@ -97,3 +98,11 @@ def test_what_a_volume_has_beyond_its_types_own_costs_more() -> None:
     assert month_rate(prices, "eu-west-1", billed("gp3", 100, 0, 0)) is None
     known = Prices(storage={("gp3", "eu-west-1"): 88_000})
     assert month_rate(known, "eu-west-1", billed("gp3", 100, 0, 500)) is None, "a part without a price"
+
+
+def test_a_volume_that_was_not_free_inside_the_notice_is_told_as_a_warning() -> None:
+    ends = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    free = ("Volume vol-1 is free for the next instance.", "info")
+    assert freed_in_words("vol-1", ends, ends) == freed_in_words("vol-1", None, ends) == free
+    said, level = freed_in_words("vol-1", ends, ends + timedelta(seconds=61))
+    assert level == "warning" and said.endswith("but not inside the notice: 61 s after its end.")
