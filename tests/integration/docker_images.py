@@ -131,12 +131,6 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644)
     archive.addfile(entry, io.BytesIO(content))
 
 
-def archive_folder() -> Path:
-    """Where archives may be made that go with the machine's cache."""
-    os.makedirs(CACHE, exist_ok=True)
-    return CACHE
-
-
 # ------------------------------------------------------------------------------------------------ a registry of files
 
 

@@ -433,7 +433,6 @@ def test_only_loopback_counts_as_loopback() -> None:
 
 # Anything at all
 
-PARAMETERS = st.sampled_from(["limit", "cursor", "status", "queue", "after", "state"])
 PRINTABLE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 FUZZ = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

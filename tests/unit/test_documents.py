@@ -21,7 +21,6 @@ from tests.patience import PATIENCE
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _CALL = re.compile(r"(?:^|`|\s|\()(?:\$perdure|\.venv/bin/perdure|/bin/perdure|perdure) ([a-z][^`\n#|]*)", re.MULTILINE)
-_NAMES_OF_ARGUMENTS = re.compile(r"^[A-Z$…\[<{]|^-- |^…")
 
 
 def test_the_site_builds_without_a_dead_link(tmp_path: Path) -> None:
