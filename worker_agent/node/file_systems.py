@@ -83,8 +83,7 @@ async def mount_xfs(volume_id: str, device: Path, point: Path, *, forced: bool, 
         since = time.monotonic()
         await _mount(volume_id, device, point)
         said = f"its log was replayed ({_since(since)})"
-        if not skipped:
-            await run(["umount", str(point)], limit_seconds=_MOUNT)
+        skipped = skipped or await _unmount(point)
     since = time.monotonic()
     unchecked = skipped or await _check(volume_id, device)
     verdict = f"it was not checked: {unchecked}" if unchecked else f"xfs_repair found it sound ({_since(since)})"
@@ -114,6 +113,15 @@ async def _mount(volume_id: str, device: Path, point: Path) -> None:
         if any(said in problem.stderr for said in _DAMAGE):
             raise damaged(volume_id, device, problem.stderr.partition("\n")[0].strip()) from problem
         raise
+
+
+async def _unmount(point: Path) -> str:
+    """Why it stays mounted; empty: it is not. The job does without a check rather than without its volume."""
+    try:
+        await run(["umount", str(point)], limit_seconds=_MOUNT)
+    except CommandFailed as problem:
+        return problem.stderr.strip()[-200:]
+    return ""
 
 
 def _not_worth_it(device: Path, *, forced: bool, cold: bool) -> str:
