@@ -68,6 +68,8 @@ class ScriptedJob:
                 attempts_made=2,
                 reason="the volume is on its way",
             )
+        if request.job_id.startswith("of-next-year"):
+            return {"verdict": "fresh", "epoch": "seven"}  # type: ignore[return-value]
         if request.job_id.startswith("refused"):
             return AttachReply(verdict=Verdict.REFUSED, reason="a newer container exists")
         return AttachReply(verdict=Verdict.FRESH, epoch=self.asked, volume_id="vol-1")
@@ -232,6 +234,13 @@ async def test_a_refused_container_does_not_start(client: Client, tmp_path: Path
     plan = await planning.plan("c", bundle("refused", 1))
     assert isinstance(plan, Refusal)
     assert plan.fail
+
+
+async def test_an_answer_of_another_version_is_no_reason_to_wait(client: Client, tmp_path: Path) -> None:
+    planning, _ = planner(client, tmp_path, start_timeout=PATIENCE)
+    first, later = [await planning.plan("c", bundle(f"of-next-year-{n}", n)) for n in (1, 2)]
+    assert isinstance(first, Refusal) and isinstance(later, Refusal)
+    assert "different versions" in first.reason and (first.fail, later.fail, later.level) == (False, False, "error")
 
 
 async def test_on_a_noticed_node_a_container_is_held(client: Client, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import uuid
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
@@ -38,6 +39,7 @@ _NO_ANSWER = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, 
 """A server that is away or restarts. RuntimeError: a lazy client that cannot connect."""
 _TAKEN_IN = AttachReply(verdict=Verdict.WAIT, reason="the workflow works on it")
 FINISHED = "its workflow is finished"
+UNREADABLE = "this agent cannot read the server's answer; they are of different versions"
 
 _Question = WorkflowUpdateHandle[AttachReply] | AttachReply
 
@@ -55,7 +57,7 @@ class Attacher:
         nobody has answered at all. With `first_answer`, None already after that many seconds without any answer; a
         question that the workflow has taken in counts as answered.
 
-        A finished workflow takes no containers: verdict UNPROTECTED.
+        A finished workflow takes no containers: verdict UNPROTECTED. So has an answer that cannot be read.
         """
         begun = time.monotonic()
         last: AttachReply | None = None
@@ -121,6 +123,10 @@ class Attacher:
             # The run ended, or went on as a new one, with our question in flight; or it refused the question.
             log.warning("attach was not answered", job_id=request.job_id, reason=_short(problem))
             return None
+        except ValidationError as problem:
+            # Asking again would change nothing, and the container shall not wait for its time-out.
+            log.error("attach's answer cannot be read", job_id=request.job_id, reason=_short(problem))
+            return AttachReply(verdict=Verdict.UNPROTECTED, reason=UNREADABLE)
 
 
 def _short(problem: Exception) -> str:

@@ -20,7 +20,7 @@ from perdure.contracts.protection import AttachReply, AttachRequest, Verdict
 from perdure.domain.retries import would_retry
 from worker_agent.container.bundle import Bundle
 from worker_agent.node.this_node import ThisNode
-from worker_agent.start.attach import FINISHED, Attacher
+from worker_agent.start.attach import FINISHED, UNREADABLE, Attacher
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -94,6 +94,8 @@ class Planner:
                 return self.without_plan(bundle, reply, f"no plan in time ({reply.reason})")
             case Verdict.REFUSED:
                 return Refusal(f"this container may not run: {reply.reason}", fail=True)
+            case Verdict.UNPROTECTED if reply.reason == UNREADABLE:
+                return self.without_plan(bundle, None, UNREADABLE)
             case Verdict.UNPROTECTED:
                 return Refusal(reply.reason, level="error" if reply.reason == FINISHED else "warning")
             case _:
