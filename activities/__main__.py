@@ -49,6 +49,7 @@ from activities.worker import worker_options
 from perdure.contracts import names
 from perdure.contracts.prices import PriceKeepingInput
 from perdure.contracts.reconciling import ReconciliationState
+from perdure.leaving import leave
 from perdure.logs import apply_log_settings, configure_logs
 from perdure.records.jobs.orphans import installation_name
 from perdure.records.schema.database import migrate, open_engine, reading
@@ -262,3 +263,4 @@ def main() -> None:
 if __name__ == "__main__":
     garbage.keep_what_is_loaded()
     main()
+    leave(0)

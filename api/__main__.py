@@ -30,6 +30,7 @@ from api.serving.tls import LiveCertificate
 from perdure.certificates import CertificateFiles
 from perdure.domain.configuration import ServerConfiguration
 from perdure.domain.errors import ConfigurationInvalid
+from perdure.leaving import leave
 from perdure.logs import configure_logs
 from perdure.records.schema.database import migrate, open_engine, reading
 from perdure.records.settings.configuration import current_configuration
@@ -155,4 +156,4 @@ def _as_fields(files: CertificateFiles) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

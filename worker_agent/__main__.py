@@ -16,6 +16,7 @@ import sys
 
 from temporalio.common import MetricGauge
 
+from perdure.leaving import leave
 from perdure.logs import configure_logs
 from perdure.settings import AgentSettings, connect_temporal
 from perdure.telemetry import set_up
@@ -63,4 +64,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     garbage.keep_what_is_loaded()
-    sys.exit(main())
+    leave(main())

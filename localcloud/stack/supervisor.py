@@ -41,6 +41,7 @@ from localcloud.stack.sweep import sweep
 from localcloud.stack.temporal import TEMPORAL_PORT, prepare_temporal, wait_for_worker
 from localcloud.stack.waiting import POLL_SECONDS, first_of, free_port, until, until_answers
 from perdure.domain.errors import StackError
+from perdure.leaving import leave
 
 log = logging.getLogger(__name__)
 
@@ -310,3 +311,4 @@ def main() -> None:
 if __name__ == "__main__":
     garbage.keep_what_is_loaded()
     main()
+    leave(0)

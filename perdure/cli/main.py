@@ -21,6 +21,7 @@ from perdure.domain.errors import (
     UnknownToken,
     UnknownVolume,
 )
+from perdure.leaving import leave
 
 COMMANDS = "perdure.commands"
 """Entry-point group. A Typer app becomes a group of commands, a function one command, by the entry point's name."""
@@ -60,7 +61,7 @@ def build(wanted: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the `perdure` script. Never a traceback, unless PERDURE_DEBUG is set."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
