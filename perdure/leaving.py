@@ -18,7 +18,8 @@ def leave(status: int) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:  # Closed before we began (`>&-`).
+                stream.flush()
         except OSError:
             status = status or 1  # What was printed is lost: a full disk, say.
     os._exit(status)

@@ -86,7 +86,8 @@ def run(arguments: list[str]) -> int:
 def _flush() -> None:
     """Flush stdout now: what nobody reads any more must not become an error at the interpreter's exit."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # Closed before we began (`>&-`).
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
