@@ -237,7 +237,7 @@ async def test_a_refused_container_does_not_start(client: Client, tmp_path: Path
 
 
 async def test_an_answer_of_another_version_is_no_reason_to_wait(client: Client, tmp_path: Path) -> None:
-    planning, _ = planner(client, tmp_path, start_timeout=PATIENCE)
+    planning, _ = planner(client, tmp_path, limit=PATIENCE, attach_patience=PATIENCE)
     first, later = [await planning.plan("c", bundle(f"of-next-year-{n}", n)) for n in (1, 2)]
     assert isinstance(first, Refusal) and isinstance(later, Refusal)
     assert "different versions" in first.reason and (first.fail, later.fail, later.level) == (False, False, "error")
