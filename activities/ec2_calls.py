@@ -9,7 +9,9 @@ dies is held for minutes.
     WHENEVER      nobody waits (deletions, zone snapshots)
 
 `Mutations` spends one token bucket in that order and refills it more slowly while EC2 says RequestLimitExceeded.
-`Lookup` turns looks at single things, within a moment, into one call. One event loop uses them; nothing here blocks it.
+`Lookup` turns looks at single things, within a moment, into one call, and keeps to a bucket of its own: the more jobs
+look, the more of them share a call. So each may look again soon (`growing`). One event loop uses them; nothing here
+blocks it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -34,9 +36,24 @@ SLOWEST = 0.1
 """The part of the usual rate that is tried even while EC2 refuses all."""
 RECOVERY_SECONDS = 30.0
 """After a refusal, until the usual rate holds again."""
-GATHER_SECONDS = 0.05
+LOOKS_PER_SECOND, LOOKS_BURST = 5.0, 20.0
+"""Calls of one `Lookup` of one control worker. EC2's buckets of the Describe actions are larger (EC2 developer guide,
+"Request throttling": 20 a second, 100 at once); others in the account need some of them."""
+GATHER_SECONDS = 0.01
+"""What a look waits for others at least. While looks are many, they wait for the bucket, and share it."""
 MOST_AT_ONCE = 200
 """Values of one filter (EC2 API reference, DescribeVolumes)."""
+FIRST_PAUSE, GROWTH = 0.1, 1.3
+"""Seconds before the second look at something that changes, and how much longer each further one waits."""
+
+
+def growing(longest: float) -> Iterator[float]:
+    """Seconds between looks at something that changes its state: short at first, `longest` in the end. A change is seen
+    0.1 s and three tenths of its own time late at most, and never more than `longest`."""
+    seconds = FIRST_PAUSE
+    while True:
+        yield min(seconds, longest)
+        seconds = min(seconds * GROWTH, longest)
 
 
 class Urgency(IntEnum):
@@ -135,14 +152,23 @@ class Mutations:
 
 
 class Lookup:
-    """Looks at single things, gathered into one call. `describe` gets ids and answers what it found, by id."""
+    """Looks at single things, gathered into one call. `describe` gets ids and answers what it found, by id.
+
+    At most `burst` calls at once and `per_second` more: looks that come meanwhile wait, and then share one.
+    """
 
     def __init__(
         self,
         describe: Callable[[list[str]], Awaitable[dict[str, dict[str, Any]]]],
         gather_seconds: float = GATHER_SECONDS,
+        per_second: float = LOOKS_PER_SECOND,
+        burst: float = LOOKS_BURST,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._describe, self._gather_seconds = describe, gather_seconds
+        self._per_second, self._burst, self._now, self._sleep = per_second, burst, now, sleep
+        self._tokens, self._filled_at = burst, now()
         self._asked: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -157,11 +183,13 @@ class Lookup:
         return await asyncio.shield(self._asked[name])
 
     async def _gather(self) -> None:
-        await asyncio.sleep(self._gather_seconds)
+        await self._sleep(max(self._gather_seconds, self._take()))
         asked, self._asked = self._asked, {}
         names = list(asked)
         for first in range(0, len(names), MOST_AT_ONCE):
             some = names[first : first + MOST_AT_ONCE]
+            if first:
+                self._take()  # the next ones wait the longer
             try:
                 found = await self._describe(some)
             except Exception as problem:
@@ -171,3 +199,10 @@ class Lookup:
                 continue
             for name in some:
                 asked[name].set_result(found.get(name))
+
+    def _take(self) -> float:
+        """Spend a token; seconds until it is there."""
+        now = self._now()
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._per_second) - 1
+        self._filled_at = now
+        return max(0.0, -self._tokens / self._per_second)

@@ -5,7 +5,7 @@ workflow's history or from records; VolumeForeign refuses any other. No volume t
 instance by force: it would lose what it had not written, and its job with it.
 
 All jobs share the account's limits (ec2_calls.py): what changes something waits for its turn, by urgency; looks at
-single volumes are gathered into one call.
+single volumes and snapshots are gathered into one call. What changes its state is looked at soon, then more seldom.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from activities.ebs_answers import (
     tag_of,
     tags_of,
 )
-from activities.ec2_calls import Lookup, Mutations, Urgency
+from activities.ec2_calls import Lookup, Mutations, Urgency, growing
 from perdure.contracts.control import (
     AttachVolume,
     CreateSnapshot,
@@ -67,8 +67,8 @@ class Pause(Protocol):
 
 
 class Volumes(VolumeActivities):
-    """EBS through boto3; `poll_seconds` between two looks at something that changes state. `installation`: the name of
-    this installation, a tag of all that is made; empty: none."""
+    """EBS through boto3; at most `poll_seconds` between two looks at something that changes state. `installation`: the
+    name of this installation, a tag of all that is made; empty: none."""
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Volumes(VolumeActivities):
         self._changing = client or aws.client("ec2", tries=1)
         self._mutations = mutations or Mutations()
         self._looks = Lookup(self._describe_some)
+        self._snapshot_looks = Lookup(self._describe_some_snapshots)
         self._poll_seconds = poll_seconds
         self._pause = pause
 
@@ -129,6 +130,7 @@ class Volumes(VolumeActivities):
         An attach that hangs is taken back and asked for again: nobody can have mounted what is not attached yet.
         """
         what, since = f"attach {request.volume_id} to {request.instance_id}", time.monotonic()
+        pauses = growing(self._poll_seconds)
         while True:
             volume = await self._describe(request.volume_id)
             holder, state = attachment_of(volume)
@@ -146,12 +148,11 @@ class Volumes(VolumeActivities):
                     Device=await self._free_device(request.instance_id, request.volume_id),
                 )
                 since = time.monotonic()
-                continue
-            if state == "attaching" and time.monotonic() - since > self._stuck_seconds:
+            elif state == "attaching" and time.monotonic() - since > self._stuck_seconds:
                 activity.logger.warning("%s hangs; it is taken back and asked for again", what)
                 await self._ask_to_detach(DetachVolume(volume_id=request.volume_id), request.instance_id)
                 since = time.monotonic()
-            await self._pause(self._poll_seconds)
+            await self._pause(next(pauses))
 
     @activity.defn(name="detach_volume")
     async def detach_volume(self, request: DetachVolume) -> JobVolume:
@@ -159,6 +160,7 @@ class Volumes(VolumeActivities):
         other than the one named holds it. By force only what the node let go of and what hangs all the same; a dead
         instance lets go by itself."""
         asked, forced, since = False, False, time.monotonic()
+        pauses = growing(self._poll_seconds)
         while True:
             volume = await self._describe(request.volume_id)
             holder, state = attachment_of(volume)
@@ -166,17 +168,17 @@ class Volumes(VolumeActivities):
                 return read_volume(volume).model_copy(update={"forced": forced})
             if holder is not None and request.instance_id not in {None, holder}:
                 raise VolumeFailed(f"{request.volume_id} is held by {holder}, not by {request.instance_id}")
+            hangs = request.unmounted and time.monotonic() - since > self._stuck_seconds
             if holder is not None and state == "attached" and not asked:
                 # Asked again if EC2 gives up (`detaching` back to `attached`): the guest may have unmounted since.
                 await self._ask_to_detach(request, holder)
                 asked = True
-                continue
-            asked = state == "detaching"
-            hangs = request.unmounted and time.monotonic() - since > self._stuck_seconds
-            if holder is not None and hangs and not forced:
-                forced = True
-                await self._ask_to_detach(request, holder, force=True)
-            await self._pause(self._poll_seconds)
+            else:
+                asked = state == "detaching"
+                if holder is not None and hangs and not forced:
+                    forced = True
+                    await self._ask_to_detach(request, holder, force=True)
+            await self._pause(next(pauses))
 
     async def _ask_to_detach(self, request: DetachVolume, holder: str, *, force: bool = False) -> None:
         volume_id = request.volume_id
@@ -210,8 +212,9 @@ class Volumes(VolumeActivities):
                 VolumeId=request.volume_id,
                 Size=request.size_gib,
             )
+        pauses = growing(self._poll_seconds)
         while (volume := await self._describe(request.volume_id))["Size"] < request.size_gib:
-            await self._pause(self._poll_seconds)
+            await self._pause(next(pauses))
         return read_volume(volume)
 
     @activity.defn(name="create_snapshot")
@@ -229,11 +232,11 @@ class Volumes(VolumeActivities):
         snapshot = (
             usable[0] if usable else await self._new_snapshot(request, Urgency.JOB_WAITS, " on its way to another zone")
         )
-        snapshot_id = str(snapshot["SnapshotId"])
+        snapshot_id, pauses = str(snapshot["SnapshotId"]), growing(self._poll_seconds)
         while snapshot["State"] != "completed":
             if snapshot["State"] == "error":
                 raise VolumeFailed(f"Snapshot {snapshot_id} of {request.volume_id} failed")
-            await self._pause(self._poll_seconds)
+            await self._pause(next(pauses))
             snapshot = await self._describe_snapshot(snapshot_id)
         return SnapshotRef(snapshot_id=snapshot_id)
 
@@ -372,16 +375,28 @@ class Volumes(VolumeActivities):
 
     async def _describe_snapshot(self, snapshot_id: str) -> dict[str, Any]:
         """One of our snapshots. VolumeGone, VolumeForeign."""
-        found = await aws.call(f"describe {snapshot_id}", self._ec2.describe_snapshots, SnapshotIds=[snapshot_id])
-        snapshot: dict[str, Any] = found["Snapshots"][0]
+        snapshot = await self._snapshot_looks.one(snapshot_id)
+        if snapshot is None:
+            raise VolumeGone(f"{snapshot_id} does not exist: somebody has deleted it")
         must_be_ours(snapshot_id, snapshot)
         return snapshot
 
+    async def _describe_some_snapshots(self, snapshot_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """Those of the account that exist."""
+        found = await aws.call(
+            f"describe {', '.join(snapshot_ids)[:200]}",
+            self._ec2.describe_snapshots,
+            OwnerIds=["self"],
+            Filters=[{"Name": "snapshot-id", "Values": snapshot_ids}],
+        )
+        return {one["SnapshotId"]: one for one in found["Snapshots"]}
+
     async def _until(self, volume_id: str, states: set[str]) -> dict[str, Any]:
+        pauses = growing(self._poll_seconds)
         while (volume := await self._describe(volume_id))["State"] not in states:
             if volume["State"] == "error":
                 raise VolumeFailed(f"EC2 could not make {volume_id}: its state is `error`")
-            await self._pause(self._poll_seconds)
+            await self._pause(next(pauses))
         return volume
 
     async def _free_device(self, instance_id: str, volume_id: str) -> str:

@@ -97,7 +97,7 @@ class ControlSettings(_Settings):
     database_url: str = "sqlite:////var/lib/perdure/server/perdure.db"
     """SQLite, or `postgresql+psycopg://USER@HOST/NAME` with the password in PGPASSWORD; of API and control worker."""
     volume_poll: float = 1.0
-    """Seconds between two looks at a volume or snapshot that is changing state."""
+    """Seconds between two looks at a volume or snapshot that is changing state, at most: the first ones are closer."""
     cached_workflows: int = Field(
         200, ge=1, description="Open jobs that stay in memory; the others are read anew when something happens."
     )

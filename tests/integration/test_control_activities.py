@@ -254,7 +254,8 @@ class PlayedEc2:
         self.asked.append(arguments["InstanceId"])
 
     def describe_snapshots(self, **arguments: Any) -> dict[str, Any]:
-        self.asked.append("look" if "Filters" in arguments else "wait")
+        by_id = any(one["Name"] == "snapshot-id" for one in arguments["Filters"])
+        self.asked.append("wait" if by_id else "look")
         return {"Snapshots": [{"SnapshotId": "snap-1", **OURS, **self.states.pop(0)}] if self.states else []}
 
     def create_snapshot(self, **_: Any) -> dict[str, Any]:

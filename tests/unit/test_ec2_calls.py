@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from activities.ec2_calls import MOST_AT_ONCE, Lookup, Mutations, Urgency
+from activities.ec2_calls import MOST_AT_ONCE, Lookup, Mutations, Urgency, growing
 from perdure.domain.errors import CloudUnavailable, VolumeFailed
 
 
@@ -113,6 +113,42 @@ async def test_looks_are_gathered_into_one_call() -> None:
     assert found[0] == {"VolumeId": "vol-0"} and found[-2] is None and found[-1] == {"VolumeId": "vol-1"}
     assert [len(some) for some in asked] == [MOST_AT_ONCE, 6]
     assert await looks.one("vol-7") == {"VolumeId": "vol-7"} and len(asked) == 3
+
+
+async def test_the_more_look_the_more_share_a_call() -> None:
+    """300 jobs whose volumes change their state at once, each by itself: as many calls as the bucket has, no more."""
+    time, calls = Time(), 0
+
+    async def describe(names: list[str]) -> dict[str, dict[str, Any]]:
+        nonlocal calls
+        calls += 1
+        return {name: {} for name in names}
+
+    looks = Lookup(describe, 0.01, 5.0, 20.0, time, time.sleep)
+
+    async def job(number: int) -> None:
+        for pause in islice(growing(1.0), 10):
+            await looks.one(f"vol-{number}")
+            await time.sleep(pause / 300)  # the time passes for all of them
+
+    await asyncio.gather(*(job(number) for number in range(300)))
+    assert calls <= 2 * (20 + 5 * time.now) + 2, "two for each look: 300 ids do not fit into one call"
+    begun, alone = time.now, calls
+    time.now += 60
+    for pause in islice(growing(1.0), 10):
+        await looks.one("vol-1")
+        time.now += pause
+    assert calls - alone == 10 and time.now - begun - 60 < 4.5, "one job alone never waits for the bucket"
+
+
+def test_what_changes_is_looked_at_soon_and_then_more_seldom() -> None:
+    pauses = list(islice(growing(1.0), 30))
+    assert pauses[0] == 0.1 and pauses[-1] == 1.0 and pauses == sorted(pauses)
+    waited = 0.0
+    for pause in pauses:
+        assert pause <= 0.1 + 0.3 * waited + 1e-9
+        waited += pause
+    assert list(islice(growing(0.01), 2)) == [0.01, 0.01]
 
 
 async def test_a_look_that_fails_fails_for_all_who_asked_and_not_for_the_next() -> None:
