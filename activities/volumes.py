@@ -11,6 +11,7 @@ single volumes and snapshots are gathered into one call. What changes its state 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from temporalio import activity
@@ -58,6 +59,8 @@ volume by its id."""
 
 STUCK_SECONDS = 60.0
 """An attach or a detach that takes longer than this hangs: the usual ones take some seconds."""
+NOT_SHOWN_SECONDS = 20.0
+"""What EC2 has just made need not be shown at once (EC2 developer guide, "Eventual consistency")."""
 
 
 class Pause(Protocol):
@@ -117,7 +120,7 @@ class Volumes(VolumeActivities):
                 **create_options(request.options),
             )
             volume_id = str(made["VolumeId"])
-        volume = read_volume(await self._until(volume_id, {"available", "in-use"}))
+        volume = read_volume(await self._until(self._describe, volume_id, {"available", "in-use"}))
         for failure in failed:
             await self.delete_volume(VolumeRef(volume_id=failure))
         return volume
@@ -219,7 +222,8 @@ class Volumes(VolumeActivities):
 
     @activity.defn(name="create_snapshot")
     async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:
-        """A completed snapshot of a detached volume. Key: token, kept as a tag: EC2 takes no token here."""
+        """A completed snapshot of a volume that nobody has mounted. Key: token, kept as a tag: EC2 takes no token
+        here."""
         found = await aws.call(
             f"look for the snapshot of {request.volume_id}",
             self._ec2.describe_snapshots,
@@ -232,12 +236,9 @@ class Volumes(VolumeActivities):
         snapshot = (
             usable[0] if usable else await self._new_snapshot(request, Urgency.JOB_WAITS, " on its way to another zone")
         )
-        snapshot_id, pauses = str(snapshot["SnapshotId"]), growing(self._poll_seconds)
-        while snapshot["State"] != "completed":
-            if snapshot["State"] == "error":
-                raise VolumeFailed(f"Snapshot {snapshot_id} of {request.volume_id} failed")
-            await self._pause(next(pauses))
-            snapshot = await self._describe_snapshot(snapshot_id)
+        snapshot_id = str(snapshot["SnapshotId"])
+        if snapshot["State"] != "completed":
+            await self._until(self._describe_snapshot, snapshot_id, {"completed"})
         return SnapshotRef(snapshot_id=snapshot_id)
 
     @activity.defn(name="refresh_snapshots")
@@ -391,13 +392,24 @@ class Volumes(VolumeActivities):
         )
         return {one["SnapshotId"]: one for one in found["Snapshots"]}
 
-    async def _until(self, volume_id: str, states: set[str]) -> dict[str, Any]:
-        pauses = growing(self._poll_seconds)
-        while (volume := await self._describe(volume_id))["State"] not in states:
-            if volume["State"] == "error":
-                raise VolumeFailed(f"EC2 could not make {volume_id}: its state is `error`")
+    async def _until(
+        self, describe: Callable[[str], Awaitable[dict[str, Any]]], made: str, states: set[str]
+    ) -> dict[str, Any]:
+        """What was made, a volume or a snapshot, once it is in such a state. VolumeFailed: it became `error`.
+        VolumeGone: it is not shown even after a while."""
+        pauses, since = growing(self._poll_seconds), time.monotonic()
+        while True:
             await self._pause(next(pauses))
-        return volume
+            try:
+                found = await describe(made)
+            except VolumeGone:
+                if time.monotonic() - since > NOT_SHOWN_SECONDS:
+                    raise
+                continue
+            if found["State"] in states:
+                return found
+            if found["State"] == "error":
+                raise VolumeFailed(f"EC2 could not make {made}: its state is `error`")
 
     async def _free_device(self, instance_id: str, volume_id: str) -> str:
         """A device name that is not in use; two volumes that come at once begin the search in different places."""

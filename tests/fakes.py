@@ -118,6 +118,8 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         self.store_failure = ""
         self.mounted: set[str] = set()
         """Volumes that a live instance has mounted: EC2 does not detach them."""
+        self.held: set[str] = set()
+        """Volumes that EC2 takes its time to detach, though nobody has them mounted."""
 
     def _called(self) -> None:
         self.calls.append(activity.info().activity_type)
@@ -186,7 +188,7 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
     async def detach_volume(self, request: DetachVolume) -> JobVolume:
         self._called()
         self.let_go.append(request.unmounted)
-        while request.volume_id in self.mounted:
+        while request.volume_id in self.mounted | self.held:
             activity.heartbeat()
             await asyncio.sleep(0.05)
         volume = self._volume(request.volume_id)
@@ -208,7 +210,7 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
     async def create_snapshot(self, request: CreateSnapshot) -> SnapshotRef:
         self._called()
         volume = self._volume(request.volume_id)
-        if volume.attached_to is not None:
+        if volume.attached_to is not None and volume.volume_id not in self.held:
             raise VolumeFailed(f"{volume.volume_id} is still attached")
         if self.failing_snapshots:
             self.failing_snapshots -= 1

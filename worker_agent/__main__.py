@@ -57,7 +57,7 @@ def main() -> int:
         return 2
     settings = AgentSettings()
     configure_logs(settings.log_level, settings.log_file)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of two requests a second
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of each request
     asyncio.run(_run(settings))
     return 0
 

@@ -38,25 +38,20 @@ class VolumeMigration:
         """The volume in its new zone, available. Fails with VolumeGone when there is nothing left to move."""
         old = move.volume
         self._since = workflow.time()
-        freed = await workflow.execute_activity_method(
+        letting_go = workflow.start_activity_method(
             VolumeActivities.detach_volume,
             DetachVolume(volume_id=old.volume_id, instance_id=old.attached_to, unmounted=old.unmounted),
             summary=f"wait until {old.volume_id} is available in {old.zone}",
             **MOVE,
         )
-        self._done("detached")
         began = workflow.now()
-        snapshot = await workflow.execute_activity_method(
-            VolumeActivities.create_snapshot,
-            CreateSnapshot(
-                volume_id=old.volume_id,
-                job_id=move.job_id,
-                token=client_token(move.job_id, move.epoch, "snapshot", old.volume_id),
-                tags=move.tags,
-            ),
-            summary=f"snapshot of {old.volume_id}",
-            **MOVE,
-        )
+        # Of a volume that no instance has mounted any more, it need not wait until EC2 has detached it.
+        begun = self._take_snapshot(move) if old.unmounted else None
+        freed = await letting_go
+        self._done("detached")
+        if begun is None:
+            began, begun = workflow.now(), self._take_snapshot(move)
+        snapshot = await begun
         self._done("snapshot")
         volume = await workflow.execute_activity_method(
             VolumeActivities.create_volume,
@@ -89,6 +84,20 @@ class VolumeMigration:
                 created_at=began,
                 deleted_at=None if move.keep_snapshot or snapshot.snapshot_id in left_behind else workflow.now(),
             ),
+        )
+
+    @staticmethod
+    def _take_snapshot(move: MigrationInput) -> workflow.ActivityHandle[SnapshotRef]:
+        return workflow.start_activity_method(
+            VolumeActivities.create_snapshot,
+            CreateSnapshot(
+                volume_id=move.volume.volume_id,
+                job_id=move.job_id,
+                token=client_token(move.job_id, move.epoch, "snapshot", move.volume.volume_id),
+                tags=move.tags,
+            ),
+            summary=f"snapshot of {move.volume.volume_id}",
+            **MOVE,
         )
 
     async def _delete_old(self, move: MigrationInput, snapshot: SnapshotRef) -> list[str]:

@@ -243,6 +243,7 @@ class PlayedEc2:
 
     def __init__(self, states: list[dict[str, Any]]) -> None:
         self.states = states
+        """An empty one: nothing is shown."""
         self.asked: list[str] = []
 
     def describe_volumes(self, **_: Any) -> dict[str, Any]:
@@ -256,7 +257,8 @@ class PlayedEc2:
     def describe_snapshots(self, **arguments: Any) -> dict[str, Any]:
         by_id = any(one["Name"] == "snapshot-id" for one in arguments["Filters"])
         self.asked.append("wait" if by_id else "look")
-        return {"Snapshots": [{"SnapshotId": "snap-1", **OURS, **self.states.pop(0)}] if self.states else []}
+        state = self.states.pop(0) if self.states else {}
+        return {"Snapshots": [{"SnapshotId": "snap-1", **OURS, **state}] if state else []}
 
     def create_snapshot(self, **_: Any) -> dict[str, Any]:
         self.asked.append("create")
@@ -302,6 +304,14 @@ async def test_a_snapshot_is_found_by_its_token_and_waited_for() -> None:
     request = CreateSnapshot(volume_id="vol-1", job_id="job-1", token="t")
     assert (await run(Volumes(0, played, no_pause).create_snapshot, request)).snapshot_id == "snap-1"
     assert played.asked == ["look", "wait", "wait"]
+
+
+async def test_a_snapshot_that_is_not_shown_at_once_is_not_taken_for_gone() -> None:
+    """What is gone, with it a job's checkpoints, is told so only when EC2 has had time to show it."""
+    played = PlayedEc2([{}, {"State": "available"}, {}, {}, {"State": "pending"}, {"State": "completed"}])
+    request = CreateSnapshot(volume_id="vol-1", job_id="job-1", token="t")
+    assert (await run(Volumes(0, played, no_pause).create_snapshot, request)).snapshot_id == "snap-1"
+    assert played.asked == ["look", "create", "wait", "wait", "wait", "wait"]
 
 
 def test_an_instance_that_can_hold_no_more_volumes_is_told_apart() -> None:

@@ -248,6 +248,22 @@ async def test_a_third_node_while_the_volume_is_on_its_way_to_the_second(story: 
     assert story.cloud.volumes == {} and story.cloud.snapshots == {}
 
 
+async def test_the_snapshot_of_a_move_does_not_wait_until_the_unmounted_volume_is_detached(story: Story) -> None:
+    """The next container may come to another zone before EC2 has detached what its node let go of."""
+    await story.run_on("i-1", "zone-a")
+    story.cloud.held.add("vol-1")
+    await story.notice("i-1")
+    await story.happens("handed over")
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **ENDED_BY_US)
+    second = asyncio.create_task(story.run_on("i-2", "zone-b", 2, restored_from=1, found=story.nodes["i-1"].taken))
+    await story.until(lambda: "snap-of-vol-1" in story.cloud.snapshots)
+    assert story.cloud.volumes["vol-1"].attached_to == "i-1" and "vol-2" not in story.cloud.volumes
+    story.cloud.held.clear()
+    assert (await second).volume_id == "vol-2"
+    await story.ends()
+    assert story.cloud.volumes == {} and story.cloud.snapshots == {}
+
+
 async def test_a_node_that_dies_in_the_first_seconds_after_a_restore_burns_no_checkpoint(story: Story) -> None:
     """However often that happens, and without a checkpoint of its own."""
     node = await story.node("i-1")
