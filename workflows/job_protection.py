@@ -49,7 +49,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.job_state import JobProgress, JobStart, Stage
     from workflows.job_store import put_away_store
     from workflows.job_volume import free_volume
-    from workflows.options import ATTACH_PATIENCE, RENEW_AFTER
+    from workflows.options import ATTACH_PATIENCE, RENEW_AFTER, RENEW_STANDING_AFTER
     from workflows.racing import Overtaken, while_wanted
     from workflows.resumption import take_over, wants_to_take_over
     from workflows.volume_end import drop_left_volume, put_away_volume
@@ -321,10 +321,12 @@ class JobProtection:
         await self._listen(self._heard, timedelta(seconds=10), "try again")
 
     def _renewable(self) -> bool:
-        """The history is long, and no question is in flight whose answer would be lost."""
-        info = workflow.info()
-        long = info.is_continue_as_new_suggested() or info.get_current_history_length() > RENEW_AFTER
-        return long and None not in self._progress.wishes.values() and not final_wanted(self._progress)
+        """The history is long, and no question is in flight whose answer would be lost. Later while a job stands still:
+        where something is heard at the same moment, the server refuses the renewal, and the whole history is read."""
+        info, progress = workflow.info(), self._progress
+        most = RENEW_AFTER if progress.stage is Stage.RUNNING else RENEW_STANDING_AFTER
+        long = info.is_continue_as_new_suggested() or info.get_current_history_length() > most
+        return long and None not in progress.wishes.values() and not final_wanted(progress)
 
     async def _renew_when_long(self) -> None:
         """Continue as new before the history gets long."""

@@ -33,6 +33,8 @@ RENEW_AFTER = 100
 """Events after which a job's workflow continues as new, if Temporal does not suggest it earlier. That costs six events.
 Until then each cycle stays in the control worker's memory (docs/scale.md), and a job that is not kept there is read
 from its history at each event. A start and a few cycles stay in one history; so does a reclaim."""
+RENEW_STANDING_AFTER = 500
+"""The same while no container of the job runs: a reclaim stays in the history in which it began."""
 
 LOG_PATIENCE = timedelta(seconds=8)
 """The same for a person who waits for logs."""

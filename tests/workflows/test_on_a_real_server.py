@@ -93,6 +93,26 @@ async def test_continue_as_new_loses_nothing(real_story: Story) -> None:
     assert len((await handle.fetch_history()).events) < 3 * RENEW_AFTER
 
 
+async def test_a_job_that_stands_still_is_renewed_only_once_it_runs_again(real_story: Story) -> None:
+    """A renewal beside the hand-over was refused by the server, then read from its history, and the question of the
+    next container was lost with it for 28 s (seen in bench.outage)."""
+    await real_story.run_on("i-1", "zone-a")
+    node, first_run = real_story.nodes["i-1"], (await real_story.handle.describe()).run_id
+    await real_story.notice("i-1")
+    await real_story.reaches(JobState.CHECKPOINT_SUCCEEDED)
+    for number in range(RENEW_AFTER):
+        await real_story.report(ReportKind.REMARK, "i-1", 1, reason=f"remark {number}")
+    real_story.cloud.attempt_over(real_story.job_id, "RUNNABLE", await real_story.now(), exit_code=137)
+    assert (await real_story.attach("i-2", "zone-a", 2)).verdict is Verdict.RESTORE
+    assert (await real_story.handle.describe()).run_id == first_run
+    await real_story.run_on("i-2", "zone-a", 2, restored_from=1, found=node.taken)
+
+    async def renewed() -> bool:
+        return (await real_story.handle.describe()).run_id != first_run
+
+    await real_story.until(renewed)
+
+
 async def test_a_configuration_change_signalled_around_the_renewal_is_not_lost(real_story: Story) -> None:
     real_story.cloud.configuration = SystemConfiguration(checkpoint=CheckpointConfiguration(interval_seconds=3600))
     await real_story.run_on("i-1", "zone-a")
