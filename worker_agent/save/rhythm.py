@@ -114,6 +114,7 @@ class Rhythm:
                 return
             except PerdureError as problem:
                 log.warning("a periodic checkpoint failed", job_id=job.record.job_id, reason=str(problem))
+            self._keep_page_sinks()  # it took the one that was loaded, and a notice may come at any moment
         await self._grow(job)
         await self._keep_reserve(job)
         await self._examinations.look(job)
