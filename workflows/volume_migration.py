@@ -6,6 +6,8 @@ leave the job's only checkpoint in a snapshot that nobody knows.
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
@@ -103,7 +105,15 @@ class VolumeMigration:
     async def _delete_old(self, move: MigrationInput, snapshot: SnapshotRef) -> list[str]:
         """Delete what is no longer needed. The job waits for its volume, so this is tried for a minute at most; returns
         the ids that stay behind."""
-        left_behind, volume_id = [], move.volume.volume_id
+        deletions = [self._delete_volume(move.volume.volume_id), self._delete_snapshots(move, snapshot)]
+        if workflow.patched("the old volume and its snapshot go together"):
+            left = await asyncio.gather(*deletions)
+        else:
+            left = [await deletion for deletion in deletions]
+        return [one for one in left if one]
+
+    @staticmethod
+    async def _delete_volume(volume_id: str) -> str:
         try:
             await workflow.execute_activity_method(
                 VolumeActivities.delete_volume,
@@ -112,7 +122,11 @@ class VolumeMigration:
                 **LOOK,
             )
         except ActivityError:
-            left_behind.append(volume_id)
+            return volume_id
+        return ""
+
+    @staticmethod
+    async def _delete_snapshots(move: MigrationInput, snapshot: SnapshotRef) -> str:
         try:
             if move.keep_snapshot:
                 await workflow.execute_activity_method(
@@ -129,8 +143,8 @@ class VolumeMigration:
                     **LOOK,
                 )
         except ActivityError:
-            left_behind.append(snapshot.snapshot_id)
-        return left_behind
+            return snapshot.snapshot_id
+        return ""
 
     def _done(self, step: str) -> None:
         self._phases[step] = round(workflow.time() - self._since, 3)
