@@ -137,7 +137,7 @@ async def _detach_kept(progress: JobProgress, volume: JobVolume) -> None:
         message = f"Volume {volume.volume_id} could not be detached from {volume.attached_to}: {in_words(problem)}"
         progress.tell(workflow.now(), "left behind", message, "warning")
         return
-    progress.has_volume(volume.model_copy(update={"attached_to": None}))
+    progress.has_volume(volume.model_copy(update={"attached_to": None, "unmounted": False}))
 
 
 async def put_away_volume(progress: JobProgress) -> None:

@@ -47,7 +47,7 @@ class VolumeMigration:
             **MOVE,
         )
         began = workflow.now()
-        # Of a volume that no instance has mounted any more, it need not wait until EC2 has detached it.
+        # Of what its instance has unmounted, it need not wait until EC2 has detached it.
         begun = self._take_snapshot(move) if old.unmounted else None
         freed = await letting_go
         self._done("detached")
