@@ -26,7 +26,7 @@ class JobVolume(Frozen):
     attached_to: str | None = None
     blank: bool = False
     unmounted: bool = False
-    """The instance said that it let go of it: all that was written is on it, and no more will come from there. What stays
+    """The instance said that it let go of it: all that was written is on it, and no more will come. What stays
     `detaching` may be taken from it by force."""
     forced: bool = False
     """It was stuck, and had to be taken from its last instance by force."""
