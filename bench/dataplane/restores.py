@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
+import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,16 @@ from worker_agent.engine.job_root import store
 from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.engine.writable_layer import unmount_layer
 
-RESTORES = ("cold", "cold apart", "cold whole", "cold lazy", "warm", "lazy", "tmpfs")
+RESTORES = ("cold", "cold apart", "cold whole", "cold lazy", "warm", "lazy", "tmpfs", "disk")
 """`cold`: nothing of the checkpoint is in the page cache. `apart`: its pages are verified first, and not while CRIU
 reads them. `whole`: one that shares no pages. `lazy`: the job goes on before its memory is there, each
 page verified when it comes; `whole` is when all is there. `tmpfs`: `runc restore` alone, its images in memory, nothing
-verified, no files rolled back."""
+verified, no files rolled back. `disk`: no restore, only what the disk itself takes to give the images: read past the
+page cache, many requests at once."""
 
+_DROP = Path("/proc/sys/vm/drop_caches")
+_AT_ONCE, _PIECE = 16, 1 << 20
+"""Requests, and their bytes, that are on their way at once to learn what the disk gives."""
 _LARGEST = 4
 """GiB of a job of which there is room for one more copy in memory; of a larger one only the first is measured."""
 
@@ -41,7 +48,8 @@ async def restores(job: Job, rounds: int) -> list[dict[str, Any]]:
                 job.change()
                 await job.checkpoint(whole=False, kind=CheckpointKind.PERIODIC)
             print(f"restore {number}: {way}", file=sys.stderr, flush=True)
-            found.append({"way": f"restore {way}", "round": number, **await _restored(job, way)})
+            measured = await (_from_disk(job) if way == "disk" else _restored(job, way))
+            found.append({"way": f"restore {way}", "round": number, **measured})
     return found
 
 
@@ -59,7 +67,7 @@ async def _restored(job: Job, way: str) -> dict[str, Any]:
         tool("mount", "-t", "tmpfs", "none", memory)
         await asyncio.to_thread(shutil.copytree, images, memory, dirs_exist_ok=True)
     elif way.startswith("cold"):
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        _DROP.write_text("3\n")
     else:
         await asyncio.to_thread(_read, images)
     job.epoch += 1
@@ -95,6 +103,32 @@ async def _restored(job: Job, way: str) -> dict[str, Any]:
         delete_tree(memory)
     found = {"durable": seconds, "criu": by_criu, "image": checkpoint.image_bytes, "phases": prepared.phases}
     return found | ({"whole": whole} if lazily else {})
+
+
+async def _from_disk(job: Job) -> dict[str, Any]:
+    root = job.bed.volume.root
+    checkpoint = store(root).head(store(root).numbers()[-1])
+    await asyncio.to_thread(syncfs, root)
+    _DROP.write_text("3\n")
+    begun = time.monotonic()
+    await asyncio.to_thread(_read_directly, store(root).folder(checkpoint.number) / IMAGES)
+    return {"durable": time.monotonic() - begun, "image": checkpoint.image_bytes}
+
+
+def _read_directly(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    pieces = [(path, at) for path in files for at in range(0, path.stat().st_size, _PIECE)]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(_read_piece, pieces))
+
+
+def _read_piece(piece: tuple[Path, int]) -> None:
+    path, at = piece
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        os.preadv(descriptor, [mmap.mmap(-1, _PIECE)], at)
+    finally:
+        os.close(descriptor)
 
 
 def _read(folder: Path) -> None:

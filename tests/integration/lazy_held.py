@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
-from worker_agent.engine.lazy.program import main
-from worker_agent.engine.lazy.serving import Server
+from worker_agent.lazy_pages.program import main
+from worker_agent.lazy_pages.serving import Server
 
 
 def bring_nothing(server: Server, most_pages: int) -> None:

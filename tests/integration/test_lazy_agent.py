@@ -13,7 +13,7 @@ from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.retries import HandOver
 from tests.integration import lazy_held_agent
 from tests.integration.agent_bed import Bed, bed, until
-from worker_agent.engine.lazy.guard import STATE
+from worker_agent.lazy_pages.guard import STATE
 
 pytestmark = [pytest.mark.criu]
 

@@ -42,7 +42,7 @@ from worker_agent.engine import (
     tasks,
 )
 from worker_agent.engine.lazy import daemon as lazy
-from worker_agent.engine.lazy.guard import RESTORE_WHOLE, STATE
+from worker_agent.lazy_pages.guard import RESTORE_WHOLE, STATE
 
 pytestmark = [pytest.mark.criu]
 
@@ -165,7 +165,7 @@ def test_memory_that_changes_while_it_comes_in_holds_what_was_saved_or_nothing_s
         "later": {42: [[lazy_pages.START, lazy_pages.START + pages * lazy_pages.PAGE, 0]]},
         "at_once": [[0, 300]],
     }
-    argv = [sys.executable, "-m", "worker_agent.engine.lazy"]
+    argv = [sys.executable, "-m", "worker_agent.lazy_pages"]
     begun = subprocess.run(
         argv, input=json.dumps(request).encode(), stdout=subprocess.PIPE, timeout=PATIENCE, check=True
     )

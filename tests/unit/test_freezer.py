@@ -14,7 +14,7 @@ from perdure.domain.errors import FreezerFailed
 from perdure.image.mounts import read_mounts
 from perdure.waiting import until
 from tests.patience import PATIENCE
-from worker_agent.engine.freezer import Freezer
+from worker_agent.freezer import Freezer
 
 pytestmark = pytest.mark.criu
 
@@ -78,18 +78,18 @@ def test_thawing_lets_everything_run_again(freezer: Freezer, counter: Path) -> N
     until(lambda: counter.stat().st_size > size, PATIENCE)
 
 
-async def test_what_is_killed_while_frozen_writes_nothing_more(freezer: Freezer, counter: Path) -> None:
+def test_what_is_killed_while_frozen_writes_nothing_more(freezer: Freezer, counter: Path) -> None:
     freeze(freezer)
     size = counter.stat().st_size
     freezer.kill()
-    await freezer.wait_empty(PATIENCE)
+    freezer.wait_empty(PATIENCE)
     assert freezer.pids() == []
     assert counter.stat().st_size == size
 
 
-async def test_one_that_stays_is_named(freezer: Freezer, counter: Path) -> None:
+def test_one_that_stays_is_named(freezer: Freezer, counter: Path) -> None:
     with pytest.raises(FreezerFailed, match=rf"process {freezer.pids()[0]} .* did not die within 0 s"):
-        await freezer.wait_empty(0)
+        freezer.wait_empty(0)
 
 
 def test_a_cgroup_that_is_gone_is_not_frozen_and_thaws_quietly() -> None:

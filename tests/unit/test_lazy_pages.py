@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from perdure.domain.errors import ImageInvalid
 from perdure.image.pages.prints import PAGE
 from tests.integration.lazy_pages import checkpoint_of, page
-from worker_agent.engine.lazy.missing import Missing, Part
-from worker_agent.engine.lazy.source import Source
+from worker_agent.lazy_pages.missing import Missing, Part
+from worker_agent.lazy_pages.source import Source
 
 _PLACES = st.integers(0, 60)
 _LENGTHS = st.integers(1, 20)

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
 from perdure.image.pages import predump
-from perdure.image.pages.index import INDEX, PageIndex, read_index, verify_pages
+from perdure.image.pages.index import INDEX, PageIndex, PagesFile, read_index, verify_pages
 from perdure.image.pages.matching import BLOCK, NOWHERE, ZERO, Matcher, Taken, matcher
 from perdure.image.pages.pipes import Pipes, release_writers
 from perdure.image.pages.prints import PAGE, PRINT, compiled, first_wrong, print_of
-from perdure.image.pages.sink import PagesFile, Request
+from perdure.image.pages.sink import Request
 from perdure.image.pages.staging import Staging
 from tests.patience import PATIENCE
 

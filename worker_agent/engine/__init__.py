@@ -9,7 +9,6 @@ from worker_agent.engine.cold_blocks import fetch
 from worker_agent.engine.container import Container, Identity, Tools
 from worker_agent.engine.criu_log import keep as keep_log
 from worker_agent.engine.criu_log import restore_failure
-from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.job_root import (
     check_lease,
@@ -41,6 +40,7 @@ from worker_agent.engine.restore import (
     return_gpus,
 )
 from worker_agent.engine.writable_layer import give_back, is_in_place, leave_files, show_volumes
+from worker_agent.freezer import Freezer
 
 __all__ = [
     "TREES",

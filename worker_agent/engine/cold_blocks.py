@@ -1,7 +1,9 @@
 """A volume that was just made from a snapshot: read what a restore needs, many blocks at a time, before it needs them.
 
 Each block comes from far away when it is first touched, and a restore touches one after the other. Many at a time come
-in many times faster (docs/aws-assumptions.md). All else on the volume stays cold: the job runs while it comes in.
+in many times faster (docs/aws-assumptions.md). Pages that have an index are left out: who verifies them reads many at a
+time beside CRIU (perdure/image/pages/index.py), and a lazy restore goes on without them. All else on the volume stays
+cold: the job runs while it comes in.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from perdure.domain.errors import ImageInvalid
 from perdure.image.layout import IMAGES
+from perdure.image.pages.index import INDEX
 from worker_agent.engine import job_root as roots
 
 _AT_ONCE = 32
@@ -21,16 +26,27 @@ _PIECE = 512 * 1024
 
 
 def fetch(job_root: Path, number: int) -> float:
-    """Read the checkpoint's memory images and its manifest. Blocks; returns seconds. What cannot be read is left to the
-    restore, which says so."""
+    """Read the checkpoint's manifest, its page indexes, and its memory images but for pages that have an index. Blocks;
+    returns seconds. What cannot be read is left to the restore, which says so."""
     begun = time.monotonic()
-    folder = roots.store(job_root).folder(number)
+    store = roots.store(job_root)
+    folder = store.folder(number)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
-        for path in [*folder.glob("*.json"), *(folder / IMAGES).rglob("*")]:
-            if path.is_file() and not path.is_symlink():
-                for offset in range(0, path.stat().st_size, _PIECE):
-                    threads.submit(_read, path, offset)
+        _read_files(threads, folder.glob("*.json"), ())
+        _read_files(threads, (folder / INDEX).glob("*"), ())
+        try:
+            later = {folder / image.path for image in store.head(number).images if image.index}
+        except ImageInvalid:
+            later = set()
+        _read_files(threads, (folder / IMAGES).rglob("*"), later)
     return time.monotonic() - begun
+
+
+def _read_files(threads: ThreadPoolExecutor, paths: Iterable[Path], without: Collection[Path]) -> None:
+    for path in paths:
+        if path not in without and path.is_file() and not path.is_symlink():
+            for offset in range(0, path.stat().st_size, _PIECE):
+                threads.submit(_read, path, offset)
 
 
 def _read(path: Path, offset: int) -> None:

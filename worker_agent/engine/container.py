@@ -8,10 +8,10 @@ from pathlib import Path
 
 from perdure.domain.checkpoints import ContainerImage, MountRule, Surroundings
 from perdure.image.files import TREES
-from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.gpu import GpuTools
 from worker_agent.engine.overlay import OverlayMount
 from worker_agent.engine.page_sink import SparePageSinks
+from worker_agent.freezer import Freezer
 
 
 @dataclass(frozen=True)

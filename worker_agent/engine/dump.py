@@ -18,7 +18,8 @@ from perdure.domain.errors import CheckpointFailed, CommandFailed, ImageInvalid,
 from perdure.image.layout import IMAGES
 from perdure.image.mounts import delete_tree
 from perdure.image.pages.assembly import shares_pages
-from perdure.image.pages.sink import PagesFile, Request
+from perdure.image.pages.index import PagesFile
+from perdure.image.pages.sink import Request
 from perdure.waiting import until
 from worker_agent.engine import criu_log, criu_options, runc, stopped, tasks
 from worker_agent.engine import job_root as roots

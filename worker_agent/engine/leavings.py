@@ -26,11 +26,11 @@ from perdure.waiting import until
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
-from worker_agent.engine.freezer import Freezer
-from worker_agent.engine.lazy.guard import NAME as LAZY
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.writable_layer import shown_from, unmount_layer
+from worker_agent.freezer import Freezer
+from worker_agent.lazy_pages.guard import NAME as LAZY
 
 _POLL = 0.02
 _ORPHAN_PATIENCE = 120.0
@@ -127,9 +127,10 @@ async def clean(container: Container) -> None:
     if container.cgroup:
         # A restore that was cut short leaves processes in the cgroup before runc knows the container.
         left = await urgently(_kill_cgroup, container.cgroup)
-        await left.wait_empty(_DEATH)
+        await urgently(left.wait_empty, _DEATH)
     await asyncio.to_thread(_unmount_all, container)
-    await runc.delete(container)
+    if container.runc_folder.exists():
+        await runc.delete(container)
     await asyncio.to_thread(_end_holders, container.job_root)
     await asyncio.to_thread(_check_unused, container.job_root)
     await _end_users(roots.store(container.job_root).root, _ENGINE_PROGRAMS)
@@ -169,7 +170,7 @@ async def end_frozen(container: Container) -> None:
     """
     if container.freezer is not None:
         await urgently(container.freezer.kill)
-        await container.freezer.wait_empty(_DEATH)
+        await urgently(container.freezer.wait_empty, _DEATH)
 
 
 async def thaw(container: Container) -> None:
@@ -230,15 +231,18 @@ def _holders(job_root: Path) -> list[int]:
 
 async def _end_users(folder: Path, commands: tuple[str, ...] = ("",)) -> None:
     """Kill what still works in a folder: programs of an operation that lost its agent, by how their names begin."""
-    await asyncio.to_thread(_kill_users, folder, commands)
-    await _wait_until_unused(folder, limit_seconds=_DEATH)
+    if await asyncio.to_thread(_kill_users, folder, commands):
+        await _wait_until_unused(folder, limit_seconds=_DEATH)
 
 
-def _kill_users(folder: Path, commands: tuple[str, ...]) -> None:
-    for pid in tasks.users_of(folder):
+def _kill_users(folder: Path, commands: tuple[str, ...]) -> bool:
+    """Was there anybody?"""
+    users = tasks.users_of(folder)
+    for pid in users:
         if tasks.command(pid).startswith(commands):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+    return bool(users)
 
 
 def _at_a_checkpoint(*folders: Path) -> list[int]:

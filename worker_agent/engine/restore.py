@@ -42,11 +42,11 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine.closed_sockets import reset
 from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, link_images
 from worker_agent.engine.container import Container
-from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.in_network import in_network_of
 from worker_agent.engine.lazy import daemon
 from worker_agent.engine.lazy.images import NotLazy
 from worker_agent.engine.writable_layer import put_in_place
+from worker_agent.freezer import Freezer
 
 StepCallback = Callable[[str], None]
 Claim = Callable[[Sequence[Binding]], Awaitable[None]]
@@ -311,12 +311,13 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     await asyncio.to_thread(_check_cgroup, container, manifest.number)
     names = [decode_name(name) for name in manifest.lent_names]
     try:
-        await in_network_of(container.init_pid, reset, await runc.pids(container))
+        pids = await runc.pids(container)  # all of them stand still: they stay the same
+        await in_network_of(container.init_pid, reset, pids)
         view = _view(container, manifest.number)
-        await asyncio.to_thread(tcp_queues.send_held, view.with_name(IMAGES), view, await runc.pids(container))
+        await asyncio.to_thread(tcp_queues.send_held, view.with_name(IMAGES), view, pids)
         await asyncio.to_thread(delete_tree, view)
-        await asyncio.to_thread(timers.restart, await runc.pids(container))
-        await asyncio.to_thread(tcp_timers.hurry, await runc.pids(container))
+        await asyncio.to_thread(timers.restart, pids)
+        await asyncio.to_thread(tcp_timers.hurry, pids)
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
     except (OSError, CommandFailed) as error:
         said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"

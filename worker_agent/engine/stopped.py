@@ -21,8 +21,8 @@ from pathlib import Path
 from perdure.domain.errors import FreezerFailed
 from perdure.waiting import until
 from worker_agent.engine.commands import complete
-from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.threads import urgently
+from worker_agent.freezer import Freezer
 
 _PROC = Path("/proc")
 _SUFFIX = "-perdure-stopped"

@@ -14,11 +14,11 @@ from perdure.domain.checkpoints import CheckpointKind, GpuDevice, ImageFile, Man
 from perdure.domain.errors import CheckpointFailed
 from perdure.image.store import DirectoryStore
 from worker_agent.engine.container import Container, Identity
-from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.lost_names import Nameless
 from worker_agent.engine.page_sink import Assembled, PageSink
 from worker_agent.engine.threads import urgently
 from worker_agent.engine.waiting_clients import Listening
+from worker_agent.freezer import Freezer
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -42,8 +42,8 @@ class Reporter:
             instance_id=self._node.instance_id,
             **fields,
         )
-        about = {"job_id": record.job_id, "epoch": job.epoch, "reason": report.reason or None}
-        log.info(kind.value, **{name: value for name, value in about.items() if value is not None})
+        about = {"job_id": record.job_id, "epoch": job.epoch, "reason": report.reason, "phases": report.phases}
+        log.info(kind.value, **{name: value for name, value in about.items() if value not in ("", {})})
         await self._spool.add(Entry(kind=EntryKind.REPORT, job_id=record.job_id, report=report))
         self._told(job, kind)
 

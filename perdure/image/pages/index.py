@@ -33,7 +33,21 @@ _LARGEST = 2**32
 """Pages of one file at most: 16 TiB."""
 _BLOCK = 4 << 20
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
-"""That read at once: a network volume needs several requests on their way to give its full speed."""
+"""That read at once."""
+_AHEAD = 32 << 20
+"""Bytes that the disk is asked for before they are read: a network volume needs many requests on their way to give its
+full speed, above all one whose blocks come from a snapshot when they are first touched."""
+
+
+@dataclass(frozen=True)
+class PagesFile:
+    """What a manifest says of a pages file: the same fields as perdure.domain.checkpoints.ImageFile, for programs that
+    do without pydantic."""
+
+    path: str
+    size: int
+    blake3: str
+    index: str
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,7 @@ def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None) -
     wanted = memoryview(index.prints)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-
+        os.posix_fadvise(descriptor, 0, _AHEAD, os.POSIX_FADV_WILLNEED)
         own = threading.local()  # a buffer for each thread: new memory costs as much as what is read into it
 
         def verify(at: int) -> None:
@@ -107,6 +120,7 @@ def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None) -
                 return
             if not hasattr(own, "block"):
                 own.block = memoryview(bytearray(_BLOCK))
+            os.posix_fadvise(descriptor, at + _AHEAD, _BLOCK, os.POSIX_FADV_WILLNEED)
             block = own.block[: min(_BLOCK, image.size - at)]
             if _read(descriptor, block, at) != len(block):
                 raise ImageInvalid(f"{path} ends before byte {at + len(block)}")

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from perdure.domain.errors import ImageInvalid
 from perdure.image.pages.assembly import Source, assemble
-from perdure.image.pages.index import INDEX, PageIndex, read_index
+from perdure.image.pages.index import INDEX, PageIndex, PagesFile, read_index
 from perdure.image.pages.matching import BLOCK, Taken, matcher
 from perdure.image.pages.pipes import Pipes, pages_name
 from perdure.image.pages.predump import predump
@@ -45,16 +45,6 @@ NAME = "perdure-pages"
 _PR_SET_NAME = 15
 _NICE = 10
 """While the job runs it comes first."""
-
-
-@dataclass(frozen=True)
-class PagesFile:
-    """What a manifest says of a pages file: the same fields as perdure.domain.checkpoints.ImageFile."""
-
-    path: str
-    size: int
-    blake3: str
-    index: str
 
 
 @dataclass(frozen=True)

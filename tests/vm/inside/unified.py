@@ -111,7 +111,7 @@ def killed_frozen(trials: int) -> int:
         assert freezer.frozen()
         before = bytes(counters)
         freezer.kill()
-        asyncio.run(freezer.wait_empty(PATIENCE))
+        freezer.wait_empty(PATIENCE)
         went_on += bytes(counters) != before
         for pid in pids:
             assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL

@@ -26,16 +26,16 @@ from worker_agent.engine import job_root as roots
 from worker_agent.engine import tasks
 from worker_agent.engine.commands import complete
 from worker_agent.engine.container import Container
-from worker_agent.engine.freezer import Freezer
 from worker_agent.engine.lazy import images
-from worker_agent.engine.lazy.guard import NAME, RESTORE_WHOLE, STATE, Charge, State
 from worker_agent.engine.lazy.images import NotLazy
-from worker_agent.engine.lazy.program import LISTENS
 from worker_agent.engine.threads import urgently
+from worker_agent.freezer import Freezer
+from worker_agent.lazy_pages.guard import NAME, RESTORE_WHOLE, STATE, Charge, State
+from worker_agent.lazy_pages.program import LISTENS
 
 FLAG = "--lazy-pages"
 """Of runc restore and of criu restore."""
-PROGRAM = "worker_agent.engine.lazy"
+PROGRAM = "worker_agent.lazy_pages"
 LOG = "lazy.log"
 """What the program said, beside the container's work folder: in it, it would be taken for a left-over."""
 _START = 60.0

@@ -15,7 +15,7 @@ from perdure.domain.checkpoints import ManifestHead
 from perdure.image.layout import IMAGES
 from perdure.image.pages.prints import PAGE
 from worker_agent.engine import criu_image
-from worker_agent.engine.lazy.missing import Part
+from worker_agent.lazy_pages.missing import Part
 
 LEAST = 16 << 20
 """Bytes; for less it is not worth a program beside the job."""

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from perdure.image.pages.prints import PAGE
-from worker_agent.engine.lazy import userfault
-from worker_agent.engine.lazy.missing import Missing, Part
-from worker_agent.engine.lazy.source import Source, Verifying
+from worker_agent.lazy_pages import userfault
+from worker_agent.lazy_pages.missing import Missing, Part
+from worker_agent.lazy_pages.source import Source, Verifying
 
 RESTORE_FINISHED = 0x52535446
 _AROUND = 16

@@ -7,13 +7,12 @@ import threading
 from bisect import bisect_right
 from pathlib import Path
 
-from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
-from perdure.image.pages.index import PageIndex, read_index
+from perdure.image.pages.index import PageIndex, PagesFile, read_index
 from perdure.image.pages.prints import PAGE, PRINT, first_wrong
 
-_AHEAD = 8 << 20
-"""Bytes that the disk is asked for before they are needed."""
+_AHEAD = (8 << 20) // PAGE
+"""Pages that the disk is asked for before they are needed."""
 _BLOCK = 256
 """Pages at once."""
 
@@ -21,7 +20,7 @@ _BLOCK = 256
 class Source:
     """The checkpoint's pages, verified, in the count over all pages files."""
 
-    def __init__(self, checkpoint: Path, images: list[ImageFile]) -> None:
+    def __init__(self, checkpoint: Path, images: list[PagesFile]) -> None:
         """ImageInvalid, OSError."""
         self._firsts: list[int] = []
         self._files: list[tuple[int, PageIndex, Path]] = []
@@ -51,11 +50,11 @@ class Source:
         if wrong >= 0:
             raise ImageInvalid(f"{path} has a wrong checksum at byte {(page + wrong) * PAGE}: the image is damaged")
 
-    def want(self, page: int) -> None:
-        """What begins here will be read soon."""
+    def want(self, page: int, pages: int = _AHEAD) -> None:
+        """So many pages from this one on will be read soon. Returns without them."""
         place = bisect_right(self._firsts, page) - 1
         at = (page - self._firsts[place]) * PAGE
-        os.posix_fadvise(self._files[place][0], at, _AHEAD, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(self._files[place][0], at, pages * PAGE, os.POSIX_FADV_WILLNEED)
 
 
 class Verifying:
@@ -77,6 +76,8 @@ class Verifying:
     def _verify(self) -> None:
         block = memoryview(bytearray(_BLOCK * PAGE))
         try:
+            for first, behind in self._ranges:  # all at once: CRIU reads them, too, and waits for one after the other
+                self._source.want(first, behind - first)
             for first, behind in self._ranges:
                 for page in range(first, behind, _BLOCK):
                     self._source.read(page, block[: min(_BLOCK, behind - page) * PAGE])

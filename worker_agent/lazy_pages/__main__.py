@@ -1,4 +1,4 @@
-"""`python -m worker_agent.engine.lazy`: see program.py."""
+"""`python -m worker_agent.lazy_pages`: see program.py."""
 
 import sys
 
@@ -6,7 +6,7 @@ from perdure import garbage
 
 if __name__ == "__main__":
     garbage.none_while_loading()
-    from worker_agent.engine.lazy.program import main
+    from worker_agent.lazy_pages.program import main
 
     garbage.keep_what_is_loaded()
     sys.exit(main())

@@ -5,6 +5,7 @@ It listens where CRIU's restore looks for it, at `lazy-pages.socket` in CRIU's w
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -13,15 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from perdure.domain.checkpoints import ImageFile
 from perdure.domain.errors import ImageInvalid
-from worker_agent.engine.lazy import guard
-from worker_agent.engine.lazy.guard import Charge, Done, State
-from worker_agent.engine.lazy.missing import Part
-from worker_agent.engine.lazy.serving import Failed, Server
-from worker_agent.engine.lazy.source import Source, Verifying
+from perdure.image.pages.index import PagesFile
+from worker_agent.lazy_pages import guard
+from worker_agent.lazy_pages.guard import Charge, Done, State
+from worker_agent.lazy_pages.missing import Part
+from worker_agent.lazy_pages.serving import Failed, Server
+from worker_agent.lazy_pages.source import Source, Verifying
 
 SOCKET = "lazy-pages.socket"
 LISTENS = b"listening\n"
@@ -32,19 +31,27 @@ class Request:
     """What one restore wants, as one JSON object on the standard input."""
 
     charge: Charge
-    images: list[ImageFile]
+    images: list[PagesFile]
     """The pages files, in the order in which their pages are counted."""
     later: dict[int, list[Part]]
     at_once: list[tuple[int, int]]
 
-
-_REQUEST = TypeAdapter(Request)
+    @classmethod
+    def of(cls, line: bytes) -> Request:
+        """The agent's."""
+        said = json.loads(line)
+        return cls(
+            Charge(**said["charge"]),
+            [PagesFile(**image) for image in said["images"]],
+            {int(number): [Part(*part) for part in parts] for number, parts in said["later"].items()},
+            [(first, behind) for first, behind in said["at_once"]],
+        )
 
 
 def main() -> int:
     """Entry. Says `listening` when CRIU may come, and ends for the one who started it; the rest is told in the state
     file. If the job cannot be given its memory, the job is ended."""
-    request = _REQUEST.validate_json(sys.stdin.buffer.read())
+    request = Request.of(sys.stdin.buffer.read())
     if os.fork():
         os._exit(0)
     guard.call_itself(guard.NAME)

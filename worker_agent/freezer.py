@@ -6,7 +6,6 @@ it must work when runc, CRIU or an earlier agent were killed halfway.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -17,7 +16,6 @@ from pathlib import Path
 from perdure.domain.errors import FreezerFailed
 from perdure.dying import hurry
 from perdure.image.mounts import read_mounts
-from worker_agent.engine.threads import urgently
 
 _POLL = 0.005
 
@@ -99,10 +97,10 @@ class Freezer:
             hurry(pid)
         self.thaw()
 
-    async def wait_empty(self, limit_seconds: float) -> None:
-        """Until no process is left. FreezerFailed, naming one that stays, after `limit_seconds`."""
+    def wait_empty(self, limit_seconds: float) -> None:
+        """Until no process is left. Blocks. FreezerFailed, naming one that stays, after `limit_seconds`."""
         end = time.monotonic() + limit_seconds
-        while pids := await urgently(self.pids):
+        while pids := self.pids():
             if time.monotonic() > end:
                 raise FreezerFailed(f"process {pids[0]} of {self.path} did not die within {limit_seconds:g} s")
-            await asyncio.sleep(_POLL)
+            time.sleep(_POLL)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perdure.domain.errors import FreezerFailed
-from worker_agent.engine.freezer import Freezer
+from worker_agent.freezer import Freezer
 
 NAME = "perdure-lazy"
 """What both processes call themselves, as `ps` and `top` show it."""
