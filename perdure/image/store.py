@@ -66,9 +66,10 @@ class CheckpointStore(ABC):
         """
 
     @abstractmethod
-    def verify_pages(self, number: int, stop: Stop | None = None) -> None:
+    def verify_pages(self, number: int, stop: Stop | None = None, *, ahead: int = 0) -> None:
         """Compare the pages that page indexes cover, which is nearly all of an image. ImageInvalid, as `verify`. Once
-        `stop` says True, it ends early and says nothing."""
+        `stop` says True, it ends early and says nothing. `ahead`: bytes that a disk is asked for before they are read,
+        where it is slow for each block."""
 
     @abstractmethod
     def delete(self, number: int, stop: Stop | None = None) -> None:
@@ -135,10 +136,10 @@ class DirectoryStore(CheckpointStore):
         verify_clones(self.folder(number), manifest.files_digest)
         return manifest
 
-    def verify_pages(self, number: int, stop: Stop | None = None) -> None:
+    def verify_pages(self, number: int, stop: Stop | None = None, *, ahead: int = 0) -> None:
         for image in self.head(number).images:
             if image.index:
-                verify_pages(self.folder(number), image, stop)
+                verify_pages(self.folder(number), image, stop, ahead=ahead)
 
     def delete(self, number: int, stop: Stop | None = None) -> None:
         folder = self.folder(number)

@@ -211,7 +211,8 @@ class ProtectedJob:
     def verify_pages(self, number: int) -> None:
         """Begin to read the pages of the checkpoint that is being restored."""
         stop = threading.Event()
-        reading = asyncio.to_thread(verify_pages, self.job_root, number, stop.is_set)
+        cold = self.record.plan is not None and self.record.plan.cold_volume
+        reading = asyncio.to_thread(verify_pages, self.job_root, number, stop.is_set, cold=cold)
         self._verifying = asyncio.ensure_future(reading), stop
         self._verifying[0].add_done_callback(lambda done: done.cancelled() or done.exception())
 

@@ -2,7 +2,7 @@
 
 Each block comes from far away when it is first touched, and a restore touches one after the other. Many at a time come
 in many times faster (docs/aws-assumptions.md). Pages that have an index are left out: who verifies them reads many at a
-time beside CRIU (perdure/image/pages/index.py), and a lazy restore goes on without them. All else on the volume stays
+time beside CRIU (`verify_pages`), and a lazy restore goes on without them. All else on the volume stays
 cold: the job runs while it comes in.
 """
 

@@ -43,6 +43,9 @@ _LAYOUT = {
     "checkpoints": 0o700,
 }
 """Folders and modes. The mode of `upper` is what the container sees as its `/`; `data` is for any user of it."""
+_AHEAD = 32 << 20
+"""Bytes asked for before they are read, on a volume that was just made from a snapshot: 64 blocks of EBS. On any other
+disk it was no gain: restores took 1.0 to 1.3 times as long (1 GiB, six pairs)."""
 _POLL = 0.01
 _TIDIED = 10.0
 """Seconds in which who only tidies up stops: at once but for what the disk takes."""
@@ -181,9 +184,10 @@ def read_checkpoint(job_root: Path, number: int) -> Manifest:
     return store(job_root).open(number)
 
 
-def verify_pages(job_root: Path, number: int, stop: Stop) -> None:
-    """Compare all pages of a checkpoint with its page indexes. ImageInvalid; nothing once `stop` says True. Blocks."""
-    store(job_root).verify_pages(number, stop)
+def verify_pages(job_root: Path, number: int, stop: Stop, *, cold: bool = False) -> None:
+    """Compare all pages of a checkpoint with its page indexes. ImageInvalid; nothing once `stop` says True. `cold`: the
+    volume was just made from a snapshot. Blocks."""
+    store(job_root).verify_pages(number, stop, ahead=_AHEAD if cold else 0)
 
 
 def read_head(job_root: Path, number: int) -> ManifestHead:

@@ -33,10 +33,7 @@ _LARGEST = 2**32
 """Pages of one file at most: 16 TiB."""
 _BLOCK = 4 << 20
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
-"""That read at once."""
-_AHEAD = 32 << 20
-"""Bytes that the disk is asked for before they are read: a network volume needs many requests on their way to give its
-full speed, above all one whose blocks come from a snapshot when they are first touched."""
+"""That read at once: a network volume needs several requests on their way to give its full speed."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +97,10 @@ def _parse(content: bytes, path: Path) -> PageIndex:
     return PageIndex(seed, content[_HEAD.size : middle], content[middle:])
 
 
-def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None) -> None:
+def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None, *, ahead: int = 0) -> None:
     """ImageInvalid, naming file and page, unless each page of the file has the fingerprint that its index says. Every
-    page is read once, by several threads in the order of the file; none any more once `stop` says True."""
+    page is read once, by several threads in the order of the file; none any more once `stop` says True.
+    `ahead`: so many bytes are asked for before they are read, for a disk that is slow for each block."""
     from concurrent.futures import ThreadPoolExecutor  # not for sink.py, which verifies nothing
 
     index = read_index(checkpoint / image.index, image.blake3)
@@ -112,7 +110,10 @@ def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None) -
     wanted = memoryview(index.prints)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.posix_fadvise(descriptor, 0, _AHEAD, os.POSIX_FADV_WILLNEED)
+        if ahead:
+            os.posix_fadvise(descriptor, 0, ahead, os.POSIX_FADV_WILLNEED)
+        else:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         own = threading.local()  # a buffer for each thread: new memory costs as much as what is read into it
 
         def verify(at: int) -> None:
@@ -120,7 +121,8 @@ def verify_pages(checkpoint: Path, image: ImageFile, stop: Stop | None = None) -
                 return
             if not hasattr(own, "block"):
                 own.block = memoryview(bytearray(_BLOCK))
-            os.posix_fadvise(descriptor, at + _AHEAD, _BLOCK, os.POSIX_FADV_WILLNEED)
+            if ahead:
+                os.posix_fadvise(descriptor, at + ahead, _BLOCK, os.POSIX_FADV_WILLNEED)
             block = own.block[: min(_BLOCK, image.size - at)]
             if _read(descriptor, block, at) != len(block):
                 raise ImageInvalid(f"{path} ends before byte {at + len(block)}")
