@@ -40,9 +40,10 @@ class User:
         self.cloud = httpx.Client(base_url=self.status["aws_endpoint_url"], timeout=PATIENCE)
         self._place = StackPlace(stack)
         self._client = StackClient.of(self._place)
+        self._aws: list[Any] = []
 
     def close(self) -> None:
-        for each in (self.api, self.cloud, self._client):
+        for each in (self.api, self.cloud, self._client, *self._aws):
             each.close()
 
     def run(self, *arguments: str, status: int | None = 0, limit: float = 300) -> subprocess.CompletedProcess[str]:
@@ -80,14 +81,16 @@ class User:
         return self.submit("/usr/bin/python3", script, str(links), str(pause), str(mebibytes), options=options)
 
     def aws(self, service: str) -> Any:
-        """A boto3 client of the stack's own AWS."""
-        return boto3.client(
+        """A boto3 client of the stack's own AWS; it lasts as long as the user."""
+        client: Any = boto3.client(
             service,  # type: ignore[call-overload]
             "us-east-1",
             endpoint_url=self.status["aws_endpoint_url"],
             aws_access_key_id="a",
             aws_secret_access_key="b",
         )
+        self._aws.append(client)
+        return client
 
     def hurry(self, job_id: str) -> bool:
         """Let the chain, which runs, go on to its end without pauses. False: it was not found."""
