@@ -308,7 +308,7 @@ import asyncio, sys
 from pathlib import Path
 from worker_agent.rehearse.spec import Spec
 from worker_agent.rehearse.staging import run_stage
-print(asyncio.run(run_stage(Spec.model_validate_json(Path(sys.argv[1]).read_bytes()), 100)))
+print(asyncio.run(run_stage(Spec.model_validate_json(Path(sys.argv[1]).read_bytes()), 600)))
 """
 
 

@@ -18,6 +18,7 @@ from perdure.domain.retries import HandOver
 from tests.integration.agent_bed import REHEARSAL_LIMIT, Bed, Node, bed, until
 from tests.integration.rehearsal_left import left_of
 from tests.integration.test_agent import BIG, COUNT
+from tests.patience import PATIENCE
 from worker_agent.rehearse.spec import FOLDER
 
 pytestmark = [pytest.mark.criu]
@@ -128,7 +129,7 @@ async def test_a_notice_ends_a_rehearsal_and_waits_for_nothing_of_it(home: Bed) 
     await launched.first_line()
     assert (await home.checkpoint(node)).checkpoint is not None
     await until(lambda: (home.job_root(node) / FOLDER / "alone").exists(), "a rehearsal", REHEARSAL_LIMIT)
-    node.imds.give_notice(datetime.now(UTC) + timedelta(seconds=110))
+    node.imds.give_notice(datetime.now(UTC) + timedelta(seconds=PATIENCE))
     final = await home.report(ReportKind.HANDED_OVER)
     assert final.checkpoint is not None and final.checkpoint.kind is CheckpointKind.FINAL
     assert final.hand_over in set(HandOver)
