@@ -43,7 +43,14 @@ async def first_of(work: Awaitable[object], *events: asyncio.Event) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 for a server that is about to begin.
+
+    It is kept for it for a minute: an ended connection (TIME_WAIT) holds it, so that the system gives it to nobody who
+    asks for just any port. Servers set SO_REUSEADDR and may have it all the same (socket(7), tcp(7)).
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address):
+            accepted, _ = listener.accept()
+            accepted.close()  # who closes first is left with TIME_WAIT
+    return int(address[1])

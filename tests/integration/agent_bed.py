@@ -15,7 +15,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -35,6 +34,7 @@ from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from localcloud.aws.imds import Identity, MetadataService
+from localcloud.stack.waiting import free_port
 from perdure import waiting
 from perdure.contracts import names
 from perdure.contracts.inventory import NodeChanged, NodeWatchInput
@@ -167,9 +167,7 @@ class Temporal:
     """A dev server on a file, which can be killed and started again at the same address."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._file = folder / "temporal.db"
         self._process: subprocess.Popen[bytes] | None = None
 

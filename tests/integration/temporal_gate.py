@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from localcloud.stack.waiting import free_port
 from perdure.waiting import until
 from tests.integration.debian_programs import libraries, unpacked
 from tests.patience import PATIENCE
@@ -40,9 +41,7 @@ def certificates(folder: Path) -> Path:
 def gate(folder: Path, temporal: str) -> Iterator[Gate]:
     """Before the Temporal server at `temporal` (HOST:PORT), until the end of the block."""
     tree = unpacked("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     found = Gate(port, certificates(folder))
     found.configuration.write_text(found.configuration.read_text().replace(":7234", f":{port}"))
     settings = {"CERTIFICATES": str(folder), "TEMPORAL": temporal, "GATE": f"127.0.0.1:{port}"}

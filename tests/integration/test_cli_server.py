@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from localcloud.stack.waiting import free_port
 from perdure import waiting
 from perdure.cli.main import run
 from perdure.domain.jobs import Attempt, JobEvent, JobState
@@ -47,8 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     url = f"sqlite:///{folder}/perdure.db"
     fill(url)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "TEMPORAL_"))}
     environment |= {
         "PERDURE_DATABASE_URL": url,

@@ -35,6 +35,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from api.app import create_app
 from api.configuration.models import CHANGES
 from api.configuration.server_section import validate_server
+from localcloud.stack.waiting import free_port
 from perdure.contracts import names
 from perdure.domain.access import USUAL_LIFE, Role
 from perdure.domain.configuration import CheckpointConfiguration, ServerConfiguration, SystemConfiguration
@@ -415,12 +416,6 @@ def test_a_finished_job_is_shown_with_what_held_then(api: httpx.Client, engine: 
 
 
 # The server section
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def certificate(folder: Path, name: str, *, days: tuple[int, int] = (-1, 30)) -> tuple[str, str]:

@@ -41,6 +41,7 @@ from api.auth.rules import Access, Route, Routes, by_method
 from api.serving import connection, errors, guards
 from api.serving.connection import Connection
 from api.serving.tls import check_certificate
+from localcloud.stack.waiting import free_port
 from perdure.certificates import make_self_signed
 from perdure.cli.main import UNKNOWN_ID, USAGE, run
 from perdure.domain.configuration import CognitoConfiguration, ServerConfiguration, SystemConfiguration
@@ -254,8 +255,7 @@ def test_behind_a_proxy_on_the_same_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trusted", ["127.0.0.1", ""])
 def test_who_asked_by_way_of_a_proxy(trusted: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"sqlite:///{tmp_path}/perdure.db"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "TEMPORAL_"))}
     environment |= {
@@ -685,8 +685,7 @@ def test_several_first_starts_at_once_leave_one_way_in(records: Engine, tmp_path
 
 def test_the_real_program_with_tls_and_a_certificate_that_changes(tmp_path: Path) -> None:
     folder = tmp_path / "first-start"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "TEMPORAL_"))}
     environment |= {
         "PERDURE_DATABASE_URL": f"sqlite:///{tmp_path}/perdure.db",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
+from localcloud.stack.waiting import free_port
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Attempt, Job, JobState, Outage
 from perdure.domain.nodes import Node, NodeState, Notice, NoticeKind
@@ -173,9 +173,7 @@ sys.stdin.read()
 
 
 def test_a_process_serves_temporals_metrics_and_ours_where_it_is_told_to() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     serving = subprocess.Popen([sys.executable, "-c", _SERVES, address], stdin=subprocess.PIPE, cwd=ROOT)
     try:
 

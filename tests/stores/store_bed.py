@@ -17,6 +17,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from localcloud.aws import moto_backend
+from localcloud.stack.waiting import free_port
 from perdure.certificates import CertificateFiles
 from perdure.domain.errors import StoreUnavailable
 from perdure.stores.objects import Content, Listed, Objects
@@ -132,7 +133,7 @@ def seaweedfs(folder: Path, certificate: CertificateFiles | None = None) -> Iter
     """SeaweedFS's S3 gateway with all that it needs, on loopback; its URL. It is gone afterwards. With a `certificate`
     it speaks TLS."""
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-    ports = dict(zip((*names, "s3.port", "s3.port.grpc"), _free_ports(8), strict=True))
+    ports = dict(zip((*names, "s3.port", "s3.port.grpc"), (free_port() for _ in range(8)), strict=True))
     identity = {
         "name": "tester",
         "credentials": [{"accessKey": ACCESS["AWS_ACCESS_KEY_ID"], "secretKey": ACCESS["AWS_SECRET_ACCESS_KEY"]}],
@@ -161,14 +162,6 @@ def seaweedfs(folder: Path, certificate: CertificateFiles | None = None) -> Iter
 def _listens(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def make_bucket(url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -131,10 +130,7 @@ def report(job_id: str, key: str, kind: ReportKind = ReportKind.REMARK) -> Entry
 
 async def dead_client() -> Client:
     """Nobody listens at its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return await Client.connect(f"127.0.0.1:{port}", data_converter=pydantic_data_converter, lazy=True)
+    return await Client.connect("127.0.0.1:1", data_converter=pydantic_data_converter, lazy=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- attach

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from localcloud.stack.waiting import free_port
 from perdure.waiting import until, until_async
 
 
@@ -49,3 +51,11 @@ async def test_a_look_may_wait_itself() -> None:
         return next(answers)
 
     assert await until_async(look, 60, 0.001) == 7
+
+
+def test_a_port_that_a_server_is_to_have_is_given_to_nobody_else() -> None:
+    """Fault: a port that was free a moment ago was another's when the server began."""
+    port = free_port()
+    with socket.socket() as any_other, pytest.raises(OSError, match="in use"):
+        any_other.bind(("127.0.0.1", port))
+    socket.create_server(("127.0.0.1", port)).close()  # with SO_REUSEADDR, as servers do
