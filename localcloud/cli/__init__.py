@@ -94,7 +94,7 @@ def status(
     if as_json:
         print(json.dumps(found))
         return
-    out = Console(highlight=False)
+    out = Console(highlight=False, soft_wrap=True)
     out.print(f"{'engine':>13}  {found['engine']}")
     for name in ("api_url", "temporal_ui_url", "aws_endpoint_url", "region"):
         out.print(f"{name.removesuffix('_url'):>13}  {found[name]}")

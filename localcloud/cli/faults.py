@@ -82,7 +82,7 @@ def clear(stack: Stack = ANY_STACK, base: Base = DEFAULT_BASE) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    out = Console(highlight=False, markup=False)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
     out.print(f"{'profile':>22}  {found['profile']} (seed {found['seed']})")
     for name, value in found["rates"].items():
         out.print(f"{name:>22}  {value:g}")

@@ -39,7 +39,7 @@ def list_images(as_json: Annotated[bool, typer.Option("--json", help="For progra
     if as_json:
         print(json.dumps([{"name": name, **image.model_dump()} for name, image in found.items()]))
         return
-    out = Console(highlight=False, markup=False)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
     for name, image in found.items():
         out.print(f"{name:<30}  {image.size_bytes >> 20:>5} MiB  {image.suite}  {' '.join(image.packages)}")
 

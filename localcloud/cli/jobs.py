@@ -117,7 +117,7 @@ def wait(
     if as_json:
         print(json.dumps(found))
     else:
-        out = Console(highlight=False, markup=False)
+        out = Console(highlight=False, markup=False, soft_wrap=True)
         for key in ("status", "exit_code", "attempts", "protections", "checkpoints", "zones"):
             value = found[key]
             shown = " → ".join(map(str, value)) if isinstance(value, list) else value
