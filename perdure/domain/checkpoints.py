@@ -81,6 +81,19 @@ class ContainerImage(Frozen):
     digests: list[str] = Field(default_factory=list)
 
 
+class ThreadSettings(Frozen):
+    """What a thread has set of its own and CRIU does not keep. An empty value: as every thread has it."""
+
+    cpus: list[int] = Field(default_factory=list)
+    """Those on which it runs."""
+    io_priority: int = 0
+    """Class and level in one number (ioprio_set(2))."""
+    timer_slack: int = 0
+    """Nanoseconds."""
+    core_filter: int | None = None
+    """Of its process, if it is the first thread (core(5))."""
+
+
 class StdioOffsets(Frozen):
     """Bytes of the job's captured output that belong to a checkpoint; a restore cuts the logs back to them."""
 
@@ -171,6 +184,10 @@ class Manifest(ManifestHead):
     """
 
     inodes: dict[str, int] = Field(default_factory=dict)
+    threads: dict[int, ThreadSettings] = Field(default_factory=dict)
+    """By thread, as the container numbers them."""
+    broken: list[int] = Field(default_factory=list)
+    """Inodes of TCP sockets whose connection had broken without the job having heard of it."""
 
 
 class Checkpoint(Frozen):

@@ -358,6 +358,13 @@ class Bed:
                 os.rmdir(folder)
 
 
+def cgroups_seen(running: Running) -> set[str]:
+    """The names of cgroup trees at /sys/fs/cgroup of a container, where what it sees is its own cgroup."""
+    top = Path(f"/proc/{running.container.init_pid}/root/sys/fs/cgroup")
+    lists = {place.parent.name: place.read_text().split() for place in top.glob("*/cgroup.procs")}
+    return {name for name, pids in lists.items() if str(running.container.init_pid) in pids}
+
+
 def freezer_of(running: Running) -> Freezer:
     assert running.container.freezer is not None
     return running.container.freezer

@@ -29,7 +29,7 @@ from perdure.domain.errors import (
 from perdure.image.checksums import digest_images
 from perdure.image.manifest import read_manifest, write_manifest
 from tests.integration import engine_agent
-from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive, freezer_of
+from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive, cgroups_seen, freezer_of
 from tests.integration.engine_faults import end_criu, traced
 from tests.integration.engine_places import wait_for
 from tests.patience import PATIENCE
@@ -141,6 +141,7 @@ async def hand_over(bed: Bed, running: Running) -> None:
 async def test_deaths_and_notices_in_turn_leave_no_trace_in_the_output(bed: Bed) -> None:
     bed.command = chain(pause=0.15)
     running = await fresh(bed)
+    its_cgroups = cgroups_seen(running)
     for epoch in (1, 2, 3):
         running.more_lines(12)
         manifest = await checkpoint(running, epoch)
@@ -153,6 +154,7 @@ async def test_deaths_and_notices_in_turn_leave_no_trace_in_the_output(bed: Bed)
             assert freezer_of(running).frozen()
             await hand_over(bed, running)
         running = await restored(bed, epoch + 1, manifest.number)
+        assert cgroups_seen(running) == its_cgroups
     assert running.end() == 0
     assert written(bed, running) == uninterrupted()
     assert [manifest.number for manifest in committed(bed.volume.root)] == [3, 4]

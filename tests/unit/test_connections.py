@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +125,29 @@ def test_where_the_job_gets_a_new_address_nothing_at_the_old_one_lives_on(tmp_pa
     files, done = adapt(folder, {"": ""})
     assert files is not None and [state for state, _ in states(files)] == [7, 8, 7, 7]
     assert len(done.closed) == 3
+
+
+def test_a_connection_that_broke_unheard_says_so_again(tmp_path: Path) -> None:
+    folder = images(tmp_path, entry(V4, 7, ("127.0.0.1", 4000), ("127.0.0.1", 80)))  # its inode is 8
+    assert adapt(folder, {}, broken=[9])[0] is None
+    files, done = adapt(folder, {}, broken=[8])
+    assert files is not None and states(files) == [(7, connections.CLOSED_MARK)]
+    assert done.closed == ()
+
+
+def test_what_waits_to_be_heard_is_seen_and_left_waiting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        broken, ended, alive = (socket.create_connection(server.getsockname()) for _ in range(3))
+        for client, linger in ((broken, 1), (ended, 0)):
+            accepted, _ = server.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", linger, 0))
+            accepted.close()
+            assert select.select([client], [], [])[0]
+        with broken, ended, alive:
+            assert connections.breaks_unheard(look([os.getpid()], os.getpid())) == [os.fstat(broken.fileno()).st_ino]
+            with pytest.raises(ConnectionResetError):
+                broken.recv(1)
+            assert connections.breaks_unheard(look([os.getpid()], os.getpid())) == []
 
 
 def test_an_image_without_anything_to_change_is_used_as_it_is(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from worker_agent.engine.closed_senders import sockets_of, who_reads_from_one
 from worker_agent.engine.looking import look
 from worker_agent.engine.lost_names import opened, places
 from worker_agent.engine.refusals import TABLE, refused
@@ -87,6 +88,30 @@ def test_a_message_queue() -> None:
 
 
 @needs_root
+@pytest.mark.parametrize(
+    ("bound", "moved", "refused"),
+    [("s", "", False), ("d/s", "", False), ("./s", "", True), ("d/../s", "", True), ("s", "t", True)],
+)
+def test_a_unix_socket_whose_path_does_not_end_with_its_name(bound: str, moved: str, refused: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        code = f"import os, socket; os.chdir({folder!r}); os.mkdir('d'); kept = socket.socket(socket.AF_UNIX)\n"
+        code += f"kept.bind({bound!r}); {moved!r} and os.rename('s', {moved!r})"
+        with running(code + THEN_WAIT) as pid:
+            assert kinds(pid) == ({"unix socket's name"} if refused else set())
+
+
+@needs_root
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_file_system_that_a_job_mounted_itself(lost: bool) -> None:
+    """An overlay would be lost; a tmpfs, and what is bound from elsewhere, would not."""
+    overlay = "mount -t overlay -o lowerdir=/mnt/a:/mnt/b none /mnt/c"
+    steps = f"mount -t tmpfs none /mnt && mkdir /mnt/a /mnt/b /mnt/c && {overlay if lost else 'mount -B /usr /mnt/c'}"
+    wait = f"import subprocess; subprocess.run({steps!r}, shell=True, check=True)" + THEN_WAIT
+    with running(f"import os, sys; os.execvp('unshare', ['unshare', '-m', sys.executable, '-c', {wait!r}])") as pid:
+        assert kinds(pid) == ({"own mount"} if lost else set())
+
+
+@needs_root
 def test_a_traced_process_is_named_with_its_tracer() -> None:
     with running("import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)" + THEN_WAIT) as pid:
         (found,) = refused(look([pid], pid))
@@ -117,6 +142,28 @@ def test_a_client_that_waits_until_it_is_accepted(host: str) -> None:
             assert who_waits_for(waiting) == os.getpid()
             listener.accept()[0].close()
             assert who_waits_for(waiting) is None
+
+
+@needs_root
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_sender_that_has_closed_before_its_slow_reader_has_everything(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        sender = socket.create_connection(listener.getsockname()[:2])
+        reader, _ = listener.accept()
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.send(bytes(1 << 16))
+        sockets = sockets_of(look([os.getpid()], os.getpid()))
+        assert who_reads_from_one(sockets) is None
+        sender.close()
+        assert who_reads_from_one(sockets) == os.getpid()
+        assert who_reads_from_one({os.getpid(): frozenset({1})}) is None, "somebody else's"
+        with reader:
+            while reader.recv(1 << 20):
+                pass
+        assert who_reads_from_one(sockets) is None
 
 
 @pytest.mark.parametrize(

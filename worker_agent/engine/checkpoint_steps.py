@@ -11,9 +11,11 @@ from perdure.domain.checkpoints import CheckpointKind, ManifestHead
 from perdure.domain.errors import CheckpointFailed, ImageInvalid, JobRootFull, NotCheckpointable, TooLate
 from perdure.image import files
 from perdure.image.disk import syncfs
-from worker_agent.engine import dump, gpu, lost_names, machine, pace, runc, stdio, stopped, tasks
+from worker_agent.engine import dump, gpu, lost_names, machine, pace, runc, stdio, stopped, tasks, thread_settings
 from worker_agent.engine import job_root as roots
+from worker_agent.engine.closed_senders import sockets_of
 from worker_agent.engine.commands import complete, run
+from worker_agent.engine.connections import breaks_unheard
 from worker_agent.engine.container import Container
 from worker_agent.engine.looking import Look
 from worker_agent.engine.looking import look as look_at
@@ -43,12 +45,16 @@ async def look(work: Work) -> None:
     gpu.refuse_unless_enabled(container.tools.gpu, await work.in_thread(gpu.seen_users, seen))
     work.watched = await work.in_thread(watched_paths, seen, container.job_root)
     work.listening = await work.in_thread(listening, seen)
+    work.sockets = await work.in_thread(sockets_of, seen)
+    work.broken = await work.in_thread(breaks_unheard, seen)
     work.nameless = lost_names.opened(seen.descriptors)
 
 
 def _judge(container: Container, pids: list[int]) -> Look:
     """NotCheckpointable for what the table names. Blocks, longer for hundreds of thousands of descriptors."""
-    seen = look_at(pids, container.init_pid, shared=container.shared_mounts, trees=container.trees)
+    places = [rule.destination for rule in container.mounts]
+    shared, trees = container.shared_mounts, container.trees
+    seen = look_at(pids, container.init_pid, shared=shared, trees=trees, places=places)
     found = refused(seen)
     if found:
         raise NotCheckpointable(f"the job cannot be saved now: {found[0].sentence}", "look")
@@ -63,7 +69,7 @@ def ended(work: Work) -> bool:
 
 def _obstacle(work: Work) -> str:
     """What stands in the way but will go away by itself; empty if nothing does. NotCheckpointable for what stays."""
-    reason = tasks.obstacle(work.freezer.pids(), work.listening)
+    reason = tasks.obstacle(work.freezer.pids(), work.listening, work.sockets)
     if reason and not tasks.goes_away(reason):
         raise NotCheckpointable(f"the job cannot be frozen now: {reason}", "look")
     return reason
@@ -195,6 +201,7 @@ def _describe(work: Work) -> None:
     pids = work.freezer.pids()
     work.processes = tasks.names(pids)
     work.stopped = stopped.stopped_tasks(pids)
+    work.threads = thread_settings.noted(pids, work.container.init_pid)
 
 
 async def lend_names(work: Work) -> None:

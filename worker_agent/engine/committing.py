@@ -100,6 +100,8 @@ async def _manifest(work: Work) -> Manifest:
         written_bytes=_written(work),
         files_digest=work.files_digest,
         inodes=work.inodes,
+        threads=work.threads,
+        broken=work.broken,
         stdio=work.stdio,
         mounts=list(container.mounts),
         lower_layers=list(container.lower_layers),

@@ -3,7 +3,9 @@
 Read from CRIU's `files.img`, and changed in a copy of it before the restore:
 
 * a TCP connection whose other end is in the same checkpoint lives on;
-* one that its peer had ended already (CLOSE-WAIT, or CLOSE after a reset) too: what it received can still be read;
+* one that its peer had ended already (CLOSE-WAIT, CLOSE) too: what it received can still be read;
+* one that broke, of which the job was still to hear, comes back *closed*: CRIU keeps no error that waits, and its
+  reader would take what it has for everything (an end of file);
 * every other connection comes back *closed*: its peer has gone on without the job, or is on another machine;
 * all other sockets (listening, bound, datagrams) stay, on this node's address where they had the old node's.
 
@@ -19,8 +21,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,8 +36,8 @@ FILES = "files.img"
 FILES_MAGIC = 0x56303138
 _SOCKET = 4
 """file_entry.isk (CRIU, images/fdinfo.proto). The numbers below are images/sk-inet.proto's and sk-opts.proto's."""
-_FAMILY, _TYPE, _PROTO, _STATE, _SRC_PORT, _DST_PORT, _SRC, _DST, _OPTS, _V6ONLY, _SHUTDOWN = (
-    3, 4, 5, 6, 7, 8, 11, 12, 14, 15, 19,
+_INODE, _FAMILY, _TYPE, _PROTO, _STATE, _SRC_PORT, _DST_PORT, _SRC, _DST, _OPTS, _V6ONLY, _SHUTDOWN = (
+    2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 15, 19,
 )  # fmt: skip
 _REUSEADDR, _SO_MARK = 7, 10
 CLOSED_MARK = 0x5045_5244
@@ -109,6 +112,7 @@ class _Socket:
     state: int
     source: Endpoint
     peer: Endpoint
+    inode: int = 0
 
     @classmethod
     def read(cls, message: Message) -> _Socket | None:
@@ -120,7 +124,8 @@ class _Socket:
             return None
         source, peer = (_address(family, criu_image.numbers(message, wanted)) for wanted in (_SRC, _DST))
         ports = number(_SRC_PORT), number(_DST_PORT)
-        return cls(message, family, number(_TYPE), number(_PROTO), number(_STATE), (source, ports[0]), (peer, ports[1]))
+        kind, protocol, state, inode = (number(wanted) for wanted in (_TYPE, _PROTO, _STATE, _INODE))
+        return cls(message, family, kind, protocol, state, (source, ports[0]), (peer, ports[1]), inode)
 
     @property
     def connected(self) -> bool:
@@ -163,10 +168,11 @@ class _Socket:
         )
 
 
-def adapt(images: Path, own: Mapping[str, str]) -> tuple[bytes | None, Adapted]:
+def adapt(images: Path, own: Mapping[str, str], broken: Collection[int] = ()) -> tuple[bytes | None, Adapted]:
     """The `files.img` to restore from instead of the one in `images` (None: as it is), and what is different in it.
 
-    `own` gives this node's address for each of the old node's. ImageInvalid if the image cannot be read. Blocks.
+    `own` gives this node's address for each of the old node's; `broken` are the inodes of connections of which the job
+    was still to hear that they broke (`breaks_unheard`). ImageInvalid if the image cannot be read. Blocks.
     """
     entries = [criu_image.parse(entry) for entry in criu_image.entries((images / FILES).read_bytes(), FILES_MAGIC)]
     sockets = {number: found for number, entry in enumerate(entries) if (found := _socket_of(entry)) is not None}
@@ -174,7 +180,9 @@ def adapt(images: Path, own: Mapping[str, str]) -> tuple[bytes | None, Adapted]:
     closed, moved, bindings = [], set(), []
     changed = False
     for number, found in sockets.items():
-        if found.connected and not _lives_on(found, ends, own):
+        if found.inode in broken and found.protocol == socket.IPPROTO_TCP:
+            new = found.closed()
+        elif found.connected and not _lives_on(found, ends, own):
             closed.append(Connection("tcp", _show(found.peer)))
             new = found.closed()
         else:
@@ -252,6 +260,28 @@ def outside(look: Look) -> list[Connection]:
     return [
         Connection("tcp", _show(peer), owner) for (source, peer), owner in found.items() if (peer, source) not in inside
     ]
+
+
+def breaks_unheard(look: Look) -> list[int]:
+    """The inodes of TCP sockets whose connection broke (a reset, a time-out, a refusal), which the job has not heard
+    yet: the error waits for its next call. What ends meanwhile is left out. Blocks shortly."""
+    found = []
+    for link, one in {one.link: one for one in look.descriptors if one.link.startswith("socket:[")}.items():
+        with contextlib.suppress(OSError), copied(one.pid, one.number) as copy:
+            if _waits_with_an_error(copy):
+                found.append(int(link[8:-1]))
+    return found
+
+
+def _waits_with_an_error(descriptor: int) -> bool:
+    """Asked without taking the error (SO_ERROR would)."""
+    asked = select.poll()
+    asked.register(descriptor, select.POLLERR)
+    if not any(events & select.POLLERR for _, events in asked.poll(0)):
+        return False
+    with socket.socket(fileno=os.dup(descriptor)) as one:
+        is_tcp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
+        return is_tcp and one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
 
 
 def _ends(descriptor: int) -> tuple[tuple[Endpoint, Endpoint] | None, bool]:

@@ -5,7 +5,7 @@ Dump and restore want different contents, so it is written before each operation
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 GHOST_LIMIT = 1 << 30
@@ -16,19 +16,28 @@ _ALWAYS = (
 )
 
 
-def write_options(path: Path, *, restore: bool, cgroup_root: str = "", watched: Iterable[str] = ()) -> None:
+def write_options(
+    path: Path,
+    *,
+    restore: bool,
+    cgroup_root: str = "",
+    cgroup_folders: Mapping[str, str] | None = None,
+    watched: Iterable[str] = (),
+) -> None:
     """Write the file for a dump or a restore.
 
     `watched`: paths inside the container under which a dump finds watched files again (plain characters only).
 
     A restore leaves the processes stopped until the container is started. On cgroup version 2 `cgroup_root` brings
-    them into the new container's cgroup; without it they land, unlimited, in the old one.
+    them into the new container's cgroup; without it they land, unlimited, in the old one. On version 1
+    `cgroup_folders` are what the container sees of its cgroup (cgroup_view.py).
     """
     lines = [f"ghost-limit {GHOST_LIMIT}", *_ALWAYS, *(f"irmap-scan-path {watched_path}" for watched_path in watched)]
     if restore:
         lines.append("leave-stopped")
         if cgroup_root:
             lines.append(f"cgroup-root {cgroup_root}")
+        lines += [f"external mnt[{place}]:{folder}" for place, folder in (cgroup_folders or {}).items()]
     else:
         # For files on a tmpfs that lost their names (lost_names.py). Elsewhere they have one again by then.
         lines.append("link-remap")

@@ -19,10 +19,11 @@ async def in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
     """Do blocking work in the network namespace of a process. OSError if it is gone."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=1) as thread:  # not the loop's: a thread keeps the namespace that it enters
-        return await loop.run_in_executor(thread, _in_network_of, pid, work, argument)
+        return await loop.run_in_executor(thread, work_in_network_of, pid, work, argument)
 
 
-def _in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
+def work_in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
+    """The same, blocking. The calling thread stays there."""
     namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.setns(namespace, _CLONE_NEWNET) != 0:

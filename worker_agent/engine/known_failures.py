@@ -164,6 +164,24 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         _JOB,
     ),
     (
+        r"FS mnt (\S+) dev \S+ root .* unsupported",
+        "a file system was mounted inside the container, of a kind that could not be mounted again ({1})",
+        "Unpack or copy what is in it, or mount it on the instance and bind it in, declared shared.",
+        _JOB,
+    ),
+    (
+        r"/secretmem",
+        "it has secret memory (memfd_secret), which nobody else can read",
+        "Turn that feature off.",
+        _JOB,
+    ),
+    (
+        r"Unable too cut (\S+) from",
+        "it has a unix socket with a relative name that its path does not end with ({1})",
+        "Bind it by its whole path.",
+        _JOB,
+    ),
+    (
         r"on overmounted mounts are not supported",
         "it has a file open on a mount that another mount hides",
         "Mount once.",
@@ -191,6 +209,12 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         r"Non-empty write queue on an in-flight socket|Found a closed in-flight socket",
         "a unix socket of it listens, and a client that it has not accepted yet has sent something or is gone",
         f"Let the server accept its clients soon. {_PASSES}",
+        _LATER,
+    ),
+    (
+        r"Control messages in queue, not supported",
+        "a message that carries its sender's credentials (SO_PASSCRED) waits in a unix socket of it",
+        f"Let the receiver read soon. {_PASSES}",
         _LATER,
     ),
     (

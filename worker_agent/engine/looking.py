@@ -58,6 +58,8 @@ class Look:
     trees: tuple[Path, ...] = ()
     """Where its own files are on this node, if that is to be looked at: it takes time for hundreds of thousands of
     folders."""
+    places: tuple[str, ...] = ()
+    """Where the container engine mounted something, as far as it is known."""
 
     @cached_property
     def mounts(self) -> list[Mount]:
@@ -72,8 +74,15 @@ class Look:
         return (one for one in self.descriptors if one.pid == pid)
 
 
-def look(pids: Iterable[int], init_pid: int, *, shared: Iterable[str] = (), trees: Iterable[Path] = ()) -> Look:
-    """Look at these processes; those that end meanwhile are left out. `shared` and `trees`: see Look."""
+def look(
+    pids: Iterable[int],
+    init_pid: int,
+    *,
+    shared: Iterable[str] = (),
+    trees: Iterable[Path] = (),
+    places: Iterable[str] = (),
+) -> Look:
+    """Look at these processes; those that end meanwhile are left out. `shared`, `trees` and `places`: see Look."""
     depth = max(0, len(_status(init_pid).get("NSpid", "").split()) - 1)
     processes = {}
     seen: set[tuple[int, int, str]] = set()
@@ -89,7 +98,7 @@ def look(pids: Iterable[int], init_pid: int, *, shared: Iterable[str] = (), tree
             if key not in seen:
                 seen.add(key)
                 descriptors.append(Descriptor(pid, number, link))
-    return Look(init_pid, processes, tuple(descriptors), tuple(shared), tuple(trees))
+    return Look(init_pid, processes, tuple(descriptors), tuple(shared), tuple(trees), tuple(places))
 
 
 def _process(pid: int, depth: int) -> LivingProcess | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.image.files import LONGEST_PATH, long_paths
-from worker_agent.engine import lost_names, tasks
+from worker_agent.engine import lost_names, own_mounts, tasks, unix_names
 from worker_agent.engine.descriptors import asked, counts_one_by_one, is_message_queue, keeps_packets_apart, links
 from worker_agent.engine.looking import LivingProcess, Look
 from worker_agent.engine.sessions import lost_session
@@ -209,6 +209,16 @@ def _long_paths(look: Look) -> Iterator[tuple[int, str]]:
             return
 
 
+def _own_mounts(look: Look) -> Iterator[tuple[int, str]]:
+    for pid, mount in own_mounts.lost_at_a_restore(look.processes, look.places):
+        yield pid, f"{mount.kind} at {mount.point[:200]}"
+
+
+def _unix_names(look: Look) -> Iterator[tuple[int, str]]:
+    for pid, number, name in unix_names.not_found_again(look):
+        yield pid, f"descriptor {number}, {name[:100]}"
+
+
 def _command(pid: int) -> str:
     try:
         return (_PROC / f"{pid}/comm").read_text().strip()
@@ -293,6 +303,19 @@ TABLE = (
         "has a file in use that lost its name, has another, and cannot be named again",
         "Keep the name by which it was opened, or close it.",
         _names_that_cannot_be_lent,
+    ),
+    Refusal(
+        "own mount",
+        "sees a file system that was mounted inside the container, of a kind that could not be mounted again",
+        "Unpack or copy what is in it, or mount it on the instance and bind it in, declared shared. A tmpfs is saved.",
+        _own_mounts,
+    ),
+    Refusal(
+        "unix socket's name",
+        "has a unix socket with a relative name that its path does not end with (./name, ../name, or moved since), "
+        "which cannot be saved",
+        "Bind it by its whole path.",
+        _unix_names,
     ),
     Refusal(
         "long path",

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,9 +36,11 @@ from worker_agent.engine import (
     signal_queues,
     tcp_queues,
     tcp_timers,
+    thread_settings,
     timers,
 )
 from worker_agent.engine import job_root as roots
+from worker_agent.engine.cgroup_view import own_folders
 from worker_agent.engine.closed_sockets import reset
 from worker_agent.engine.connections import FILES, Adapted, Binding, adapt, link_images
 from worker_agent.engine.container import Container
@@ -148,7 +150,7 @@ async def _addresses(work: _Restore) -> None:
     shared = not (work.container.own_network or work.read.surroundings.address)
     kept = work.read.surroundings.address  # in any other namespace (Docker's bridge) the job gets a new one
     own = addresses.exchange(work.read.addresses) if shared else {kept: kept}
-    changed, work.network = await asyncio.to_thread(changed_images, work.images, own)
+    changed, work.network = await asyncio.to_thread(changed_images, work.images, own, work.read.broken)
     if shared:
         await work.claim(work.network.bindings)
     await asyncio.to_thread(delete_tree, work.view)
@@ -156,10 +158,10 @@ async def _addresses(work: _Restore) -> None:
         await asyncio.to_thread(link_images, work.images, work.view, changed)
 
 
-def changed_images(images: Path, own: Mapping[str, str]) -> tuple[dict[str, bytes], Adapted]:
+def changed_images(images: Path, own: Mapping[str, str], broken: Collection[int]) -> tuple[dict[str, bytes], Adapted]:
     """The images (by name) to restore from instead of those of a checkpoint, mostly few, and what is different for its
-    sockets. `own` gives this node's address for each of the old node's. ImageInvalid. Blocks."""
-    files, network = adapt(images, own)
+    sockets. `own` and `broken`: see `adapt`. ImageInvalid. Blocks."""
+    files, network = adapt(images, own, broken)
     changed = {FILES: files} if files is not None else {}
     changed |= tcp_queues.hold_back(images, files)
     changed |= signal_queues.without_sigcont(images)
@@ -170,7 +172,8 @@ def changed_images(images: Path, own: Mapping[str, str]) -> tuple[dict[str, byte
 async def _options(work: _Restore) -> None:
     unified = (await asyncio.to_thread(Freezer.of_process, os.getpid())).unified
     root = work.container.cgroup if unified else ""
-    criu_options.write_options(work.container.criu_config, restore=True, cgroup_root=root)
+    folders = {} if unified else await asyncio.to_thread(own_folders, work.container)
+    criu_options.write_options(work.container.criu_config, restore=True, cgroup_root=root, cgroup_folders=folders)
 
 
 def _view(container: Container, number: int) -> Path:
@@ -305,8 +308,8 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
     """After the restore, before the processes go on (`container` knows its first process).
 
     Connections that came back closed say so, so that the job connects anew. Names that were lent to open files are
-    taken away, repeating timers that CRIU left switched off run again, and connections have what they had to send.
-    RestoreFailed if that fails.
+    taken away, repeating timers that CRIU left switched off run again, connections have what they had to send, and
+    threads the settings that CRIU does not keep. RestoreFailed if that fails.
     """
     await asyncio.to_thread(_check_cgroup, container, manifest.number)
     names = [decode_name(name) for name in manifest.lent_names]
@@ -318,6 +321,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
         await asyncio.to_thread(delete_tree, view)
         await asyncio.to_thread(timers.restart, pids)
         await asyncio.to_thread(tcp_timers.hurry, pids)
+        await asyncio.to_thread(thread_settings.set_again, pids, container.init_pid, manifest.threads)
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
     except (OSError, CommandFailed) as error:
         said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"

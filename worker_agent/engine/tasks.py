@@ -11,6 +11,7 @@ from pathlib import Path
 
 from perdure.image.mounts import parse_mountinfo
 from perdure.image.pages.sink import NAME as PAGE_SINK
+from worker_agent.engine.closed_senders import Sockets, who_reads_from_one
 from worker_agent.engine.descriptors import links
 from worker_agent.engine.waiting_clients import Listening, who_waits_for
 
@@ -23,12 +24,13 @@ _EXITING = 0x4
 """PF_EXITING of the kernel's include/linux/sched.h, in the ninth field of /proc/PID/stat."""
 _KIB = 1024
 _NOBODY: Listening = {}
+_NONE: Sockets = {}
 ENGINE_PROGRAMS = ("criu", "runc", "cp", "tar", "gzip", PAGE_SINK)
 """The names of the programs that work for the engine (CRIU's restored processes are called `criu`, too, until they get
 their own names)."""
 
 
-def obstacle(pids: Iterable[int], listening: Listening = _NOBODY) -> str:
+def obstacle(pids: Iterable[int], listening: Listening = _NOBODY, sockets: Sockets = _NONE) -> str:
     """What came up since the look and makes a dump of these processes wait or fail, naming process and command; empty
     if there is nothing. For the freeze: nothing here grows with descriptors.
 
@@ -41,17 +43,25 @@ def obstacle(pids: Iterable[int], listening: Listening = _NOBODY) -> str:
                 return f"process {pid} ({command(pid)}) is traced by process {tracer} ({command(tracer)})"
             if waits_for_vfork(pid):
                 return f"process {pid} ({command(pid)}) {_VFORK}"
-    server = who_waits_for(listening)
-    return "" if server is None else f"process {server} ({command(server)}) {WAITING_CLIENT}"
+    if (server := who_waits_for(listening)) is not None:
+        return f"process {server} ({command(server)}) {WAITING_CLIENT}"
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        if (reader := who_reads_from_one(sockets)) is not None:
+            return f"process {reader} ({command(reader)}) {CLOSED_SENDER}"
+    return ""
 
 
 def goes_away(reason: str) -> bool:
     """Is this obstacle one that goes away by itself in a moment?"""
-    return reason.endswith((_VFORK, WAITING_CLIENT))
+    return reason.endswith((_VFORK, WAITING_CLIENT, CLOSED_SENDER))
 
 
 _VFORK = "waits for a vfork child"
 WAITING_CLIENT = "or one beside it has a TCP client waiting that it has not accepted yet"
+
+CLOSED_SENDER = (
+    "or one beside it has not yet read what a TCP connection inside the job brings, whose sender has closed it already"
+)
 
 
 def _tracer(pid: int) -> int:

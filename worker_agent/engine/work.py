@@ -10,9 +10,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from perdure.domain.checkpoints import CheckpointKind, GpuDevice, ImageFile, Manifest, ManifestHead, StdioOffsets
+from perdure.domain.checkpoints import (
+    CheckpointKind,
+    GpuDevice,
+    ImageFile,
+    Manifest,
+    ManifestHead,
+    StdioOffsets,
+    ThreadSettings,
+)
 from perdure.domain.errors import CheckpointFailed
 from perdure.image.store import DirectoryStore
+from worker_agent.engine.closed_senders import Sockets
 from worker_agent.engine.container import Container, Identity
 from worker_agent.engine.lost_names import Nameless
 from worker_agent.engine.page_sink import Assembled, PageSink
@@ -65,8 +74,13 @@ class Work:
     """It stood frozen before we came (`docker pause`)."""
     processes: list[str] = field(default_factory=list)
     stopped: dict[int, list[int]] = field(default_factory=dict)
+    threads: dict[int, ThreadSettings] = field(default_factory=dict)
+    broken: list[int] = field(default_factory=list)
+    """Connections of whose break the job had not heard then (connections.breaks_unheard)."""
     listening: Listening = field(default_factory=dict)
     """Sockets at which a client may wait, as the look before the freeze saw them."""
+    sockets: Sockets = field(default_factory=dict)
+    """All sockets, as it saw them."""
     nameless: list[Nameless] = field(default_factory=list)
     """Files that were open and had lost their names then."""
     addresses: list[str] = field(default_factory=list)

@@ -40,8 +40,9 @@ def examine(
     mounted something, `shared` those of them that are not the job's alone; `trees`: its own files on this node, if
     their paths are to be looked at; `gpu`: this node saves what NVIDIA's GPUs hold. Processes that end meanwhile are
     left out. Blocks: some milliseconds, more for thousands of descriptors or folders."""
-    seen = look(pids, init_pid, shared=shared, trees=trees)
-    findings = [*(check_retries(retry) if retry else ()), *_check_mounts(init_pid, set(mounts))]
+    known = set(mounts)
+    seen = look(pids, init_pid, shared=shared, trees=trees, places=known)
+    findings = [*(check_retries(retry) if retry else ()), *_check_mounts(init_pid, known)]
     held = [_with_gpu_support(finding) if gpu else finding for finding in _findings(seen)]
     return Report.of([*findings, *held])
 

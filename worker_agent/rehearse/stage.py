@@ -32,6 +32,7 @@ from worker_agent.engine import (
     runc,
 )
 from worker_agent.engine import job_root as roots
+from worker_agent.engine.cgroup_view import own_folders
 from worker_agent.engine.connections import link_images
 from worker_agent.engine.restore import changed_images
 from worker_agent.rehearse import looks, shielding
@@ -107,7 +108,7 @@ def _images(spec: Spec, manifest: Manifest) -> Path:
     source = roots.store(spec.job_root).folder(spec.number) / IMAGES
     kept = manifest.surroundings.address
     own = {kept: kept} if spec.own_network or kept else {address: address for address in manifest.addresses}
-    changed, _ = changed_images(source, own)
+    changed, _ = changed_images(source, own, manifest.broken)
     link_images(source, spec.folder / IMAGES, changed)
     return spec.folder / IMAGES
 
@@ -130,7 +131,12 @@ def _restore(spec: Spec, bundle: Path, root: Path, images: Path, manifest: Manif
         failure_logs=spec.failure_logs,
     )
     unified = Freezer.of_process(os.getpid()).unified
-    criu_options.write_options(container.criu_config, restore=True, cgroup_root=spec.cgroup if unified else "")
+    criu_options.write_options(
+        container.criu_config,
+        restore=True,
+        cgroup_root=spec.cgroup if unified else "",
+        cgroup_folders={} if unified else own_folders(container),
+    )
     argv = [spec.runc, "--root", container.runc_root, "--criu", str(spec.criu), "restore"]
     argv += [*runc.restore_argv(container, images), "--bundle", str(bundle), container.id]
     read_end, write_end = os.pipe()

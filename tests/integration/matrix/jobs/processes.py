@@ -17,6 +17,7 @@ from collections.abc import Callable
 from row import Check, call, expect, libc, main, places, same  # type: ignore[import-not-found]
 
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 1, 2, 36, 37
+PR_SET_TIMERSLACK, PR_GET_TIMERSLACK = 29, 30
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_GET_DUMPABLE = 38, 39, 4, 3
 
 
@@ -340,7 +341,8 @@ def _poll() -> None:
 
 
 def attributes() -> Check:
-    """What belongs to a process: limits, niceness, mask, working folder, name, capabilities, prctl settings."""
+    """What belongs to a process: limits, niceness, CPUs, I/O priority, mask, working folder, name, capabilities, prctl
+    settings."""
     os.umask(0o027)
     os.mkdir(f"{places()[1]}/here")
     os.chdir(f"{places()[1]}/here")
@@ -351,6 +353,12 @@ def attributes() -> Check:
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    call("prctl", PR_SET_TIMERSLACK, 123_456, 0, 0, 0)
+    io_set, io_get = {"x86_64": (251, 252), "aarch64": (30, 31)}[os.uname().machine]
+    call("syscall", io_set, 1, 0, 2 << 13 | 6)
+    with open("/proc/self/coredump_filter", "w") as setting:
+        setting.write("0x7f")
     child = Child(_ask_for_death_signal, _death_signal)
     os.environ["PERDURE_ROW"] = "kept"
 
@@ -371,6 +379,10 @@ def attributes() -> Check:
             "dumpable": libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0),
             "signal at the parent's death": child.ask(),
             "environment": os.environ["PERDURE_ROW"],
+            "CPUs": os.sched_getaffinity(0),
+            "timer slack": libc.prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0),
+            "I/O priority": libc.syscall(io_get, 1, 0),
+            "core filter": open("/proc/self/coredump_filter").read(),
             "oom": open("/proc/self/oom_score_adj").read(),
             "host": os.uname().nodename,
             **{line.partition(":")[0]: line for line in status if line.partition(":")[0] in wanted},

@@ -1,0 +1,49 @@
+"""File systems that a job has mounted itself: which of them no restore could mount again.
+
+CRIU mounts by kind what the container engine does not bring (filesystems.c). It does so for what the kernel makes of
+nothing (a tmpfs, /proc) and refuses others by their number; an overlay it saves and then does not find the layers of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from perdure.image.mounts import Mount, parse_mountinfo, read_mounts
+
+_MADE_AGAIN = {
+    *("proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "binfmt_misc", "securityfs"),
+    *("fusectl", "debugfs", "tracefs", "pstore", "autofs"),
+}
+
+
+def lost_at_a_restore(pids: Iterable[int], places: Iterable[str]) -> Iterator[tuple[int, Mount]]:
+    """A process that sees such a mount, and the mount. `places`: where the container engine mounted something. Whatever
+    is there, or is mounted for this program too, is not the job's doing. FUSE is preflight's. Blocks shortly."""
+    for pid in _one_of_each_namespace(pids):
+        suspects = [mount for mount in _table(pid) if _is_lost(mount)]
+        if suspects:
+            here = {mount.device for mount in read_mounts()}
+            here |= {mount.device for mount in _table(pid) if mount.point == "/" or mount.point in set(places)}
+            still = {mount.device for mount in _table(pid)}  # what others mount and unmount meanwhile is nobody's
+            yield from ((pid, mount) for mount in suspects if mount.device in still - here)
+
+
+def _is_lost(mount: Mount) -> bool:
+    return mount.kind not in _MADE_AGAIN and mount.kind.partition(".")[0] not in ("fuse", "rootfs")
+
+
+def _table(pid: int) -> list[Mount]:
+    with contextlib.suppress(OSError):  # it ended
+        return parse_mountinfo(Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape"))
+    return []
+
+
+def _one_of_each_namespace(pids: Iterable[int]) -> list[int]:
+    found: dict[str, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.setdefault(os.readlink(f"/proc/{pid}/ns/mnt"), pid)
+    return list(found.values())
