@@ -186,6 +186,8 @@ class Manifest(ManifestHead):
     inodes: dict[str, int] = Field(default_factory=dict)
     threads: dict[int, ThreadSettings] = Field(default_factory=dict)
     """By thread, as the container numbers them."""
+    last_pid: int = 0
+    """The container's number of its newest process, which may have ended; 0 where it was not known."""
     broken: list[int] = Field(default_factory=list)
     """Inodes of TCP sockets whose connection had broken without the job having heard of it."""
 

@@ -80,6 +80,7 @@ SAMPLES = [
     ("File usr/lib/libc.so.6 has bad size 1 (expect 2)", "usr/lib/libc.so.6 is not the one", False, False),
     ("File usr/bin/x has bad build-ID", "usr/bin/x is not the one", False, False),
     ("mnt: FS mnt ./data/sq dev 0x700001 root / unsupported id 812", "mounted inside the container", False, False),
+    ("Can't create memfd in victim: Too many open files", "descriptors", False, False),
     ("Unknown shit 100600 (/secretmem (deleted))", "secret memory", False, False),
     ("unix: Unable too cut ./s from /data/s", "relative name", False, False),
     ("skqueue: Control messages in queue, not supported", "credentials", False, True),

@@ -80,11 +80,43 @@ def test_a_pipe_in_packet_mode() -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("flag", ["0x200", "0x400", "0x4000000"])  # CLONE_FS, CLONE_FILES, CLONE_NEWUTS
+def test_a_thread_with_something_of_its_own(flag: str) -> None:
+    code = "import ctypes, threading, time; up = threading.Event()\n"
+    code += f"def work(): ctypes.CDLL(None).unshare({flag}); up.set(); time.sleep(3600)\n"
+    code += "threading.Thread(target=work, daemon=True).start(); up.wait()"
+    with running(code + THEN_WAIT) as pid:
+        assert kinds(pid) == {"thread apart"}
+
+
+@needs_root
 def test_a_message_queue() -> None:
     name = f"/perdure-test-{os.getpid()}".encode()
     code = f"import ctypes, os; mq = ctypes.CDLL('librt.so.1'); mq.mq_open({name!r}, 66, 0o600, None); "
     with running(code + f"mq.mq_unlink({name!r})" + THEN_WAIT) as pid:
         assert kinds(pid) == {"message queue"}
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "held", ["os.open('/proc/self', 0)", "os.open('/proc/1', os.O_PATH)", "os.chdir('/proc/self')"]
+)
+def test_the_folder_of_a_process_in_proc(held: str) -> None:
+    with running(f"import os; kept = {held}" + THEN_WAIT) as pid:
+        assert kinds(pid) == {"folder of a process"}
+    with running(
+        "import os; kept = os.open('/proc/self/fd', 0), os.open('/proc', 0), os.chdir('/proc/1/fd')" + THEN_WAIT
+    ) as pid:
+        assert kinds(pid) == set()
+
+
+@needs_root
+@pytest.mark.parametrize(("name", "refused"), [("fd", True), ("stat", False)])
+def test_what_belonged_to_an_ended_process_in_proc(name: str, refused: bool) -> None:
+    code = "import os, subprocess; child = subprocess.Popen(['sleep', '3600'])\n"
+    code += f"kept = os.open(f'/proc/{{child.pid}}/{name}', 0); child.kill(); child.wait()"
+    with running(code + THEN_WAIT) as pid:
+        assert kinds(pid) == ({"folder of an ended process"} if refused else set())
 
 
 @needs_root

@@ -11,7 +11,19 @@ from perdure.domain.checkpoints import CheckpointKind, ManifestHead
 from perdure.domain.errors import CheckpointFailed, ImageInvalid, JobRootFull, NotCheckpointable, TooLate
 from perdure.image import files
 from perdure.image.disk import syncfs
-from worker_agent.engine import dump, gpu, lost_names, machine, pace, runc, stdio, stopped, tasks, thread_settings
+from worker_agent.engine import (
+    dump,
+    gpu,
+    last_pid,
+    lost_names,
+    machine,
+    pace,
+    runc,
+    stdio,
+    stopped,
+    tasks,
+    thread_settings,
+)
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.closed_senders import sockets_of
 from worker_agent.engine.commands import complete, run
@@ -191,7 +203,9 @@ async def pause(work: Work) -> None:
 
 async def measure(work: Work) -> None:
     """What the job holds now that nothing changes any more, and whether that still fits."""
-    work.needed = await urgently(bytes_needed, work)
+    work.needed, work.last_pid = await asyncio.gather(
+        urgently(bytes_needed, work), last_pid.read(work.container.init_pid)
+    )
     _refuse_if_late(work)
     await urgently(roots.make_room, work.container.job_root, to_write(work), work.reserve_bytes)
     await urgently(_describe, work)

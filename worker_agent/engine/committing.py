@@ -102,6 +102,7 @@ async def _manifest(work: Work) -> Manifest:
         inodes=work.inodes,
         threads=work.threads,
         broken=work.broken,
+        last_pid=work.last_pid,
         stdio=work.stdio,
         mounts=list(container.mounts),
         lower_layers=list(container.lower_layers),

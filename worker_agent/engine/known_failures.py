@@ -170,6 +170,12 @@ TABLE: tuple[tuple[str, str, str, Blame], ...] = (
         _JOB,
     ),
     (
+        r"Can't create memfd in victim: Too many open files",
+        "a process of it has all the descriptors open that it may have (ulimit -n), and one more is needed to save it",
+        "Raise its limit, or close some.",
+        _JOB,
+    ),
+    (
         r"/secretmem",
         "it has secret memory (memfd_secret), which nobody else can read",
         "Turn that feature off.",

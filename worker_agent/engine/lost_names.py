@@ -152,6 +152,8 @@ def _why_not(lost: _Lost, around: Places) -> str:
         return "its old name is too long"
     if around.mounts[lost.mount][1].point in around.shared:
         return "it lies on a shared mount, where no name of ours may stay"
+    if around.mounts[lost.mount][1].kind == "overlay" and _is_the_images(lost):
+        return "it is a file of the image, deleted or replaced while in use (by an upgrade?)"
     with _nearest(lost.pid, path) as (folder, missing), _nearest(around.init_pid, path) as (same, _):
         if _mount_of(folder) != lost.mount or not os.path.sameopenfile(folder, same):
             return "it lies on a mount that is hidden, or in a mount namespace of its own"
@@ -161,6 +163,18 @@ def _why_not(lost: _Lost, around: Places) -> str:
             other = os.stat(os.path.basename(path), dir_fd=folder, follow_symlinks=False)
             return "" if os.path.samestat(other, lost.status) else "another file has that name"
     return ""
+
+
+def _is_the_images(lost: _Lost) -> bool:
+    """Is it in a layer below, and was never copied up? Then it has no other name, although the kernel counts one. The
+    kernel cannot copy it up for a writer any more, because what tells of its end is in the way, and says so (tried)."""
+    try:
+        os.close(os.open(lost.file.link, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except (FileExistsError, FileNotFoundError):
+        return stat.S_ISREG(lost.status.st_mode)
+    except OSError:  # a program that runs, a device: it would be another error
+        pass
+    return False
 
 
 def lend(init_pid: int, pids: Iterable[int], files: Iterable[Nameless], shared: Iterable[str] = ()) -> list[str]:

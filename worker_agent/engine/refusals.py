@@ -19,7 +19,7 @@ from worker_agent.engine import lost_names, own_mounts, tasks, unix_names
 from worker_agent.engine.descriptors import asked, counts_one_by_one, is_message_queue, keeps_packets_apart, links
 from worker_agent.engine.looking import LivingProcess, Look
 from worker_agent.engine.sessions import lost_session
-from worker_agent.engine.shared_state import shared_with_parent
+from worker_agent.engine.shared_state import own_of_thread, shared_with_parent
 
 _PROC = Path("/proc")
 
@@ -84,6 +84,16 @@ def _shared_state(look: Look) -> Iterator[tuple[int, str]]:
             yield process.pid, what
 
 
+def _apart(look: Look) -> Iterator[tuple[int, str]]:
+    for process in look.processes.values():
+        if process.state == "Z":
+            continue  # its first thread, if not all of it, has none of that any more
+        for tid in process.threads:
+            if tid != process.pid and (what := own_of_thread(process.pid, tid)):
+                yield process.pid, f"thread {tid}: {what}"
+                break
+
+
 def _io_uring(look: Look) -> Iterator[tuple[int, str]]:
     return _descriptors(look, "anon_inode:[io_uring]")
 
@@ -119,8 +129,7 @@ def _message_queues(look: Look) -> Iterator[tuple[int, str]]:
 
 def _files_of_threads(look: Look) -> Iterator[tuple[int, str]]:
     """At a restore files are opened before threads are made."""
-    tops = "|".join(re.escape(mount.point) for mount in look.mounts if mount.kind == "proc") or "/proc"
-    of_thread = re.compile(rf"(?:{tops})/(\d+)/task/(\d+)(?:/|\Z| \(deleted\)\Z)")
+    of_thread = re.compile(rf"(?:{_tops(look)})/(\d+)/task/(\d+)(?:/|\Z| \(deleted\)\Z)")
     for one in look.descriptors:
         found = of_thread.match(one.link)
         if found and found[1] != found[2]:
@@ -131,6 +140,36 @@ def _files_of_threads(look: Look) -> Iterator[tuple[int, str]]:
                 found = of_thread.match(place := os.readlink(_PROC / f"{pid}/{link}"))
                 if found and found[1] != found[2]:
                     yield pid, f"its {link} is {place}"
+
+
+def _folders_of_processes(look: Look) -> Iterator[tuple[int, str]]:
+    """CRIU writes a stroke behind the end of that very name (files-reg.c, check_path_remap), and finds no such file."""
+    folder = re.compile(rf"(?:{_tops(look)})/\d+")
+    for one in look.descriptors:
+        if folder.fullmatch(one.link):
+            yield one.pid, f"descriptor {one.number}, {one.link}"
+    for pid in look.processes:
+        with contextlib.suppress(OSError):  # it ended
+            if folder.fullmatch(place := os.readlink(_PROC / f"{pid}/cwd")):
+                yield pid, f"its cwd is {place}"
+
+
+def _gone_with_their_process(look: Look) -> Iterator[tuple[int, str]]:
+    """Other files of ended processes answer CRIU's fstat."""
+    inside = re.compile(rf"(?:{_tops(look)})/\d+/")
+    for one in look.descriptors:
+        if inside.match(one.link):
+            try:
+                os.stat(_PROC / f"{one.pid}/fd/{one.number}")
+            except OSError:
+                with contextlib.suppress(OSError):  # closed while we looked
+                    if os.readlink(_PROC / f"{one.pid}/fd/{one.number}") == one.link:
+                        yield one.pid, f"descriptor {one.number}, {one.link}"
+
+
+def _tops(look: Look) -> str:
+    """Where /proc is, for a pattern."""
+    return "|".join(re.escape(mount.point) for mount in look.mounts if mount.kind == "proc") or "/proc"
 
 
 _TIMER = re.compile(r"^notify: (\w+)/tid\.(-?\d+)$", re.MULTILINE)
@@ -241,6 +280,12 @@ TABLE = (
         _shared_state,
     ),
     Refusal(
+        "thread apart",
+        "has a thread with descriptors, a working folder or a namespace of its own (unshare), which would be lost",
+        "Use a process for that.",
+        _apart,
+    ),
+    Refusal(
         "io_uring",
         "has an io_uring ring open, which cannot be saved",
         "Leave io_uring refused (the default; PERDURE_REFUSE_IO_URING), so that the program does without, or turn it "
@@ -267,6 +312,18 @@ TABLE = (
         "has a file of /proc open that belongs to a thread, and could not be restored",
         "Do not keep files of /proc/PID/task/TID open: read and close them each time.",
         _files_of_threads,
+    ),
+    Refusal(
+        "folder of a process",
+        "has the folder of a living process in /proc open, and could not be restored",
+        "Open what is in it when you need it, or use pidfd_open.",
+        _folders_of_processes,
+    ),
+    Refusal(
+        "folder of an ended process",
+        "has a folder of /proc open that belongs to a process which has ended, which cannot be saved",
+        "Close it when the process ends.",
+        _gone_with_their_process,
     ),
     Refusal(
         "timer of the first thread",

@@ -27,6 +27,7 @@ from worker_agent.engine import (
     addresses,
     criu_options,
     gpu,
+    last_pid,
     leavings,
     lost_names,
     machine,
@@ -309,7 +310,7 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
 
     Connections that came back closed say so, so that the job connects anew. Names that were lent to open files are
     taken away, repeating timers that CRIU left switched off run again, connections have what they had to send, and
-    threads the settings that CRIU does not keep. RestoreFailed if that fails.
+    threads the settings that CRIU does not keep; new processes get the next numbers. RestoreFailed if that fails.
     """
     await asyncio.to_thread(_check_cgroup, container, manifest.number)
     names = [decode_name(name) for name in manifest.lent_names]
@@ -321,7 +322,9 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
         await asyncio.to_thread(delete_tree, view)
         await asyncio.to_thread(timers.restart, pids)
         await asyncio.to_thread(tcp_timers.hurry, pids)
-        await asyncio.to_thread(thread_settings.set_again, pids, container.init_pid, manifest.threads)
+        if manifest.threads:
+            await asyncio.to_thread(thread_settings.set_again, pids, container.init_pid, manifest.threads)
+        await last_pid.set_again(container.init_pid, manifest.last_pid)
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
     except (OSError, CommandFailed) as error:
         said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"

@@ -75,6 +75,7 @@ class Work:
     processes: list[str] = field(default_factory=list)
     stopped: dict[int, list[int]] = field(default_factory=dict)
     threads: dict[int, ThreadSettings] = field(default_factory=dict)
+    last_pid: int = 0
     broken: list[int] = field(default_factory=list)
     """Connections of whose break the job had not heard then (connections.breaks_unheard)."""
     listening: Listening = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """A root file system with the programs that people's jobs run, from Debian packages: the lower layer of a container.
 
-It is made once and kept in PERDURE_CACHE (default /var/cache/perdure), some 1.5 GB; the archive is the one that this
+It is made once and kept in PERDURE_CACHE (default /var/cache/perdure), some 2 GB; the archive is the one that this
 machine's apt uses. The first run takes minutes.
 """
 
@@ -20,6 +20,7 @@ from perdure.image.mounts import delete_tree
 PACKAGES = [
     *("python3", "perl-base", "gawk", "tini", "procps", "gcc", "libc6-dev"),
     *("default-jdk-headless", "r-base-core", "ffmpeg", "sqlite3", "postgresql"),
+    *("bwa", "samtools", "ncbi-blast+", "parallel", "make", "openmpi-bin", "python3-mpi4py", "nodejs"),
 ]
 _SITE = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Origin: Debian"]
 _DEBOOTSTRAP_LIMIT, _INSTALL_LIMIT = 900, 2400
@@ -35,7 +36,7 @@ def image() -> Path:
         if not root.is_dir():
             for old in cache.glob("matrix-image-*"):
                 delete_tree(old)
-            print("making an image with JVM, R, PostgreSQL and ffmpeg: some minutes, once", file=sys.stderr, flush=True)
+            print("making an image with JVM, R, MPI, BLAST and others: some minutes, once", file=sys.stderr, flush=True)
             making = cache / f"matrix-image-{name}.part"
             _make(making)
             making.rename(root)

@@ -176,6 +176,30 @@ PROGRAMS = [
         processes=("java",),
     ),
     program("R with forked workers", "/usr/bin/Rscript", "/jobs/forks.R", processes=("R",)),
+    program("BWA and samtools: align, sort, index", "/bin/bash", "/jobs/align.sh", processes=("bash",)),
+    program("BLAST with two threads", "/bin/bash", "/jobs/blast.sh", processes=("bash",)),
+    program(
+        "GNU parallel, xargs -P, make -j", "/bin/bash", "/jobs/parallel.sh", processes=("parallel", "xargs", "make")
+    ),
+    program(
+        "Open MPI: three ranks",
+        *(
+            "/usr/bin/mpirun",
+            "--allow-run-as-root",
+            "--oversubscribe",
+            "-np",
+            "3",
+            "/usr/bin/python3",
+            "/jobs/ranks.py",
+        ),
+        processes=("mpirun", "python3"),
+    ),
+    program(
+        "node: a worker thread, a child, a connection to itself",
+        "/usr/bin/node",
+        "/jobs/workers.js",
+        processes=("node",),
+    ),
     compiled("Programs", "C with OpenMP", "openmp", "-fopenmp"),
     program("ffmpeg encoding with two threads", "/bin/sh", "/jobs/ffmpeg.sh", processes=("ffmpeg",)),
     program(

@@ -64,8 +64,11 @@ def _more_lines(bed: Bed, container: str, count: int) -> None:
 
 
 def _limits(node: Node, container: str) -> dict[str, str]:
-    """Of the cgroup that Docker made for this container, which must be the one its first process is in."""
+    """Of the cgroup that Docker made for this container, which must be the one its first process is in; and what it
+    sees of them itself."""
     pid = node.docker("inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
     path = node.tool("cat", f"/proc/{pid}/cgroup").removeprefix("0::")
     assert path == f"{node.cgroup}/{container}", path
-    return {name: Path(f"/sys/fs/cgroup{path}", name).read_text().strip() for name in KNOBS}
+    seen = Path(f"/proc/{pid}/root/sys/fs/cgroup")
+    limits = {name: Path(f"/sys/fs/cgroup{path}", name).read_text().strip() for name in KNOBS}
+    return limits | {f"its own {name}": (seen / name).read_text().strip() for name in KNOBS if (seen / name).exists()}
