@@ -23,5 +23,6 @@ while True:
             beat.write(f"{rounds}\n")
     if world.bcast(os.path.exists(f"{folder}/finish") if rank == 0 else None):
         break
-print("end", *sorted(world.allgather(rank)), flush=True) if rank == 0 else None
-MPI.Finalize()
+ranks = world.allgather(rank)
+if rank == 0:
+    print("end", *ranks, flush=True)
