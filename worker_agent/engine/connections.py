@@ -19,10 +19,13 @@ that right. It finds these sockets by a mark (SO_MARK) that the copy of the imag
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 import select
 import socket
+import sys
+import termios
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,13 +277,14 @@ def breaks_unheard(look: Look) -> list[int]:
 
 
 def _waits_with_an_error(descriptor: int) -> bool:
-    """Asked without taking the error (SO_ERROR would)."""
+    """Asked without taking the error (SO_ERROR would). What can still be read is worth more: then it is none."""
     asked = select.poll()
     asked.register(descriptor, select.POLLERR)
     if not any(events & select.POLLERR for _, events in asked.poll(0)):
         return False
+    unread = int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
     with socket.socket(fileno=os.dup(descriptor)) as one:
-        is_tcp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
+        is_tcp = not unread and one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
         return is_tcp and one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
 
 
