@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from mpi4py import MPI
+from mpi4py import MPI  # type: ignore[import-not-found]
 
 world = MPI.COMM_WORLD
 rank, size, folder = world.Get_rank(), world.Get_size(), sys.argv[1]
