@@ -40,6 +40,7 @@ REFUSED = [
     ("perf_event", "perf_event", "performance counter"),
     ("bpf_program", "bpf", "eBPF"),
     ("multipath_tcp", "multipath TCP", "multipath TCP"),
+    ("machine_socket", "socket", "socket open of a kind"),
     ("packet_pipe", "packet pipe", "keeps packets apart"),
     ("message_queue", "message queue", "message queue"),
     ("outside_unix_socket", "outside unix socket", "unix socket to a program outside"),
@@ -173,7 +174,7 @@ async def test_preflight_names_what_criu_refuses_and_the_explainer_says_why(
         assert cause in str(refused.value), f"{thing}: {refused.value}"
         assert f"whole log: {running.container.job_root}/{KEPT}/" in str(refused.value)
         assert ask(running, "close") == "done close"
-    assert set(missing) <= {"/dev/kvm", "/dev/fuse", "/dev/net/tun", "multipath_tcp", "bpf_program"}
+    assert set(missing) <= {"/dev/kvm", "/dev/fuse", "/dev/net/tun", "multipath_tcp", "machine_socket", "bpf_program"}
     for thing, kind in NOT_TO_SAVE.items():
         if opened(running, outside, thing):
             assert [finding.kind for finding in look(running).problems] == [kind], f"{thing}: {look(running)}"

@@ -53,8 +53,8 @@ def multipath_tcp() -> object:
     return listener
 
 
-def kernel_crypto() -> object:
-    return socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET, 0)
+def machine_socket() -> object:
+    return socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM, 0)
 
 
 def packet_pipe() -> object:
