@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.domain.errors import ImageInvalid
+from perdure.image.pages.index import PagesFile
 from perdure.image.pages.prints import PAGE
 from tests.integration.lazy_pages import checkpoint_of, page
 from worker_agent.lazy_pages.missing import Missing, Part
@@ -63,7 +64,7 @@ def test_a_child_has_books_of_its_own() -> None:
 
 def test_a_page_that_is_not_what_was_saved_is_not_handed_out(tmp_path: Path) -> None:
     images = checkpoint_of(tmp_path, [3, 5])
-    source = Source(tmp_path, images)
+    source = Source(tmp_path, [PagesFile(one.path, one.size, one.blake3, one.index) for one in images])
     block = memoryview(bytearray(2 * PAGE))
     source.read(6, block)  # of the second file
     assert bytes(block) == page(6) + page(7)
