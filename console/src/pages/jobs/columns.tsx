@@ -33,10 +33,11 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     minWidth: 400,
     cell: (job) =>
       job.unprotected ? (
-        <span title={job.unprotected}>
-          <StatusIndicator type="warning">
+        <span className="verdict" title={job.unprotected}>
+          <StatusIndicator type="warning" iconAriaLabel="Warning" />
+          <span>
             No: <Prose text={job.unprotected} />
-          </StatusIndicator>
+          </span>
         </span>
       ) : (
         <StatusIndicator>Yes</StatusIndicator>
@@ -68,7 +69,7 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
       ),
   },
   { id: "zone", header: "Zone", minWidth: 105, cell: (job) => job.zone ?? "–" },
-  { id: "attempts", header: "Attempts", cell: (job) => <span className="figure">{count(job.attempts)}</span> },
+  { id: "attempts", header: "Attempts", minWidth: 100, cell: (job) => <span className="figure">{count(job.attempts)}</span> },
   {
     id: "protections",
     header: "Protections",
@@ -77,8 +78,8 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     cell: (job) => <span className="figure">{count(job.protections)}</span>,
   },
   { id: "last_checkpoint", header: "Last checkpoint", minWidth: 140, cell: (job) => <Time at={job.last_checkpoint_at} brief /> },
-  { id: "rootfs", header: "Largest root file system", cell: (job) => <span className="figure">{bytes(job.max_rootfs_bytes)}</span> },
-  { id: "run_time", header: "Run time", cell: (job) => <span className="figure">{duration(job.run_seconds)}</span> },
+  { id: "rootfs", header: "Largest root file system", minWidth: 200, cell: (job) => <span className="figure">{bytes(job.max_rootfs_bytes)}</span> },
+  { id: "run_time", header: "Run time", minWidth: 100, cell: (job) => <span className="figure">{duration(job.run_seconds)}</span> },
   { id: "created", header: "Created", sortingField: "created_at", cell: (job) => <Time at={job.created_at} brief /> },
   { id: "finished", header: "Finished", sortingField: "finished_at", cell: (job) => <Time at={job.finished_at} brief /> },
   {
