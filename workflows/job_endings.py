@@ -160,7 +160,7 @@ def finish(progress: JobProgress, batch: BatchJob, now: datetime) -> None:
         finished_at=batch.stopped_at or now,
         attempts_left=0,
     )
-    reason = f": {batch.status_reason}" if batch.status_reason and state is not JobState.SUCCEEDED else ""
+    reason = f": {batch.status_reason.rstrip('.')}" if batch.status_reason and state is not JobState.SUCCEEDED else ""
     code = "" if batch.exit_code is None else f" with exit code {batch.exit_code}"
     progress.tell(now, "finished", f"The job is over ({batch.status}{code}){reason}.")
     host_lost = (batch.status_reason or "").startswith(HOST_LOST)

@@ -19,6 +19,7 @@ describe("numbers as people read them", () => {
     [0, "$0.00"],
     [1234.5, "$1,234.50"],
     [0.0421, "$0.042"],
+    [0.5, "$0.50"],
     [0.00207, "$0.00207"],
     [-1.5, "−$1.50"],
   ])("dollars %s", (value, text) => expect(dollars(value)).toBe(text));

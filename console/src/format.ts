@@ -27,7 +27,7 @@ export function dollars(value: number | null | undefined): string {
   if (value == null) return "–";
   const size = Math.abs(value);
   const places = size === 0 || size >= 1 ? 2 : size >= 0.01 ? 3 : 5;
-  const text = size.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
+  const text = size.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: places });
   return `${value < 0 ? "−" : ""}$${text}`;
 }
 

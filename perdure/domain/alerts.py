@@ -13,6 +13,7 @@ from perdure.domain.budget import BudgetColour, predicted
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
 from perdure.domain.retries import ENDED_BY_US, HandOver, would_retry
 from perdure.domain.standing import failed_rehearsal
+from perdure.domain.unprotected import own_reason
 from perdure.domain.values import Frozen, format_duration
 
 VOLUME_PATIENCE = timedelta(minutes=10)
@@ -159,7 +160,7 @@ def _time_out(job: Job, now: datetime) -> Iterator[Alert]:
 def _protection(job: Job, now: datetime) -> Iterator[Alert]:
     if job.unprotected:
         since = job.attempts[-1].accepted_at if job.attempts else job.created_at
-        said = f"The job is not protected: {job.unprotected.removesuffix('.')}."
+        said = f"The job is not protected: {own_reason(job.unprotected)}."
         yield Alert(code="unprotected", level=WARNING, message=said, since=since)
 
 
@@ -251,6 +252,8 @@ def _volume(job: Job, now: datetime) -> Iterator[Alert]:
 def _notice(job: Job, now: datetime) -> Iterator[Alert]:
     current = job.attempts[-1] if job.attempts else None
     if current is None or current.noticed_at is None or current.ended_at is not None:
+        return
+    if current.started_at is None:  # what the job has done is in its checkpoints, as before
         return
     if now > (current.notice_deadline or current.noticed_at) + LAPSED:
         return

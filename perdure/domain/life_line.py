@@ -147,6 +147,7 @@ def _closed(job: Job, outage: Outage) -> Iterator[Stretch]:
         ("attached", StretchKind.VOLUME, there),
         (CHECK_STEP, StretchKind.VOLUME, there),
         ("restored", StretchKind.RESTORE, there),
+        ("started clean", StretchKind.START, there),
     ]
     if outage.kind != "notice":  # a volume is taken off a lost instance after the next container came
         order[2], order[3] = order[3], ("detached", StretchKind.HAND_OVER, there)

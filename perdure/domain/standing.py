@@ -7,6 +7,7 @@ from datetime import datetime
 from perdure.domain.checkpoints import Checkpoint, Rehearsal, RehearsalVerdict
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
 from perdure.domain.retries import HandOver
+from perdure.domain.unprotected import own_reason
 from perdure.domain.values import Frozen
 
 NOTICE_SECONDS = 120.0
@@ -52,7 +53,7 @@ def standing(job: Job, now: datetime) -> str:
     if job.state in FINISHED_STATES:
         return _over(job)
     if not job.attempts and job.unprotected:
-        return f"It runs. It is not protected: {job.unprotected.removesuffix('.')}."
+        return f"It runs. It is not protected: {own_reason(job.unprotected)}."
     if not job.attempts:
         return "It waits for AWS Batch to start its first container."
     current = job.attempts[-1]
@@ -99,6 +100,8 @@ def _between_containers(job: Job, last: Attempt, now: datetime) -> str:
 
 def _starting(job: Job, current: Attempt, now: datetime) -> str:
     where, since = f"{current.instance_id} in {current.zone}", _duration(now, current.accepted_at)
+    if current.noticed_at is not None:
+        return f"AWS takes {where} back before the job has started there."
     if job.state in {JobState.VOLUME_UNREADY, JobState.RESTORE_VOLUME_UNREADY}:
         return f"It has waited {since} for its volume on {where}."
     if job.state is JobState.RESTORING:
@@ -117,8 +120,10 @@ def _running(job: Job, current: Attempt, now: datetime) -> str:
     begun = f"It has run {_duration(now, current.started_at)} on {where}"
     if current.restored_from is not None:
         begun += f", where it went on from checkpoint {current.restored_from}"
+    elif current.restore_failures:
+        begun += ", where it started clean: no checkpoint could be restored"
     if job.unprotected:
-        return f"{begun}. It is not protected: {job.unprotected.removesuffix('.')}."
+        return f"{begun}. It is not protected: {own_reason(job.unprotected)}."
     newest, failed = _safe(job), failed_rehearsal(job)
     if failed is not None:
         kept = f"checkpoint {newest.number} would be used" if newest else "a reclaim would cost all its work"

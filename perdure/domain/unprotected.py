@@ -31,9 +31,14 @@ class UnprotectedCount(Frozen):
     job_ids: list[str]
 
 
+def own_reason(reason: str) -> str:
+    """The reason alone, to stand in a sentence that says of which job."""
+    return _BEGINNING.sub("", reason.strip()).rstrip(".")
+
+
 def shared_reason(reason: str) -> str:
     """The reason without what only this job has: jobs without protection for the same cause get the same words."""
-    text = _BEGINNING.sub("", reason.strip()).rstrip(".")
+    text = own_reason(reason)
     for own, words in _OWN:
         text = own.sub(words, text)
     return text[:LONGEST] or "no reason was given"

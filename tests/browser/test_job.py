@@ -59,7 +59,7 @@ def test_it_is_reclaimed_while_somebody_looks(page: Page, records: Records) -> N
 
 def test_what_a_viewer_asks_and_what_failed(page: Page, records: Records) -> None:
     page.goto(f"{records.url}/jobs/{records.jobs['failed']}")
-    expect(page.get_by_text("most often because its memory limit was too low")).to_be_visible()
+    expect(page.get_by_text("most often because it needed more memory")).to_be_visible()
     expect(page.get_by_role("button", name="Checkpoint now")).to_have_count(0)
     page.goto(f"{records.url}/jobs/{records.jobs['kept']}")
     page.get_by_role("button", name="Resume").click()

@@ -162,7 +162,7 @@ def test_checkpoints_that_fail() -> None:
 
 
 def test_a_job_that_runs_without_us() -> None:
-    (alert,) = alerts(job(unprotected="Temporal was away."), at(99_999))
+    (alert,) = alerts(job(unprotected="The container on i-1 runs unprotected: Temporal was away."), at(99_999))
     assert alert.code == "unprotected" and alert.message == "The job is not protected: Temporal was away."
 
 
@@ -201,6 +201,8 @@ def test_an_instance_that_goes() -> None:
     safe = noticed.model_copy(update={"ended_at": at(55), "end": "handed over"})
     assert codes(job(attempts=[safe]), 60) == []
     assert codes(job(attempts=[noticed]), 170 + 601) == [], "it stayed after all"
+    waits = noticed.model_copy(update={"started_at": None})
+    assert codes(job(attempts=[waits]), 60) == [], "it has done nothing there that could be lost"
 
 
 def rehearsal(number: int, verdict: RehearsalVerdict, reason: str = "", epoch: int = 1) -> Rehearsal:

@@ -138,12 +138,12 @@ def test_a_clean_start_after_a_reclaim_loses_everything() -> None:
         started_at=at(60),
         ended_at=at(90),
         seconds=30,
-        phases={"waited": 30},
+        phases={"waited": 20, "started clean": 10},
         work_lost_seconds=57,
     )
     first, second = attempt(1, 0, started_at=at(3)), attempt(2, 80, started_at=at(90))
     line = life_line(job(first, second, outages=[lost]), [], at(100))
-    assert ("lost", 1, 3, 60) in told(line) and ("run", 2, 90, None) in told(line)
+    assert told(line)[1:] == [("lost", 1, 3, 60), ("wait", 2, 60, 80), ("start", 2, 80, 90), ("run", 2, 90, None)]
     assert "run" not in {kind for kind, epoch, *_ in told(line) if epoch == 1}
 
 
@@ -218,6 +218,8 @@ def test_standing_says_what_goes_on() -> None:
     assert "has run 2 h 3 min on" in standing(job(runs), at(3 + 2 * 3600 + 185))
     assert "has run 2 d 18 h on" in standing(job(runs), at(3 + 66 * 3600 + 1521))
     assert "It is not protected: no retry." in standing(job(runs, unprotected="no retry."), at(120))
+    clean = standing(job(runs.model_copy(update={"restore_failures": 2})), at(120))
+    assert "on i-1 in us-east-1a, where it started clean: no checkpoint could be restored. It has no" in clean
     noticed = attempt(1, 0, started_at=at(3), noticed_at=at(60), notice_deadline=at(180))
     assert standing(job(noticed, state=JobState.CHECKPOINTING), at(120)) == (
         "AWS takes i-1 in us-east-1a back in 1 min: it is being saved."
@@ -228,6 +230,8 @@ def test_standing_says_what_goes_on() -> None:
     )
     back = job(gone, attempt(2, 110), checkpoints=[checkpoint(4, 60)], state=JobState.RESTORING)
     assert standing(back, at(120)) == "It is being restored from checkpoint 4 on i-2 in us-east-1a, since 10 s."
+    held = job(gone, attempt(2, 110, noticed_at=at(115)), checkpoints=[checkpoint(4, 60)])
+    assert standing(held, at(120)) == "AWS takes i-2 in us-east-1a back before the job has started there."
     volume = back.model_copy(update={"state": JobState.RESTORE_VOLUME_UNREADY})
     assert standing(volume, at(120)) == "It has waited 10 s for its volume on i-2 in us-east-1a."
 

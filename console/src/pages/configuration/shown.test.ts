@@ -18,5 +18,7 @@ it.each([
   ["cognito.region", "", "none"],
   ["job_volume.scratch", ["/a", "/b"], "/a, /b"],
   ["job_volume.scratch", [], "none"],
+  ["job_volume.for_jobs", [], "all jobs"],
+  ["store.region", "", "the instance's own"],
   ["job_volume.tags", { team: "genomics" }, "team = genomics"],
 ])("%s %s is shown as %s", (field, value, text) => expect(shown(field, value)).toBe(text));

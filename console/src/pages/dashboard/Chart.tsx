@@ -1,12 +1,16 @@
 /** One chart. Its code weighs as much as the rest of the page, which is shown before it is there. */
 import Box from "@cloudscape-design/components/box";
-import MixedLineBarChart, { type MixedLineBarChartProps } from "@cloudscape-design/components/mixed-line-bar-chart";
+import LineChart from "@cloudscape-design/components/line-chart";
 
 import type { Schema } from "../../api/client";
 import { amount } from "../../format";
 import { summed, togetherOf } from "./points";
 
-export type Line = { metric: string; title: string; color: string; type: "line" | "bar" };
+export type Line = { metric: string; title: string; color: string };
+
+/** All charts have as much room at their left, so that all mark the same instants at the same places. */
+const WIDEST = 8;
+const FIGURE_SPACE = "\u2007";
 
 type Props = { title: string; lines: Line[]; trends: Schema<"TrendsView"> | undefined };
 
@@ -15,23 +19,22 @@ export default function Chart({ title, lines, trends }: Props) {
   const times = trends?.at.map((one) => new Date(one)) ?? [];
   const unit = named.get(lines[0]!.metric)?.unit ?? "count";
   const format = (value: number) => amount(value, unit);
-  const asBars = lines.some((one) => one.type === "bar");
   const together = togetherOf(times.length);
   const begin = times.length % together;
   const at = times.filter((_, place) => place >= begin && (place - begin) % together === 0);
-  const series = lines.map(({ metric, title: name, color, type }) => ({
+  const series = lines.map(({ metric, title: name, color }) => ({
     title: name,
-    type,
+    type: "line" as const,
     color,
     valueFormatter: format,
     data: summed(named.get(metric)?.values ?? [], together).map((y, place) => ({ x: at[place]!, y })),
-  })) as MixedLineBarChartProps<Date>["series"];
+  }));
   const all = lines.flatMap(({ metric }) => summed(named.get(metric)?.values ?? [], together));
   const [least, most] = [Math.min(0, ...all), Math.max(...all, 0)];
   const empty = least === 0 && most === 0;
   const step = trends?.level ?? "hour";
   return (
-    <MixedLineBarChart
+    <LineChart
       series={empty ? [] : series}
       statusType={trends ? "finished" : "loading"}
       loadingText="Loading"
@@ -39,12 +42,12 @@ export default function Chart({ title, lines, trends }: Props) {
       hideFilter
       hideLegend={lines.length === 1}
       ariaLabel={`${title} over time`}
-      xScaleType={asBars ? "categorical" : "time"}
-      xDomain={asBars ? at : at.length > 1 ? [at[0]!, at.at(-1)!] : undefined}
-      yDomain={empty ? undefined : [least, most * 1.05 || 1]}
+      xScaleType="time"
+      xDomain={at.length > 1 ? [at[0]!, at.at(-1)!] : undefined}
+      yDomain={empty ? undefined : [least * 1.05, most * 1.05]}
       i18nStrings={{
         xTickFormatter: (value: Date) => tick(value, step),
-        yTickFormatter: (value: number) => (unit === "count" && !Number.isInteger(value) ? "" : format(value)),
+        yTickFormatter: (value: number) => (unit === "count" && !Number.isInteger(value) ? "" : format(value)).padStart(WIDEST, FIGURE_SPACE),
         chartAriaRoleDescription: "chart",
         xAxisAriaRoleDescription: "time",
         yAxisAriaRoleDescription: "amount",

@@ -21,21 +21,21 @@ const BLUE = "#3184c2";
 const PURPLE = "#8456ce";
 
 const CHARTS: { title: string; lines: Line[] }[] = [
-  { title: "Spot protections", lines: [{ metric: "spot_protections", title: "Protections", color: PURPLE, type: "bar" }] },
+  { title: "Spot protections", lines: [{ metric: "spot_protections", title: "Protections", color: PURPLE }] },
   {
     title: "Jobs",
     lines: [
-      { metric: "total_jobs", title: "Begun", color: BLUE, type: "line" },
-      { metric: "jobs_succeeded", title: "Succeeded", color: GREEN, type: "line" },
-      { metric: "jobs_failed", title: "Failed", color: RED, type: "line" },
+      { metric: "total_jobs", title: "Begun", color: BLUE },
+      { metric: "jobs_succeeded", title: "Succeeded", color: GREEN },
+      { metric: "jobs_failed", title: "Failed", color: RED },
     ],
   },
-  { title: "Cost", lines: [{ metric: "total_cost", title: "Total cost", color: BLUE, type: "line" }] },
+  { title: "Cost", lines: [{ metric: "total_cost", title: "Total cost", color: BLUE }] },
   {
     title: "Savings",
     lines: [
-      { metric: "spot_savings_cost", title: "Spot savings", color: GREEN, type: "line" },
-      { metric: "net_savings", title: "Net of all that protection cost", color: PURPLE, type: "line" },
+      { metric: "spot_savings_cost", title: "Spot savings", color: GREEN },
+      { metric: "net_savings", title: "Net of all that protection cost", color: PURPLE },
     ],
   },
 ];

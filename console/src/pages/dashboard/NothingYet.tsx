@@ -15,8 +15,8 @@ export function NothingYet() {
         <SpaceBetween size="m">
           <Box>
             To see Perdure at work without an AWS account, type this in the repository. Two real jobs run, AWS takes
-            their instances back, and they go on elsewhere; this page shows it as it happens. If you have just typed it,
-            they appear here within half a minute.
+            their instances back, and they go on elsewhere. The demonstration has a console of its own, whose address it
+            prints first. If this is that console, they appear here within half a minute.
           </Box>
           <Box fontSize="heading-m">
             <CopyToClipboard

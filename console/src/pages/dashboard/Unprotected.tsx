@@ -35,7 +35,7 @@ export function Unprotected({ reasons }: { reasons: Reason[] }) {
       columnDefinitions={[
         { id: "reason", header: "Why", isRowHeader: true, minWidth: 260, cell: (one) => <Prose text={one.reason} /> },
         { id: "jobs", header: "Jobs", cell: (one) => <span className="figure">{count(one.jobs)}</span> },
-        { id: "running", header: "Not finished", cell: (one) => <span className="figure">{count(one.running)}</span> },
+        { id: "running", header: "Not finished", minWidth: 125, cell: (one) => <span className="figure">{count(one.running)}</span> },
         {
           id: "some",
           header: "Some of them",

@@ -1,6 +1,6 @@
 /** The points of a chart: not more of them than can be told apart. */
 
-/** More bars would be narrower than the gaps between them, and more points of a line a mere zigzag. */
+/** More points would make a line a mere zigzag. */
 const MOST_POINTS = 32;
 /** How many values of so many make one point. */
 export const togetherOf = (values: number): number => Math.max(1, Math.ceil(values / MOST_POINTS));

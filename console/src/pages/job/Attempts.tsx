@@ -37,7 +37,7 @@ export function Attempts({ job }: { job: Job }) {
             </RouterLink>
           ),
         },
-        { id: "zone", header: "Zone", cell: (one) => one.zone },
+        { id: "zone", header: "Zone", minWidth: 105, cell: (one) => one.zone },
         { id: "came", header: "Came", cell: (one) => <Time at={one.accepted_at} /> },
         {
           id: "began",

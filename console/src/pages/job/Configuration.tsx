@@ -25,6 +25,7 @@ export default function Configuration({ jobId }: { jobId: string }) {
       loadingText="Loading"
       trackBy="field"
       contentDensity="compact"
+      wrapLines
       ariaLabels={{ tableLabel: "Configuration of the job" }}
       header={
         <Header description={data?.as_of ? "As it was when the job ended." : "The job's environment wins over the system, which wins over the defaults."}>

@@ -4,6 +4,7 @@ import CopyToClipboard from "@cloudscape-design/components/copy-to-clipboard";
 import Header from "@cloudscape-design/components/header";
 import KeyValuePairs from "@cloudscape-design/components/key-value-pairs";
 import StatusIndicator from "@cloudscape-design/components/status-indicator";
+import { Fragment } from "react";
 
 import { RouterLink } from "../../components/RouterLink";
 import { Time } from "../../components/Time";
@@ -14,6 +15,16 @@ import type { Job } from ".";
 function verdictOf(message: string): string {
   const verdict = message.replace(/^Preflight: /, "").split(".")[0] ?? "";
   return verdict.charAt(0).toUpperCase() + verdict.slice(1);
+}
+
+/** Browsers break no line between a hyphen and a digit, so they would break a long id anywhere. */
+function BrokenAtHyphens({ text }: { text: string }) {
+  return text.split(/(?<=-)/).map((part, place) => (
+    <Fragment key={place}>
+      <wbr />
+      <span className="together">{part}</span>
+    </Fragment>
+  ));
 }
 
 /** What the job is, in figures. */
@@ -31,6 +42,7 @@ export function JobFacts({ job }: { job: Job }) {
               <CopyToClipboard
                 variant="inline"
                 textToCopy={job.job_id}
+                textToDisplay={<BrokenAtHyphens text={job.job_id} />}
                 copyButtonAriaLabel="Copy the job id"
                 copySuccessText="Copied"
                 copyErrorText="Not copied"

@@ -13,7 +13,7 @@ import { Failure } from "../../components/Failure";
 import { bytes } from "../../format";
 import { logsQuery } from "./queries";
 
-/** What Perdure's programs wrote about the job, file by file. The job's own output is in its log stream in AWS. */
+/** What Perdure's programs wrote about the job, file by file. What the job printed is in another tab. */
 export default function Logs({ jobId }: { jobId: string }) {
   const { data, error, isFetching, refetch } = useQuery(logsQuery(jobId));
   const [name, setName] = useState<string | null>(null);
@@ -30,7 +30,7 @@ export default function Logs({ jobId }: { jobId: string }) {
     <Container
       header={
         <Header
-          description="What Perdure's programs wrote about the job. The job's own output is in its log stream in CloudWatch."
+          description="What Perdure's programs wrote about the job. What the job printed is in the tab Output."
           actions={
             <SpaceBetween direction="horizontal" size="xs">
               <Button iconName="refresh" ariaLabel="Ask again" loading={isFetching} onClick={() => void refetch()} />

@@ -66,7 +66,7 @@ export function Outlook({ job, reclaim }: { job: Job; reclaim: Reclaim }) {
               value: <Saving job={job} reclaim={reclaim} />,
             },
             { label: "Rehearsed", value: <Rehearsed of={job.rehearsal} /> },
-            { label: "Lost without a notice", value: `${duration(reclaim.at_risk_seconds)} of work` },
+            { label: "Lost without a notice", value: reclaim.at_risk_seconds == null ? "–" : `${duration(reclaim.at_risk_seconds)} of work` },
             {
               label: "AWS Batch starts it again",
               value: (

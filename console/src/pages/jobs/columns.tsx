@@ -19,6 +19,7 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     isRowHeader: true,
     sortingField: "name",
     minWidth: 140,
+    maxWidth: 320,
     cell: (job) => (
       <RouterLink to="/jobs/$jobId" params={{ jobId: job.job_id }}>
         {job.name || job.job_id}
@@ -46,6 +47,7 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
   {
     id: "queue",
     header: "Job queue",
+    minWidth: 110,
     cell: (job) =>
       job.queue ? (
         <RouterLink to="/jobs" search={{ queue: [job.queue] }}>
@@ -77,7 +79,7 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     minWidth: 130,
     cell: (job) => <span className="figure">{count(job.protections)}</span>,
   },
-  { id: "last_checkpoint", header: "Last checkpoint", minWidth: 140, cell: (job) => <Time at={job.last_checkpoint_at} brief /> },
+  { id: "last_checkpoint", header: "Last checkpoint", minWidth: 145, cell: (job) => <Time at={job.last_checkpoint_at} brief /> },
   { id: "rootfs", header: "Largest root file system", minWidth: 200, cell: (job) => <span className="figure">{bytes(job.max_rootfs_bytes)}</span> },
   { id: "run_time", header: "Run time", minWidth: 100, cell: (job) => <span className="figure">{duration(job.run_seconds)}</span> },
   { id: "created", header: "Created", sortingField: "created_at", cell: (job) => <Time at={job.created_at} brief /> },

@@ -49,7 +49,7 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
     minWidth: 62,
     cell: (volume) => (
       <time className="figure" dateTime={volume.created_at} title={`Made ${localTime(new Date(volume.created_at))}`}>
-        {duration(volume.age_seconds)}
+        {inOneUnit(volume.age_seconds)}
       </time>
     ),
   },
@@ -102,6 +102,9 @@ export const columnsFor = (onDelete?: (volume: Volume) => void): TableProps.Colu
       ),
   },
 ];
+
+/** `3 h 5 min` → `3 h`: the column has room for one unit, and the title says when it was made. */
+const inOneUnit = (seconds: number): string => duration(seconds).split(" ").slice(0, 2).join(" ");
 
 function Small({ children }: { children: ReactNode }) {
   return (

@@ -96,7 +96,7 @@ export default function VolumesPage() {
           }
           empty={
             <Box textAlign="center" padding="l" color="inherit">
-              {whose ? "There is no such volume." : "No job volume exists now. Each job gets one when it first starts."}
+              {whose ? "There is no such volume." : "No job volume exists now. A job gets one when it first starts, if the configuration wants one for it."}
             </Box>
           }
           footer={hasNextPage && <ShowMore loading={isFetchingNextPage} onMore={() => void fetchNextPage()} />}

@@ -16,7 +16,7 @@ export const checkpoint = form<"checkpoint">()(
         interval_seconds: {
           kind: "duration",
           label: "Interval",
-          help: "Time between periodic checkpoints of a job. If a node dies without a notice, a job loses at most this much work.",
+          help: "Time between periodic checkpoints of a job. If a node dies without a notice, a job loses at most this much work, and what it did while the newest checkpoint was written.",
           example: "15m",
           zero: "0: no periodic checkpoints; the final one on a Spot notice is still taken.",
         },

@@ -45,6 +45,7 @@ export const cognito = form<"cognito">()(
           kind: "lines",
           label: "Groups of viewers",
           help: "Members read. Empty: everyone of the pool reads. One group a line.",
+          none: "everyone of the pool",
         },
       },
     },

@@ -11,9 +11,9 @@ export type Values = {
 };
 export type Section = keyof Values;
 
-/** `lines`: a list, one entry a line. `tags`: names with values. `path`: text, or nothing. */
+/** `lines`: a list, one entry a line. `tags`: names with values. `path`: text, or nothing. `none`: what no value means. */
 export type Kind = "switch" | "duration" | "integer" | "text" | "path" | "choice" | "lines" | "tags";
-export type Setting = { kind: Kind; label: string; help: string; unit?: string; example?: string; zero?: string };
+export type Setting = { kind: Kind; label: string; help: string; unit?: string; example?: string; zero?: string; none?: string };
 type Group<S extends Section> = { title: string; settings: Partial<Record<keyof Values[S], Setting>> };
 export type Form = { title: string; about: string; groups: { title: string; settings: Record<string, Setting> }[] };
 

@@ -18,6 +18,7 @@ export const jobVolume = form<"job_volume">()(
           label: "Which jobs get one",
           help: "Rules, one a line, of which one must hold; none: all jobs. The conditions of a rule must all hold: queue=NAME, name=NAME (* for any characters), vcpus>=N, vcpus<=N, memory>=MIB, memory<=MIB. The others' checkpoints go to the store; without a store they run unprotected.",
           example: "queue=genomics-* memory>=8192",
+          none: "all jobs",
         },
         volume_type: { kind: "choice", label: "Type", help: "EBS volume type." },
         size_gib: {
@@ -53,6 +54,7 @@ export const jobVolume = form<"job_volume">()(
           label: "KMS key",
           help: "Id, ARN or alias; empty: the account's default for EBS. The server's role must be allowed to use it.",
           example: "alias/jobs",
+          none: "the account's default",
         },
       },
     },
