@@ -35,7 +35,7 @@ const CHARTS: { title: string; lines: Line[] }[] = [
     title: "Savings",
     lines: [
       { metric: "spot_savings_cost", title: "Spot savings", color: GREEN },
-      { metric: "net_savings", title: "Net of all that protection cost", color: PURPLE },
+      { metric: "net_savings", title: "Net of what protection cost", color: PURPLE },
     ],
   },
 ];
@@ -55,7 +55,7 @@ export function Charts({ search }: { search: DashboardSearch }) {
           key={chart.title}
           fitHeight
           header={
-            <Header variant="h2" description={data && `By ${by(data)}${search.range === "all" ? ", the last 90 days" : ""}`}>
+            <Header variant="h2" description={data && `Per ${by(data)}${search.range === "all" ? ", the last 90 days" : ""}`}>
               {chart.title}
             </Header>
           }

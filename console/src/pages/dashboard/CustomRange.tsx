@@ -50,14 +50,14 @@ export default function CustomRange({ from, until, onChosen, onClose }: Props) {
         expandToViewport
         absoluteFormat="long-localized"
         hideTimeOffset
-        placeholder="Choose a begin and an end"
+        placeholder="Choose a start and an end"
         ariaLabel="Span of time"
         isValidRange={(range) => {
           if (range?.type !== "absolute" || !range.startDate || !range.endDate)
-            return { valid: false, errorMessage: "Choose a begin and an end." };
+            return { valid: false, errorMessage: "Choose a start and an end." };
           return Date.parse(range.startDate) < Date.parse(range.endDate)
             ? { valid: true }
-            : { valid: false, errorMessage: "The begin must be before the end." };
+            : { valid: false, errorMessage: "The start must be before the end." };
         }}
       />
     </Modal>

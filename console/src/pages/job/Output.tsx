@@ -38,7 +38,7 @@ export default function Output({ jobId }: { jobId: string }) {
         {data.failure && <Alert type="info">{data.failure}</Alert>}
         {undone > 0 && (
           <Toggle checked={all} onChange={({ detail }) => setAll(detail.checked)}>
-            Show {count(undone)} {undone === 1 ? "line" : "lines"} that a restore undid: the job printed them again
+            Show {count(undone)} {undone === 1 ? "line" : "lines"} that a restore or a clean start undid: the job printed them again
           </Toggle>
         )}
         {data.containers.map((one) => (
@@ -55,8 +55,10 @@ function Printed({ container, all }: { container: ContainerOutput; all: boolean 
     <section aria-label={`Output of attempt ${container.attempt}`}>
       <Title of={container} />
       {container.failure && <Box color="text-body-secondary">{container.failure}</Box>}
-      {container.cut && <Box variant="small">The begin is left out; its log stream has all of it.</Box>}
-      {!container.failure && runs.length === 0 && <Box color="text-body-secondary">Nothing.</Box>}
+      {container.cut && <Box variant="small">The beginning is left out; its log stream has all of it.</Box>}
+      {!container.failure && runs.length === 0 && (
+        <Box color="text-body-secondary">{container.lines.length > 0 ? "A restore or a clean start undid all of it." : "Nothing."}</Box>
+      )}
       {runs.length > 0 && (
         <pre className="log" tabIndex={0} aria-label={`Lines of attempt ${container.attempt}`}>
           {runs.map((run, place) =>

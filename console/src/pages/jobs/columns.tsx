@@ -21,9 +21,11 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     minWidth: 140,
     maxWidth: 320,
     cell: (job) => (
-      <RouterLink to="/jobs/$jobId" params={{ jobId: job.job_id }}>
-        {job.name || job.job_id}
-      </RouterLink>
+      <span title={job.name}>
+        <RouterLink to="/jobs/$jobId" params={{ jobId: job.job_id }}>
+          {job.name || job.job_id}
+        </RouterLink>
+      </span>
     ),
   },
   { id: "job_id", header: "Job id", cell: (job) => <code>{job.job_id}</code>, minWidth: 200 },

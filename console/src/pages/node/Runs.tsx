@@ -33,6 +33,7 @@ export function Runs({ runs }: { runs: Run[] }) {
           header: "Job",
           isRowHeader: true,
           minWidth: 140,
+          maxWidth: 320,
           cell: (run) => (
             <RouterLink to="/jobs/$jobId" params={{ jobId: run.job_id }}>
               {run.name || run.job_id}

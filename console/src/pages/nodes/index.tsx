@@ -84,7 +84,7 @@ export default function NodesPage() {
           <Box textAlign="center" padding="l" color="inherit">
             {filtered
               ? "No node is like this."
-              : "No node has been seen yet. A node appears here when its agent starts: see docs/installation, or try `perdure demo` on this machine."}
+              : "No node has been seen yet. A node appears here when its agent starts: docs/install.md says how to install it."}
           </Box>
         }
         footer={hasNextPage && <ShowMore loading={isFetchingNextPage} onMore={() => void fetchNextPage()} />}
