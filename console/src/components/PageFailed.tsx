@@ -6,7 +6,7 @@ import type { ErrorComponentProps } from "@tanstack/react-router";
 /** A page that could not be drawn: a new version of the server replaced its code, or the console made a mistake. */
 export function PageFailed({ error }: ErrorComponentProps) {
   const said = error instanceof Error ? error.message : String(error);
-  const gone = /dynamically imported module|module script failed/i.test(said);
+  const gone = /dynamically imported module|module script failed|preload CSS/i.test(said);
   return (
     <Box padding="l">
       <Alert

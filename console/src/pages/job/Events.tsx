@@ -78,7 +78,7 @@ export function Events({ job }: { job: Job }) {
           header: "What",
           cell: (one) => <StatusIndicator type={LEVELS[one.level] ?? "info"}>{one.kind}</StatusIndicator>,
           sortingField: "kind",
-          width: 180,
+          width: 150,
         },
         { id: "message", header: "In words", cell: (one) => <Prose text={one.message} />, isRowHeader: true },
       ]}

@@ -15,7 +15,7 @@ export function JobHeader({ job }: { job: Job }) {
         {job.name || job.job_id}
       </Header>
       <Box variant="p" fontSize="heading-s">
-        <span data-testid="standing"><Prose text={job.standing} /></span>
+        <span className="standing" data-testid="standing"><Prose text={job.standing} /></span>
       </Box>
     </SpaceBetween>
   );

@@ -34,6 +34,7 @@ export const COLUMNS: TableProps.ColumnDefinition<JobRow>[] = [
     id: "protected",
     header: "Protected",
     minWidth: 400,
+    maxWidth: 400,
     cell: (job) =>
       job.unprotected ? (
         <span className="verdict" title={job.unprotected}>
