@@ -1,6 +1,7 @@
 """How long a job of 1 GiB stands still when its instance is taken away: in its own zone, and in another one.
 
-    .venv/bin/python -m bench.outage [--mib 1024] [--rounds 1] [--profile fast] [--engine docker] [--lazy] [--json FILE]
+    .venv/bin/python -m bench.outage [--mib 1024] [--rounds 1] [--profile fast] [--engine docker] [--lazy]
+                                [--spare] [--json FILE]
 
 A job of text, of which one piece of 256 KiB changes each 50 ms (5 MiB a second), writes the time down after each piece,
 on a mount that is no part of its checkpoints. After its second checkpoint its instance gets a notice. *Running* is the
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--profile", default="fast", help="how slow the local EBS is")
     parser.add_argument("--engine", choices=("runc", "docker"), default="runc")
     parser.add_argument("--lazy", action="store_true", help="let the job go on before its memory is there")
+    parser.add_argument("--spare", action="store_true", help="another instance is ready in the job's own zone")
     parser.add_argument("--json", type=Path, metavar="FILE")
     at = parser.parse_args()
     user = StackUser(StackPlace(os.environ.get("PERDURE_STACK", "bench-outage")), threading.Event(), at.engine)
@@ -97,7 +99,7 @@ class Bench:
         self._client: StackClient = user.client
         self._mib = mib = at.mib
         self._image = IMAGE if at.engine == "docker" else MACHINE
-        self._lazy = at.lazy
+        self._lazy, self._spare = at.lazy, at.spare
         self._shared = user.folder / "bench"
         self._shared.mkdir(parents=True)
         self._client.cloud("POST", "/_local/ebs", json={"profile": at.profile, "rates": {"spread": 0.0}})
@@ -113,6 +115,8 @@ class Bench:
         job_id = self._submit(name)
         until(lambda: self._page(job_id).get("checkpoints_committed", 0) >= 2, f"two checkpoints of {name}")
         zone = self._zones[-1 if other else 0]
+        if self._spare:
+            self._have_a_spare(self._zones[0])
         noticed = notice_of(self._client, {"job_id": job_id, "to_zone": zone, "notice_seconds": NOTICE})
         before, again = until(partial(self._gap, name, noticed), f"{name} going on")
         outage = until(partial(self._outage, job_id), f"the record of {name}'s outage")
@@ -128,6 +132,14 @@ class Bench:
             lazily=lazily,
             timeline=tuple(self._timeline(job_id, noticed)),
         )
+
+    def _have_a_spare(self, zone: str) -> None:
+        if self._ready_in(zone) < 2:
+            self._client.cloud("POST", "/_local/nodes", json={"zone": zone})
+        until(lambda: self._ready_in(zone) >= 2, f"a second instance in {zone}")
+
+    def _ready_in(self, zone: str) -> int:
+        return sum(node["zone"] == zone and node["state"] == "ready" for node in self._client.status()["nodes"])
 
     def _submit(self, name: str) -> str:
         return self._client.submit(
@@ -167,8 +179,8 @@ def table(results: list[Result], at: argparse.Namespace) -> str:
     """As Markdown."""
     steps = [step for step in PHASES if any(step in one.phases for one in results)]
     lines = [
-        f"{at.mib} MiB of text, {at.engine}, EBS `{at.profile}`; {time.strftime('%Y-%m-%d')}, load"
-        f" {os.getloadavg()[0]:.1f}. Seconds.",
+        f"{at.mib} MiB of text, {at.engine}{', a spare instance' if at.spare else ''}, EBS `{at.profile}`;"
+        f" {time.strftime('%Y-%m-%d')}, load {os.getloadavg()[0]:.1f}. Seconds.",
         "",
         f"| zone | notice to running | the job stood still | notice to freeze | {' | '.join(steps)} |",
         f"| --- | --- | --- | --- |{' --- |' * len(steps)}",
