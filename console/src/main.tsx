@@ -11,7 +11,7 @@ import { createRoot } from "react-dom/client";
 
 import { meQuery, type Me } from "./api/me";
 import { makeQueryClient } from "./api/queryClient";
-import { followReach } from "./api/reach";
+import { followReach, isAway, lookOnce } from "./api/reach";
 import { makeRouter } from "./router";
 import { followTheme } from "./theme";
 
@@ -26,6 +26,16 @@ const queryClient = makeQueryClient(() => {
 });
 const router = makeRouter(queryClient);
 followReach(() => void queryClient.invalidateQueries());
+
+// Code and styles that did not come once are not asked for again. Once the server is there, the next page is loaded anew.
+let incomplete = false;
+window.addEventListener("vite:preloadError", () => {
+  incomplete = true;
+  lookOnce();
+});
+router.subscribe("onBeforeNavigate", ({ toLocation, pathChanged }) => {
+  if (incomplete && pathChanged && !isAway()) location.assign(toLocation.href);
+});
 
 createRoot(document.getElementById("console")!).render(
   <StrictMode>

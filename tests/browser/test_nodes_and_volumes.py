@@ -191,10 +191,13 @@ def test_the_audit_log_and_its_filters(page: Page, server: Serving) -> None:
     expect(page.get_by_text("There is no such line")).to_be_visible()
 
 
-@pytest.mark.expects(AWAY)
+@pytest.mark.expects(AWAY, "preload CSS", "dynamically imported module")
 def test_a_server_that_restarts_under_open_pages(new_page: NewPage, server: Serving) -> None:
-    """One that only asks, one that follows the stream of all, one that follows that of a job."""
-    configuration, nodes, job = new_page(), new_page(), new_page()
+    """One that only asks, one that follows the stream of all, one that follows that of a job, one that is left for a page
+    whose code is not there."""
+    configuration, nodes, job, left = new_page(), new_page(), new_page(), new_page()
+    left.goto(f"{server.url}/tokens")
+    expect(left.get_by_role("row", name="deploy")).to_be_visible()
     configuration.goto(f"{server.url}/configuration")
     configuration.get_by_label("Checkpoints per job").fill("5")
     expect(configuration.get_by_role("button", name="Review changes")).to_be_enabled()
@@ -208,6 +211,10 @@ def test_a_server_that_restarts_under_open_pages(new_page: NewPage, server: Serv
         configuration.get_by_label("Checkpoints per job").fill("6")
         for page in (configuration, nodes, job):
             expect(away_from(page)).to_be_visible()
+        left.route("**/assets/**", lambda route: route.abort())  # else some of it comes from the browser's cache
+        left.get_by_role("link", name="Audit log").click()
+        expect(left.get_by_text("This page's code could not be loaded")).to_be_visible()
+        left.unroute("**/assets/**")
         record(server.engine, story.end(JobState.SUCCEEDED), 2)
     finally:
         server.start()
@@ -220,6 +227,7 @@ def test_a_server_that_restarts_under_open_pages(new_page: NewPage, server: Serv
     expect(nodes.get_by_role("row", name=NOTICED)).to_have_count(0)
     expect(nodes.get_by_role("row", name=LIVE)).to_be_visible()
     expect(job.get_by_test_id("standing")).to_contain_text("It succeeded")
+    expect(left.get_by_role("table", name="Audit log")).to_be_visible()
 
 
 def away_from(page: Page) -> Locator:

@@ -31,6 +31,10 @@ export const noteSilence = () => put(true);
 /** Somebody answered, whatever it was. */
 export const noteAnswer = () => put(false);
 
+/** Something else than a call had no answer: is it the server? */
+export const lookOnce = () => void fetch("/api/v1/health", { cache: "no-store" }).catch(noteSilence);
+export const isAway = () => away;
+
 /** `whenBack` is called each time the server answers again. */
 export function followReach(whenBack: () => void) {
   back = whenBack;
