@@ -193,8 +193,8 @@ def test_the_audit_log_and_its_filters(page: Page, server: Serving) -> None:
 
 @pytest.mark.expects(AWAY, "preload CSS", "dynamically imported module")
 def test_a_server_that_restarts_under_open_pages(new_page: NewPage, server: Serving) -> None:
-    """One that only asks, one that follows the stream of all, one that follows that of a job, one that is left for a page
-    whose code is not there."""
+    """One that only asks, one that follows the stream of all, one that follows that of a job, one that is left for a
+    page whose code is not there."""
     configuration, nodes, job, left = new_page(), new_page(), new_page(), new_page()
     left.goto(f"{server.url}/tokens")
     expect(left.get_by_role("row", name="deploy")).to_be_visible()
