@@ -23,6 +23,7 @@ from localcloud.nodes.images.build import build_image
 from localcloud.nodes.images.catalogue import Catalogue
 from perdure.image.mounts import delete_tree
 from perdure.waiting import until
+from tests.cgroups import cgroups_below
 from tests.integration.docker_images import CACHE, cache_lock
 from tests.patience import PATIENCE
 
@@ -115,7 +116,7 @@ def docker() -> Iterator[Docker]:
         if bed is not None:
             bed.close()
         until(
-            lambda: all(_gone(group) for group in Path("/sys/fs/cgroup").glob(f"**/{folder.name}")),
+            lambda: all(_gone(group) for group in cgroups_below(f"/{folder.name}")),
             PATIENCE,
             0.1,
             f"the cgroups of {folder.name} do not go",

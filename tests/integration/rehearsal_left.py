@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from tests.cgroups import cgroups_below
 from worker_agent.rehearse.spec import CGROUPS, FOLDER
 
 
@@ -13,7 +14,7 @@ def left_of(job_root: Path, *container_ids: str) -> list[str]:
     folder = job_root / FOLDER
     found = [str(path) for path in sorted(folder.rglob("*"))[:20]] + [str(folder)] if folder.exists() else []
     for container_id in container_ids:
-        found += map(str, Path("/sys/fs/cgroup").glob(f"**/{CGROUPS}/{container_id}"))
+        found += map(str, cgroups_below(f"/{CGROUPS}/{container_id}"))
     return found + [_words(process) for process in Path("/proc").glob("[0-9]*") if _is_its(process, str(folder))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,8 @@ def damage(device: Path, what: str) -> None:
     with device.open("r+b") as disk:
         disk.seek(int(block, 0) * 512)
         disk.write(b"\xa5" * 4096)
+        disk.flush()
+        os.fsync(disk)  # a close writes nothing while somebody else has the device open, who only looks at all devices
 
 
 @pytest.mark.parametrize("forced", [True, False])
