@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import THEN_WAIT, running
 from worker_agent.engine.closed_senders import sockets_of, who_reads_from_one
 from worker_agent.engine.looking import look
 from worker_agent.engine.lost_names import opened, places
@@ -23,17 +24,6 @@ from worker_agent.engine.waiting_clients import listening, who_waits_for
 
 SEMAPHORES_SHOW = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 5)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="looking into processes needs root")
-
-
-@contextlib.contextmanager
-def running(code: str) -> Iterator[int]:
-    """A Python program that has said its first line."""
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline()
-        try:
-            yield process.pid
-        finally:
-            process.kill()
 
 
 @contextlib.contextmanager
@@ -47,9 +37,6 @@ def in_use_without_its_name() -> Iterator[int]:
 
 def kinds(*pids: int) -> set[str]:
     return {one.row.kind for one in refused(look(pids, pids[0]))}
-
-
-THEN_WAIT = "\nimport sys; print(flush=True); sys.stdin.read()"
 
 
 def test_every_row_says_what_helps() -> None:

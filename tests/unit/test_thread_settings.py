@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from perdure.domain.checkpoints import ThreadSettings
+from tests.programs import THEN_WAIT, running
 from worker_agent.engine.thread_settings import noted, set_again
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other processes' settings need root")
@@ -28,26 +25,14 @@ open("/proc/self/coredump_filter", "w").write("0x11")
 THREAD = "import threading, time; threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()"
 
 
-@contextlib.contextmanager
-def running(code: str) -> Iterator[int]:
-    """A Python program that has said its first line."""
-    code += "\nprint(flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline()
-        try:
-            yield process.pid
-        finally:
-            process.kill()
-
-
 def test_an_ordinary_process_has_nothing_of_its_own() -> None:
-    with running(THREAD) as pid:
+    with running(THREAD + THEN_WAIT) as pid:
         assert noted([pid], pid) == {}
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU: a thread bound to it is as any other")
 def test_what_one_had_another_gets_thread_by_thread() -> None:
-    with running(SETTINGS + THREAD) as pid, running(THREAD) as other:
+    with running(SETTINGS + THREAD + THEN_WAIT) as pid, running(THREAD + THEN_WAIT) as other:
         threads, others = (sorted(map(int, os.listdir(f"/proc/{one}/task"))) for one in (pid, other))
         found = noted([pid], pid)
         ranks = ThreadSettings(cpus=[CPU], io_priority=3 << 13 | 7, timer_slack=77000)
@@ -58,6 +43,6 @@ def test_what_one_had_another_gets_thread_by_thread() -> None:
 
 
 def test_a_cpu_that_this_node_has_not_is_left_out() -> None:
-    with running("") as pid:
+    with running(THEN_WAIT) as pid:
         set_again([pid], pid, {pid: ThreadSettings(cpus=[8000], timer_slack=88000), 1 << 22: ThreadSettings(cpus=[0])})
         assert noted([pid], pid) == {pid: ThreadSettings(timer_slack=88000)}

@@ -8,15 +8,13 @@ In the freeze the kernel is asked for sockets in the three states in which one c
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from worker_agent.engine.in_network import work_in_network_of
-from worker_agent.engine.looking import Look
+from worker_agent.engine.looking import Look, one_of_each
 
 _SOCK_DIAG, _BY_FAMILY, _REQUEST, _DUMP, _ERROR, _DONE = 4, 20, 0x1, 0x300, 2, 3
 _ENDING = 1 << 4 | 1 << 9 | 1 << 11
@@ -36,12 +34,8 @@ Sockets = Mapping[int, frozenset[int]]
 
 def sockets_of(look: Look) -> Sockets:
     """Those that were seen. Blocks shortly."""
-    own = frozenset(int(one.link[8:-1]) for one in look.descriptors if one.link.startswith("socket:["))
-    found: dict[str, int] = {}
-    for pid in look.processes if own else ():
-        with contextlib.suppress(OSError):  # it ended
-            found.setdefault(os.readlink(f"/proc/{pid}/ns/net"), pid)
-    return dict.fromkeys(found.values(), own)
+    own = frozenset(look.sockets)
+    return dict.fromkeys(one_of_each(look.processes, "net"), own) if own else {}
 
 
 def who_reads_from_one(sockets: Sockets) -> int | None:

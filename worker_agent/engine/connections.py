@@ -269,10 +269,10 @@ def breaks_unheard(look: Look) -> list[int]:
     """The inodes of TCP sockets whose connection broke (a reset, a time-out, a refusal), which the job has not heard
     yet: the error waits for its next call. What ends meanwhile is left out. Blocks shortly."""
     found = []
-    for link, one in {one.link: one for one in look.descriptors if one.link.startswith("socket:[")}.items():
+    for inode, one in look.sockets.items():
         with contextlib.suppress(OSError), copied(one.pid, one.number) as copy:
             if _waits_with_an_error(copy):
-                found.append(int(link[8:-1]))
+                found.append(inode)
     return found
 
 

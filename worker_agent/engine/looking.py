@@ -69,6 +69,11 @@ class Look:
             return parse_mountinfo(table)
         return []
 
+    @cached_property
+    def sockets(self) -> dict[int, Descriptor]:
+        """By inode: a descriptor that leads to it."""
+        return {int(one.link[8:-1]): one for one in self.descriptors if one.link.startswith("socket:[")}
+
     def of(self, pid: int) -> Iterator[Descriptor]:
         """The descriptors that were seen first in this process."""
         return (one for one in self.descriptors if one.pid == pid)
@@ -99,6 +104,16 @@ def look(
                 seen.add(key)
                 descriptors.append(Descriptor(pid, number, link))
     return Look(init_pid, processes, tuple(descriptors), tuple(shared), tuple(trees), tuple(places))
+
+
+def one_of_each(pids: Iterable[int], namespace: str) -> Iterator[int]:
+    """The first of these processes in each namespace of this kind (as in /proc/PID/ns). What has ended is left out."""
+    spaces = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if (space := os.readlink(_PROC / f"{pid}/ns/{namespace}")) not in spaces:
+                spaces.add(space)
+                yield pid
 
 
 def _process(pid: int, depth: int) -> LivingProcess | None:

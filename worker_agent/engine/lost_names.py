@@ -24,7 +24,7 @@ from pathlib import Path
 
 from perdure.domain.errors import NotCheckpointable
 from perdure.image.mounts import Mount, parse_mountinfo
-from worker_agent.engine.looking import Descriptor
+from worker_agent.engine.looking import Descriptor, one_of_each
 from worker_agent.engine.tasks import command
 
 _DELETED = " (deleted)"
@@ -65,13 +65,8 @@ class Places:
 def places(init_pid: int, pids: Iterable[int], shared: Iterable[str] = ()) -> Places:
     """The mounts of all mount namespaces that these processes are in."""
     found: dict[int, tuple[int, Mount]] = {}
-    spaces = set()
-    for pid in (init_pid, *pids):
+    for pid in one_of_each((init_pid, *pids), "mnt"):
         with contextlib.suppress(OSError):  # it ended
-            space = os.readlink(f"/proc/{pid}/ns/mnt")
-            if space in spaces:
-                continue
-            spaces.add(space)
             table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
             numbers = [int(line.split(" ", 1)[0]) for line in table.splitlines()]
             for number, mount in zip(numbers, parse_mountinfo(table), strict=True):

@@ -7,11 +7,11 @@ nothing (a tmpfs, /proc) and refuses others by their number; an overlay it saves
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from perdure.image.mounts import Mount, parse_mountinfo, read_mounts
+from worker_agent.engine.looking import one_of_each
 
 _MADE_AGAIN = {
     *("proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "binfmt_misc", "securityfs"),
@@ -22,12 +22,14 @@ _MADE_AGAIN = {
 def lost_at_a_restore(pids: Iterable[int], places: Iterable[str]) -> Iterator[tuple[int, Mount]]:
     """A process that sees such a mount, and the mount. `places`: where the container engine mounted something. Whatever
     is there, or is mounted for this program too, is not the job's doing. FUSE is preflight's. Blocks shortly."""
-    for pid in _one_of_each_namespace(pids):
+    known = set(places)
+    for pid in one_of_each(pids, "mnt"):
         suspects = [mount for mount in _table(pid) if _is_lost(mount)]
         if suspects:
             here = {mount.device for mount in read_mounts()}
-            here |= {mount.device for mount in _table(pid) if mount.point == "/" or mount.point in set(places)}
-            still = {mount.device for mount in _table(pid)}  # what others mount and unmount meanwhile is nobody's
+            again = _table(pid)  # what others mount and unmount meanwhile is nobody's
+            here |= {mount.device for mount in again if mount.point == "/" or mount.point in known}
+            still = {mount.device for mount in again}
             yield from ((pid, mount) for mount in suspects if mount.device in still - here)
 
 
@@ -39,11 +41,3 @@ def _table(pid: int) -> list[Mount]:
     with contextlib.suppress(OSError):  # it ended
         return parse_mountinfo(Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape"))
     return []
-
-
-def _one_of_each_namespace(pids: Iterable[int]) -> list[int]:
-    found: dict[str, int] = {}
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            found.setdefault(os.readlink(f"/proc/{pid}/ns/mnt"), pid)
-    return list(found.values())

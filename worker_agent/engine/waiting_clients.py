@@ -6,10 +6,9 @@ They go away by themselves, as a rule in a moment. In the freeze only the kernel
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 
-from worker_agent.engine.looking import Look
+from worker_agent.engine.looking import Look, one_of_each
 
 _LISTEN = "0A"
 """Linux, include/net/tcp_states.h."""
@@ -20,16 +19,9 @@ Listening = Mapping[int, frozenset[str]]
 
 def listening(look: Look) -> Listening:
     """Which of the container's sockets listen. Blocks shortly."""
-    own = {one.link[8:-1] for one in look.descriptors if one.link.startswith("socket:[")}
-    found: dict[int, frozenset[str]] = {}
-    spaces = set()
-    for pid in look.processes:
-        with contextlib.suppress(OSError):  # it ended
-            space = os.readlink(f"/proc/{pid}/ns/net")
-            if space not in spaces:
-                spaces.add(space)
-                found[pid] = frozenset(own & {inode for inode, _ in _listeners(pid)})
-    return found
+    own = {str(inode) for inode in look.sockets}
+    spaces = one_of_each(look.processes, "net")
+    return {pid: frozenset(own & {inode for inode, _ in _listeners(pid)}) for pid in spaces}
 
 
 def who_waits_for(listening: Listening) -> int | None:

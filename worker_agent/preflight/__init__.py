@@ -8,14 +8,13 @@ any container at any time. Start with `examine`.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from perdure.domain.retries import ENDED_BY_US, HOST_GONE, RetryStrategy, would_retry
 from perdure.image.mounts import parse_mountinfo
-from worker_agent.engine.looking import Look, look
+from worker_agent.engine.looking import Look, look, one_of_each
 from worker_agent.engine.refusals import refused
 from worker_agent.preflight.descriptors import GPU, Surroundings, check_descriptors, check_mappings, terminals
 from worker_agent.preflight.findings import Finding, Level, Process, Report, Verdict
@@ -82,14 +81,10 @@ def check_retries(strategy: RetryStrategy) -> Iterator[Finding]:
 def _mount_numbers(seen: Look) -> frozenset[int]:
     """Of all mount namespaces of the container: those inside it are saved, too."""
     found: set[int] = set()
-    spaces = set()
-    for pid in (seen.init_pid, *seen.processes):
+    for pid in one_of_each((seen.init_pid, *seen.processes), "mnt"):
         with contextlib.suppress(OSError):  # it ended
-            space = os.readlink(f"/proc/{pid}/ns/mnt")
-            if space not in spaces:
-                spaces.add(space)
-                table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
-                found |= {int(line.split(" ", 1)[0]) for line in table.splitlines()}
+            table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
+            found |= {int(line.split(" ", 1)[0]) for line in table.splitlines()}
     return frozenset(found)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from worker_agent.engine.connections import outside
 from worker_agent.engine.descriptors import copied
-from worker_agent.engine.looking import Look
+from worker_agent.engine.looking import Look, one_of_each
 from worker_agent.preflight.findings import Finding, Level, Process
 
 _FAMILIES = {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_PACKET, socket.AF_NETLINK}
@@ -87,13 +86,8 @@ def _outside_peers(unix: dict[int, tuple[Process, int, int]]) -> Iterator[Findin
 
 def _peers(pids: set[int]) -> Iterator[dict[int, int]]:
     """For one process in each network namespace: the peer of every unix socket, by inode."""
-    seen = set()
-    for pid in pids:
+    for pid in one_of_each(pids, "net"):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            namespace = os.readlink(f"/proc/{pid}/ns/net")
-            if namespace in seen:
-                continue
-            seen.add(namespace)
             argv = ["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "--unix", "--all", "--no-header", "--numeric"]
             said = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=_LIMIT, check=True)
             yield {int(own): int(peer) for own, peer in _PEERS.findall(said.stdout)}
