@@ -64,6 +64,20 @@ class Urgency(IntEnum):
     WHENEVER = 2
 
 
+class _Bucket:
+    """Tokens, `burst` at most, that come back with time. Who spends one that is not there owes it."""
+
+    def __init__(self, burst: float, now: Callable[[], float]) -> None:
+        self._burst, self._now = burst, now
+        self.tokens, self._filled_at = burst, now()
+
+    def fill(self, per_second: float) -> None:
+        """Put in what has come since the last time."""
+        now = self._now()
+        self.tokens = min(self._burst, self.tokens + (now - self._filled_at) * per_second)
+        self._filled_at = now
+
+
 class Mutations:
     """One token bucket for every call that changes something. `now` and `sleep` in seconds."""
 
@@ -76,8 +90,8 @@ class Mutations:
         recovery_seconds: float = RECOVERY_SECONDS,
     ) -> None:
         self._recovery_seconds = recovery_seconds
-        self._usual, self._burst, self._now, self._sleep = per_second, burst, now, sleep
-        self._tokens, self._filled_at = burst, now()
+        self._usual, self._now, self._sleep = per_second, now, sleep
+        self._bucket = _Bucket(burst, now)
         self._refused_at: float | None = None
         self._slowed = per_second
         self._order = itertools.count()
@@ -125,15 +139,14 @@ class Mutations:
                 continue
             _, turn = heapq.heappop(self._waiting)
             if not turn.done():  # whoever was cancelled needs none
-                self._tokens -= 1
+                self._bucket.tokens -= 1
                 turn.set_result(None)
 
     def _until_token(self) -> float:
         """Seconds until there is a token; 0: now."""
-        now, rate = self._now(), self._rate()
-        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * rate)
-        self._filled_at = now
-        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / rate
+        rate = self._rate()
+        self._bucket.fill(rate)
+        return max(0.0, (1 - self._bucket.tokens) / rate)
 
     def _rate(self) -> float:
         """Slower after a refusal, and back to the usual step by step."""
@@ -148,7 +161,7 @@ class Mutations:
         """EC2 has had too many calls, ours or somebody else's in the account."""
         self._slowed = max(self._usual * SLOWEST, self._rate() / 2)
         self._refused_at = self._now()
-        self._tokens = min(self._tokens, 0.0)
+        self._bucket.tokens = min(self._bucket.tokens, 0.0)
 
 
 class Lookup:
@@ -167,8 +180,8 @@ class Lookup:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._describe, self._gather_seconds = describe, gather_seconds
-        self._per_second, self._burst, self._now, self._sleep = per_second, burst, now, sleep
-        self._tokens, self._filled_at = burst, now()
+        self._per_second, self._sleep = per_second, sleep
+        self._bucket = _Bucket(burst, now)
         self._asked: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -202,7 +215,6 @@ class Lookup:
 
     def _take(self) -> float:
         """Spend a token; seconds until it is there."""
-        now = self._now()
-        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._per_second) - 1
-        self._filled_at = now
-        return max(0.0, -self._tokens / self._per_second)
+        self._bucket.fill(self._per_second)
+        self._bucket.tokens -= 1
+        return max(0.0, -self._bucket.tokens / self._per_second)
