@@ -1,0 +1,84 @@
+"""Every command that a document tells people to type is typed by a test, as it stands there."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.documents import book
+from tests.documents.book import Command, block, commands, filled, pages, plain, told
+
+TESTS = Path(__file__).parents[1]
+
+NOBODY = {
+    "make test": "It is what runs this test.",
+}
+"""Commands that no test types, and why."""
+
+NOT_YET = TESTS / "documents/not-yet.txt"
+"""Commands that still lack their test."""
+
+
+def test_every_command_is_typed() -> None:
+    taken = [one for path in sorted(TESTS.rglob("*.py")) for one in _taken(path)]
+    lacking = {f"{one.page}: {one.text}" for page in pages() for one in commands(page) if not _is_typed(one, taken)}
+    excused = {line for line in lacking if line.partition(": ")[2] in NOBODY}
+    waiting = {line for line in NOT_YET.read_text().splitlines() if line}
+    wrong = sorted(lacking - excused - waiting)
+    assert not wrong, "no test takes these by `block` or `told` (tests/documents/book.py):\n" + "\n".join(wrong)
+    stale = sorted(NOBODY.keys() - {line.partition(": ")[2] for line in excused})
+    assert not stale, "these are typed, or no document tells them:\n" + "\n".join(stale)
+
+
+def test_a_page_is_read_as_people_read_it() -> None:
+    assert block("docs/quickstart.md", "$perdure jobs")[0] == "$perdure jobs"
+    assert told("docs/account.md", "AWS_PROFILE=genomics perdure assess"), "a line of a block, without its comment"
+    with pytest.raises(ValueError, match="0 blocks"):
+        block("docs/quickstart.md", "$perdure nothing")
+    with pytest.raises(ValueError, match="does not say"):
+        told("README.md", "make nothing")
+
+
+def test_only_what_stands_for_something_is_replaced() -> None:
+    assert filled("perdure job ID --IDS $ID", {"ID": "7"}) == "perdure job 7 --IDS $ID"
+    with pytest.raises(ValueError, match="no NAME"):
+        filled("perdure job ID", {"NAME": "7"})
+
+
+def _is_typed(one: Command, taken: list[Command]) -> bool:
+    """A line of a block is typed word for word. Inline code often does no more than name a command: it is typed when
+    the same command is, and each of these options once. A group (`perdure local`) is when one of its commands is."""
+    if any(one.text == other.text for other in taken):
+        return True
+    same = [other for other in taken if other.words[: len(one.words)] == one.words]
+    return one.inline and bool(same) and one.options <= frozenset().union(*(other.options for other in same))
+
+
+def _taken(path: Path) -> Iterator[Command]:
+    """The commands that this file takes from documents; it is read, not run."""
+    text = path.read_text()
+    if "tests.documents.book" not in text or path == Path(__file__):
+        return
+    tree = ast.parse(text)
+    names = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "tests.documents.book"
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            function = names.get(node.func.id)
+            if function in {"block", "told"}:
+                page, text = (_constant(argument, path) for argument in node.args)
+                lines = book.logical("\n".join(block(page, text))) if function == "block" else [told(page, text)]
+                yield from (Command(page, plain(line), inline=False) for line in lines)
+
+
+def _constant(argument: ast.expr, path: Path) -> str:
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+        return argument.value
+    raise AssertionError(f"{path}:{argument.lineno}: name the page and the text here, so that they can be found unrun")
