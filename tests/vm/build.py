@@ -39,7 +39,10 @@ _UNNEEDED = (
     "dpkg",
 )
 """Packages (by how their names begin) that only installation scripts or PostgreSQL's compiler use."""
-_DEPENDENCIES = ("pydantic", "structlog", "blake3", "xxhash", "pydantic-settings", "psutil", "temporalio", "httpx")
+_DEPENDENCIES = (
+    *("pydantic", "structlog", "blake3", "xxhash", "pydantic-settings", "psutil", "temporalio", "httpx", "lz4"),
+    "zstandard",
+)
 """Python packages that engine and agent import, with what they need in turn."""
 _PRELOADED = (
     *("asyncio", "ctypes", "sqlite3", "tempfile", "subprocess", "pickle", "hashlib", "concurrent.futures"),
