@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from temporalio import workflow
-from temporalio.client import Client
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import (
+    Client,
+    Interceptor,
+    OutboundInterceptor,
+    StartWorkflowUpdateWithStartInput,
+    WorkflowHandle,
+    WorkflowUpdateHandle,
+)
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from perdure.contracts import names
@@ -32,6 +43,7 @@ from tests.temporal_server import dev_server, working
 from worker_agent.container.bundle import Bundle, _Config
 from worker_agent.node.metadata import Identity
 from worker_agent.node.this_node import ThisNode
+from worker_agent.start import attach
 from worker_agent.start.attach import Attacher
 from worker_agent.start.planning import START_MARGIN, Planner, Refusal, retries_failed_start
 from worker_agent.tell.spool import Entry, EntryKind, Spool
@@ -69,6 +81,8 @@ class ScriptedJob:
             )
         if request.job_id.startswith("of-next-year"):
             return {"verdict": "fresh", "epoch": "seven"}  # type: ignore[return-value]
+        if request.job_id.startswith("takes-its-time"):
+            await workflow.sleep(1)
         if request.job_id.startswith("refused"):
             return AttachReply(verdict=Verdict.REFUSED, reason="a newer container exists")
         return AttachReply(verdict=Verdict.FRESH, epoch=self.asked, volume_id="vol-1")
@@ -81,6 +95,10 @@ class ScriptedJob:
     @workflow.signal
     def notice(self, notice: Notice) -> None:
         self.heard.append(notice.notice_id)
+
+    @workflow.query
+    def times_asked(self) -> int:
+        return self.asked
 
     @workflow.query
     def told(self) -> list[str]:
@@ -162,6 +180,71 @@ async def test_a_container_of_a_finished_workflow_runs_unprotected(client: Clien
     reply = await Attacher(client).ask(request("over"), "a job", first_answer=PATIENCE, limit=PATIENCE)
     assert reply is not None
     assert reply.verdict is Verdict.UNPROTECTED
+
+
+class Losing(Interceptor):
+    """Loses the first questions of attach: the first before it has reached the server, the second's answer."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:
+        losing = self
+
+        class Outbound(OutboundInterceptor):
+            async def start_update_with_start_workflow(
+                self, input: StartWorkflowUpdateWithStartInput
+            ) -> WorkflowUpdateHandle[Any]:
+                if len(losing.lost) < 2:
+                    losing.lost.append(input.update_workflow_input.update_id or "")
+                    if len(losing.lost) == 2:
+                        await super().start_update_with_start_workflow(input)
+                    await asyncio.Event().wait()
+                return await super().start_update_with_start_workflow(input)
+
+        return Outbound(next)
+
+
+async def test_a_lost_question_is_asked_again_under_its_own_id_and_costs_no_event(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost before it arrived; then its answer was lost; then the answer takes longer than is waited for it."""
+    monkeypatch.setattr(attach, "_PATIENCE", (0.1, 0.3, 0.3, 0.3, 1.0, 5.0, 30.0))
+    losing = Losing()
+    asking = Client(
+        client.service_client,
+        namespace=client.namespace,
+        data_converter=client.data_converter,
+        interceptors=[losing],
+    )
+    reply = await Attacher(asking).ask(request("takes-its-time"), "a job", first_answer=PATIENCE, limit=PATIENCE)
+    assert reply is not None
+    assert (reply.verdict, reply.epoch) == (Verdict.FRESH, 1), "the workflow heard one question"
+    assert losing.lost[0] == losing.lost[1] != ""
+    handle = client.get_workflow_handle(names.job_workflow_id("takes-its-time"))
+    kinds = Counter(EventType.Name(event.event_type) for event in (await handle.fetch_history()).events)
+    assert kinds["EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED"] == 1
+    assert kinds["EVENT_TYPE_WORKFLOW_TASK_COMPLETED"] <= 2, "the question's and the timer's"
+
+
+async def test_a_container_that_is_given_up_asks_no_more(client: Client) -> None:
+    asking = asyncio.create_task(
+        Attacher(client).ask(request("takes-its-time"), "a job", first_answer=PATIENCE, limit=PATIENCE)
+    )
+    handle = client.get_workflow_handle(names.job_workflow_id("takes-its-time"))
+    async with asyncio.timeout(PATIENCE):
+        while not await _was_asked(handle):
+            await asyncio.sleep(0.05)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def _was_asked(handle: WorkflowHandle[Any, Any]) -> bool:
+    try:
+        return bool(await handle.query("times_asked"))
+    except RPCError:
+        return False
 
 
 async def test_nobody_there_is_no_answer(client: Client) -> None:

@@ -1,7 +1,9 @@
 """Asking the job's workflow for a plan: update-with-start `attach`, again and again until it decides.
 
-Rules learnt by trial: the handler answers WAIT after at most 20 s, and a repeated update id replays an old answer, so
-each question has a fresh id; RPC errors of a server that restarts are not answers.
+The handler answers WAIT after at most 20 s; then a new question is asked, under a new update id, for a known id replays
+its old answer. A question may be lost: with a connection, with a run of the workflow that ends, with a server that
+restarts. Nobody says so. So one that is not answered is asked again after a few seconds *under its own id*: where it
+was not lost, Temporal hands out the update that it has, which costs the workflow no event; where it was, it is new.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -30,18 +33,18 @@ from perdure.contracts.protection import AttachReply, AttachRequest, JobProtecti
 
 log = structlog.get_logger()
 
-_ACCEPTANCE = 15.0
-"""Seconds in which a workflow that is served at all takes a question in."""
-_ANSWER = 30.0
-"""Seconds for the answer: the handler's 20 and some for a slow server."""
+_PATIENCE = (2.5, 4.0, 6.0, 10.0)
+"""Seconds for a question to be taken in, and as many for its answer; then it is asked again. Of the first, second, …
+time; the last of all further ones."""
 _PAUSES = (0.25, 0.5, 1.0, 2.0)
-_NO_ANSWER = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, TimeoutError, RuntimeError)
+"""Seconds after a plain error: it came at once, and would again."""
+_NO_ANSWER = (RPCError, WorkflowUpdateRPCTimeoutOrCancelledError, RuntimeError)
 """A server that is away or restarts. RuntimeError: a lazy client that cannot connect."""
 _TAKEN_IN = AttachReply(verdict=Verdict.WAIT, reason="the workflow works on it")
 FINISHED = "its workflow is finished"
 UNREADABLE = "this agent cannot read the server's answer; they are of different versions"
 
-_Question = WorkflowUpdateHandle[AttachReply] | AttachReply
+T = TypeVar("T")
 
 
 class Attacher:
@@ -61,26 +64,36 @@ class Attacher:
         """
         begun = time.monotonic()
         last: AttachReply | None = None
-        failures = 0
-        while True:
-            end = begun + (first_answer if last is None and first_answer is not None else limit)
-            left = end - time.monotonic()
-            if left <= 0:
-                return last
-            question = await self._put(request, summary, left)
-            last = last or (None if question is None else _TAKEN_IN)
-            reply = None if question is None else await self._hear(request, question, begun + limit - time.monotonic())
-            if reply is not None and reply.verdict is not Verdict.WAIT:
-                return reply
-            last = reply or last
-            failures = 0 if reply is not None else failures + 1
-            if failures:
-                pause = _PAUSES[min(failures, len(_PAUSES)) - 1]
-                await asyncio.sleep(max(0.0, min(pause, end - time.monotonic())))
+        key, lost, failed = _new_key(request), 0, 0
 
-    async def _put(self, request: AttachRequest, summary: str, left: float) -> _Question | None:
-        """Ask. The question's handle once the workflow has taken it in; the answer itself if no workflow can; None
-        when nobody took it."""
+        def left() -> float:
+            return begun + (first_answer if last is None and first_answer is not None else limit) - time.monotonic()
+
+        while left() > 0:
+            patience = _nth(_PATIENCE, lost)
+            try:
+                question = await _within(min(patience, left()), self._put(request, summary, key))
+                last = last or _TAKEN_IN
+                last = await _within(min(patience, left()), question.result())
+            except (WorkflowAlreadyStartedError, ValidationError) as problem:
+                return _without_workflow(request, problem)
+            except TimeoutError:
+                lost += 1
+                log.info("attach is asked again", job_id=request.job_id, after=patience, taken_in=last is not None)
+            except (WorkflowUpdateFailedError, *_NO_ANSWER) as problem:
+                log.warning("attach was not answered", job_id=request.job_id, reason=_short(problem))
+                if isinstance(problem, WorkflowUpdateFailedError):
+                    key = _new_key(request)  # that was its answer: it was refused, or the run ended with it in flight
+                await asyncio.sleep(max(0.0, min(_nth(_PAUSES, failed), left())))
+                failed += 1
+            else:
+                if last.verdict is not Verdict.WAIT:
+                    return last
+                key, lost, failed = _new_key(request), 0, 0
+        return last
+
+    async def _put(self, request: AttachRequest, summary: str, key: str) -> WorkflowUpdateHandle[AttachReply]:
+        """The question under that update id, once the workflow has taken it in."""
         start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
             names.JOB_PROTECTION,
             JobProtectionInput(job_id=request.job_id),
@@ -94,39 +107,48 @@ class Attacher:
         started = asyncio.ensure_future(start.workflow_handle())
         started.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            async with asyncio.timeout(min(_ACCEPTANCE, left)):
-                return await self._client.start_update_with_start_workflow(
-                    "attach",
-                    request,
-                    start_workflow_operation=start,
-                    wait_for_stage=WorkflowUpdateStage.ACCEPTED,
-                    id=f"attach-{request.container_id}-{uuid.uuid4().hex[:12]}",
-                    result_type=AttachReply,
-                )
-        except WorkflowAlreadyStartedError:
-            # Batch would not start a container of a job that is over, so our books are wrong (a workflow that somebody
-            # ended, say). The container must run all the same.
-            return AttachReply(verdict=Verdict.UNPROTECTED, reason=FINISHED)
-        except (WorkflowUpdateFailedError, *_NO_ANSWER) as problem:
-            log.warning("attach is asked again", job_id=request.job_id, reason=_short(problem))
-            return None
+            return await self._client.start_update_with_start_workflow(
+                "attach",
+                request,
+                start_workflow_operation=start,
+                wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                id=key,
+                result_type=AttachReply,
+            )
         finally:
             started.cancel()
 
-    async def _hear(self, request: AttachRequest, question: _Question, left: float) -> AttachReply | None:
-        if isinstance(question, AttachReply):
-            return question
-        try:
-            async with asyncio.timeout(max(0.1, min(_ANSWER, left))):
-                return await question.result()
-        except (WorkflowUpdateFailedError, *_NO_ANSWER) as problem:
-            # The run ended, or went on as a new one, with our question in flight; or it refused the question.
-            log.warning("attach was not answered", job_id=request.job_id, reason=_short(problem))
-            return None
-        except ValidationError as problem:
-            # Asking again would change nothing, and the container shall not wait for its time-out.
-            log.error("attach's answer cannot be read", job_id=request.job_id, reason=_short(problem))
-            return AttachReply(verdict=Verdict.UNPROTECTED, reason=UNREADABLE)
+
+async def _within(seconds: float, call: Coroutine[Any, Any, T]) -> T:
+    """The call's result, or TimeoutError. Temporal's client takes the cancellation of a question for its failure; so it
+    has a task of its own, or a container that was given up would go on asking."""
+    asking = asyncio.create_task(call)
+    try:
+        await asyncio.wait({asking}, timeout=max(0.0, seconds))
+        if not asking.done():
+            raise TimeoutError
+        return asking.result()
+    finally:
+        asking.cancel()
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _without_workflow(request: AttachRequest, problem: Exception) -> AttachReply:
+    """Asking again would change nothing, and the container shall not wait for its time-out."""
+    if isinstance(problem, WorkflowAlreadyStartedError):
+        # Batch would not start a container of a job that is over, so our books are wrong (a workflow that somebody
+        # ended, say). The container must run all the same.
+        return AttachReply(verdict=Verdict.UNPROTECTED, reason=FINISHED)
+    log.error("attach's answer cannot be read", job_id=request.job_id, reason=_short(problem))
+    return AttachReply(verdict=Verdict.UNPROTECTED, reason=UNREADABLE)
+
+
+def _new_key(request: AttachRequest) -> str:
+    return f"attach-{request.container_id}-{uuid.uuid4().hex[:12]}"
+
+
+def _nth(seconds: tuple[float, ...], times: int) -> float:
+    return seconds[min(times, len(seconds) - 1)]
 
 
 def _short(problem: Exception) -> str:
