@@ -17,10 +17,17 @@ from rich.text import Text
 
 from localcloud.demo.stack_user import Look
 from localcloud.demo.verdict import Verdict
+from perdure.domain.jobs import JobState
 from perdure.domain.outages import PHASES
 
 PICTURE_WIDTH = 56
 REDRAWS_PER_SECOND = 4
+BAR_WIDTH = 24
+LONGEST_STATE = max(len(state) for state in JobState)
+ZONE_WIDTH = len("us-east-1a")
+INSTANCE_ID_WIDTH = len("i-0123456789abcdef0")
+WIDE, MIDDLING = 120, 96
+"""Columns of the terminal from which on the bar and the instance have room."""
 
 
 class Display:
@@ -73,19 +80,30 @@ class Display:
         self.tell(name, f"{state}{where}{how_far}")
 
     def _table(self) -> RenderableType:
+        """As wide as the longest state needs it to be, so that nothing jumps. What has no room is left out."""
         table = Table(box=None, pad_edge=False)
-        for column in ("job", "", "done", "state", "zone", "node", "checkpoints", "reclaims survived"):
-            table.add_column(column, header_style="dim")
+        drawn, with_node = self._console.width >= WIDE, self._console.width >= MIDDLING
+        for column, width in (
+            ("job", 0),
+            *((("", BAR_WIDTH),) if drawn else ()),
+            ("done", 0),
+            ("state", LONGEST_STATE),
+            ("zone", ZONE_WIDTH),
+            *((("node", INSTANCE_ID_WIDTH),) if with_node else ()),
+            ("checkpoints", 0),
+            ("survived", 0),
+        ):
+            table.add_column(column, header_style="dim", min_width=width, no_wrap=True)
         with self._lock:
             looks = dict(self._looks)
         for name, seen in looks.items():
             table.add_row(
                 name,
-                ProgressBar(total=1.0, completed=seen.progress, width=24),
+                *([ProgressBar(total=1.0, completed=seen.progress, width=BAR_WIDTH)] if drawn else []),
                 f"{seen.progress:.0%}",
                 Text(seen.state or seen.batch_status, style=_style(seen)),
                 seen.zone or "",
-                seen.node or "",
+                *([seen.node or ""] if with_node else []),
                 str(seen.committed),
                 str(seen.protections),
             )

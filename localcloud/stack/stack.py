@@ -63,7 +63,8 @@ class StackPlace:
 
     @property
     def logs(self) -> Path:
-        """Logs of the programs, and a folder for each node. They stay after `down`, until the next `up`."""
+        """Logs of the programs, and a folder for each node. They stay after `down` for a day (sweep.py), or until the
+        next `up`."""
         return self.folder / "logs"
 
     @property
@@ -132,11 +133,17 @@ def read_state(place: StackPlace) -> StackState | None:
 def claimed(place: StackPlace) -> Iterator[None]:
     """Hold the stack's lock. Raises StackError when another process does: the stack runs, or is being changed."""
     place.base.mkdir(parents=True, exist_ok=True)
-    with place.lock_file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StackError(f"stack {place.name!r} is running or being changed by another command") from None
+    with contextlib.ExitStack() as held:
+        while True:
+            lock = held.enter_context(place.lock_file.open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackError(f"stack {place.name!r} is running or being changed by another command") from None
+            # Who forgets an ended stack (sweep.py) deletes the file: then this lock is one that nobody else can find.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), place.lock_file.stat()):
+                    break
         yield
 
 
@@ -153,6 +160,12 @@ def is_claimed(place: StackPlace) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def known_places(base: Path = DEFAULT_BASE) -> list[StackPlace]:
+    """The stacks in that folder that run, or have run and are not forgotten (sweep.py)."""
+    names = (file.name.removeprefix(".").removesuffix(".lock") for file in base.glob(".*.lock"))
+    return [StackPlace(name, base) for name in sorted(names) if _NAME.fullmatch(name)]
 
 
 def running_stacks(base: Path = DEFAULT_BASE) -> list[str]:

@@ -19,6 +19,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import get_args
@@ -37,7 +38,7 @@ from localcloud.stack.pool import make_pool
 from localcloud.stack.programs import Program
 from localcloud.stack.relay import start_relay
 from localcloud.stack.stack import SUPERVISOR_LOG, StackPhase, StackPlace, StackState, claimed, write_state
-from localcloud.stack.sweep import sweep
+from localcloud.stack.sweep import forget_ended, sweep
 from localcloud.stack.temporal import TEMPORAL_PORT, prepare_temporal, wait_for_worker
 from localcloud.stack.waiting import POLL_SECONDS, first_of, free_port, until, until_answers
 from perdure.domain.errors import StackError
@@ -93,6 +94,8 @@ class Supervisor:
         self._tell("this machine can freeze processes")
         await asyncio.to_thread(sweep, self._place)
         await asyncio.to_thread(_clear_logs, self._place.logs)
+        for name in await asyncio.to_thread(forget_ended, self._place.base, time.time()):
+            log.info("stack %s ended more than a day ago; what was left of it is gone", name)
         await asyncio.to_thread(make_pool, folder)
         subnet = await asyncio.to_thread(make_bridge, self._place.mark)
         self._cgroup.make()

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import typer
 
 from perdure.cli.server import Server, find_server, token_of_environment
-from perdure.cli.tables import AsJson, show_fields, show_json, show_table, size, when
+from perdure.cli.tables import AsJson, long, show_fields, show_json, show_table, size, when
 from perdure.domain.configuration import StoreConfiguration
 from perdure.domain.errors import CheckpointFailed, ConfigurationInvalid, ImageInvalid
 from perdure.settings import STORE_KEY
@@ -58,21 +58,25 @@ def list_(
         return show_json(found)
     show_table(
         [
-            *(">number", "kind", ">epoch", "frozen (UTC)", ">holds", ">wrote", ">shares"),
-            *(">a final one", "steps", "can be restored"),
+            *(">number", "kind", ">epoch", "frozen (UTC)", ">stood still", ">holds", ">wrote", ">shares"),
+            *(">a final one", "can be restored", "what took longest"),
         ],
         (
             (
-                *(one["number"], one["kind"], one["epoch"], when(one["frozen_at"])),
+                *(one["number"], one["kind"], one["epoch"], when(one["frozen_at"]), long(one["phases"].get("frozen"))),
                 *(size(one.get(name)) for name in ("holds_bytes", "written_bytes", "shares_bytes")),
-                _budget(one.get("budget")),
-                ", ".join(f"{name} {seconds:.2f} s" for name, seconds in one["phases"].items()),
-                "yes" if one["offered"] else "no",
+                *(_budget(one.get("budget")), "yes" if one["offered"] else "no", _longest(one["phases"])),
             )
             for one in found
         ),
         "No checkpoint was committed yet.",
     )
+
+
+def _longest(phases: dict[str, float]) -> str:
+    """The three steps that took longest; --json has all."""
+    steps = sorted(((seconds, name) for name, seconds in phases.items() if name != "frozen"), reverse=True)
+    return ", ".join(f"{name} {seconds:.2f} s" for seconds, name in steps[:3])
 
 
 @app.command("take")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import typer
 
 from perdure.cli.server import ApiServer, Server, find_server, token_of_environment
-from perdure.cli.tables import AsJson, console, show_json, show_table, size
+from perdure.cli.tables import AsJson, console, show_fields, show_json, size
 from perdure.domain.errors import ConfigurationInvalid
 
 _LIMIT_SECONDS = 120.0
@@ -40,7 +40,7 @@ def logs(
     if as_json:
         return show_json(found)
     if not file:
-        show_table([">size", "file"], ((size(one["size"]), one["name"]) for one in found["files"]), "No logs.")
+        show_fields((size(one["size"]), one["name"]) for one in found["files"])
     shown = [one for one in found["files"] if file and one["name"].endswith(file) and one["text"] is not None]
     if file and not shown:
         raise ConfigurationInvalid(

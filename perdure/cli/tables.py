@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
+
+LONGEST_UNBROKEN = 48
+"""Columns: an id of Batch's has 36; an array's child a few more."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 
@@ -22,15 +25,17 @@ def show_json(value: Any) -> None:
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """A table without lines; `>` before a heading: numbers, to the right. Texts come from strangers: no markup, no
-    control characters."""
+    control characters. Ids and other words are never broken, whatever the terminal's width: people copy them."""
+    cells = [[_cell(value) for value in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(
-            heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console().print(table if table.row_count else Text(empty, style="dim"))
+    for heading, *column in zip(headings, *cells, strict=True):
+        name = heading.removeprefix(">")
+        longest = max(len(word) for text in (name, *map(str, column)) for word in text.split() or [""])
+        justify: JustifyMethod = "right" if heading.startswith(">") else "left"
+        table.add_column(name, justify=justify, overflow="fold", min_width=min(longest, LONGEST_UNBROKEN))
+    for row in cells:
+        table.add_row(*row)
+    console().print(table if table.row_count else Text(empty, style="dim"), crop=False)
 
 
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from localcloud.cli.jobs import checked_interval
 from localcloud.stack.job_request import (
@@ -24,6 +27,8 @@ from localcloud.stack.job_request import (
     retry_strategy,
 )
 from localcloud.stack.stack import StackPhase, StackPlace, StackState, claimed, is_claimed, read_state, write_state
+from localcloud.stack.sweep import KEPT_SECONDS, forget_ended
+from perdure.cli import tables
 from perdure.cli.main import NO_STACK, exit_code, run
 from perdure.domain.errors import (
     CheckpointFailed,
@@ -324,6 +329,16 @@ def test_a_stack_that_does_not_answer_is_one_sentence(
 # The pieces.
 
 
+def test_no_id_is_broken_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "console", lambda: Console(width=60, force_terminal=True, no_color=True))
+    child = "8b257fb8-3369-437a-8794-cfc2ac6670f7:1204"
+    tables.show_table(["job", "queue", ">protections"], [[child, "a queue of a long name", 12]], "")
+    said = capsys.readouterr().out
+    assert child in said and "protections" in said
+
+
 def test_a_stack_is_running_only_while_its_lock_is_held(folder: Path) -> None:
     place = StackPlace("s", folder)
     assert not is_claimed(place)
@@ -332,6 +347,40 @@ def test_a_stack_is_running_only_while_its_lock_is_held(folder: Path) -> None:
         with pytest.raises(StackError), claimed(place):
             pass
     assert not is_claimed(place)
+
+
+def test_what_is_left_of_a_stack_is_forgotten_a_day_after_its_end(folder: Path) -> None:
+    now = 1_800_000_000.0
+    ages = {"stopped": KEPT_SECONDS + 60, "killed": KEPT_SECONDS + 60, "runs": KEPT_SECONDS + 60, "lately": 60.0}
+    places = {name: StackPlace(name, folder) for name in ages}
+    for name, place in places.items():
+        with claimed(place):
+            place.logs.mkdir(parents=True)
+            (place.logs / "supervisor.log").write_text("its words")
+        if name == "killed":
+            write_state(place, StackState(stack=name, phase=StackPhase.READY))
+        for path in (place.lock_file, place.state_file, *place.logs.iterdir()):
+            if path.exists():
+                os.utime(path, (now - ages[name],) * 2)
+    (folder / "no-stack").mkdir()
+    with claimed(places["runs"]):
+        assert forget_ended(folder, now) == ["killed", "stopped"]
+    left = {".lately.lock", ".runs.lock", "lately", "runs", "no-stack"}
+    assert {entry.name for entry in folder.iterdir()} == left
+    assert (places["lately"].logs / "supervisor.log").read_text() == "its words"
+
+
+def test_a_lock_that_was_forgotten_meanwhile_is_not_a_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, flock = StackPlace("s", folder), fcntl.flock
+
+    def forgotten_once(*arguments: Any) -> None:
+        monkeypatch.undo()
+        place.lock_file.unlink()
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", forgotten_once)
+    with claimed(place):
+        assert is_claimed(place)
 
 
 def test_a_running_stack_keeps_its_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

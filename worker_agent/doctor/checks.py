@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -211,9 +212,15 @@ async def temporal(_: AgentSettings) -> list[Trouble]:
             await connect_temporal(lazy=False)
     except (RuntimeError, TimeoutError, OSError, ValueError) as problem:
         address = os.environ.get("TEMPORAL_ADDRESS", "127.0.0.1:7233 (nothing else is set)")
-        what = f"Temporal at {address} does not answer ({str(problem)[:200] or type(problem).__name__})."
+        what = f"Temporal at {address} does not answer ({_in_short(problem)})."
         return _error("temporal", what, mend)
     return []
+
+
+def _in_short(problem: Exception) -> str:
+    """Temporal's client tells errors of the network as Rust sees them, nested; the innermost has the kernel's words."""
+    said = re.findall(r'message: "([^"]+)"', str(problem))
+    return said[-1] if said else str(problem)[:200] or type(problem).__name__
 
 
 CHECKS: tuple[Check, ...] = (kernel, criu, docker, agent, ecs, disk, clock, metadata, temporal)
