@@ -9,7 +9,7 @@ same machine and ratios can be taken within it:
 
     first     a checkpoint that has nothing to share pages with, as the product takes it
     ours      one that shares pages with the one before
-    today     the product without the page sink: CRIU writes everything, then checksums of it
+    whole     the product without the page sink: CRIU writes everything, then checksums of it
     criu      runc checkpoint and a syncfs: no files, no checksums, no manifest
     export    the same into a tar with zstd
     podman    `podman container checkpoint --export` of the same load in a container of podman, where that is installed
@@ -48,22 +48,22 @@ from tests.integration.engine_places import tool
 
 RESULTS = ROOT / "build/bench/dataplane.jsonl"
 CALLS = (
-    "text 4 5 --disk gp3 --rounds 1 --final --ways first ours today criu",
-    "text 4 5 --disk gp3 --rounds 1 --ways ours today",
-    "text 1 5 --disk gp3 --rounds 2 --final --ways first ours today criu dd",
-    "text 1 5 --rounds 3 --ways first ours today criu export podman dd",
-    "text 1 5 --rounds 3 --final --ways first ours today criu export podman dd",
-    "text 4 5 --rounds 1 --final --ways first ours today criu podman",
+    "text 4 5 --disk gp3 --rounds 1 --final --ways first ours whole criu",
+    "text 4 5 --disk gp3 --rounds 1 --ways ours whole",
+    "text 1 5 --disk gp3 --rounds 2 --final --ways first ours whole criu dd",
+    "text 1 5 --rounds 3 --ways first ours whole criu export podman dd",
+    "text 1 5 --rounds 3 --final --ways first ours whole criu export podman dd",
+    "text 4 5 --rounds 1 --final --ways first ours whole criu podman",
     "text 1 1 --pattern scattered --rounds 15 --ways ours --restore 1",
     "text 1 5 --pattern scattered --rounds 3 --restore 2",
     "text 1 5 --rounds 0 --ways first --restore 3 --restore-ways tmpfs lazy warm",
     "text 1 1 --rounds 3",
     "text 1 20 --rounds 3",
     "text 1 100 --rounds 2",
-    "float 1 5 --rounds 2 --ways first ours today",
-    "sparse 1 5 --rounds 2 --ways first ours today",
-    "fork 1 5 --rounds 2 --ways first ours today",
-    "heap 1 5 --rounds 2 --ways first ours today",
+    "float 1 5 --rounds 2 --ways first ours whole",
+    "sparse 1 5 --rounds 2 --ways first ours whole",
+    "fork 1 5 --rounds 2 --ways first ours whole",
+    "heap 1 5 --rounds 2 --ways first ours whole",
 )
 """Each takes less than eight minutes."""
 
@@ -81,7 +81,7 @@ async def rounds(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 await job.checkpoint(whole=False, kind=kind)
             for number in range(1, arguments.rounds + 1):
                 for way in arguments.ways:
-                    if way == "ours" and number > 1 and "today" in arguments.ways and "first" not in arguments.ways:
+                    if way == "ours" and number > 1 and "whole" in arguments.ways and "first" not in arguments.ways:
                         job.change()
                         await job.checkpoint(whole=False, kind=kind)  # something to share with, after a whole one
                     (podman if way == "podman" and podman else job).change()
@@ -127,7 +127,7 @@ def main() -> int:
     parser.add_argument("--disk", choices=("free", "gp3"), default="free")
     parser.add_argument("--final", action="store_true", help="as on a notice: no predump, the total counts")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["ours", "today"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["ours", "whole"])
     parser.add_argument("--without", nargs="+", choices=set(WAYS) - set(OURS), default=[], help="leave ways out")
     parser.add_argument("--restore", type=int, default=0, help="rounds of restores afterwards")
     parser.add_argument("--restore-ways", nargs="+", choices=RESTORES, default=RESTORES)

@@ -13,7 +13,7 @@ from bench.dataplane.report import Calls
 _SAVES = {
     "ours": ("#0f62fe", "shares pages with the one before"),
     "first": ("#6929c4", "a first one"),
-    "today": ("#da1e28", "written whole by CRIU, checksums, manifest"),
+    "whole": ("#da1e28", "written whole by CRIU, checksums, manifest"),
     "criu": ("#8d8d8d", "CRIU and a sync alone"),
     "podman": ("#b28600", "podman's export"),
 }

@@ -16,7 +16,7 @@ from perdure.image.mounts import delete_tree
 from worker_agent.engine import runc
 from worker_agent.engine.job_root import store
 
-OURS = ("first", "ours", "today")
+OURS = ("first", "ours", "whole")
 WAYS = (*OURS, "criu", "export", "podman", "dd")
 
 
@@ -42,7 +42,7 @@ async def _by_the_product(job: Job, way: str, kind: CheckpointKind) -> dict[str,
     if way == "first":
         await asyncio.to_thread(job.forget_checkpoints)
     peak = Peak()
-    manifest, frozen, durable = await job.checkpoint(whole=way == "today", kind=kind)
+    manifest, frozen, durable = await job.checkpoint(whole=way == "whole", kind=kind)
     return {
         "frozen": frozen,
         "durable": durable,
