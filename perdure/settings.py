@@ -149,7 +149,7 @@ class ApiSettings(_Settings):
     temporal_ui_url: str = "http://127.0.0.1:8233"
     """Temporal's own pages, as a browser reaches them."""
     aws_endpoint_url: str = Field(
-        "", validation_alias="AWS_ENDPOINT_URL", description="Set: AWS is played by something that has no console."
+        "", validation_alias="AWS_ENDPOINT_URL", description="Set: AWS is simulated by something that has no console."
     )
     release_dir: Path | None = Field(None, description="Folder of the release for instances, served at /install.")
     instances_temporal: str = Field("", description="Temporal as instances reach it, for the installer: HOST:PORT.")

@@ -4,7 +4,8 @@
 #
 #   sh deploy/docker/temporal-certificates.sh FOLDER HOST [HOST ...]      HOST: a name or an IPv4 address of the gate
 #
-# FOLDER is made, for its owner alone. What is there already is kept, so a second run adds nothing. In it:
+# The first HOST is the one that instances are told. FOLDER is made, for its owner alone. What is there already is kept, but
+# for a gate's certificate that lacks one of these hosts: that is made anew, as long as the authority's key is there. In it:
 #   authority.crt authority.key   whoever has the key can make instances of his own: keep it off the server
 #   gate.pem                      certificate and key of the gate
 #   instances.crt instances.key   what an instance shows
@@ -33,7 +34,16 @@ if [ ! -e authority.crt ]; then
     openssl req -x509 -new -key authority.key -sha256 -days "$days" -subj "/CN=perdure authority" -out authority.crt \
         -addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign
 fi
-if [ ! -e gate.pem ]; then
+fits() { # HOST...: the gate's certificate is for all of them
+    for host in "$@"; do
+        case $host in
+        *[!0-9.]*) openssl x509 -in gate.pem -noout -checkhost "$host" ;;
+        *) openssl x509 -in gate.pem -noout -checkip "$host" ;;
+        esac | grep -q ' does match ' || return 1
+    done
+}
+
+if [ ! -e gate.pem ] || { [ -e authority.key ] && ! fits "$@"; }; then
     names=
     for name in "$@"; do
         case $name in

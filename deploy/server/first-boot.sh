@@ -44,7 +44,9 @@ if [ ! -e "$data/env" ]; then
     )
     mv "$data/env.new" "$data/env"
 fi
-sh deploy/docker/temporal-certificates.sh "$data/certificates" "$address"
+# A name that leads here outlives this instance; its address does not.
+name=$(sed -n 's/^TEMPORAL_GATE_NAME=//p' "$data/env")
+sh deploy/docker/temporal-certificates.sh "$data/certificates" ${name:+"$name"} "$address"
 {
     cat "$data/env"
     echo "AWS_REGION=$AWS_REGION"

@@ -33,7 +33,7 @@ locals {
         jsondecode(
           replace(
             replace(
-              replace(file("${path.module}/../iam/${name}.json"), "REPLACE-ME-BUCKET/perdure/", "${var.source_bucket}/"),
+              replace(file("${path.module}/../iam/${name}.json"), "REPLACE-ME-BUCKET/perdure-release/", "${var.source_bucket}/"),
               "REPLACE-ME-BUCKET", aws_s3_bucket.store.id
             ),
             "arn:aws:", "arn:${local.partition}:"

@@ -154,7 +154,7 @@ class HostedUi:
 def _form(query: Params, problem: str = "") -> str:
     where = urlencode(query)
     return (
-        "<h1>Sign in</h1><p>The hosted page of a user pool, as localcloud plays it.</p>"
+        "<h1>Sign in</h1><p>The hosted page of a user pool, as localcloud simulates it.</p>"
         f'<p role="alert">{escape(problem)}</p>'
         f'<form method="post" action="?{escape(where, quote=True)}">'
         '<label>User name <input name="username" autocomplete="username" required></label> '

@@ -12,6 +12,7 @@ import pytest
 from botocore import xform_name
 
 from activities.ebs_answers import MANAGED_TAG
+from perdure.domain.configuration import StoreConfiguration
 
 ROOT = Path(__file__).parents[2]
 CODE = {
@@ -151,3 +152,12 @@ def test_volumes_and_snapshots_are_touched_only_with_our_tag(statement: dict[str
     conditions = statement["Condition"]["StringEquals"]
     tags = {f"aws:{kind}/{MANAGED_TAG}" for kind in ("RequestTag", "ResourceTag")}
     assert any(conditions.get(tag) == "true" for tag in tags) or "ec2:CreateAction" in conditions
+
+
+@pytest.mark.parametrize("name", ["agent", "control"])
+def test_the_store_that_is_allowed_is_the_one_that_is_usual(name: str) -> None:
+    """Whoever sets nothing but the bucket has these rights in it."""
+    statements = {one["Sid"]: one for one in json.loads((ROOT / f"deploy/iam/{name}.json").read_text())["Statement"]}
+    below = f"{StoreConfiguration().prefix}*"
+    assert statements["KeepCheckpointsInTheStore"]["Resource"] == f"arn:aws:s3:::REPLACE-ME-BUCKET/{below}"
+    assert statements["ListCheckpointsInTheStore"]["Condition"] == {"StringLike": {"s3:prefix": below}}

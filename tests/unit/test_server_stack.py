@@ -98,7 +98,7 @@ def test_the_rights_are_those_of_deploy_iam(template: dict[str, Any]) -> None:
 
 def _places(resource: str | list[str]) -> list[str]:
     """Without the names that each account gives."""
-    words = {"${AWS::Partition}": "aws", "${SourceBucket}/*": "BUCKET/perdure/*", "${Store}": "BUCKET"}
+    words = {"${AWS::Partition}": "aws", "${SourceBucket}/*": "BUCKET/perdure-release/*", "${Store}": "BUCKET"}
     found = [resource] if isinstance(resource, str) else resource
     for word, plain in words.items():
         found = [one.replace(word, plain) for one in found]
@@ -179,3 +179,20 @@ def test_both_stacks_boot_the_server_alike(template: dict[str, Any]) -> None:
     given = given.replace("${Data}", "${volume}").replace("${Interruptions}", "${queue}")
     given = given.replace("${JobEvents}", "${job_events}").replace("${JobQueues}", "${job_queues}")
     assert given.split() == (TERRAFORM / "user-data.sh").read_text().split()
+
+
+def test_the_gates_certificate_follows_the_servers_names_and_instances_keep_theirs(tmp_path: Path) -> None:
+    folder = tmp_path / "certificates"
+
+    def made(*hosts: str) -> dict[str, bytes]:
+        argv = ["sh", str(ROOT / "deploy/docker/temporal-certificates.sh"), str(folder), *hosts]
+        subprocess.run(argv, check=True, capture_output=True, timeout=PATIENCE)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = made("10.0.0.7")
+    assert b'address = "10.0.0.7:7234"' in first["temporal.toml"] and made("10.0.0.7") == first
+    named = made("perdure.example", "10.0.0.8")
+    assert {name for name in first if named[name] != first[name]} == {"gate.pem", "temporal.toml", "authority.srl"}
+    assert b'address = "perdure.example:7234"' in named["temporal.toml"]
+    (folder / "authority.key").unlink()
+    assert made("perdure.example", "10.0.0.9")["gate.pem"] == named["gate.pem"], "nobody can sign another one"

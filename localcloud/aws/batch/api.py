@@ -118,7 +118,7 @@ def _passes(job: Job, wanted: Request) -> bool:
         return any(job.created_at > int(value) for value in values)
     seen = {"JOB_NAME": job.name, "JOB_DEFINITION": job.definition_arn.rsplit("/", 1)[-1].split(":")[0]}.get(name or "")
     if seen is None:
-        raise AwsError("ClientException", f"`{name}` is not a filter that is played here.")
+        raise AwsError("ClientException", f"`{name}` is not a filter that the local Batch knows.")
     return any(
         seen.lower().startswith(value[:-1].lower()) if value.endswith("*") else seen.lower() == value.lower()
         for value in values

@@ -82,7 +82,7 @@ def find_definition(batch: BatchClient, wanted: str) -> dict[str, Any]:
         raise _refuse(f"JobDefinition {wanted} is not found or not active.")
     definition: dict[str, Any] = max(found, key=lambda candidate: int(candidate["revision"]))
     if "containerProperties" not in definition:
-        raise _refuse(f"This local Batch plays jobs of one container; {wanted} is of another kind.")
+        raise _refuse(f"This local Batch runs jobs of one container; {wanted} is of another kind.")
     return definition
 
 
@@ -181,7 +181,9 @@ def _mounts(properties: dict[str, Any]) -> list[Mount]:
     for point in properties.get("mountPoints") or []:
         source, destination = sources.get(point.get("sourceVolume")), point.get("containerPath", "")
         if not source:
-            raise _refuse(f"Volume {point.get('sourceVolume')} needs host.sourcePath: nothing else is played here.")
+            raise _refuse(
+                f"Volume {point.get('sourceVolume')} needs host.sourcePath: the local Batch knows no other kind."
+            )
         if not source.startswith("/") or not destination.startswith("/"):
             raise _refuse(f"Mount {source} at {destination}: both must be absolute paths.")
         mounts.append(Mount(source=source, destination=destination, read_only=bool(point.get("readOnly", False))))
