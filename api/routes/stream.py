@@ -42,18 +42,25 @@ async def stream(
     seconds: Annotated[
         int, Query(ge=1, le=LONGEST_SECONDS, description="The server ends the stream after so many seconds.")
     ] = LONGEST_SECONDS,
+    after: Annotated[
+        int | None,
+        Query(ge=0, lt=10**18, description="Begin after this position; `Last-Event-ID` comes before it."),
+    ] = None,
     last_event_id: Annotated[
         str | None,
         Header(pattern="^[0-9]{1,18}$", description="Go on after this position; browsers send it by themselves."),
     ] = None,
 ) -> Response:
     """Server-sent events (`EventSource` in a browser). Each has a position as its id; with `Last-Event-ID`, what was
-    missed comes first. `ready` comes at the beginning, with the position that everything later follows. `job` and
-    `node` are those as they are now: several changes within a second are one message. `event` is a new line of a
-    timeline. `reset`: too much was missed; load your lists anew. A comment comes every 15 s when nothing else does. A
-    client that does not keep up is disconnected, and can go on where it was. At most 200 may follow at once."""
+    missed comes first. Lists and other answers name, in their header `Perdure-Position`, the position up to which they
+    are true: with it as `after`, what was recorded since comes first. `ready` comes at the beginning, with the position
+    that everything later follows. `job` and `node` are those as they are now: several changes within a second are one
+    message. `event` is a new line of a timeline. `reset`: too much was missed; load your lists anew. A comment comes
+    every 15 s when nothing else does. A client that does not keep up is disconnected, and can go on where it was. At
+    most 200 may follow at once."""
     feed = cast(Feed, request.app.state.feed)
-    return EventStream(feed, Follower(job, queue), int(last_event_id) if last_event_id else None, seconds)
+    last = int(last_event_id) if last_event_id else after
+    return EventStream(feed, Follower(job, queue), last, seconds)
 
 
 class EventStream(Response):

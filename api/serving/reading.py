@@ -16,11 +16,14 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from pydantic import TypeAdapter
 
+from perdure.records.jobs.changes import last_position
 from perdure.records.schema.database import reading
 
 MOST_READERS = 4
 """Requests with a session at a time; the others wait without a thread. More threads that compute only get in each
 other's way (bench/README.md), and the database's pool holds 15 connections."""
+
+POSITION = "Perdure-Position"
 
 
 def readers() -> anyio.CapacityLimiter:
@@ -31,16 +34,19 @@ def readers() -> anyio.CapacityLimiter:
 def reads(endpoint: Callable[..., Any]) -> Callable[..., Awaitable[Response]]:
     """Makes `endpoint(session, …)` an endpoint: it gets a session of its own
     (perdure.records.schema.database.reading), and what it returns is sent as JSON of its return type, or as it is when
-    it is a Response already."""
+    it is a Response already. The header `Perdure-Position` tells up to which position of the stream of changes the JSON
+    is true."""
     written = _writer(endpoint)
 
     def work(app: FastAPI, arguments: dict[str, Any]) -> Response:
         with reading(app.state.engine) as session:
             answer = endpoint(session, **arguments)
-        if isinstance(answer, Response):
-            return answer
+            if isinstance(answer, Response):
+                return answer
+            position = last_position(session)  # the session sees one state: that of the answer
         said = arguments.get("response")  # an endpoint that sets headers
-        return Response(written(answer), headers=said and dict(said.headers), media_type="application/json")
+        headers = {POSITION: str(position)} | (dict(said.headers) if said else {})
+        return Response(written(answer), headers=headers, media_type="application/json")
 
     @functools.wraps(endpoint)
     async def answered(app: FastAPI, **arguments: Any) -> Response:

@@ -232,12 +232,6 @@ def page(new_page: NewPage) -> Page:
     return new_page()
 
 
-def follow(page: Page, address: str) -> None:
-    """Open a page that follows the stream of changes, until it does: what is recorded from now on is shown."""
-    with page.expect_response(lambda answer: "/api/v1/stream" in answer.url):
-        page.goto(address)
-
-
 def violations(page: Page, *rules: str) -> list[str]:
     """What axe-core has against the page as it is (`rules`: these alone): rule, what to do, and where."""
     if not page.evaluate("'axe' in window"):

@@ -6,10 +6,10 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from perdure.domain.jobs import JobState
-from tests.browser.conftest import NewPage, Records, follow
+from tests.browser.conftest import NewPage, Records
 from tests.browser.stories import Story, record
 
 
@@ -45,10 +45,17 @@ def test_from_two_weeks_down_to_one_interruption(page: Page, records: Records) -
 def test_it_is_reclaimed_while_somebody_looks(page: Page, records: Records) -> None:
     story = Story("watched", datetime.now(UTC) - timedelta(hours=1)).arrive().run(3500)
     job_id = record(records.engine, story)
-    follow(page, f"{records.url}/jobs/{job_id}")
+    held: list[Route] = []
+    page.route("**/api/v1/stream**", lambda route: held.append(route))
+    with page.expect_request("**/api/v1/stream**"):
+        page.goto(f"{records.url}/jobs/{job_id}")
     standing = page.get_by_test_id("standing")
     expect(standing).to_contain_text(re.compile("It has run (59 min|1 h)"))
+    # The page has its answers, and nobody follows yet.
     record(records.engine, story.reclaim(), 2, state=JobState.CHECKPOINT_SUCCEEDED)
+    for route in held:
+        route.continue_()
+    page.unroute("**/api/v1/stream**")
     expect(standing).to_contain_text("for another instance; it goes on from checkpoint 4 there.")
     expect(page.get_by_role("row").filter(has_text="The job is safe.")).to_be_visible()
     record(records.engine, story.wait(40).arrive(9).run(5), 3)
@@ -109,7 +116,8 @@ def test_a_refusal_is_said(page: Page, records: Records) -> None:
 def test_two_tabs_in_the_background_hold_no_stream(new_page: NewPage, records: Records) -> None:
     """Browsers open six connections to a server: a stream per open tab would stop the seventh."""
     page = new_page()
-    follow(page, f"{records.url}/jobs/{records.jobs['long']}")
+    with page.expect_response(re.compile("/api/v1/stream")):
+        page.goto(f"{records.url}/jobs/{records.jobs['long']}")
     expect(page.get_by_text("Life-line").first).to_be_visible()
     with page.expect_event("requestfailed", lambda request: "/api/v1/stream" in request.url):
         page.evaluate(

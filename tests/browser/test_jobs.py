@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from perdure.domain.jobs import JobState
 from perdure.records.schema.database import reading
-from tests.browser.conftest import Records, follow
+from tests.browser.conftest import Records
 from tests.browser.stories import Story, record
 
 
@@ -101,7 +101,7 @@ def test_sorted_and_paged(page: Page, records: Records) -> None:
 def test_a_row_changes_while_somebody_looks(page: Page, records: Records) -> None:
     story = Story("watched-in-list", datetime.now(UTC) - timedelta(minutes=40)).arrive().run(1200)
     record(records.engine, story)
-    follow(page, f"{records.url}/jobs")
+    page.goto(f"{records.url}/jobs")
     row = page.get_by_role("row").filter(has_text="watched-in-list")
     expect(row.get_by_text("Running")).to_be_visible()
     expect(row).to_contain_text("us-east-1a")

@@ -16,7 +16,7 @@ from perdure.domain.jobs import JobState
 from perdure.domain.nodes import Node, NodeState
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import writing
-from tests.browser.conftest import NewPage, follow, look_at, violations
+from tests.browser.conftest import NewPage, look_at, violations
 from tests.browser.network import Network
 from tests.browser.seeded import ENDED, FAILED, LIVE, NOTICED, RUNNING, fill
 from tests.browser.serving import Serving, serving
@@ -97,7 +97,7 @@ def test_a_node_that_nobody_knows(page: Page, server: Serving) -> None:
 
 
 def test_a_node_that_appears_is_seen_without_a_new_load(page: Page, server: Serving) -> None:
-    follow(page, f"{server.url}/nodes?q=i-0new")
+    page.goto(f"{server.url}/nodes?q=i-0new")
     expect(page.get_by_text("No node is like this")).to_be_visible()
     now = datetime.now(UTC)
     with writing(server.engine) as session:

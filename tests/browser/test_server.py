@@ -8,7 +8,6 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from bench import server_load
-from tests.browser.conftest import follow
 from tests.browser.network import Network
 from tests.browser.serving import serving
 from tests.browser.stories import Story, record
@@ -20,7 +19,7 @@ MANY = 200_000
 
 def test_a_newcomer_is_told_what_to_type(page: Page, network: Network, tmp_path: Path, address: str) -> None:
     with serving(tmp_path, network) as server:
-        follow(page, server.url)
+        page.goto(server.url)
         expect(page.get_by_text("No job has run here yet")).to_be_visible()
         expect(page.get_by_text("make demo")).to_be_visible()
         record(server.engine, Story("the-first", datetime.now(UTC)).arrive())

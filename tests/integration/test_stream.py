@@ -117,13 +117,17 @@ async def test_what_is_recorded_arrives_and_a_break_loses_nothing(engine: Engine
         record(engine, "job-1", 3)
         with writing(engine) as session:
             record_node(session, Node(instance_id="i-1", zone="us-east-1a", changed_at=NOON))
-        async with following(client, last=reader.last) as again:
+        listed = await client.get("/jobs")
+        position = int(listed.headers["Perdure-Position"])
+        async with following(client, last=reader.last, after=position) as again:
             seen = [await again.next() for _ in range(4)]
             assert [(kind, data.get("sequence")) for kind, data in seen] == [
                 ("event", 2), ("job", None), ("event", 3), ("node", None),
             ]  # fmt: skip
             record(engine, "job-1", 4)
             assert [(await again.next())[0] for _ in range(2)] == ["job", "event"]
+        async with following(client, after=position) as since_the_list:
+            assert [(await since_the_list.next())[1].get("sequence") for _ in range(2)] == [None, 4]
 
 
 async def test_only_what_was_asked_for(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 import createClient from "openapi-fetch";
 
 import { ApiError, unreachable } from "./errors";
+import { notePosition } from "./positions";
 import { noteAnswer, noteSilence } from "./reach";
 import type { components, paths } from "./schema";
 
@@ -14,6 +15,7 @@ async function reach(request: Request): Promise<Response> {
   try {
     const answer = await fetch(request);
     noteAnswer();
+    notePosition(answer);
     return answer;
   } catch (problem) {
     if (problem instanceof DOMException && problem.name === "AbortError") throw problem;

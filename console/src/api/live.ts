@@ -9,6 +9,7 @@ import { useQueryClient } from "@tanstack/react-query";
 
 import type { Schema } from "./client";
 import { meQuery } from "./me";
+import { followPositions, oldestPosition } from "./positions";
 
 export type LiveEvent = Schema<"EventView"> & { job_id: string; queue: string };
 /** A job as a list has it, without what takes a look into its attempts. */
@@ -48,6 +49,14 @@ export function useConnection(): Connection {
   );
 }
 
+/** Its address, to begin after a position. */
+function streamFrom(after: number | undefined, job: string | undefined): string {
+  const query = new URLSearchParams();
+  if (job !== undefined) query.set("job", job);
+  if (after !== undefined) query.set("after", String(after));
+  return `/api/v1/stream${query.size > 0 ? `?${query}` : ""}`;
+}
+
 /** Follows the stream while the component is shown. `onReset`: something may have been missed; ask anew. */
 export function useLive(
   onChange: (change: LiveChange) => void,
@@ -60,21 +69,23 @@ export function useLive(
   });
 
   useEffect(() => {
-    const address = `/api/v1/stream${job ? `?job=${encodeURIComponent(job)}` : ""}`;
     let source: EventSource | null = null;
     let mayHaveMissed = false; // what is shown was asked for while nobody listened
+    let begin: number | undefined; // everything after this position is told
+    let early: number | undefined; // of the oldest answer that came before the stream began
     let grace: ReturnType<typeof setTimeout> | undefined;
     let again: ReturnType<typeof setTimeout> | undefined;
 
     const reset = () => (latest.current.onReset ? latest.current.onReset() : void client.invalidateQueries());
     const open = () => {
       clearTimeout(again);
-      source = new EventSource(address);
-      source.addEventListener("ready", () => {
+      source = new EventSource(streamFrom(mayHaveMissed ? undefined : (early = oldestPosition()), job));
+      source.addEventListener("ready", ({ data }) => {
         clearTimeout(grace);
         grace = undefined;
         setConnection("live");
-        if (mayHaveMissed) reset();
+        begin = (JSON.parse(data) as { position: number }).position;
+        if (mayHaveMissed || (early !== undefined && early < begin)) reset();
         mayHaveMissed = true;
       });
       source.addEventListener("reset", reset);
@@ -106,10 +117,18 @@ export function useLive(
       if (document.visibilityState === "hidden") close();
       else if (source === null) open();
     };
+    const unfollow = followPositions((position) => {
+      if (begin === undefined) early = Math.min(position, early ?? position);
+      else if (position < begin) {
+        begin = undefined; // once: whatever is on its way is asked for anew, too
+        reset();
+      }
+    });
     look();
     document.addEventListener("visibilitychange", look);
     return () => {
       document.removeEventListener("visibilitychange", look);
+      unfollow();
       close();
       setConnection("quiet");
     };

@@ -2,6 +2,7 @@
 import { MutationCache, QueryCache, QueryClient } from "@tanstack/react-query";
 
 import { ApiError, isSignedOut } from "./errors";
+import { FRESH_MS } from "./positions";
 
 /**
  * `signIn` is called when the server says that nobody is signed in (any more), but for calls with `meta.expected`: those
@@ -18,7 +19,7 @@ export function makeQueryClient(signIn: () => void): QueryClient {
     }),
     defaultOptions: {
       queries: {
-        staleTime: 15_000,
+        staleTime: FRESH_MS,
         gcTime: 10 * 60_000,
         refetchOnWindowFocus: true,
         // A refusal stays one however often it is asked for; a server that restarts comes back within seconds.

@@ -114,11 +114,16 @@ function useLiveRows(queryKey: ReturnType<typeof jobsQuery>["queryKey"]) {
   useLive(
     (change: LiveChange) => {
       if (change.kind !== "job") return;
-      client.setQueryData(queryKey, (page) => {
-        const place = page?.items.findIndex((one) => one.job_id === change.job.job_id) ?? -1;
-        if (!page || place < 0) return page;
-        return { ...page, items: page.items.map((one, at) => (at === place ? { ...one, ...change.job } : one)) };
-      });
+      const updatedAt = client.getQueryState(queryKey)?.dataUpdatedAt; // one row does not make the list younger
+      client.setQueryData(
+        queryKey,
+        (page) => {
+          const place = page?.items.findIndex((one) => one.job_id === change.job.job_id) ?? -1;
+          if (!page || place < 0) return page;
+          return { ...page, items: page.items.map((one, at) => (at === place ? { ...one, ...change.job } : one)) };
+        },
+        { updatedAt },
+      );
       anew();
     },
     { onReset: anew },
