@@ -38,7 +38,7 @@ from localcloud.node_link import (
 from localcloud.nodes.images.catalogue import BuiltImage, Catalogue
 from localcloud.nodes.inside.docker.api import DockerApi
 from localcloud.nodes.launcher import LauncherOptions, NamespaceLauncher, remove_folder
-from localcloud.nodes.network import make_bridge, remove_bridge
+from localcloud.nodes.network import FIRST_NODE, make_bridge, remove_bridge
 from localcloud.stack.pool import free_disks, make_pool
 from tests.patience import PATIENCE
 
@@ -130,6 +130,25 @@ def launcher(request: pytest.FixtureRequest) -> Iterator[NamespaceLauncher]:
         remove_bridge(subnet.bridge)
         remove_folder(folder)
     assert _traces() == before
+
+
+def test_the_bridges_own_address_stays_when_a_node_comes() -> None:
+    """By itself a bridge takes the lowest address of its ports. Where a node that came or went changed it, the others
+    went on with the one they knew, and reached nobody for half a minute."""
+    subnet = make_bridge(f"{STACK}-address")
+    try:
+        before = _link_address(subnet.bridge)
+        port = subnet.port_name(FIRST_NODE)
+        lowest = ("address", "02:00:00:00:00:01")
+        run(["ip", "link", "add", port, *lowest, "type", "veth", "peer", "name", f"{port}-peer"])
+        run(["ip", "link", "set", port, "master", subnet.bridge, "up"])
+        assert _link_address(subnet.bridge) == before
+    finally:
+        remove_bridge(subnet.bridge)
+
+
+def _link_address(name: str) -> str:
+    return Path(f"/sys/class/net/{name}/address").read_text().strip()
 
 
 def _tiny_image(folder: Path) -> Path:
