@@ -84,7 +84,27 @@ import os, subprocess
 child = subprocess.Popen(['sleep', '1000'])
 kept = os.open(f'/proc/{child.pid}', os.O_RDONLY), os.open(f'/proc/{child.pid}/stat', os.O_RDONLY)
 child.kill(); child.wait()
-say = lambda: 'same'
+"""
+UPGRADED = """
+import mmap, os, shutil, subprocess
+child = subprocess.Popen(['/usr/bin/sleep', '1000'])
+kept = open('/etc/passwd', 'rb', buffering=0); text = kept.read()
+only_mapped = mmap.mmap(kept.fileno(), 0, prot=mmap.PROT_READ)
+libc = next(line.split()[-1] for line in open('/proc/self/maps') if '/libc.so.6' in line)
+for name in (libc, '/usr/bin/sleep', '/usr/bin/python3.11'):
+    shutil.copy(name, name + '.new'); os.rename(name + '.new', name)
+os.unlink('/etc/passwd'); os.mkdir('/etc/passwd')
+assert os.readlink(f'/proc/{child.pid}/exe').endswith(' (deleted)')
+def say():
+    same = os.pread(kept.fileno(), 1 << 20, 0) == text == only_mapped[:] and os.path.isdir('/etc/passwd')
+    return 'same' if same and child.poll() is None and os.listdir('/etc/passwd') == [] else 'OTHER'
+"""
+UPGRADED_FOLDER = """
+import os, shutil
+folder = '/usr/share/common-licenses'
+kept = open(folder + '/GPL-2')
+shutil.rmtree(folder); os.mkdir(folder); open(folder + '/GPL-2', 'w').write('new')  # as pip does
+say = lambda: 'tick'
 """
 MANY = """
 import os, resource
@@ -118,8 +138,11 @@ async def started(bed: Bed, code: str) -> Running:
     return running
 
 
-@pytest.mark.parametrize("code", [LOST, LIBAIO, ENDED_PROCESS], ids=["folder gone", "libaio", "ended process"])
+@pytest.mark.parametrize(
+    "code", [LOST, ENDED_PROCESS + LIBAIO, UPGRADED], ids=["folder gone", "an ended process, libaio", "upgraded"]
+)
 @pytest.mark.row("Files", "an open file whose name and folder are gone; libaio; /proc of a process that ended")
+@pytest.mark.row("Files", "files of the image that are deleted or replaced while in use: data, a library, programs")
 async def test_it_is_saved_twice_and_nothing_of_ours_stays(bed: Bed, code: str) -> None:
     running = await started(bed, code)
     for epoch in (1, 2):
@@ -139,9 +162,10 @@ NO_NAME = r"cannot be named again \({}, /n{{20,}}.*\. Keep the name"
     [
         (LONG, NO_NAME.format("descriptor 3")),
         (ONLY_MAPPED, NO_NAME.format(r"mapping \w+-\w+")),
+        (UPGRADED_FOLDER, r"common-licenses/GPL-2 \(deleted\): it is a file of the image, and its folder is gone too"),
         (WATCHED_LINK, r"watches the symbolic link /srv/link itself"),
     ],
-    ids=["long name", "long name, only mapped", "watched link"],
+    ids=["long name", "long name, only mapped", "image's folder gone", "watched link"],
 )
 async def test_what_could_not_be_restored_is_said_before_the_freeze(bed: Bed, code: str, said: str) -> None:
     running = await started(bed, code)

@@ -225,8 +225,9 @@ async def lend_names(work: Work) -> None:
 
 async def _lend(work: Work) -> None:
     container = work.container
+    layer = container.job_root / files.TREES["layer"]
     work.names = await urgently(
-        lambda: lost_names.lend(container.init_pid, work.freezer.pids(), work.nameless, container.shared_mounts)
+        lambda: lost_names.lend(container.init_pid, work.freezer.pids(), work.nameless, layer, container.shared_mounts)
     )
 
 

@@ -24,7 +24,7 @@ from perdure.image.pages.pipes import release_writers
 from perdure.image.pages.sink import NAME as PAGE_SINK
 from perdure.waiting import until
 from worker_agent.engine import job_root as roots
-from worker_agent.engine import runc, stdio, stopped, tasks
+from worker_agent.engine import replaced_files, runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
 from worker_agent.engine.overlay import overlays_on, parse_overlay, unmount
 from worker_agent.engine.threads import urgently
@@ -75,8 +75,11 @@ def _let_go_on(container: Container) -> bool:
     stopped.clean(container.freezer)
     if not container.freezer.frozen() or not container.frozen_by_us.exists():
         return False
-    container.freezer.thaw()
-    container.frozen_by_us.unlink()
+    try:
+        replaced_files.put_back(container.job_root / TREES["layer"])
+    finally:
+        container.freezer.thaw()
+        container.frozen_by_us.unlink()
     return True
 
 

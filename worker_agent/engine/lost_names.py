@@ -8,6 +8,7 @@ into memory is the same. On a tmpfs of the container CRIU's own name does: CRIU 
 So the file gets the name `a (deleted)` from us while the job is frozen. The clone then holds it. Afterwards the name is
 removed again, from the job's own files and from those of a restored job.
 
+A file of the image has no other name in our layer, although the kernel counts one: replaced_files.py sees to those.
 Where the file's folder is gone too, the folder is lent as well: its name in the list ends in a slash. What cannot be
 lent is refused before the freeze, by one rule (`in_the_way`): preflight, the look and the lending itself ask it.
 """
@@ -15,6 +16,7 @@ lent is refused before the freeze, by one rule (`in_the_way`): preflight, the lo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -24,6 +26,8 @@ from pathlib import Path
 
 from perdure.domain.errors import NotCheckpointable
 from perdure.image.mounts import Mount, parse_mountinfo
+from worker_agent.engine import replaced_files
+from worker_agent.engine.inside import folder_of, nearest
 from worker_agent.engine.looking import Descriptor, one_of_each
 from worker_agent.engine.tasks import command
 
@@ -143,13 +147,13 @@ def in_the_way(one: Nameless, around: Places) -> str:
 
 def _why_not(lost: _Lost, around: Places) -> str:
     path = lost.file.path
-    if len(os.fsencode(os.path.basename(path))) > _LONGEST:
-        return "its old name is too long"
     if around.mounts[lost.mount][1].point in around.shared:
         return "it lies on a shared mount, where no name of ours may stay"
-    if around.mounts[lost.mount][1].kind == "overlay" and _is_the_images(lost):
-        return "it is a file of the image, deleted or replaced while in use (by an upgrade?)"
-    with _nearest(lost.pid, path) as (folder, missing), _nearest(around.init_pid, path) as (same, _):
+    if in_its_way := _of_the_image(lost, around):
+        return "" if in_its_way == errno.EEXIST else "it is a file of the image, and its folder is gone too"
+    if len(os.fsencode(os.path.basename(path))) > _LONGEST:
+        return "its old name is too long"
+    with nearest(_root(lost.pid), path) as (folder, missing), nearest(_root(around.init_pid), path) as (same, _):
         if _mount_of(folder) != lost.mount or not os.path.sameopenfile(folder, same):
             return "it lies on a mount that is hidden, or in a mount namespace of its own"
         if missing:
@@ -160,21 +164,16 @@ def _why_not(lost: _Lost, around: Places) -> str:
     return ""
 
 
-def _is_the_images(lost: _Lost) -> bool:
-    """Is it in a layer below, and was never copied up? Then it has no other name, although the kernel counts one. The
-    kernel cannot copy it up for a writer any more, because what tells of its end is in the way, and says so (tried)."""
-    try:
-        os.close(os.open(lost.file.link, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    except (FileExistsError, FileNotFoundError):
-        return stat.S_ISREG(lost.status.st_mode)
-    except OSError:  # a program that runs, a device: it would be another error
-        pass
-    return False
+def _of_the_image(lost: _Lost, around: Places) -> int:
+    return replaced_files.in_its_way(lost.file.link) if around.mounts[lost.mount][1].kind == "overlay" else 0
 
 
-def lend(init_pid: int, pids: Iterable[int], files: Iterable[Nameless], shared: Iterable[str] = ()) -> list[str]:
+def lend(
+    init_pid: int, pids: Iterable[int], files: Iterable[Nameless], layer: Path, shared: Iterable[str] = ()
+) -> list[str]:
     """Link every such file of these frozen processes: what they have mapped, and these `files` (seen before the freeze,
-    so that it does not grow with descriptors); the names, as paths inside the container.
+    so that it does not grow with descriptors); the names, as paths inside the container. A file of the image gets a
+    copy in the container's upper `layer` instead.
 
     NotCheckpointable if one cannot be linked. On any error nothing is left behind.
     """
@@ -186,7 +185,7 @@ def lend(init_pid: int, pids: Iterable[int], files: Iterable[Nameless], shared: 
             around = around or places(init_pid, frozen, shared)
             lost = _lost(one, around)
             if lost is not None and one.path not in given:
-                _name(lost, around, given)
+                _name(lost, around, layer, given)
     except BaseException:
         take_away(init_pid, reversed(given))
         raise
@@ -200,7 +199,7 @@ def take_away(pid: int, names: Iterable[str], *, restored: bool = False) -> None
     """
     for path in names:
         name = os.path.basename(path.rstrip("/"))
-        with contextlib.suppress(FileNotFoundError), _folder(pid, path.rstrip("/")) as folder:
+        with contextlib.suppress(FileNotFoundError), folder_of(_root(pid), path.rstrip("/")) as folder:
             if path.endswith("/"):
                 with contextlib.suppress(OSError):  # somebody else uses it by now
                     os.rmdir(name, dir_fd=folder)
@@ -212,6 +211,10 @@ def take_away(pid: int, names: Iterable[str], *, restored: bool = False) -> None
             os.unlink(name, dir_fd=folder)
 
 
+def _root(pid: int) -> str:
+    return f"/proc/{pid}/root"
+
+
 def _exists(name: str, folder: int) -> bool:
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -220,14 +223,18 @@ def _exists(name: str, folder: int) -> bool:
     return True
 
 
-def _name(lost: _Lost, around: Places, given: list[str]) -> None:
+def _name(lost: _Lost, around: Places, layer: Path, given: list[str]) -> None:
     """Link the file, unless it has the name already (two descriptors of one file). What was made is in `given`."""
     one = lost.file
     try:
         why = _why_not(lost, around)
-        if not why:
+        if not why and _of_the_image(lost, around):
+            mount = around.mounts[lost.mount][1]
+            replaced_files.give_a_copy(one.link, one.path.removesuffix(_DELETED), mount, layer)
+        elif not why:
             _lend_folders(lost.pid, one.path, given)
-            with _folder(lost.pid, one.path) as folder, contextlib.suppress(FileExistsError):  # it is the same file
+            with folder_of(_root(lost.pid), one.path) as folder, contextlib.suppress(FileExistsError):
+                # What exists is the same file.
                 os.link(one.link, os.path.basename(one.path), dst_dir_fd=folder, follow_symlinks=True)
                 given.append(one.path)
     except OSError as error:
@@ -240,36 +247,7 @@ def _name(lost: _Lost, around: Places, given: list[str]) -> None:
 def _lend_folders(pid: int, path: str, given: list[str]) -> None:
     parts = os.path.dirname(path).strip("/").split("/")
     for place in ("/" + "/".join(parts[:count]) for count in range(1, len(parts) + 1) if parts[0]):
-        with _folder(pid, place) as folder:
+        with folder_of(_root(pid), place) as folder:
             if not _exists(os.path.basename(place), folder):
                 os.mkdir(os.path.basename(place), 0o700, dir_fd=folder)
                 given.append(place + "/")
-
-
-@contextlib.contextmanager
-def _folder(pid: int, path: str) -> Iterator[int]:
-    """The folder of a path inside the container. FileNotFoundError if it is gone."""
-    with _nearest(pid, path) as (folder, missing):
-        if missing:
-            raise FileNotFoundError(f"{path}: its folder is gone")
-        yield folder
-
-
-@contextlib.contextmanager
-def _nearest(pid: int, path: str) -> Iterator[tuple[int, list[str]]]:
-    """The folder of a path inside the container, or the nearest above it that is there, and what is missing. It is
-    opened part by part: what the job made must lead us nowhere else."""
-    folder = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    parts = [part for part in os.path.dirname(path).split("/") if part]
-    try:
-        while parts:
-            try:
-                deeper = os.open(parts[0], os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            except FileNotFoundError:
-                break
-            os.close(folder)
-            folder = deeper
-            parts.pop(0)
-        yield folder, parts
-    finally:
-        os.close(folder)
