@@ -32,7 +32,7 @@ def render(table: dict[str, Any], words: Path) -> str:
     runs = [(section, name, column, test) for test in table["tests"].values() for section, name, column in test["rows"]]
     parts = ["# What works under Perdure", _written(words, "introduction")]
     newest = _last_runs(runs)
-    parts.append(_environments(table["environments"], newest))
+    parts += [_in_short(runs), _environments(table["environments"], newest)]
     for section in SECTIONS:
         cells: dict[str, dict[str, list[Test]]] = {}
         for of, name, column, test in runs:
@@ -51,6 +51,24 @@ def _last_runs(runs: Iterable[tuple[str, str, str, Test]]) -> dict[str, str]:
         if column and test["outcome"] != NOT_RUN:
             newest[column] = max(newest.get(column, ""), test["date"])
     return newest
+
+
+def _in_short(runs: Iterable[tuple[str, str, str, Test]]) -> str:
+    """How many rows passed wherever they were tried, and which did not."""
+    rows: dict[tuple[str, str], list[tuple[str, Test]]] = {}
+    for section, name, column, test in runs:
+        rows.setdefault((section, name), []).append((column, test))
+    failed = {row: found for row, found in rows.items() if any(test["outcome"] == FAIL for _, test in found)}
+    never = {row for row, found in rows.items() if all(test["outcome"] == NOT_RUN for _, test in found)}
+    lines = [f"**In short**: {len(rows)} rows. {len(rows) - len(failed) - len(never)} passed wherever they were tried."]
+    if failed:
+        lines.append(f"{len(failed)} failed somewhere:\n")
+        for (section, name), found in failed.items():
+            where = dict.fromkeys(column for column, test in found if test["outcome"] == FAIL)
+            lines.append(f"* {section}: {name} ({', '.join(where)})")
+    if never:
+        lines.append(f"\n{len(never)} have not been run anywhere yet." if failed else f"{len(never)} have not been run.")
+    return "\n".join(lines)
 
 
 def _environments(versions: dict[str, dict[str, str]], newest: dict[str, str]) -> str:

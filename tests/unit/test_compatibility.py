@@ -97,6 +97,8 @@ def line(page: str, name: str) -> str:
 
 def test_each_outcome_is_told(found: dict[str, Any], tmp_path: Path) -> None:
     page = render(found, tmp_path)
+    assert "**In short**: 8 rows. 4 passed wherever they were tried.\n2 failed somewhere:\n\n* Files: a lock" in page
+    assert "2 have not been run anywhere yet." in page
     assert line(page, "a fifo") == "| a fifo | pass |"
     assert line(page, "a lock") == "| a lock | **fail** |"
     assert line(page, "a lease") == "| a lease | **fail** |"

@@ -407,3 +407,26 @@ def test_nothing_of_later_is_counted(until: str) -> None:
     at = datetime.fromisoformat(until)
     lines = ledger_entries(JOB, NODES, PRICES, at, CHECKPOINTS)
     assert all(line.at <= at for line in lines) and not any(line.kind == "protection" for line in lines)
+
+
+def test_every_cost_of_protection_is_subtracted_once() -> None:
+    costs = {"volume_micros": 10, "snapshot_micros": 100, "store_micros": 1_000, "key_micros": 10_000}
+    assert net_saved_micros(Figures(saved_micros=1_000_000, frozen_micros=1, wait_micros=2, **costs)) == 988_887
+    spent = Figures(on_demand_micros=1_000_000, redone_on_demand_micros=1, instance_micros=2, **costs)
+    assert net_on_demand_saved_micros(spent) == 988_887
+
+
+def test_rehearsals_and_jobs_without_protection_are_counted_with_their_job() -> None:
+    counted = entries(rehearsals=3, rehearsal_failures=1, unprotected="there is no store")["job"].figures
+    assert counted == Figures(jobs=1, jobs_unprotected=1, rehearsals=3, rehearsal_failures=1)
+    assert entries()["job"].figures == Figures(jobs=1)
+
+
+def test_hours_that_are_left_out_change_no_later_one() -> None:
+    first = datetime(2026, 11, 2, 10, tzinfo=UTC)
+    every = ledger_entries(JOB, NODES, PRICES, LATER, CHECKPOINTS)
+    hourly = [line for line in every if line.kind in {"run", "instance"}]
+    later = [line for line in ledger_entries(JOB, NODES, PRICES, LATER, CHECKPOINTS, hours_from=first)]
+    assert [line for line in later if line.kind in {"run", "instance"}] == [line for line in hourly if line.at >= first]
+    assert [line for line in later if line not in hourly] == [line for line in every if line not in hourly]
+    assert any(line.at < first for line in hourly) and all(line.figures != Figures() for line in every)
