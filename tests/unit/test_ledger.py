@@ -430,3 +430,15 @@ def test_hours_that_are_left_out_change_no_later_one() -> None:
     assert [line for line in later if line.kind in {"run", "instance"}] == [line for line in hourly if line.at >= first]
     assert [line for line in later if line not in hourly] == [line for line in every if line not in hourly]
     assert any(line.at < first for line in hourly) and all(line.figures != Figures() for line in every)
+
+
+def test_a_volume_without_a_price_counts_its_time_and_one_with_a_price_does_not() -> None:
+    elsewhere = [volume.model_copy(update={"zone": "xx-nowhere-1a"}) for volume in JOB.volumes]
+    lines = ledger_entries(JOB.model_copy(update={"volumes": elsewhere}), NODES, PRICES, LATER, CHECKPOINTS)
+    unknown, known = total(lines, "volume"), total(entries().values(), "volume")
+    assert unknown.volume_micros == 0 and unknown.unpriced_ms == 1000 * (9_060 + 13_670)
+    assert known.unpriced_ms == 0 and known.volume_micros > 0
+
+
+def test_a_line_of_freezes_is_no_estimate_where_the_prices_are_known() -> None:
+    assert [line.estimated for line in entries().values() if line.kind == "checkpoints"] == [False] * 4
