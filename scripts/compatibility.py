@@ -67,7 +67,8 @@ def _in_short(runs: Iterable[tuple[str, str, str, Test]]) -> str:
             where = dict.fromkeys(column for column, test in found if test["outcome"] == FAIL)
             lines.append(f"* {section}: {name} ({', '.join(where)})")
     if never:
-        lines.append(f"\n{len(never)} have not been run anywhere yet." if failed else f"{len(never)} have not been run.")
+        lines += [""] if failed else []
+        lines.append(f"{len(never)} have not been run anywhere yet.")
     return "\n".join(lines)
 
 
