@@ -33,7 +33,7 @@ from api.auth.sign_in_responses import (
 )
 from api.auth.tries import Tries
 from api.auth.user_pool import Challenge, Tokens
-from api.dependencies import Asking, Database, PerhapsAsking
+from api.dependencies import Asking, PerhapsAsking
 from api.serving.errors import described
 from perdure.domain.errors import CloudUnavailable, NotAllowed, NotSignedIn, PerdureError
 from perdure.domain.sign_in import IDLE_SESSION, LONGEST_SESSION, LONGEST_WAY, HostedWay, SignInSession
@@ -159,7 +159,6 @@ def me(request: Request, asking: Asking) -> Me:
 @anyone_may
 async def to_hosted(
     request: Request,
-    database: Database,
     next: Annotated[str, Query(max_length=600, description="Path to go to afterwards.", examples=["/docs"])] = "/",
 ) -> RedirectResponse:
     """Sends the browser there, with a state, a nonce and a PKCE challenge that only this browser can come back with."""

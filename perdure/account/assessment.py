@@ -178,7 +178,7 @@ def _volumes(history: History, jobs: list[PastJob]) -> Cost:
     return Cost(micros=micros, estimated_micros=estimated, unpriced_ms=unpriced)
 
 
-def assumptions(history: History) -> list[str]:
+def assumptions() -> list[str]:
     """What the figures rest on, one sentence each."""
     volume, interval = JobVolumeConfiguration(), CheckpointConfiguration().interval_seconds
     return [

@@ -42,7 +42,7 @@ def assess(
     found = work_out(
         read_history(Aws(region or CommandLineSettings().aws_region), queue or [], now - timedelta(days=days), now)
     )
-    said = assumptions(found.history)
+    said = assumptions()
     if as_json:
         return show_json(_as_json(found, said))
     _show(found, top)

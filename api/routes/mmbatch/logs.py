@@ -50,11 +50,9 @@ class NodeFile(BaseModel):
     summary="Log files of a node, by MMBatch's names",
     responses=described(HTTPStatus.NOT_FOUND),
 )
-async def node_files(
-    database: Database, workflows: Workflows, settings: Settings, instance_id: InstanceId
-) -> list[NodeFile]:
+async def node_files(database: Database, workflows: Workflows, instance_id: InstanceId) -> list[NodeFile]:
     """Of the living node, else of what it sent before it went. See `/nodes/{id}/logs` for everything at once."""
-    found = await _files(database, workflows, settings, instance_id)
+    found = await _files(database, workflows, instance_id)
     return [NodeFile(name=name, size=len(text)) for name, text in found.items()]
 
 
@@ -64,10 +62,8 @@ async def node_files(
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **described(HTTPStatus.NOT_FOUND)},
 )
-async def node_file(
-    database: Database, workflows: Workflows, settings: Settings, instance_id: InstanceId, name: NodeLogName
-) -> Response:
-    found = await _files(database, workflows, settings, instance_id)
+async def node_file(database: Database, workflows: Workflows, instance_id: InstanceId, name: NodeLogName) -> Response:
+    found = await _files(database, workflows, instance_id)
     if name not in found:
         raise NothingThere(f"Node {instance_id} has no {name}; `/api/v1/nodes/{instance_id}/files` lists what it has.")
     return Response(found[name], media_type=_TEXT)
@@ -106,9 +102,7 @@ def _download(settings: ApiSettings, name: str) -> Response:
     return Response(text, media_type=_TEXT, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-async def _files(
-    database: Database, workflows: JobWorkflows, settings: ApiSettings, instance_id: str
-) -> dict[NodeLogName, bytes]:
+async def _files(database: Database, workflows: JobWorkflows, instance_id: str) -> dict[NodeLogName, bytes]:
     """The node's files under MMBatch's names, those of several containers one after the other."""
     known = await run_in_threadpool(Known, database, instance_id=instance_id)
     live = await ask_node(workflows, known)
