@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Literal, cast
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.session import get_session
+from botocore.utils import get_environ_proxies
 
 from perdure.domain.errors import ObjectExists, ObjectMissing, StoreFailed, StoreRefused, StoreUnavailable
 from perdure.stores.objects import Content, Listed, Objects, check_key, check_prefix
@@ -67,7 +69,9 @@ class S3Objects(Objects):
             raise StoreRefused(f"{self.place} cannot be reached: {error}") from error
         self._region: str = self._client.meta.region_name
         verify = self._session.get_config_variable("ca_bundle") or get_cert_path(True)
-        self._http = urllib3.PoolManager(
+        proxy = get_environ_proxies(self._base).get(self._base.partition(":")[0])  # HTTPS_PROXY, NO_PROXY, as boto3
+        made_by = partial(urllib3.ProxyManager, proxy) if proxy else urllib3.PoolManager
+        self._http = made_by(
             maxsize=_AT_ONCE,
             timeout=urllib3.Timeout(connect=_CONNECT, read=_READ),
             retries=False,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from perdure.domain.errors import ConfigurationInvalid, ObjectExists, ObjectMissing
 from perdure.stores.objects import Listed, Objects
+from perdure.stores.s3 import S3Objects
+from tests.stores.store_bed import ACCESS
 
 LARGE = bytes(range(256)) * 4096 * 12
 """12 MiB, as a pack."""
@@ -133,3 +136,42 @@ def test_a_key_never_leads_out_of_its_store(objects: Objects, key: str) -> None:
 def test_it_says_that_it_is_there(objects: Objects) -> None:
     objects.check()
     assert objects.place
+
+
+def test_bytes_go_by_the_proxy_that_listings_go_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(f"{self.command} {self.path.partition('?')[0]}")
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<ListBucketResult/>" if "list-type" in self.path else b"")
+
+        do_PUT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            for name, value in {
+                **ACCESS,
+                "http_proxy": f"http://127.0.0.1:{proxy.server_port}",
+                "no_proxy": "",
+            }.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            store = S3Objects("bucket", "p/", region="us-east-1", endpoint="http://s3.test")
+            store.check()
+            store.put("one", b"bytes")
+            assert store.get("one") == b""
+            store.close()
+        finally:
+            proxy.shutdown()
+            thread.join()
+    bucket = "http://s3.test/bucket"
+    assert seen == [f"GET {bucket}", f"PUT {bucket}/p/one", f"GET {bucket}/p/one"]
