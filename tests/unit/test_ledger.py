@@ -442,3 +442,18 @@ def test_a_volume_without_a_price_counts_its_time_and_one_with_a_price_does_not(
 
 def test_a_line_of_freezes_is_no_estimate_where_the_prices_are_known() -> None:
     assert [line.estimated for line in entries().values() if line.kind == "checkpoints"] == [False] * 4
+
+
+def test_lines_say_the_seconds_that_they_count() -> None:
+    lines = entries().values()
+    for kind, counted in {"run": "run_ms", "checkpoints": "frozen_ms"}.items():
+        said = [line.detail["seconds"] * 1000 for line in lines if line.kind == kind]
+        assert said == [getattr(line.figures, counted) for line in lines if line.kind == kind] and any(said)
+    assert [line.detail["seconds"] for line in lines if line.kind == "wait"] == [30.0]
+    assert all(line.estimated for line in lines if line.kind == "snapshot"), "only the volume's size is known"
+
+
+def test_a_checkpoint_that_does_not_say_how_long_the_job_stood_still_counts_no_freeze() -> None:
+    silent = [one.model_copy(update={"phases": {"dump": 1.0}}) for one in CHECKPOINTS]
+    lines = ledger_entries(JOB, NODES, PRICES, LATER, silent)
+    assert not any(line.kind == "checkpoints" for line in lines)
