@@ -1,4 +1,5 @@
-"""An instance gets the packages of the agent alone: its imports are in its extra, and none of them is the server's."""
+"""An instance gets the packages of the agent alone, and the server's image those of the server: what each imports is in
+its extra."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ _USED_IF_THERE = ("greenlet", "googleapis-common-protos")
 _IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 before = set(sys.modules)
-import worker_agent, perdure.cli.main
-names = [module.name for module in pkgutil.walk_packages(worker_agent.__path__, "worker_agent.")]
+importlib.import_module("perdure.cli.main")
+programs = [importlib.import_module(name) for name in sys.argv[1:]]
+names = [module.name for one in programs for module in pkgutil.walk_packages(one.__path__, f"{one.__name__}.")]
 for name in names:
     importlib.import_module(name)
 print(json.dumps([len(names), sorted({name.partition(".")[0] for name in set(sys.modules) - before})]))
@@ -32,18 +34,31 @@ def _pinned(extra: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9._-]+)==", text, re.MULTILINE))
 
 
-def test_the_agent_imports_its_own_packages_alone() -> None:
-    argv = [sys.executable, "-c", _IMPORT_ALL]
+def _imported(*programs: str) -> set[str]:
+    """The packages that every module of these programs imports."""
+    argv = [sys.executable, "-c", _IMPORT_ALL, *programs]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     count, imported = json.loads(done.stdout)
-    assert count > 50, "every module of the agent was imported"
+    assert count > 50, "every module was imported"
     providers = packages_distributions()
     used = {name.lower().replace("_", "-") for module in imported for name in providers.get(module, [])}
-    used -= {"perdure", *_USED_IF_THERE}
+    return used - {"perdure", *_USED_IF_THERE}
+
+
+def test_the_agent_imports_its_own_packages_alone() -> None:
+    used = _imported("worker_agent")
     assert {"temporalio", "pydantic", "blake3"} <= used
     assert used <= _pinned("agent"), (
         "instances would lack them: add them to the extra `agent`, then `make requirements`"
+    )
+
+
+def test_the_server_imports_its_own_packages_alone() -> None:
+    used = _imported("api", "activities", "workflows")
+    assert {"fastapi", "boto3", "blake3"} <= used
+    assert used <= _pinned("server"), (
+        "its image would lack them: add them to the extra `server`, then `make requirements`"
     )
 
 
