@@ -71,6 +71,8 @@ busybox busybox-static
 jq jq
 minisign minisign
 openssl openssl
+curl curl
+/usr/bin/aws awscli
 gawk gawk
 /usr/bin/chromium chromium
 /usr/share/fonts/truetype/dejavu fonts-dejavu-core

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 
+from scripts.bundle.release import write_release
 from scripts.bundle.signing import Signer, verify
+from tests.documents.book import block, typed
 from tests.patience import PATIENCE
 
 MANIFEST = b"0123  perdure-install\n4567  perdure-worker.tar.gz\n"
@@ -37,30 +37,31 @@ def test_a_kept_key(tmp_path: Path) -> None:
         Signer.from_pem(key)
 
 
-def test_openssl_accepts_it(tmp_path: Path) -> None:
-    """As docs/install.md says it."""
-    signer = Signer.for_this_build()
-    (tmp_path / "MANIFEST").write_bytes(MANIFEST)
-    signature = base64.b64decode(signer.signature_file(MANIFEST, "x").splitlines()[1])[10:]
-    public = base64.b64decode(signer.public_file().splitlines()[1])[10:]
-    (tmp_path / "signature").write_bytes(signature)
-    (tmp_path / "key.der").write_bytes(bytes.fromhex("302a300506032b6570032100") + public)
-    argv = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key.der", "-keyform", "DER", "-rawin"]
-    argv += ["-in", "MANIFEST", "-sigfile", "signature"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert "Verified Successfully" in done.stdout, done.stderr
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A folder with everything that a release's reader verifies."""
+    (tmp_path / "perdure-worker-0.0.1-x86_64.tar.gz").write_bytes(b"an archive")
+    write_release(tmp_path, Signer.for_this_build())
+    return tmp_path
 
 
-def test_minisign_accepts_it(tmp_path: Path) -> None:
-    program = shutil.which("minisign")
-    if program is None:
-        pytest.skip("minisign is not installed")
-    signer = Signer.for_this_build()
-    (tmp_path / "MANIFEST").write_bytes(MANIFEST)
-    (tmp_path / "MANIFEST.minisig").write_text(signer.signature_file(MANIFEST, "Perdure 1.2.3"))
-    (tmp_path / "perdure.pub").write_text(signer.public_file())
-    argv = [program, "-V", "-m", "MANIFEST", "-p", "perdure.pub"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0 and "Perdure 1.2.3" in done.stdout, done.stdout + done.stderr
-    (tmp_path / "MANIFEST").write_bytes(MANIFEST + b" ")
-    assert subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=PATIENCE, check=False).returncode != 0
+def test_minisign_accepts_it_by_the_lines_of_the_document(release: Path) -> None:
+    lines = block("docs/install.md", "minisign -V")
+    said = typed(lines, PATIENCE, release)
+    assert "Signature and comment signature verified" in said and "perdure-install: OK" in said
+    manifest = (release / "MANIFEST").read_bytes()
+    (release / "MANIFEST").write_bytes(manifest + b" ")
+    with pytest.raises(AssertionError, match="Signature verification failed"):
+        typed(lines, PATIENCE, release)
+    (release / "MANIFEST").write_bytes(manifest)
+    (release / "perdure-worker-0.0.1-x86_64.tar.gz").write_bytes(b"another")
+    with pytest.raises(AssertionError, match=r"x86_64\.tar\.gz: FAILED"):
+        typed(lines, PATIENCE, release)
+
+
+def test_openssl_accepts_it_by_the_lines_of_the_document(release: Path) -> None:
+    lines = block("docs/install.md", "tail -c +11")
+    assert "Verified Successfully" in typed(lines, PATIENCE, release)
+    (release / "MANIFEST").write_bytes(MANIFEST)
+    with pytest.raises(AssertionError, match="Signature Verification Failure"):
+        typed(lines, PATIENCE, release)
