@@ -29,6 +29,7 @@ from api.wire.responses import (
     JobDetail,
     JobListed,
     JobWithTimeline,
+    KeptCheckpointView,
     PageOf,
     PastCheckpointView,
     ReclaimNowView,
@@ -46,6 +47,7 @@ from perdure.records.costs.job_costs import figures_of_jobs
 from perdure.records.jobs.events import list_events, newest_event_of_kind, newest_events
 from perdure.records.jobs.job_lists import JobFilter, list_jobs
 from perdure.records.jobs.jobs import get_job, get_jobs, list_checkpoints
+from perdure.records.jobs.kept_jobs import kept_of
 from perdure.records.nodes.nodes import cpu_features_seen, get_node
 from perdure.records.schema.database import reading
 
@@ -143,10 +145,12 @@ def job(session: Session, job_id: JobId, settings: Settings) -> JobWithTimeline:
     events = newest_events(session, job_id, limit=EVENTS_WITH_JOB)
     preflight = newest_event_of_kind(session, job_id, "preflight")
     figures = figures_of_jobs(session, [job_id]).get(job_id, Figures())
+    kept = kept_of(session, known)
     return JobWithTimeline(
         **dict(detail),
-        standing=standing(known, now),
+        standing=standing(known, now, kept),
         reclaim_now=(left := reclaim_now(known, now)) and ReclaimNowView.model_validate(left),
+        kept=kept and KeptCheckpointView.model_validate(kept),
         costs=_costs(figures),
         alerts=[AlertView.model_validate(alert) for alert in alerts(known, now)],
         verdicts=[VerdictView.model_validate(verdict) for verdict in verdicts(known)],

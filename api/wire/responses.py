@@ -340,6 +340,18 @@ class ReclaimNowView(Wire):
     notice_seconds: float = Field(description="How long AWS's notice leaves for it.", examples=[120.0])
 
 
+class KeptCheckpointView(Wire):
+    """The checkpoint that a job which is over can be resumed from, or was."""
+
+    checkpoint: int
+    until: datetime | None = Field(
+        description="When it is deleted (`server.keep_volume_seconds`); null: by a person, or the job was resumed."
+    )
+    resumed_as: str | None = Field(
+        description="The job that goes on from it; empty: which one is not known yet; null: nobody resumed it."
+    )
+
+
 class JobWithTimeline(JobDetail):
     """A job, what is to be said of it now, what it cost, and its timeline."""
 
@@ -348,6 +360,7 @@ class JobWithTimeline(JobDetail):
         examples=["It has run 2 h 3 min on i-0123456789abcdef0 in us-east-1a. Its newest checkpoint, 7, is 4 min old."],
     )
     reclaim_now: ReclaimNowView | None = Field(description="Null: it is finished, or has not begun.")
+    kept: KeptCheckpointView | None = Field(description="What it can be resumed from once it is over; null: nothing.")
     costs: JobCosts
     alerts: list[AlertView] = Field(description="The worst first; none once the job is finished.")
     verdicts: list[VerdictView] = Field(description="How AWS Batch would take each of its ends, attempts permitting.")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from perdure.domain.checkpoints import Checkpoint, Rehearsal, RehearsalVerdict
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobState
-from perdure.domain.retries import HandOver
+from perdure.domain.retries import ENDED_BY_US, HandOver
 from perdure.domain.unprotected import own_reason
 from perdure.domain.values import Frozen
 
@@ -48,10 +48,22 @@ def reclaim_now(job: Job, now: datetime) -> ReclaimNow | None:
     )
 
 
-def standing(job: Job, now: datetime) -> str:
+class Kept(Frozen):
+    """The checkpoint that a job which is over can be resumed from, or was.
+
+    `until` (UTC): when it is deleted; None: by a person, or the job was resumed. `resumed_as`: the job that goes on
+    from it; empty: which one is not known yet; None: nobody resumed it.
+    """
+
+    checkpoint: int
+    until: datetime | None = None
+    resumed_as: str | None = None
+
+
+def standing(job: Job, now: datetime, kept: Kept | None = None) -> str:
     """One sentence about the job as it is now, for people."""
     if job.state in FINISHED_STATES:
-        return _over(job)
+        return _over(job, kept)
     if not job.attempts and job.unprotected:
         return f"It runs. It is not protected: {own_reason(job.unprotected)}."
     if not job.attempts:
@@ -64,7 +76,7 @@ def standing(job: Job, now: datetime) -> str:
     return _running(job, current, now)
 
 
-def _over(job: Job) -> str:
+def _over(job: Job, kept: Kept | None) -> str:
     last = job.attempts[-1] if job.attempts else None
     took = _duration(last.ended_at or job.finished_at, job.attempts[0].accepted_at) if last else ""
     after = f" after {took}" if took else ""
@@ -73,11 +85,28 @@ def _over(job: Job) -> str:
         return f"It succeeded{after}.{survived}"
     if job.state is JobState.STOPPED:
         return f"It was stopped by somebody{after}.{survived}"
-    if job.hand_over == HandOver.KEEP_ONLY and last is not None and last.end == "handed over":
-        return "A reclaim took its last attempt. Its last checkpoint is kept: `Resume` goes on from there in a new job."
+    if last is not None and _reclaimed_for_good(job, last, kept):
+        return f"A reclaim took its last attempt.{_left(kept)}"
     code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
     in_attempt = f" in attempt {last.attempt} of {job.retry.attempts}" if last else " before an agent saw it"
     return f"It failed{code}{in_attempt}.{survived}"
+
+
+def _reclaimed_for_good(job: Job, last: Attempt, kept: Kept | None) -> bool:
+    """A checkpoint stays after a failure only where a reclaim was the cause, but in diagnosis mode."""
+    if kept is not None and not job.diagnosis:
+        return True
+    left_alone = job.hand_over == HandOver.KEEP_ONLY and last.end == "handed over"
+    return last.end == "node lost" or (left_alone and job.exit_code in (None, ENDED_BY_US))
+
+
+def _left(kept: Kept | None) -> str:
+    if kept is None:
+        return " No checkpoint of it is left."
+    if kept.resumed_as is None:
+        return f" Checkpoint {kept.checkpoint} is kept: `Resume` goes on from there in a new job."
+    other = f"job {kept.resumed_as}" if kept.resumed_as else "another job"
+    return f" It was resumed from checkpoint {kept.checkpoint} as {other}."
 
 
 def _lost_work(job: Job) -> str:

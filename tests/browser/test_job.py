@@ -69,6 +69,7 @@ def test_what_a_viewer_asks_and_what_failed(page: Page, records: Records) -> Non
     expect(page.get_by_text("most often because it needed more memory")).to_be_visible()
     expect(page.get_by_role("button", name="Checkpoint now")).to_have_count(0)
     page.goto(f"{records.url}/jobs/{records.jobs['kept']}")
+    expect(page.get_by_text(re.compile("Checkpoint [0-9]+ is kept for another 6 d"))).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("Workflow managers such as Nextflow")).to_be_visible()
 

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from api.app import create_app
+from perdure.domain.checkpoints import Checkpoint, CheckpointKind
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.retries import RetryRule, RetryStrategy
+from perdure.domain.volumes import VolumeLife
 from perdure.records.jobs.jobs import record_job
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
@@ -52,7 +54,10 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
         record_job(session, job(1, now, attempts_left=0), [], 1)
         record_job(session, job(2, now), [], 1)
         record_job(session, job(3, now, retry=RetryStrategy(), attempts_left=0, unprotected="Temporal was away"), [], 1)
-        record_job(session, job(4, now, state=JobState.FAILED, attempts_left=0, finished_at=now), [], 1)
+        volume = VolumeLife(volume_id="vol-1", zone="us-east-1a", volume_type="gp3", size_gib=1, created_at=now)
+        checkpoint = Checkpoint(number=3, kind=CheckpointKind.FINAL, epoch=1, frozen_at=now, committed_at=now)
+        kept = job(4, now, state=JobState.FAILED, attempts_left=0, finished_at=now, volumes=[volume])
+        record_job(session, kept.model_copy(update={"checkpoints": [checkpoint]}), [], 1)
     engine.dispose()
     with asking(create_app(ApiSettings(database_url=url, api_host="127.0.0.1")), BASE, "127.0.0.1") as asker:
         yield asker
@@ -82,6 +87,13 @@ def test_alerts_of_all_jobs_come_worst_first(api: Asker) -> None:
         ("job-1", "last-attempt", "warning"),
     ]
     assert (told["jobs"], told["next"]) == (3, None)
+
+
+def test_ended_jobs_that_somebody_can_resume_come_with_the_first_page(api: Asker) -> None:
+    told = api.get("/api/v1/alerts", params={"jobs": "1"}).json()
+    assert [(one["job_id"], one["checkpoint"], one["ends_soon"]) for one in told["resumable"]] == [("job-4", 3, False)]
+    assert api.get("/api/v1/alerts", params={"cursor": told["next"]}).json()["resumable"] == []
+    assert api.get("/api/v1/jobs/job-4").json()["kept"]["until"] == told["resumable"][0]["until"]
 
 
 def test_alerts_come_in_pages_of_jobs(api: Asker) -> None:

@@ -250,7 +250,7 @@ def test_standing_says_how_it_ended() -> None:
     )
     kept = attempt(1, 0, started_at=at(3), ended_at=at(100), end="handed over")
     last = job(kept, state=JobState.FAILED, hand_over=HandOver.KEEP_ONLY, **over)
-    assert "Its last checkpoint is kept" in standing(last, at(999))
+    assert standing(last, at(999)).startswith("It failed with exit code 7"), "it ran on, and ended by itself"
 
 
 def test_what_a_reclaim_would_do_now() -> None:

@@ -36,7 +36,7 @@ export function JobActions({ job }: { job: Job }) {
       >
         Log bundle
       </Button>
-      {isAdmin && finished && job.checkpoints.length > 0 && (
+      {isAdmin && job.kept?.resumed_as === null && (
         <Button variant="primary" onClick={() => setAsking("resume")}>
           Resume
         </Button>
@@ -112,7 +112,7 @@ function Resume({ job, onClose }: { job: Job; onClose: () => void }) {
       <SpaceBetween size="s">
         <Box>
           A new Batch job is submitted to queue <b>{job.queue}</b>. It has the definition, command, variables and retry
-          strategy of this one, and begins at checkpoint {job.checkpoints.at(-1)?.number}.
+          strategy of this one, and begins at checkpoint {job.kept?.checkpoint}.
         </Box>
         <Alert type="info">
           Workflow managers such as Nextflow wait for the old job id and will not follow the new one.

@@ -4,6 +4,7 @@ import SpaceBetween from "@cloudscape-design/components/space-between";
 import { Prose } from "../../components/Prose";
 import { Time } from "../../components/Time";
 import type { Job } from ".";
+import { Kept } from "./Kept";
 import { failure, hint, startedClean } from "./why";
 
 /** What is wrong with the job or soon will be; and, once it has failed, why. */
@@ -12,7 +13,7 @@ export function JobAlerts({ job }: { job: Job }) {
   const anew = why ? [] : startedClean(job);
   const { preflight } = job;
   const changes = preflight && preflight.level !== "info" ? preflight : null;
-  if (job.alerts.length === 0 && !why && anew.length === 0 && !changes) return null;
+  if (job.alerts.length === 0 && !why && anew.length === 0 && !changes && !job.kept) return null;
   return (
     <SpaceBetween size="xs">
       {why && (
@@ -23,6 +24,7 @@ export function JobAlerts({ job }: { job: Job }) {
           </div>
         </Alert>
       )}
+      {job.kept && <Kept kept={job.kept} />}
       {anew.length > 0 && (
         <Alert type="warning" header="Why it started clean">
           <Lines of={anew} />

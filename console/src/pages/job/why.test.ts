@@ -28,5 +28,8 @@ it("says why the container that is there started clean", () => {
 it("says why a job failed: its last troubles and its end", () => {
   const events = [...ANEW, line(6, 2, "notice", "warning"), line(7, 2, "finished", "error")];
   expect(failure({ events }).map((one) => one.sequence)).toEqual([3, 4, 7]);
-  expect(hint({ exit_code: 137, checkpoints: [] })).toContain("more memory");
+  expect(hint({ exit_code: 137, kept: null, diagnosis: false })).toContain("more memory");
+  const kept = { checkpoint: 7, until: null, resumed_as: null };
+  expect(hint({ exit_code: null, kept, diagnosis: false })).toContain("more attempts");
+  expect(hint({ exit_code: 137, kept, diagnosis: true })).toContain("more memory");
 });

@@ -15,9 +15,11 @@ export function failure(job: Pick<Job, "events">): Job["events"] {
   return [...new Set([...troubles.slice(-3), ...end.slice(-1)])].sort((a, b) => a.sequence - b.sequence);
 }
 
-/** What to do about an exit code that has a usual meaning. */
-export function hint(job: Pick<Job, "exit_code" | "checkpoints">): string {
-  if (job.checkpoints.length > 0) return "A checkpoint is kept: `Resume` goes on from there in a new job.";
+/** What to do about a reclaim that nothing followed, or about an exit code that has a usual meaning. */
+export function hint(job: Pick<Job, "exit_code" | "kept" | "diagnosis">): string {
+  // In diagnosis mode a checkpoint is kept whatever the end was.
+  if (job.kept && !job.diagnosis)
+    return "A reclaim ended it, and AWS Batch may not start it again. With more attempts in its retry strategy it would.";
   switch (job.exit_code) {
     case 137:
       return "Exit code 137: the container was killed, most often because it needed more memory than the job asks for. Ask for more.";
