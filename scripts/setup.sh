@@ -84,7 +84,7 @@ install_packages() {
     local packages
     packages=$(missing_packages | sort -u)
     [ -n "$packages" ] || return 0
-    echo "      installing" $packages
+    echo "      installing (some minutes the first time):" $packages
     if [[ $packages == *postgresql* && ! -e /etc/postgresql-common ]]; then
         # Tests start servers of their own: no database server shall begin to run here because of us.
         mkdir /etc/postgresql-common
