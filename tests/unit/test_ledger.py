@@ -432,12 +432,29 @@ def test_hours_that_are_left_out_change_no_later_one() -> None:
     assert any(line.at < first for line in hourly) and all(line.figures != Figures() for line in every)
 
 
-def test_a_volume_without_a_price_counts_its_time_and_one_with_a_price_does_not() -> None:
+def test_a_volume_without_a_price_counts_its_time_and_says_so() -> None:
     elsewhere = [volume.model_copy(update={"zone": "xx-nowhere-1a"}) for volume in JOB.volumes]
     lines = ledger_entries(JOB.model_copy(update={"volumes": elsewhere}), NODES, PRICES, LATER, CHECKPOINTS)
-    unknown, known = total(lines, "volume"), total(entries().values(), "volume")
-    assert unknown.volume_micros == 0 and unknown.unpriced_ms == 1000 * (9_060 + 13_670)
-    assert known.unpriced_ms == 0 and known.volume_micros > 0
+    unknown = [line for line in lines if line.kind == "volume"]
+    assert total(unknown).volume_micros == 0 and total(unknown).unpriced_ms == 1000 * (9_060 + 13_670)
+    assert {(line.detail["source"], line.detail["usd_per_month"]) for line in unknown} == {("no price is known", None)}
+    assert [line.detail["seconds"] for line in unknown] == [line.figures.unpriced_ms / 1000 for line in unknown]
+    assert total(entries().values(), "volume").unpriced_ms == 0
+
+
+def test_a_volume_at_the_price_that_aws_names_is_no_estimate_and_its_speed_is_told() -> None:
+    prices = Prices(
+        storage={(kind, "us-east-1"): to_micros(usd) for kind, usd in (("gp3", "0.08"), ("gp3-throughput", "0.04"))}
+    )
+    fast = JOB.volumes[0].model_copy(update={"throughput_mib_per_second": 225})
+    (line,) = [
+        line
+        for line in ledger_entries(JOB.model_copy(update={"volumes": [fast]}), NODES, prices, LATER)
+        if line.kind == "volume"
+    ]
+    assert not line.estimated and line.figures.estimated_micros == 0
+    assert line.detail["gp3-throughput"] == 100 and "gp3" not in line.detail
+    assert line.detail["usd_per_month"] == "12"  # 100 GiB at 0.08, 100 MiB/s at 0.04
 
 
 def test_a_line_of_freezes_is_no_estimate_where_the_prices_are_known() -> None:
@@ -447,8 +464,8 @@ def test_a_line_of_freezes_is_no_estimate_where_the_prices_are_known() -> None:
 def test_lines_say_the_seconds_that_they_count() -> None:
     lines = entries().values()
     for kind, counted in {"run": "run_ms", "checkpoints": "frozen_ms"}.items():
-        said = [line.detail["seconds"] * 1000 for line in lines if line.kind == kind]
-        assert said == [getattr(line.figures, counted) for line in lines if line.kind == kind] and any(said)
+        said = [line.detail["seconds"] for line in lines if line.kind == kind]
+        assert said == [getattr(line.figures, counted) / 1000 for line in lines if line.kind == kind] and any(said)
     assert [line.detail["seconds"] for line in lines if line.kind == "wait"] == [30.0]
     assert all(line.estimated for line in lines if line.kind == "snapshot"), "only the volume's size is known"
 
