@@ -240,7 +240,7 @@ def notes_of(
             else "Sign-in with Cognito ends within a second; sessions open nothing any more."
         )
     if "server" in changed:
-        notes += restart_notes(before.server, after.server)
+        notes += restart_notes(before.server, after.server, first_start=settings.bootstrap_dir is not None)
         _, won = serving(settings, after.server)
         notes += [
             f"{variable} is set in this server's environment and wins over server.{name}."

@@ -48,14 +48,15 @@ def validate_server(section: ServerConfiguration, now: ServerConfiguration) -> l
     return [*_address_problems(section, now), *_certificate_problems(section)]
 
 
-def restart_notes(old: ServerConfiguration, new: ServerConfiguration) -> list[str]:
-    """What a change of the section does when, a sentence each."""
+def restart_notes(old: ServerConfiguration, new: ServerConfiguration, *, first_start: bool = False) -> list[str]:
+    """What a change of the section does when, a sentence each. With `first_start` a server to which no certificate is
+    set serves the one that its first start made."""
     notes = []
     if new.address != old.address:
         notes.append(f"Address {new.address} takes effect after a restart of the server.")
     if new.port != old.port:
         notes.append(f"Port {new.port} takes effect after a restart of the server.")
-    if (new.cert_file is None) != (old.cert_file is None):
+    if (new.cert_file is None) != (old.cert_file is None) and not (first_start and old.cert_file is None):
         what = "Plain HTTP" if new.cert_file is None else "TLS"
         notes.append(f"{what} takes effect after a restart of the server.")
     elif (new.cert_file, new.key_file) != (old.cert_file, old.key_file):

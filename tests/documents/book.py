@@ -2,7 +2,8 @@
 
 Every block of code is commands, unless its fence names another language (```text, ```yaml). Inline code is a command
 when it begins with one of PROGRAMS. A test that types commands takes them from here, so that it types what people read:
-`block` and `told` fail when the page says something else. tests/unit/test_documents_typed.py finds those nobody takes.
+`block`, `told` and `chosen` fail when the page says something else. tests/unit/test_documents_typed.py finds those that
+nobody takes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Command:
     inline: bool
 
     @property
+    def synopsis(self) -> bool:
+        """Whether it is no line to type but says what may be typed."""
+        return "[" in self.text and self.inline
+
+    @property
     def words(self) -> tuple[str, ...]:
         """Which command it is, without arguments: ("perdure", "checkpoints", "list"), ("make", "bundle")."""
         words = [word for word in _words(self.text) if not _OPTION.match(word)]
@@ -80,6 +86,19 @@ def told(page: str, text: str) -> str:
     return text
 
 
+def chosen(page: str, beginning: str, choice: str) -> str:
+    """One way to type the one command of this page that begins so and has brackets for what may be left out: its words
+    up to the first option, then the choice. ValueError: there is none, or it has no such option."""
+    found = {one.text for one in commands(page) if one.synopsis and one.text.startswith(beginning)}
+    if len(found) != 1:
+        raise ValueError(f"{page}: {len(found)} commands with brackets begin with {beginning!r}")
+    (synopsis,) = found
+    if unknown := Command(page, choice, inline=True).options - Command(page, synopsis, inline=True).options:
+        raise ValueError(f"{page}: {synopsis} has no {min(unknown)}")
+    head = re.split(r" (?=--|\[)", synopsis)[0]
+    return f"{head} {choice}"
+
+
 def filled(text: str, values: Mapping[str, str]) -> str:
     """The text with these values for what stands for them (ID, $SERVER). ValueError: one of the names is not there."""
     for name, value in values.items():
@@ -89,12 +108,22 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     return text
 
 
+def arguments(text: str) -> list[str]:
+    """The words that follow `perdure` in this command, as a shell makes them: for `perdure.cli.main.run`, which needs
+    no process of its own."""
+    program, *words = shlex.split(plain(text))
+    if program != "perdure":
+        raise ValueError(f"{text!r} calls {program}")
+    return words
+
+
 def typed(lines: list[str] | str, seconds: float, folder: Path = ROOT, **environment: str) -> str:
     """What a shell prints when somebody types these lines, with this clone's `perdure` and `$perdure`. AssertionError:
     one of them fails."""
     binaries = Path(sys.executable).parent
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # make runs the tests
     environment = {
-        **os.environ,
+        **shell,
         "COLUMNS": "160",
         "perdure": str(binaries / "perdure"),
         "PATH": f"{binaries}:{os.environ['PATH']}",

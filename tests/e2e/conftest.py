@@ -46,11 +46,14 @@ class User:
         for each in (self.api, self.cloud, self._client, *self._aws):
             each.close()
 
-    def run(self, *arguments: str, status: int | None = 0, limit: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run `perdure ARGUMENTS`; `status` is the exit code it must have (None: any)."""
+    def run(
+        self, *arguments: str, status: int | None = 0, limit: float = 300, given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `perdure ARGUMENTS`; `status` is the exit code it must have (None: any), `given` its input."""
         done = subprocess.run(
             [str(PERDURE), *arguments],
             env={**os.environ, "PERDURE_STACK": self.stack},
+            input=given,
             capture_output=True,
             text=True,
             timeout=limit,

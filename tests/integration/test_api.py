@@ -49,6 +49,7 @@ from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
+from tests.documents.book import arguments, told
 from tests.patience import PATIENCE
 from tests.temporal_server import dev_server, working
 
@@ -295,7 +296,8 @@ def test_what_can_restore_a_job(api: httpx.Client, capsys: pytest.CaptureFixture
     assert by_name["m5.large"] == {"instance_type": "m5.large", "basis": "seen", "fits": True, "missing": []}
     assert by_name["m6a.*"]["missing"] == ["avx512f"] and by_name["m6a.*"]["basis"] == "expected"
     server = ["--server", str(api.base_url)]
-    assert run(["nodes", "compatible", "--job", "job-1", *server]) == 0
+    compatible = arguments(told("docs/rehearsal.md", "perdure nodes compatible"))
+    assert run([*compatible, "--job", "job-1", *server]) == 0
     shown = capsys.readouterr().out
     assert "m5.large" in shown and "m7i.*" in shown and "m6a.*" not in shown
     assert run(["nodes", "compatible", "--job", "job-1", "--json", "--all", *server]) == 0

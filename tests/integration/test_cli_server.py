@@ -30,8 +30,13 @@ from perdure.domain.nodes import Node, NodeState
 from perdure.records.jobs import jobs
 from perdure.records.nodes import nodes
 from perdure.records.schema.database import migrate, open_engine, writing
+from perdure.stores.directory import DirectoryObjects
+from perdure.stores.patience import Patient
+from perdure.stores.stored_checkpoints import StoredCheckpoints
+from tests.documents.book import arguments, block, filled, told, typed
 from tests.integration.test_records import NOW, full_job
 from tests.patience import PATIENCE
+from tests.stores.checkpoint_bed import JOB, JobRoot
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Server:
     url: str
     token: str
     fingerprint: str
+    database: str
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +61,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PERDURE_API_PORT": str(port),
         "PERDURE_BOOTSTRAP_DIR": str(folder / "first-start"),
         "PERDURE_REQUIRE_SIGN_IN": "true",
+        "PERDURE_API_NAMES": "perdure.example",
         "TEMPORAL_ADDRESS": "127.0.0.1:1",
     }
+    api = [sys.executable, *told("docs/server.md", "python -m api").split()[1:]]
     with (folder / "log").open("wb") as log:
-        program = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=log, stderr=log)
+        program = subprocess.Popen(api, env=environment, stdout=log, stderr=log)
     try:
         waiting.until(lambda: answers(port) or program.poll() is not None, PATIENCE)
         assert program.poll() is None, (folder / "log").read_text()
         certificate = x509.load_pem_x509_certificate((folder / "first-start/server.crt").read_bytes())
         token = (folder / "first-start/admin-token").read_text().strip()
-        yield Server(f"https://127.0.0.1:{port}", token, certificate.fingerprint(hashes.SHA256()).hex())
+        yield Server(f"https://127.0.0.1:{port}", token, certificate.fingerprint(hashes.SHA256()).hex(), url)
     finally:
         program.send_signal(signal.SIGTERM)
         program.wait(PATIENCE)
@@ -149,8 +157,8 @@ def ann(server: Server, tmp_path_factory: pytest.TempPathFactory) -> User:
 def test_signing_in_needs_a_certificate_and_a_proof(server: Server, stranger: User) -> None:
     said = stranger.run("jobs", status=5).stderr
     assert "perdure login URL" in said
-    said = stranger.run("login", server.url, "--token", given=server.token, status=1).stderr
-    assert f"Its SHA-256 is {server.fingerprint}" in said
+    login = arguments(filled(told("README.md", "perdure login https://HOST:8443"), {"https://HOST:8443": server.url}))
+    assert f"Its SHA-256 is {server.fingerprint}" in stranger.run(*login, given=server.token, status=1).stderr
     said = stranger.run("login", server.url, "--fingerprint", "00" * 32, given=server.token, status=1).stderr
     assert "shows another certificate" in said
     trust = ("--fingerprint", server.fingerprint.upper())
@@ -173,7 +181,7 @@ def test_what_is_kept_is_the_users_own_and_goes_with_logout(server: Server, stra
 
 
 def test_jobs_as_table_json_and_csv(ann: User) -> None:
-    table = ann.run("jobs").stdout.splitlines()
+    table = ann.run(*arguments(told("README.md", "perdure jobs"))).stdout.splitlines()
     assert table[0].split()[:4] == ["job", "name", "queue", "state"]
     assert [line.split()[0] for line in table[1:]] == ["job-3", "job-2", "job-1"]
     assert [job["job_id"] for job in ann.json("jobs", "--sort", "created_at", "-n", "2")] == ["job-1", "job-2"]
@@ -197,7 +205,8 @@ def test_issue_15_12_an_attempt_that_is_being_restored_is_no_clean_start(ann: Us
 
 
 def test_one_job_its_checkpoints_and_nodes(ann: User) -> None:
-    said = ann.run("job", "job-1").stdout
+    id_ = {"ID": "job-1"}
+    said = ann.run(*arguments(filled(told("README.md", "perdure job ID"), id_))).stdout
     for words in (
         "job-1",
         "Running",
@@ -212,15 +221,17 @@ def test_one_job_its_checkpoints_and_nodes(ann: User) -> None:
     assert "There is no job 'nosuch'" in ann.run("job", "nosuch", status=3).stderr
     assert "Not Found" in ann.run("job", "../nodes", status=3).stderr
     assert [one["number"] for one in ann.json("checkpoints", "list", "job-1")] == [1, 2]
-    assert "Temporal" in ann.run("checkpoints", "take", "job-1", status=1).stderr
+    take = arguments(filled(told("docs/operations.md", "perdure checkpoints take ID"), id_))
+    assert "Temporal" in ann.run(*take, status=1).stderr
     assert {node["instance_id"] for node in ann.json("nodes")} == {"i-1", "i-2"}
     assert [node["instance_id"] for node in ann.json("nodes", "--state", "ready")] == ["i-2"]
-    assert ann.run("nodes", "--csv").stdout.splitlines()[1].startswith("i-1,")
+    nodes_csv = arguments(told("docs/mmbatch-compatibility.md", "perdure nodes --csv"))
+    assert ann.run(*nodes_csv).stdout.splitlines()[1].startswith("i-1,")
     assert "has not ended" in ann.run("resume", "job-1", status=1).stderr
 
 
 def test_reports_and_queues(ann: User) -> None:
-    said = ann.run("report").stdout
+    said = ann.run(*arguments(told("README.md", "perdure report"))).stdout
     assert "Spot Protections" in said and "all jobs, from the beginning to now" in said and "estimated" in said
     metrics = {metric["name"]: metric for metric in ann.json("report", "--job", "job-1")["metrics"]}
     assert metrics["spot_protections"]["value"] == 1
@@ -233,7 +244,7 @@ def test_reports_and_queues(ann: User) -> None:
 
 
 def test_logs_are_listed_shown_and_kept(ann: User, tmp_path: Path) -> None:
-    said = ann.run("logs", "job-2").stdout
+    said = ann.run(*arguments(filled(told("docs/operations.md", "perdure logs ID"), {"ID": "job-2"}))).stdout
     assert "timeline.json" in said and "Not to be had" in said
     assert json.loads(ann.run("logs", "job-2", "--file", "job.json").stdout)["job_id"] == "job-2"
     file = tmp_path / "bundle.zip"
@@ -269,14 +280,95 @@ def test_the_configuration_is_read_set_edited_and_remembered(ann: User) -> None:
     assert "server.port" in ann.run("config", "get").stdout and "PERDURE_API_PORT" in ann.run("config", "get").stdout
 
 
+def test_each_of_the_readmes_commands_answers(ann: User) -> None:
+    """Its list has several in a line, with bars between them."""
+    line = told("README.md", "perdure nodes | queues | logs ID | checkpoints list ID | resume ID | config get")
+    for one, answer in zip(
+        line.removeprefix("perdure ").split(" | "),
+        ("i-2", "default", "timeline.json", "periodic", "has not ended", "checkpoint.keep"),
+        strict=True,
+    ):
+        words = [*one.replace("ID", "job-1").split()]
+        done = ann.run(*words, status=1 if words[0] == "resume" else 0)
+        assert answer in done.stdout + done.stderr, done
+
+
+def test_a_store_is_turned_on_and_looked_after(ann: User, tmp_path: Path) -> None:
+    s3 = told("docs/stores.md", "perdure config set job_volume.enabled=false store.kind=s3 store.bucket=my-checkpoints")
+    assert 'store.bucket: "" -> "my-checkpoints"' in ann.run(*arguments(s3)).stdout
+    directory = told(
+        "docs/stores.md",
+        "perdure config set job_volume.enabled=false store.kind=directory store.directory=/mmc-checkpoint",
+    )
+    folder = {"/mmc-checkpoint": str(tmp_path / "mmc-checkpoint")}
+    ann.run(*arguments(filled(directory, folder)))
+    Path(folder["/mmc-checkpoint"]).mkdir()
+    job = JobRoot(tmp_path / "root")
+    stored = StoredCheckpoints(Patient(DirectoryObjects(Path(folder["/mmc-checkpoint"]))), JOB)
+    for _ in range(2):
+        manifest = job.take()
+        stored.put(job.root, job.folder(manifest.number), manifest)
+
+    list_, show, verify, export, delete = block("docs/stores.md", "perdure checkpoints list JOB --stored")
+    listed = ann.run(*arguments(filled(list_, {"JOB": JOB}))).stdout
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == ["1", "2"], listed
+    second = {"JOB": JOB, "NUMBER": "2"}
+    assert "periodic" in ann.run(*arguments(filled(show, second))).stdout
+    for numbers, sound in (("", 2), ("2", 1)):
+        verified = ann.run(*arguments(filled(verify, {"JOB": JOB, "[NUMBER…]": numbers}))).stdout
+        assert verified.count("sound") == sound, verified
+    ann.run(*arguments(filled(export, second | {"DIR": str(tmp_path / "out")})))
+    assert (tmp_path / "out/2/images").is_dir() and (tmp_path / "out/log/stdout").is_file()
+    assert "is deleted" in ann.run(*arguments(filled(delete, {"JOB": JOB, "NUMBER…": "2"})), given="y\n").stdout
+    assert stored.numbers() == [1]
+    ann.run("config", "set", "job_volume.enabled=true", "store.kind=none")
+
+
 def test_backup_and_restore_by_command(stranger: User, tmp_path: Path) -> None:
-    old, new, file = (f"sqlite:///{tmp_path}/{name}" for name in ("old.db", "new.db", "backup.gz"))
+    old, new = (f"sqlite:///{tmp_path}/{name}" for name in ("old.db", "new.db"))
     fill(old)
-    path = file.removeprefix("sqlite:///")
-    assert "rows" in stranger.run("database", "backup", path, "--database-url", old).stderr
-    assert "rows restored" in stranger.run("database", "restore", path, "--database-url", new).stderr
-    assert "holds jobs already" in stranger.run("database", "restore", path, "--database-url", new, status=1).stderr
-    stranger.run("database", "rebuild-totals", PERDURE_DATABASE_URL=new)
+    file = {"FILE": str(tmp_path / "backup.gz")}
+    backup = arguments(filled(told("docs/server.md", "perdure database backup FILE"), file))
+    restore = arguments(filled(told("docs/server.md", "perdure database restore FILE"), file))
+    assert "rows" in stranger.run(*backup, PERDURE_DATABASE_URL=old).stderr
+    assert "rows restored" in stranger.run(*restore, PERDURE_DATABASE_URL=new).stderr
+    assert "holds jobs already" in stranger.run(*restore, "--database-url", new, status=1).stderr
+    rebuild = arguments(told("docs/server.md", "perdure database rebuild-totals"))
+    assert "those of the ledger" in stranger.run(*rebuild, PERDURE_DATABASE_URL=new).stderr
     stranger.run("database", "upgrade", "--database-url", new)
     assert "No such file" in stranger.run("database", "restore", "/nosuch", "--database-url", new, status=2).stderr
     assert "cannot be opened" in stranger.run("database", "upgrade", "--database-url", "nonsense", status=2).stderr
+
+
+def test_scripts_come_in_with_a_token_and_a_certificate_of_our_own(server: Server, ann: User, tmp_path: Path) -> None:
+    """The last test here: the server shows another certificate from now on."""
+    create, list_, revoke = block("docs/security.md", 'perdure auth token create "nightly report"')
+    token = ann.run(*arguments(create), PERDURE_DATABASE_URL=server.database).stdout.strip()
+    assert "nightly report" in ann.run(*arguments(list_), PERDURE_DATABASE_URL=server.database).stdout
+
+    make, ask = block("docs/security.md", "perdure auth certificate --self-signed")
+    ann.run(*arguments(filled(make, {"/etc/perdure": str(tmp_path)})))
+    use = told("docs/server.md", "perdure config set server.cert_file=… server.key_file=…")
+    pair = {
+        f"{name}_file=…": f"{name}_file={tmp_path / file}"
+        for name, file in (("cert", "server.crt"), ("key", "server.key"))
+    }
+    assert "without a restart" in ann.run(*arguments(filled(use, pair))).stderr
+    where = server.url.removeprefix("https://")
+    (tmp_path / ".curlrc").write_text(
+        f"connect-to = perdure.example:8080:{where}\nnoproxy = *\nsilent\nshow-error\nfail\n"
+    )
+    line = filled(ask, {"/etc/perdure": str(tmp_path)})
+
+    def answered() -> str:
+        with contextlib.suppress(AssertionError):  # the files are looked at every 3 seconds
+            return typed(line, PATIENCE, HOME=str(tmp_path), TOKEN=token)
+        return ""
+
+    assert len(json.loads(waiting.until(answered, PATIENCE))["items"]) == 3
+    known = json.loads(ann.run(*arguments(list_), "--json", PERDURE_DATABASE_URL=server.database).stdout)
+    [number] = [str(one["number"]) for one in known if one["name"] == "nightly report"]
+    revoked = ann.run(*arguments(filled(revoke, {"3": number})), PERDURE_DATABASE_URL=server.database)
+    assert "was revoked" in revoked.stdout
+    with pytest.raises(AssertionError, match="401"):
+        typed(line, PATIENCE, HOME=str(tmp_path), TOKEN=token)

@@ -22,6 +22,7 @@ import pytest
 from perdure.domain.errors import CheckpointFailed
 from perdure.domain.retries import RetryRule, RetryStrategy
 from tests.conftest import PERDURE
+from tests.documents.book import arguments, block, filled, told
 from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_places import wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, restored
@@ -239,14 +240,22 @@ def test_a_missing_retry_rule_is_said(strategy: RetryStrategy, problem: str) -> 
     assert (problem in report.summary) if problem else report == Report()
 
 
-def preflight(*words: str, seconds: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+def preflight(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     argv = [str(PERDURE), "preflight", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False)
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-async def test_a_command_is_tried_for_real() -> None:
-    code = "import time\nfor number in range(600):\n    print(number, flush=True)\n    time.sleep(.1)"
-    done = await asyncio.to_thread(preflight, "--try", "--seconds", "1", "--json", "--", "/usr/bin/python3", "-c", code)
+async def test_a_command_is_looked_at_and_tried_for_real(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import time\ntime.sleep(.3)\nprint('trained', flush=True)\n")
+    (tmp_path / "simulate").write_text("#!/bin/sh\nn=0\nwhile :; do echo $n; n=$((n + 1)); sleep .1; done\n")
+    (tmp_path / "simulate").chmod(0o755)
+    to_its_end, for_a_while, tried = block("docs/preflight.md", "perdure preflight -- python3 train.py")
+    done = await asyncio.to_thread(preflight, *arguments(to_its_end)[1:], folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "protectable\n", "trained\n"), done
+    done = await asyncio.to_thread(preflight, *arguments(filled(for_a_while, {"30": "1"}))[1:], folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "protectable\n") and done.stderr.startswith("0\n1\n"), done
+    words = arguments(filled(tried, {"30": "1"}))[1:]
+    done = await asyncio.to_thread(preflight, "--json", *words, folder=tmp_path)
     assert done.returncode == 0, done
     said = json.loads(done.stdout)
     assert said["verdict"] == "protectable"
@@ -266,8 +275,11 @@ async def test_a_running_container_is_looked_at(bed: Bed, outside: Outside) -> N
     running = await fresh(bed)
     running.first_line()
     assert opened(running, outside, "userfaultfd")
+    _, *named = arguments(
+        filled(told("docs/preflight.md", "perdure preflight --container ID"), {"ID": running.container.id[:12]})
+    )
     for words in (
-        ("--container", running.container.id[:12], "--root", str(bed.runc_root)),
+        (*named, "--root", str(bed.runc_root)),
         ("--pid", str(running.container.init_pid)),
     ):
         done = await asyncio.to_thread(preflight, *words, "--json")

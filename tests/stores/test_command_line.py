@@ -13,6 +13,8 @@ from perdure.stores.directory import DirectoryObjects
 from perdure.stores.layout import Place
 from perdure.stores.patience import Patient
 from perdure.stores.stored_checkpoints import StoredCheckpoints
+from tests.documents.book import filled, told, typed
+from tests.patience import PATIENCE
 from tests.stores.checkpoint_bed import JOB, JobRoot, look, text_pages
 
 
@@ -76,8 +78,13 @@ def test_one_is_deleted_for_ever(job: JobRoot, tmp_path: Path, capsys: pytest.Ca
 def test_with_a_key_file_only_sealed_ones_count(
     job: JobRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = tmp_path / "key"
-    key.write_bytes(b"k" * 40)
+    make = told(
+        "docs/stores.md",
+        "head -c 48 /dev/urandom | base64 >/etc/perdure/store.key; chmod 600 /etc/perdure/store.key",
+    )
+    typed(filled(make, {"/etc/perdure": str(tmp_path)}), PATIENCE)
+    key = tmp_path / "store.key"
+    os.chmod(key, 0o644)
     assert ask(tmp_path, "verify", JOB, "--key-file", str(key)) == 2
     assert "chmod 600" in capsys.readouterr().err
     os.chmod(key, 0o600)

@@ -21,6 +21,8 @@ from perdure.stores.codecs import Codec, CodecChoice
 from perdure.stores.cutting import LARGEST, PAGE, SMALLEST, cuts
 from perdure.stores.packs import PackBuilder, Row, open_chunk, read_table
 from perdure.stores.stored_manifest import CHECKPOINT, HOLE, Entry, PackRef, Sizes, StoredManifest
+from tests.documents.book import filled, told, typed
+from tests.patience import PATIENCE
 from tests.stores.fuzz import example, mutate, read_anything
 
 NAME = "ab/job/job/manifests/000000003"
@@ -312,3 +314,8 @@ def test_sizes_and_runs_agree(tmp_path: Path) -> None:
     found = example()
     assert found.sizes == Sizes(70_000, 50_000, 100) and found.packs[0] == PackRef("job", "0" * 32, 60_000)
     assert isinstance(found.entries[0], Entry)
+
+
+def test_the_fuzzer_can_be_run_by_hand() -> None:
+    line = filled(told("docs/image-format.md", "python -m tests.stores.fuzz SECONDS"), {"SECONDS": "0.1"})
+    assert "manifests and packs were changed" in typed(line, PATIENCE)

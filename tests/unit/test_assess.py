@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from localcloud.aws.cloud_config import CREDENTIALS
 from localcloud.aws.prices import price_changes
 from perdure.account.assessment import redone_ms
 from perdure.cli.main import run
+from tests.documents.book import told, typed
+from tests.patience import PATIENCE
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -153,6 +157,19 @@ def test_a_person_reads_it(ids: dict[str, str], capsys: pytest.CaptureFixture[st
     assert "6 jobs, 10 attempts; a reclaim ended 5 of them, of 4 jobs." in out
     assert "1 jobs more could have been saved" in out and "What this rests on:" in out
     assert "and 3 more (--top)" in out
+
+
+def test_a_profile_is_all_it_needs(
+    bed: CloudBed, ids: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = "".join(f"{name.lower()} = {value}\n" for name, value in CREDENTIALS.items())
+    (tmp_path / "config").write_text(f"[profile genomics]\nregion = {bed.aws.region}\n{keys}")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    line = told("docs/account.md", "AWS_PROFILE=genomics perdure assess")
+    own = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_ENDPOINT_URL": bed.aws.endpoint_url}
+    said = typed(line, PATIENCE, **own)
+    assert "a reclaim ended 5 of them" in said and ids["twice"] in said, said
 
 
 def test_less_is_looked_at_when_asked_and_nothing_that_is_not_there(

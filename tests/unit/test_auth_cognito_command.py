@@ -12,6 +12,7 @@ from perdure.cli.main import run
 from perdure.records.access.audit import list_audit
 from perdure.records.schema.database import open_engine, reading
 from perdure.records.settings.configuration import configuration_history
+from tests.documents.book import arguments, block, filled
 
 ENABLE = ["auth", "cognito", "enable", "--region", "eu-west-1", "--user-pool-id", "eu-west-1_Pool", "--client-id", "4a"]
 
@@ -24,19 +25,21 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_on_shown_and_off_again(database: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*ENABLE, "--admin-group", "ops", "--admin-group", "leads"]) == 0
-    assert "ops, leads" in capsys.readouterr().out
-    assert run(["auth", "cognito", "show", "--json"]) == 0
+    enable, show, disable = block("docs/sign-in.md", "perdure auth cognito enable")
+    pool = {"$REGION": "eu-west-1", "$POOL": "eu-west-1_Pool", "$CLIENT": "4a", "$DOMAIN": "https://x.example"}
+    assert run([*arguments(filled(enable, pool)), "--admin-group", "leads"]) == 0
+    assert "admin, leads" in capsys.readouterr().out
+    assert run([*arguments(show), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["enabled"], shown["user_pool_id"], shown["admin_groups"]) == (
         True,
         "eu-west-1_Pool",
-        ["ops", "leads"],
+        ["admin", "leads"],
     )
-    assert run(["auth", "cognito", "disable"]) == 0
+    assert run(arguments(disable)) == 0
     assert run(["auth", "cognito", "enable"]) == 0, "the pool was kept"
     capsys.readouterr()
-    assert run(["auth", "cognito", "show"]) == 0
+    assert run(arguments(show)) == 0
     assert "eu-west-1_Pool" in capsys.readouterr().out
     with reading(database) as session:
         assert [version.configuration.cognito.enabled for version in configuration_history(session)] == [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.documents import book
-from tests.documents.book import Command, block, commands, filled, pages, plain, told
+from tests.documents.book import Command, block, chosen, commands, filled, pages, plain, told
 
 TESTS = Path(__file__).parents[1]
 
@@ -42,6 +42,14 @@ def test_a_page_is_read_as_people_read_it() -> None:
         told("README.md", "make nothing")
 
 
+def test_a_choice_is_one_of_the_command() -> None:
+    begin = "perdure local reclaim --job ID"
+    assert chosen("README.md", begin, "--node ID --no-notice") == "perdure local reclaim --node ID --no-notice"
+    assert chosen("README.md", "perdure local wait ID", "--json") == "perdure local wait ID --json"
+    with pytest.raises(ValueError, match="has no --now"):
+        chosen("README.md", begin, "--node ID --now")
+
+
 def test_only_what_stands_for_something_is_replaced() -> None:
     assert filled("perdure job ID --IDS $ID", {"ID": "7"}) == "perdure job 7 --IDS $ID"
     with pytest.raises(ValueError, match="no NAME"):
@@ -51,7 +59,7 @@ def test_only_what_stands_for_something_is_replaced() -> None:
 def _is_typed(one: Command, taken: list[Command]) -> bool:
     """A line of a block is typed word for word. Inline code often does no more than name a command: it is typed when
     the same command is, and each of these options once. A group (`perdure local`) is when one of its commands is."""
-    if any(one.text == other.text for other in taken):
+    if any(one.text == other.text for other in taken) and not one.synopsis:
         return True
     same = [other for other in taken if other.words[: len(one.words)] == one.words]
     return one.inline and bool(same) and one.options <= frozenset().union(*(other.options for other in same))
@@ -71,11 +79,15 @@ def _taken(path: Path) -> Iterator[Command]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            function = names.get(node.func.id)
-            if function in {"block", "told"}:
-                page, text = (_constant(argument, path) for argument in node.args)
-                lines = book.logical("\n".join(block(page, text))) if function == "block" else [told(page, text)]
-                yield from (Command(page, plain(line), inline=False) for line in lines)
+            take = names.get(node.func.id)
+            if take in {"block", "told", "chosen"}:
+                page, *rest = (_constant(argument, path) for argument in node.args)
+                lines = getattr(book, take)(page, *rest)
+                yield from (Command(page, plain(line), inline=False) for line in book.logical(_text(lines)))
+
+
+def _text(lines: str | list[str]) -> str:
+    return lines if isinstance(lines, str) else "\n".join(lines)
 
 
 def _constant(argument: ast.expr, path: Path) -> str:

@@ -22,6 +22,7 @@ from perdure.account.picture import QueuePicture, read_queue
 from perdure.account.table import CHECKS, examine
 from perdure.cli.main import run
 from perdure.domain.retries import RetryStrategy
+from tests.documents.book import arguments, filled, told
 from tests.unit.cloud_bed import CloudBed, cloud_bed
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +145,8 @@ def look(queue: str) -> QueuePicture:
 
 
 def test_a_sound_queue_is_told_to_be(sound: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["doctor", "--queue", sound]) == 0
+    doctor = arguments(filled(told("docs/account.md", "perdure doctor --queue genomics"), {"genomics": sound}))
+    assert run(doctor) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1].rstrip(":") for line in lines] == list(CHECKS), lines
     assert all(line.startswith("ok ") for line in lines)
@@ -231,9 +233,10 @@ def test_fix_registers_a_revision_with_another_strategy_and_the_rest_as_it_was(
     bed: CloudBed, faulty: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = bed.aws.batch.describe_job_definitions(jobDefinitionName="once")["jobDefinitions"][0]
-    assert run(["doctor", "--queue", faulty, "--fix", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert {one["subject"] for one in told["fixed"]} == {"once:1", "example:1"}
+    fix = arguments(told("docs/aws-assumptions.md", "perdure doctor --fix"))
+    assert run([*fix, "--queue", faulty, "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert {one["subject"] for one in answer["fixed"]} == {"once:1", "example:1"}
     both = bed.aws.batch.describe_job_definitions(jobDefinitionName="once", status="ACTIVE")["jobDefinitions"]
     [new] = [one for one in both if one["revision"] == 2]
     assert len(both) == 2 and judge(RetryStrategy.of_batch(dict(new["retryStrategy"]))) is None
