@@ -30,7 +30,8 @@ SHELL = {"", "sh", "bash"}
 """What the fence of a block of commands may name."""
 PROGRAMS = ("perdure", "aws", "curl", "make", "pip", "python", "ssh", "terraform")
 """Inline code that begins with another word (`docker kill`, `criu dump`) names what other programs do."""
-_OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9-]*|[A-Z_]{2,}(?==)")
+_OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9-]*")
+_VARIABLE = re.compile(r"[A-Z_]+(?==)")
 _COMMENT = re.compile(r"(?:^|\s+)# .*$")
 _PERDURE = re.compile(r"(?:^|(?<=\s)|(?<=\())(?:\$perdure|\.venv/bin/perdure|/opt/perdure/current/bin/perdure)(?=\s)")
 
@@ -51,7 +52,7 @@ class Command:
     @property
     def words(self) -> tuple[str, ...]:
         """Which command it is, without arguments: ("perdure", "checkpoints", "list"), ("make", "bundle")."""
-        words = [word for word in _words(self.text) if not _OPTION.match(word)]
+        words = [word for word in _words(self.text) if not _OPTION.match(word) and not _VARIABLE.match(word)]
         if words[:1] == ["perdure"]:
             return _path_of_ours(words)
         return tuple(words[: 3 if words[:1] == ["aws"] else 2])
@@ -59,7 +60,8 @@ class Command:
     @property
     def options(self) -> frozenset[str]:
         """The names of its options, and of variables that it gives to make."""
-        return frozenset(found.group() for word in _words(self.text) if (found := _OPTION.match(word)))
+        kind = _VARIABLE if self.text.startswith("make ") else _OPTION
+        return frozenset(found.group() for word in _words(self.text) if (found := kind.match(word)))
 
 
 def pages() -> list[str]:

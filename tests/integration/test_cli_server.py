@@ -238,7 +238,7 @@ def test_reports_and_queues(ann: User) -> None:
     assert "vCPUs that the job asked for" in ann.run("report", "--queue", "default", "--formulas").stdout
     assert ann.run("report", "--csv").stdout.splitlines()[-1].startswith("(all queues),")
     assert ann.json("report", "--since", "2026-04-01")["metrics"][0]["value"] == 0
-    (queue,) = ann.json("queues")
+    (queue,) = ann.json(*arguments(told("docs/mmbatch-compatibility.md", "perdure queues")))
     assert queue["queue"] == "default" and "default" in ann.run("queues").stdout
     assert "not usable" in ann.run("report", "--since", "banana", status=2).stderr
 
@@ -277,6 +277,8 @@ def test_the_configuration_is_read_set_edited_and_remembered(ann: User) -> None:
         "checkpoint.keep",
         "job_volume.tags",
     }
+    volumes = ann.run(*arguments(told("docs/configuration.md", "perdure config get job_volume")))
+    assert "64 GiB  242 GiB" in volumes.stdout, "what jobs of four sizes get"
     assert "server.port" in ann.run("config", "get").stdout and "PERDURE_API_PORT" in ann.run("config", "get").stdout
 
 

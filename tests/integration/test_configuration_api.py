@@ -50,6 +50,7 @@ from perdure.records.schema.tables import ConfigurationRow
 from perdure.records.settings.configuration import current_configuration, save_configuration
 from perdure.settings import ApiSettings
 from perdure.waiting import until
+from tests.documents.book import told
 from tests.integration.agent_bed import Node as RealNode
 from tests.integration.postgres_bed import running_postgres
 from tests.patience import PATIENCE
@@ -718,7 +719,8 @@ async def test_the_control_worker_and_an_agent_follow_the_log_section(temporal: 
     try:
         with served(create_app(ApiSettings(database_url=database))) as api:
             change(api, "log", {"level": "warning"})
-            control = subprocess.Popen([sys.executable, "-m", "activities"], cwd=ROOT, env=environment)
+            program = [sys.executable, *told("docs/server.md", "python -m activities").split()[1:]]
+            control = subprocess.Popen(program, cwd=ROOT, env=environment)
             node.boot()
             agent_log = node.path(node.folder / "own.log")
             await node.start_agent(PERDURE_LOG_FILE=str(node.folder / "own.log"))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents.book import told
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.matrix]
@@ -59,8 +61,8 @@ def _files(wheel: Path) -> dict[str, bytes]:
 
 def test_what_is_released_works_without_a_clone(release: Path, place: Path) -> None:
     [wheel], [source] = release.glob("perdure-[0-9]*.whl"), release.glob("perdure-[0-9]*.tar.gz")
-    told = {line.split()[1] for line in (release / "MANIFEST").read_text().splitlines()}
-    assert {wheel.name, source.name} <= told
+    signed = {line.split()[1] for line in (release / "MANIFEST").read_text().splitlines()}
+    assert {wheel.name, source.name} <= signed
     with tarfile.open(source) as archive:
         archive.extractall(place)  # Debian 12's Python (3.11.2) knows no filter yet
     unpacked = place / source.name.removesuffix(".tar.gz")
@@ -74,8 +76,9 @@ def test_what_is_released_works_without_a_clone(release: Path, place: Path) -> N
     assert _files(_wheel(unpacked, place / "again")) == _files(wheel), "the sources make the same wheel"
 
     target = place / "target"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
-    _run(*pip, wheel, cwd=place)
+    install = told("docs/account.md", "pip install 'perdure-0.1.0-py3-none-any.whl[account]'")
+    alone = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_TARGET": str(target), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    _run("sh", "-c", install, cwd=wheel.parent, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", **alone)
     outside = {"PYTHONPATH": str(target), "PERDURE_DATABASE_URL": f"sqlite:///{place}/perdure.db"}
     _run(sys.executable, "-P", "-c", _AT_WORK, target, cwd=place, **outside)
     said = _run(target / "bin/perdure", "--help", cwd=place, COLUMNS="120", **outside)

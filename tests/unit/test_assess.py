@@ -167,8 +167,8 @@ def test_a_profile_is_all_it_needs(
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     line = told("docs/account.md", "AWS_PROFILE=genomics perdure assess")
-    own = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_ENDPOINT_URL": bed.aws.endpoint_url}
-    said = typed(line, PATIENCE, **own)
+    at = bed.aws.endpoint_url
+    said = typed(line, PATIENCE, AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_ENDPOINT_URL=at)
     assert "a reclaim ended 5 of them" in said and ids["twice"] in said, said
 
 

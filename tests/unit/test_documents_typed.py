@@ -13,8 +13,33 @@ from tests.documents.book import Command, block, chosen, commands, filled, pages
 
 TESTS = Path(__file__).parents[1]
 
+_MEASURES = "It measures, for which the machine must be quiet."
 NOBODY = {
     "make test": "It is what runs this test.",
+    "make setup": "`make test` begins with it.",
+    "make unit": "`make test` runs the same tests; `make some` is typed.",
+    "make lint": "`make test` runs its two halves.",
+    "make format": "It would change the clone under test; `make test` finds what it would change.",
+    "make fuzz": "9 minutes. Its fuzzer is typed; its tests run with fewer examples.",
+    "make matrix": "An hour, of all tests.",
+    "make docker-matrix": "A part of `make matrix`.",
+    "make conformance": "An hour; tests/conformance/test_zdtm.py runs some of each kind.",
+    "make conformance CONFORMANCE=--missing": "As `make conformance`.",
+    "make rows": "It writes into the clone under test; tests/unit/test_compatibility.py reads what it wrote.",
+    "make demo": "`make setup`, then `perdure demo`, which is typed.",
+    "make requirements": "It needs an index of packages, and changes the pins under test.",
+    "make openapi": "It writes into the clone under test; tests/unit/test_console_types.py compares the same.",
+    "make screenshots": "It writes pictures into docs/; tests/browser looks at the same pages.",
+    "make sequences": "200 lives; tests/integration/test_volume_sequences.py plays ten of them.",
+    "make bench": _MEASURES,
+    "python -m bench.neighbour 3": _MEASURES,
+    "python -m bench.rehearsal": _MEASURES,
+    "python -m bench.lifecycle": _MEASURES,
+    "python -m bench.lifecycle --week": _MEASURES,
+    "python -m worker_agent": "systemd does on an instance; tests/integration/agent_bed.py does, too.",
+    "ssh -L PORT:127.0.0.1:PORT HOST": "It needs a second machine.",
+    "pip install --upgrade": "It is what a job may do.",
+    "curl -k https://…/install-pagent | bash": "It is MMBatch's, which another line replaces.",
 }
 """Commands that no test types, and why."""
 
