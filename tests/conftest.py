@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from localcloud.nodes.launcher import remove_folder
 from localcloud.stack.stack import StackPlace
 from perdure import garbage
 from tests import compatibility, lanes
+from tests.documents.book import told, typed
 from tests.patience import PATIENCE
 
 PERDURE = Path(sys.executable).parent / "perdure"
@@ -98,24 +98,12 @@ def stack(request: pytest.FixtureRequest) -> Iterator[str]:
     """
     name = f"test-{os.getpid()}"
     try:
-        _local("up", "--detach", "--stack", name, limit_seconds=PATIENCE)
-        _perdure("config", "set", "checkpoint.rehearsal=false", stack=name, limit_seconds=PATIENCE)
+        typed(told("README.md", "$perdure local up --detach"), PATIENCE, PERDURE_STACK=name)
+        typed("perdure config set checkpoint.rehearsal=false", PATIENCE, PERDURE_STACK=name)
         yield name
     finally:
-        _local("down", "--stack", name, limit_seconds=PATIENCE)
+        typed(told("README.md", "$perdure local down"), PATIENCE, PERDURE_STACK=name)
         place = StackPlace(name)
         if not request.session.testsfailed:
             remove_folder(place.folder)
             place.lock_file.unlink()
-
-
-def _local(command: str, *arguments: str, limit_seconds: float) -> None:
-    _perdure("local", command, *arguments, limit_seconds=limit_seconds)
-
-
-def _perdure(*arguments: str, limit_seconds: float, stack: str = "") -> None:
-    environment = {**os.environ, "PERDURE_STACK": stack} if stack else None
-    done = subprocess.run(
-        [str(PERDURE), *arguments], env=environment, capture_output=True, text=True, timeout=limit_seconds, check=False
-    )
-    assert done.returncode == 0, f"perdure {' '.join(arguments)}: {done.returncode}\n{done.stderr}"

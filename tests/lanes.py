@@ -23,6 +23,7 @@ TOGETHER = {
     ),
     "stack": (
         "tests/browser/test_reclaim.py",
+        "tests/e2e/test_documents.py",
         "tests/e2e/test_identity.py",
         "tests/e2e/test_kept_volumes.py",
         "tests/e2e/test_lost_checkpoint.py",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from pathlib import Path
 
 import httpx
 
+from tests.documents.book import arguments, filled, told
 from tests.e2e.conftest import User, until
 from tests.patience import PATIENCE
 
@@ -70,12 +72,12 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool, stored:
     user.reclaim("--job", old, "--notice", "30", "--to-zone", there)
     assert user.wait(old, status=1)["status"] == "FAILED"
     until(lambda: user.job(old)["state"] == "Failed", "the record of its end")
-    answer = resume(user, old, "once")
-    assert answer.status_code == 201, answer.text
-    new = str(answer.json()["job_id"])
+    by_hand = arguments(filled(told("docs/stores.md", "perdure resume JOB"), {"JOB": old}))
+    answer = json.loads(user.run(*by_hand, "--key", "once", "--json").stdout)
+    new = str(answer["job_id"])
     assert resume(user, old, "once").json()["job_id"] == new
     assert resume(user, old, "twice").json()["error"]["code"] == "not_resumable"
-    assert any("Nextflow" in remark for remark in answer.json()["remarks"])
+    assert any("Nextflow" in remark for remark in answer["remarks"])
 
     (tmp_path / "flag").touch()
     assert user.wait(new)["exit_code"] == 0
@@ -87,7 +89,7 @@ def check_resume(user: User, tmp_path: Path, *options: str, moves: bool, stored:
     user.local("cp", f"{new}:/srv/chain.log", str(tmp_path / "chain.log"))
     assert (tmp_path / "chain.log").read_text() == reference()
     [attempt] = user.job(new)["attempts"]
-    assert (attempt["restored_from"], attempt["zone"]) == (answer.json()["checkpoint"], there)
+    assert (attempt["restored_from"], attempt["zone"]) == (answer["checkpoint"], there)
     assert bool(user.job(new)["snapshots"]) is (moves and not stored)
     assert bool(user.job(new)["volumes"]) is not stored
     assert any(f"job {old}" in line for line in user.events(new))

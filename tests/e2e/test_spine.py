@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents.book import arguments, chosen, filled
 from tests.e2e.conftest import MOUNTED_JOBS, User, chain_reference, descendants, until
 
 pytestmark = pytest.mark.stack
@@ -43,7 +44,9 @@ def test_reclaims_with_and_without_notice_lose_nothing(user: User, tmp_path: Pat
     user.reclaim("--job", job_id, "--to-zone", second_zone)
     seen = until(lambda: user.job(job_id)["protections"], "the first restore") and user.committed(job_id)
     until(lambda: user.committed(job_id) > seen, "a periodic checkpoint after it")
-    user.reclaim("--job", job_id, "--no-notice", "--to-zone", second_zone)
+    pull_the_plug = chosen("README.md", "perdure local reclaim", "--job ID --no-notice --to-zone Z")
+    _, _, *words = arguments(filled(pull_the_plug, {"ID": job_id, "Z": second_zone}))
+    user.reclaim(*words)
     until(lambda: user.job(job_id)["protections"] == 2, "the second restore")
     end = user.finish(job_id)
 
