@@ -66,8 +66,9 @@ class Command:
 
 def pages() -> list[str]:
     """The documents, as paths below the repository's root. (What docs/*.d/ holds is part of a written page.)"""
-    found = ["README.md", "CONTRIBUTING.md", "deploy/iam/README.md", "docs/*.md", "docs/*[!.][!d]/*.md"]
-    return sorted(str(path.relative_to(ROOT)) for pattern in found for path in ROOT.glob(pattern))
+    found = [path for pattern in ("*.md", "deploy/**/*.md", "docs/**/*.md") for path in ROOT.glob(pattern)]
+    told = [path for path in found if path.parent.suffix != ".d" and path.name != "CHANGELOG.md"]
+    return sorted(str(path.relative_to(ROOT)) for path in told)
 
 
 def block(page: str, beginning: str) -> list[str]:
