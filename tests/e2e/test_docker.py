@@ -14,6 +14,7 @@ import pytest
 from localcloud.demo.jobs import IMAGE, IMAGE_PACKAGES
 from localcloud.nodes.launcher import remove_folder
 from localcloud.stack.stack import StackPlace
+from tests.documents.book import arguments, chosen, filled, told, typed
 from tests.e2e.conftest import PERDURE, User, chain_reference, until
 from tests.e2e.resuming import check_resume
 from tests.integration.test_stack import traces
@@ -32,8 +33,8 @@ def perdure(*arguments: str, limit: float = PATIENCE) -> str:
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The demo's image; a minute when this machine has never made it."""
-    return perdure("local", "image", "build", IMAGE, *IMAGE_PACKAGES, limit=BUILD_SECONDS).strip()
+    """The README's image; a minute when this machine has never made it."""
+    return typed(told("README.md", "$perdure local image build bio python3 bowtie2"), BUILD_SECONDS).strip()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def docker_user(request: pytest.FixtureRequest, image: str) -> Iterator[User]:
     """A user of a stack whose nodes run Docker."""
     place = StackPlace(f"test-docker-{os.getpid()}")
     try:
-        perdure("local", "up", "--detach", "--engine", "docker", "--stack", place.name)
+        typed(told("README.md", "$perdure local up --detach --engine docker"), PATIENCE, PERDURE_STACK=place.name)
         user = User(place.name)
         yield user
         user.close()
@@ -77,6 +78,13 @@ def test_a_job_in_an_image_goes_through_reclaims_byte_for_byte(docker_user: User
     assert len(set(re.findall(r"^token ([0-9a-f]{32})$", stderr, re.MULTILINE))) == 1  # the same process all along
 
 
+def test_the_readmes_job_in_its_image(docker_user: User) -> None:
+    line = told("README.md", "$perdure local submit --image bio -- bowtie2 --version")
+    job = typed(line, PATIENCE, PERDURE_STACK=docker_user.stack).strip()
+    assert docker_user.wait(job)["exit_code"] == 0
+    assert "bowtie2-align-s version" in docker_user.logs(job)[0]
+
+
 def resumed_from(store: str) -> pytest.MarkDecorator:
     row = f"a new job resumes what a reclaim ended for good, in another zone, out of {store}"
     return pytest.mark.row("Files", row, column="Docker of Debian 12, overlay2")
@@ -95,23 +103,27 @@ def store(request: pytest.FixtureRequest, docker_user: User, tmp_path: Path) -> 
     if not kind:
         yield kind
         return
-    made = bucket(docker_user) if kind == "s3" else directory(tmp_path)
-    docker_user.run("config", "set", "job_volume.enabled=false", "store.scratch_gib=2", *made)
+    turn_on = to_a_bucket(docker_user) if kind == "s3" else to_a_directory(tmp_path)
+    docker_user.run(*arguments(turn_on), "store.scratch_gib=2")
     yield kind
     docker_user.run("config", "set", "job_volume.enabled=true", "store.kind=none")
 
 
-def directory(tmp_path: Path) -> list[str]:
+def to_a_directory(tmp_path: Path) -> str:
     folder = tmp_path / "store"
     folder.mkdir(mode=0o700)
-    return ["store.kind=directory", f"store.directory={folder}"]
+    line = told(
+        "docs/stores.md",
+        "perdure config set job_volume.enabled=false store.kind=directory store.directory=/mmc-checkpoint",
+    )
+    return filled(line, {"/mmc-checkpoint": str(folder)})
 
 
-def bucket(user: User) -> list[str]:
-    name = "checkpoints-of-the-tests"
-    s3 = user.aws("s3")
-    s3.create_bucket(Bucket=name)
-    return ["store.kind=s3", f"store.bucket={name}"]
+def to_a_bucket(user: User) -> str:
+    user.aws("s3").create_bucket(Bucket="my-checkpoints")
+    return told(
+        "docs/stores.md", "perdure config set job_volume.enabled=false store.kind=s3 store.bucket=my-checkpoints"
+    )
 
 
 @pytest.mark.matrix
@@ -150,11 +162,14 @@ def reason(user: User, job_id: str) -> str:
 
 @pytest.mark.demo
 @pytest.mark.matrix
-def test_the_demo_holds_its_promises_under_docker(image: str) -> None:
+def test_the_demo_holds_its_promises_under_docker() -> None:
+    perdure("local", "image", "build", IMAGE, *IMAGE_PACKAGES, limit=BUILD_SECONDS)
     stack = f"demo-docker-{os.getpid()}"
     try:
-        demo = ["demo", "--engine", "docker", "--reclaims", "2", "--json", "--stack", stack]
-        done = subprocess.run([str(PERDURE), *demo], capture_output=True, text=True, timeout=DEMO_SECONDS)
+        demo = arguments(chosen("README.md", "perdure demo", "--engine docker --reclaims 2 --json"))
+        done = subprocess.run(
+            [str(PERDURE), *demo, "--stack", stack], capture_output=True, text=True, timeout=DEMO_SECONDS
+        )
     finally:
         subprocess.run(
             [str(PERDURE), "local", "down", "--stack", stack], capture_output=True, timeout=PATIENCE, check=True
