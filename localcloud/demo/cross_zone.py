@@ -80,7 +80,8 @@ def run_cross_zone(place: StackPlace, keep: bool, display: Display, rates: str, 
     stack stopped, when it could not be brought to an end; so does Ctrl-C."""
     user = StackUser(place, threading.Event())
     try:
-        status = user.up(lambda line: display.tell("stack", line))
+        with display.busy("starting"):
+            status = user.up(lambda line: display.tell("stack", line))
         display.tell("demo", f"Console {status['api_url']}   watch both jobs there")
         scenario = _Scenario(user, display, sorted({node["zone"] for node in status["nodes"]}))
         scenario.set_up(rates, seed)
@@ -94,7 +95,8 @@ def run_cross_zone(place: StackPlace, keep: bool, display: Display, rates: str, 
     user.close()
     if not keep:
         display.tell("stack", "stopping")
-        user.down()
+        with display.busy("stopping"):
+            user.down()
     return CrossZone(warm, cold, rates, seed, judge(warm, cold))
 
 

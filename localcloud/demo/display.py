@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -56,6 +57,10 @@ class Display:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def busy(self, what: str) -> AbstractContextManager[object]:
+        """As long as the block takes, a terminal shows that something goes on."""
+        return self._console.status(what)
 
     def tell(self, who: str, line: str) -> None:
         """One line, with the seconds since the demo began."""
@@ -126,7 +131,8 @@ def report(verdict: Verdict, page: dict[str, Any], title: str) -> RenderableType
     parts.append(_outages(verdict))
     parts += [Text(f"✗ {problem}", style="red") for problem in verdict.problems]
     if verdict.ok:
-        kept = f"{seen.protections} reclaims survived, output identical, "
+        reclaims = "1 reclaim" if seen.protections == 1 else f"{seen.protections} reclaims"
+        kept = f"{reclaims} survived, output identical, "
         parts.append(Text(f"✓ {kept}{_seconds(verdict.work_lost_seconds)} s of work done again", style="green"))
     return Group(*parts)
 

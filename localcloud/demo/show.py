@@ -53,7 +53,8 @@ def run_demo(
     user = StackUser(place, stop, engine)
     display = Display(console)
     try:
-        status = user.up(lambda line: display.tell("stack", line))
+        with display.busy("starting"):
+            status = user.up(lambda line: display.tell("stack", line))
         if store:
             user.use_store(store)
             display.tell("demo", f"Checkpoints are kept in {store}; no job has a volume")
@@ -72,7 +73,8 @@ def run_demo(
     user.close()
     if not keep:
         display.tell("stack", "stopping")
-        user.down()
+        with display.busy("stopping"):
+            user.down()
     return told
 
 
