@@ -474,3 +474,27 @@ def test_a_checkpoint_that_does_not_say_how_long_the_job_stood_still_counts_no_f
     silent = [one.model_copy(update={"phases": {"dump": 1.0}}) for one in CHECKPOINTS]
     lines = ledger_entries(JOB, NODES, PRICES, LATER, silent)
     assert not any(line.kind == "checkpoints" for line in lines)
+
+
+def test_pull_and_check_of_the_volume_are_overhead_in_time_and_in_money() -> None:
+    last = JOB.attempts[2]
+    nodes = {
+        **NODES,
+        last.instance_id: NODES[last.instance_id].model_copy(
+            update={"launched_at": datetime(2026, 11, 2, 11, 14, tzinfo=UTC)}
+        ),
+    }
+    outage = JOB.outages[1].model_copy(update={"phases": {**JOB.outages[1].phases, "checked": 5.0}})
+    job = JOB.model_copy(update={"outages": [JOB.outages[0], outage], "vcpus": 0.5})
+    over = outage.ended_at
+    assert over is not None
+    (line,) = [one for one in ledger_entries(job, nodes, PRICES, over, CHECKPOINTS) if one.key == "protection/2"]
+    # i-0c3 was launched at 11:14:00, 50 s after the death, and its container came at 11:15:20: a pull of 80 s.
+    assert line.detail["pull_seconds"] == 80.0 and line.detail["restored_seconds"] == 30.0
+    assert line.detail["detached_seconds"] == 40.0 and line.detail["overhead_seconds"] == 180.0
+    assert line.figures.saved_ms == (1800 - 180) * 1000 and line.figures.saved_cpu_ms == (1800 - 180) * 500
+    part = Fraction(1, 8)  # half a vCPU of four
+    exact = usd("0.077", 1570, part) + usd("0.080", 230, part) - usd("0.192", 95 + 80, part)
+    assert near(line.figures.saved_micros, exact, 3)
+    first = entries()["protection/1"].detail
+    assert (first["frozen_seconds"], first["dumped_seconds"]) == (0.3, 27.7)
