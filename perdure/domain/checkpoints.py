@@ -69,6 +69,8 @@ class Surroundings(Frozen):
     """Where they ask for credentials and task metadata: paths at ECS's link-local address, by variable."""
     address: str = ""
     """Their address, if they have a network namespace that Perdure made; empty in any other network."""
+    hosts: list[str] = Field(default_factory=list)
+    """Lines of their /etc/hosts, but for the one of their own name."""
 
 
 class ContainerImage(Frozen):

@@ -102,11 +102,12 @@ def _jobs(bed: Bed) -> dict[str, Job]:
         ),
         "hoard": Job(HOARD, ["--memory", "24m", "--memory-swap", "24m"]),
         "options": Job(
-            options=[
+            "echo 10.1.2.4 licence >>/etc/hosts; " + COUNT,
+            [
                 *("--hostname", "the-host", "--workdir", "/var", "--env", "GREETING=hello there"),
                 *("--label", "team=genomes", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--add-host", "db:10.1.2.3"),
                 *("--security-opt", "no-new-privileges", "--sysctl", "net.ipv4.ip_unprivileged_port_start=80"),
-            ]
+            ],
         ),
         "more options": Job(
             options=[
@@ -517,6 +518,8 @@ def test_surroundings(story: Story) -> None:
     environment = story.inside(container, "sh", "-c", "tr '\\0' '\\n' </proc/1/environ").splitlines()
     assert "GREETING=hello there" in environment
     assert "10.1.2.3" in story.inside(container, "grep", "db", "/etc/hosts")
+    assert story.inside(container, "grep", "-c", "licence", "/etc/hosts") == "1", "the job wrote that there"
+    assert story.jobs["plain"].first[:12] in story.inside(story.back("plain"), "cat", "/etc/hosts"), "its own name"
     assert bed.inspect(container, 'index .Config.Labels "team"') == "genomes"
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from perdure.domain.checkpoints import Surroundings
 from perdure.domain.configuration import SystemConfiguration, effective_configuration
 from perdure.domain.errors import RestoreFailed
-from worker_agent.container.network import Ports, choose_address, keep_name
+from worker_agent.container.network import Ports, choose_address, keep_names
 from worker_agent.engine.connections import Adapted, Binding, Connection
 
 
@@ -57,20 +57,24 @@ async def test_restores_that_want_one_port_go_one_after_the_other() -> None:
         (Surroundings(host_name="here", address="198.18.3.4"), "127.0.0.1 localhost\n"),
         (Surroundings(host_name="a\n6.6.6.6 b", address="198.18.3.4"), "127.0.0.1 localhost\n"),
         (Surroundings(), "127.0.0.1 localhost\n"),
+        (
+            Surroundings(host_name="old", address="198.18.3.4", hosts=["127.0.0.1 localhost", "10.1.2.3 licence"]),
+            "127.0.0.1 localhost\n10.1.2.3 licence\n198.18.3.4\told\n",
+        ),
     ],
 )
-def test_the_name_a_job_has_leads_to_itself(tmp_path: Path, known: Surroundings, wanted: str) -> None:
+def test_the_names_that_a_job_has_lead_to_where_they_led(tmp_path: Path, known: Surroundings, wanted: str) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost\n")
-    keep_name(hosts, Surroundings(host_name="here"), known)
-    keep_name(None, Surroundings(host_name="here"), known)
+    keep_names(hosts, Surroundings(host_name="here"), known)
+    keep_names(None, Surroundings(host_name="here"), known)
     assert hosts.read_text() == wanted
 
 
 def test_a_hosts_file_that_is_a_link_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     (tmp_path / "hosts").symlink_to(tmp_path / "precious")
-    keep_name(tmp_path / "hosts", Surroundings(), Surroundings(host_name="old", address="198.18.3.4"))
+    keep_names(tmp_path / "hosts", Surroundings(), Surroundings(host_name="old", address="198.18.3.4"))
     assert (tmp_path / "precious").read_text() == "x"
 
 

@@ -95,22 +95,27 @@ class Ports:
         return any(ports & wanted for other, ports in self._held.items() if other != container_id)
 
 
-def keep_name(hosts_file: Path | None, given: Surroundings, known: Surroundings) -> None:
-    """Let the name that the job has for itself lead to itself.
+def keep_names(hosts_file: Path | None, given: Surroundings, known: Surroundings) -> None:
+    """Let the name that the job has for itself lead to itself, and those that it wrote into /etc/hosts to where they
+    led.
 
     A restored job keeps the host name that it began with (it comes back with its UTS namespace), and asks by it who it
     is; /etc/hosts is the new container's. The name server would say the old node's address, which may be somebody
     else's by now. Blocks.
     """
-    name = known.host_name
-    if hosts_file is None or name == given.host_name or not _HOST_NAME.fullmatch(name):
+    if hosts_file is None:
         return
-    address = known.address or exchange([_NOBODYS]).get(_NOBODYS, "127.0.0.1")
     try:
-        with open(os.open(hosts_file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "a") as file:
-            file.write(f"{address}\t{name}\n")
-    except OSError as problem:
-        log.warning("a restored job's own name is not in its /etc/hosts", reason=str(problem))
+        with open(os.open(hosts_file, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "a+") as file:
+            file.seek(0)
+            there = set(file.read().splitlines())
+            file.writelines(f"{line}\n" for line in known.hosts if line not in there)
+            name = known.host_name
+            if name != given.host_name and _HOST_NAME.fullmatch(name):
+                address = known.address or exchange([_NOBODYS]).get(_NOBODYS, "127.0.0.1")
+                file.write(f"{address}\t{name}\n")
+    except (OSError, UnicodeError) as problem:
+        log.warning("a restored job's own names are not in its /etc/hosts", reason=str(problem))
 
 
 def choose_address(job_id: str, taken: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from perdure.image.disk import syncfs
 from worker_agent.engine import (
     dump,
     gpu,
+    hosts_file,
     last_pid,
     lost_names,
     machine,
@@ -216,6 +217,7 @@ def _describe(work: Work) -> None:
     work.processes = tasks.names(pids)
     work.stopped = stopped.stopped_tasks(pids)
     work.threads = thread_settings.noted(pids, work.container.init_pid)
+    work.hosts = hosts_file.lines(work.container)
 
 
 async def lend_names(work: Work) -> None:

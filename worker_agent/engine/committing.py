@@ -112,7 +112,7 @@ async def _manifest(work: Work) -> Manifest:
         stopped=stood_stopped,
         phases=work.phases,
         addresses=work.addresses,
-        surroundings=container.surroundings,
+        surroundings=container.surroundings.model_copy(update={"hosts": work.hosts}),
         devices=work.devices,
         lent_names=[encode_name(name) for name in work.names],
     )

@@ -86,6 +86,8 @@ class Work:
     """Files that were open and had lost their names then."""
     addresses: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
+    """Lines of its /etc/hosts."""
     watched: list[str] = field(default_factory=list)
     stdio: StdioOffsets = field(default_factory=StdioOffsets)
     gpus: list[GpuDevice] = field(default_factory=list)

@@ -39,7 +39,7 @@ from worker_agent.container import stored_job
 from worker_agent.container.bundle import Bundle, edit_config
 from worker_agent.container.image import layers_for, read_image
 from worker_agent.container.mounts import check_same, make_volumes
-from worker_agent.container.network import Ports, choose_address, keep_name, make_network, remove_network
+from worker_agent.container.network import Ports, choose_address, make_network, remove_network
 from worker_agent.container.protected_jobs import ProtectedJob, ProtectedJobs
 from worker_agent.node.volumes import mount_volume
 from worker_agent.rehearse.remains import tidy
@@ -242,8 +242,6 @@ class Preparer:
     async def _ready(self, job: ProtectedJob, bundle: Bundle, reply: RuntimeReply) -> RuntimeReply:
         job.container = job.with_mounts(job.rules)
         network = await self._network(job, bundle)
-        if reply.action is RuntimeAction.RESTORE:
-            await asyncio.to_thread(keep_name, bundle.hosts_file, job.record.given, job.record.surroundings)
         await asyncio.to_thread(engine.show_volumes, job.container)
         await asyncio.to_thread(
             edit_config,

@@ -30,6 +30,7 @@ from worker_agent.container import stored_job
 from worker_agent.container.bundle import Bundle, read_bundle
 from worker_agent.container.credentials import IdentityProxy
 from worker_agent.container.mounts import shared_destinations
+from worker_agent.container.network import keep_names
 from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob
 from worker_agent.engine.lazy import daemon as lazy
 from worker_agent.save.endings import Endings
@@ -248,11 +249,18 @@ class Starter:
             return _PASSTHROUGH
         try:
             if not job.goes_on:
+                await asyncio.to_thread(self._keep_names, job)
                 await engine.continue_restored(job.container, job.manifest)
         except PerdureError as problem:
             return RuntimeReply(action=RuntimeAction.FAIL, reason=str(problem))
         job.goes_on = True
         return DONE
+
+    @staticmethod
+    def _keep_names(job: ProtectedJob) -> None:
+        """Not earlier: Docker 26 and newer write the container's /etc/hosts after its create."""
+        bundle = read_bundle(job.record.bundle, job.folder)
+        keep_names(bundle.hosts_file if bundle else None, job.record.given, job.record.surroundings)
 
     async def started(self, request: RuntimeRequest) -> RuntimeReply:
         """The job runs."""
