@@ -82,7 +82,8 @@ class JobWorkflows:
                 raise NotRunning(f"Job {job_id} is not running under Perdure's protection.") from problem
             raise TemporalUnavailable(f"Temporal failed: {problem.message}") from problem
         if taken.checkpoint is None:
-            raise CheckpointFailed(f"Job {job_id} took no checkpoint: {taken.failure or 'no reason was given'}.")
+            reason = (taken.failure or "no reason was given").removesuffix(".")
+            raise CheckpointFailed(f"Job {job_id} took no checkpoint: {reason}.")
         return taken.checkpoint
 
     async def run_of(self, job_id: str) -> tuple[str, str, str | None]:

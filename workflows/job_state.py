@@ -350,7 +350,7 @@ class JobProgress(BaseModel):
         """The newest container is not to start at all."""
         self.reply = AttachReply(verdict=Verdict.REFUSED, reason=reason, epoch=self.job.epoch)
         self.stage = Stage.AWAITING
-        self.tell(now, "refused", f"The container is not started: {reason}.", "warning")
+        self.tell(now, "refused", f"The container is not started: {reason.removesuffix('.')}.", "warning")
 
     def leave_unprotected(self, reason: str, now: datetime) -> None:
         """Perdure keeps its hands off this job."""
@@ -358,7 +358,7 @@ class JobProgress(BaseModel):
         self.reply = AttachReply(verdict=Verdict.UNPROTECTED, reason=reason, epoch=self.job.epoch)
         self.stage = Stage.AWAITING
         self.show(state=JobState.RUNNING, unprotected=reason)
-        self.tell(now, "unprotected", f"The job runs unprotected: {reason}.", "warning")
+        self.tell(now, "unprotected", f"The job runs unprotected: {reason.removesuffix('.')}.", "warning")
 
 
 CHECKPOINTS_OFF = "checkpoints are turned off"

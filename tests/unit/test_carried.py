@@ -74,3 +74,13 @@ def test_the_records_hear_all_of_a_job() -> None:
         payload = CONVERTER.to_payload(record)
         assert payload is not None
         assert CONVERTER.from_payload(payload, JobRecord) == record
+
+
+def test_a_reason_that_is_a_sentence_gets_no_second_full_stop() -> None:
+    progress = JobProgress(job=full_job())
+    progress.leave_unprotected("no volume could be had for it: EC2 said no.", NOW)
+    progress.refuse("the job was ended by its owner", NOW)
+    assert [line.message for line in progress.unrecorded] == [
+        "The job runs unprotected: no volume could be had for it: EC2 said no.",
+        "The container is not started: the job was ended by its owner.",
+    ]

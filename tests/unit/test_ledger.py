@@ -498,3 +498,16 @@ def test_pull_and_check_of_the_volume_are_overhead_in_time_and_in_money() -> Non
     assert near(line.figures.saved_micros, exact, 3)
     first = entries()["protection/1"].detail
     assert (first["frozen_seconds"], first["dumped_seconds"]) == (0.3, 27.7)
+
+
+def test_an_attach_is_counted_where_there_was_one() -> None:
+    first, second = (entries()[f"protection/{epoch}"] for epoch in (1, 2))
+    assert (first.figures.volume_attaches, first.figures.volume_attach_ms) == (1, 8_000)
+    assert (second.detail["lost_seconds"], second.detail["attached_seconds"]) == (560.0, 30.0)
+    assert (first.detail["pull"], second.detail["pull"]) == (
+        "from its launch to the container",
+        "not known: the instance was up already",
+    )
+    phases = {name: seconds for name, seconds in JOB.outages[0].phases.items() if name != "attached"}
+    stored = entries(outages=[JOB.outages[0].model_copy(update={"phases": phases}), JOB.outages[1]])["protection/1"]
+    assert (stored.figures.volume_attaches, stored.figures.volume_attach_ms) == (0, 0)
