@@ -6,14 +6,14 @@ boto3 reads region, credentials and AWS_ENDPOINT_URL by itself; nothing here kno
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from temporalio import activity
 
 from perdure.domain.errors import (
     AttachmentLimitReached,
@@ -28,7 +28,16 @@ from perdure.domain.errors import (
 T = TypeVar("T")
 
 # Temporal retries whole activities; botocore only what is worth a second try at once.
-_CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 3})
+_CALLS_AT_ONCE = 24
+"""Of this process. asyncio's own threads are few on a small machine (6 with two processors), and the records need them:
+a hundred jobs that ask at once would wait for each other, and while AWS does not answer, all else would stand still."""
+_THREADS = ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="aws")
+_CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=20,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    max_pool_connections=_CALLS_AT_ONCE,
+)
 
 _THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 _PASSING = {
@@ -79,29 +88,6 @@ def as_ours(problem: Exception, what: str) -> PerdureError:
 async def call(what: str, function: Callable[..., T], **arguments: Any) -> T:
     """Call boto3 in a thread. Raises CloudUnavailable, VolumeGone or VolumeFailed with `what` in the sentence."""
     try:
-        return await asyncio.to_thread(function, **arguments)
+        return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(function, **arguments))
     except (BotoCoreError, ClientError) as problem:
         raise as_ours(problem, what) from problem
-
-
-@contextlib.asynccontextmanager
-async def alive(seconds: float = 5.0) -> AsyncIterator[None]:
-    """Tell Temporal that we are alive, as long as something is waited for. Nothing outside an activity."""
-    beats = asyncio.create_task(_beat(seconds)) if activity.in_activity() else None
-    try:
-        yield
-    finally:
-        if beats is not None:
-            beats.cancel()
-
-
-async def _beat(seconds: float) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        activity.heartbeat()
-
-
-async def poll(seconds: float) -> None:
-    """Wait before the next look at something that takes its time, telling Temporal that we are alive."""
-    activity.heartbeat()
-    await asyncio.sleep(seconds)

@@ -127,8 +127,7 @@ class Mutations:
         heapq.heappush(self._waiting, (rank, turn))
         if self._server is None or self._server.done():
             self._server = asyncio.create_task(self._serve())
-        async with aws.alive():
-            await turn
+        await turn
 
     async def _serve(self) -> None:
         """Give turns away as long as somebody waits."""

@@ -10,6 +10,7 @@ single volumes and snapshots are gathered into one call. What changes its state 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -69,6 +70,10 @@ class Pause(Protocol):
     async def __call__(self, seconds: float) -> None: ...
 
 
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
 class Volumes(VolumeActivities):
     """EBS through boto3; at most `poll_seconds` between two looks at something that changes state. `installation`: the
     name of this installation, a tag of all that is made; empty: none."""
@@ -77,7 +82,7 @@ class Volumes(VolumeActivities):
         self,
         poll_seconds: float,
         client: Any = None,
-        pause: Pause = aws.poll,
+        pause: Pause = _pause,
         mutations: Mutations | None = None,
         stuck_seconds: float = STUCK_SECONDS,
         installation: str = "",
@@ -159,7 +164,7 @@ class Volumes(VolumeActivities):
 
     @activity.defn(name="detach_volume")
     async def detach_volume(self, request: DetachVolume) -> JobVolume:
-        """The volume, `available`. Key: volume_id. Waits as long as it takes, beating; VolumeFailed when an instance
+        """The volume, `available`. Key: volume_id. Waits as long as it takes; VolumeFailed when an instance
         other than the one named holds it. By force only what the node let go of and what hangs all the same; a dead
         instance lets go by itself."""
         asked, forced, since = False, False, time.monotonic()

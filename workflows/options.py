@@ -28,6 +28,9 @@ PERSON_WAITS = RetryPolicy(
     non_retryable_error_types=NOT_RETRYABLE,
 )
 """How AWS and the records are asked again for a person, or a job, that waits for the answer."""
+SILENCE = timedelta(seconds=15)
+"""Without a beat for so long, the control worker is gone, or cut off: another begins the activity anew. All of its
+activities beat each three seconds (activities/beating.py)."""
 
 RENEW_AFTER = 100
 """Events after which a job's workflow continues as new, if Temporal does not suggest it earlier. That costs six events.
@@ -67,12 +70,17 @@ _PATIENT = RetryPolicy(
 
 # A look at Batch. Given up after a minute; whoever asks has a timer of its own and asks again.
 LOOK = Options(
-    start_to_close_timeout=timedelta(seconds=30), schedule_to_close_timeout=timedelta(seconds=60), retry_policy=_PATIENT
+    start_to_close_timeout=timedelta(seconds=30),
+    schedule_to_close_timeout=timedelta(seconds=60),
+    heartbeat_timeout=SILENCE,
+    retry_policy=PERSON_WAITS,
 )
 
 # A container waits for this one: better the values known before than a late start.
 CONFIGURATION = Options(
-    start_to_close_timeout=timedelta(seconds=5), schedule_to_close_timeout=timedelta(seconds=10), retry_policy=_PATIENT
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=10),
+    retry_policy=PERSON_WAITS,
 )
 
 # A record, written inside the workflow task that changed something: one event instead of six. The task waits for it, so
@@ -84,13 +92,13 @@ RECORD_AT_ONCE = LocalOptions(
 # Records must be written in the end, however long the database is away.
 SURELY = Options(start_to_close_timeout=timedelta(seconds=30), retry_policy=_PATIENT)
 
-# Volume calls poll until the volume is in the wanted state and heartbeat at each look. Given up after two minutes: the
-# workflow then asks Batch whether the job still goes on, and asks again.
+# Volume calls poll until the volume is in the wanted state. Given up after two minutes: the workflow then asks Batch
+# whether the job still goes on, and asks again.
 VOLUME = Options(
     start_to_close_timeout=timedelta(minutes=2),
     schedule_to_close_timeout=timedelta(minutes=2),
-    heartbeat_timeout=timedelta(seconds=60),
-    retry_policy=_PATIENT,
+    heartbeat_timeout=SILENCE,
+    retry_policy=PERSON_WAITS,
 )
 
 # Begun, not waited for, and never urgent: given up soon, because the next checkpoint asks again.
@@ -117,9 +125,7 @@ GLANCE = Options(
 
 # The same on the way to another zone, which is never given up: a snapshot of a large volume takes hours, and a volume
 # that a live instance has mounted is not let go of at all.
-MOVE = Options(
-    start_to_close_timeout=timedelta(hours=2), heartbeat_timeout=timedelta(seconds=60), retry_policy=_PATIENT
-)
+MOVE = Options(start_to_close_timeout=timedelta(hours=2), heartbeat_timeout=SILENCE, retry_policy=PERSON_WAITS)
 
 # The same where a person waits for the end of a finished job: what is left then is the reconciler's.
 CLEAN_UP = Options(

@@ -283,15 +283,6 @@ async def test_a_detach_that_the_guest_holds_up_is_waited_for_and_asked_again() 
     assert volume.attached_to is None and played.asked == ["i-1", "i-1"]
 
 
-async def test_a_waiting_activity_beats() -> None:
-    beats: list[object] = []
-    environment = ActivityEnvironment()
-    environment.on_heartbeat = lambda *details: beats.append(details)
-    played = PlayedEc2([held("detaching"), held("detaching"), FREE])
-    await environment.run(Volumes(0, played).detach_volume, DetachVolume(volume_id="vol-1", instance_id="i-1"))
-    assert len(beats) == 2
-
-
 async def test_a_volume_that_ec2_could_not_make_is_an_error() -> None:
     with pytest.raises(VolumeFailed, match="error"):
         await run(

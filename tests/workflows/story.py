@@ -17,6 +17,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from activities.beating import Beating
 from perdure.contracts import names
 from perdure.contracts.protection import (
     AttachReply,
@@ -112,6 +113,7 @@ class Story:
                 cloud.load_log_settings,
                 *self.more_activities,
             ],
+            interceptors=[Beating()],
         )
 
     @property
