@@ -166,6 +166,12 @@ class CommandLineSettings(_Settings):
     )
 
 
+KEEP_ALIVE = 15.0, 5.0
+"""Seconds after which a silent connection to Temporal is asked for a sign of life, and for that sign. By default it is
+30 and 15, and whoever waits for an answer over a dead connection waits as long. Temporal takes such questions each 10 s
+and closes the connection of who asks more often (frontend.keepAliveMinTime)."""
+
+
 async def connect_temporal(*, lazy: bool = True, interceptors: Sequence[Interceptor] = ()) -> Client:
     """A Temporal client from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_… or Temporal's own file.
 
@@ -176,7 +182,15 @@ async def connect_temporal(*, lazy: bool = True, interceptors: Sequence[Intercep
     from temporalio.client import Client
     from temporalio.contrib.pydantic import pydantic_data_converter
     from temporalio.envconfig import ClientConfig
+    from temporalio.service import KeepAliveConfig
 
     options = ClientConfig.load_client_connect_config()
     options.setdefault("target_host", "127.0.0.1:7233")
-    return await Client.connect(**options, data_converter=pydantic_data_converter, lazy=lazy, interceptors=interceptors)
+    silent, sign = (round(seconds * 1000) for seconds in KEEP_ALIVE)
+    return await Client.connect(
+        **options,
+        data_converter=pydantic_data_converter,
+        lazy=lazy,
+        interceptors=interceptors,
+        keep_alive_config=KeepAliveConfig(interval_millis=silent, timeout_millis=sign),
+    )

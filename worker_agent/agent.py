@@ -42,6 +42,7 @@ from worker_agent.start.planning import Planner
 from worker_agent.start.runtime_socket import RuntimeSocket
 from worker_agent.start.starting import Starter
 from worker_agent.start.unprotected import UnprotectedNotes
+from worker_agent.tell.connection import Connection
 from worker_agent.tell.foundation import Foundation
 from worker_agent.tell.log_bundle import LogBundles
 from worker_agent.tell.log_keeping import LogCollector, LogKeeper
@@ -70,7 +71,8 @@ class Agent:
         # What is made first needs nothing of what comes after it: nothing is set in a part once it is made.
         self._node = ThisNode(settings)
         self._jobs = ProtectedJobs(self._node)
-        self._spool = Spool(settings.state_dir / "spool", client)
+        connection = Connection(client, self._connect)
+        self._spool = Spool(settings.state_dir / "spool", connection)
         self._bundles = LogBundles(self._node, self._jobs)
         self._logs = LogKeeper(self._node, self._jobs, self._bundles, client)
         self._reporter = Reporter(self._node, self._spool, self._logs.reported)
@@ -81,7 +83,7 @@ class Agent:
         self._hand_overs = HandOvers(foundation, self._checkpoints, self._endings, rehearsals)
         self._rhythm = Rhythm(foundation, self._checkpoints, self._endings, self._hand_overs)
         self._identity = IdentityProxy(self._jobs)
-        planner = Planner(self._node, Attacher(client))
+        planner = Planner(self._node, Attacher(connection))
         self._starter = Starter(foundation, planner, self._identity, self._endings, self._hand_overs)
         self._inheritance = Inheritance(foundation, self._starter, self._endings, self._hand_overs, rehearsals)
         self._unprotected = UnprotectedNotes(foundation)
@@ -93,6 +95,9 @@ class Agent:
         self._socket = RuntimeSocket(
             settings.run_dir / "agent.sock", self._handlers(), self._runtime_waits, self._runtime_left
         )
+
+    async def _connect(self) -> Client:
+        return await connect_temporal(interceptors=self._tracing.interceptors())
 
     def _handlers(self) -> dict[RuntimeOperation, Any]:
         starter = self._starter

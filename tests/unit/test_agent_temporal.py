@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,9 @@ from worker_agent.node.this_node import ThisNode
 from worker_agent.start import attach
 from worker_agent.start.attach import Attacher
 from worker_agent.start.planning import START_MARGIN, Planner, Refusal, retries_failed_start
+from worker_agent.tell import connection as connection_module
+from worker_agent.tell import spool as spool_module
+from worker_agent.tell.connection import Connection
 from worker_agent.tell.spool import Entry, EntryKind, Spool
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -155,7 +160,7 @@ async def dead_client() -> Client:
 
 
 async def test_attach_asks_again_until_there_is_a_plan(client: Client) -> None:
-    reply = await Attacher(client).ask(request("waits-1"), "a job", first_answer=PATIENCE, limit=PATIENCE)
+    reply = await Attacher(Connection(client)).ask(request("waits-1"), "a job", first_answer=PATIENCE, limit=PATIENCE)
     assert reply is not None
     assert (reply.verdict, reply.epoch) == (Verdict.FRESH, 3)
     described = await client.get_workflow_handle(names.job_workflow_id("waits-1")).describe()
@@ -163,7 +168,7 @@ async def test_attach_asks_again_until_there_is_a_plan(client: Client) -> None:
 
 
 async def test_attach_ends_with_the_last_wait_when_time_is_over(client: Client) -> None:
-    reply = await Attacher(client).ask(request("for-ever"), "a job", first_answer=PATIENCE, limit=1.5)
+    reply = await Attacher(Connection(client)).ask(request("for-ever"), "a job", first_answer=PATIENCE, limit=1.5)
     assert reply is not None
     assert reply.verdict is Verdict.WAIT
     assert reply.reason in {"the volume is on its way", "the workflow works on it"}  # the latter on a slow machine
@@ -177,7 +182,7 @@ async def test_a_container_of_a_finished_workflow_runs_unprotected(client: Clien
         task_queue=names.CONTROL_QUEUE,
     )
     await handle.terminate()
-    reply = await Attacher(client).ask(request("over"), "a job", first_answer=PATIENCE, limit=PATIENCE)
+    reply = await Attacher(Connection(client)).ask(request("over"), "a job", first_answer=PATIENCE, limit=PATIENCE)
     assert reply is not None
     assert reply.verdict is Verdict.UNPROTECTED
 
@@ -217,7 +222,9 @@ async def test_a_lost_question_is_asked_again_under_its_own_id_and_costs_no_even
         data_converter=client.data_converter,
         interceptors=[losing],
     )
-    reply = await Attacher(asking).ask(request("takes-its-time"), "a job", first_answer=PATIENCE, limit=PATIENCE)
+    reply = await Attacher(Connection(asking)).ask(
+        request("takes-its-time"), "a job", first_answer=PATIENCE, limit=PATIENCE
+    )
     assert reply is not None
     assert (reply.verdict, reply.epoch) == (Verdict.FRESH, 1), "the workflow heard one question"
     assert losing.lost[0] == losing.lost[1] != ""
@@ -229,7 +236,7 @@ async def test_a_lost_question_is_asked_again_under_its_own_id_and_costs_no_even
 
 async def test_a_container_that_is_given_up_asks_no_more(client: Client) -> None:
     asking = asyncio.create_task(
-        Attacher(client).ask(request("takes-its-time"), "a job", first_answer=PATIENCE, limit=PATIENCE)
+        Attacher(Connection(client)).ask(request("takes-its-time"), "a job", first_answer=PATIENCE, limit=PATIENCE)
     )
     handle = client.get_workflow_handle(names.job_workflow_id("takes-its-time"))
     async with asyncio.timeout(PATIENCE):
@@ -247,8 +254,87 @@ async def _was_asked(handle: WorkflowHandle[Any, Any]) -> bool:
         return False
 
 
+class Gateway:
+    """Stands between agents and Temporal, and may forget the connections that it has: it takes what they send, and
+    nobody hears of it. New ones are as good as ever."""
+
+    def __init__(self, temporal: str) -> None:
+        self._host, _, self._port = temporal.rpartition(":")
+        self._open: set[asyncio.Event] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server
+
+    async def __aenter__(self) -> Gateway:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    async def connect(self) -> Client:
+        """A client that waits for no server, and does not look after its connection by itself."""
+        port = self._server.sockets[0].getsockname()[1]
+        return await Client.connect(
+            f"127.0.0.1:{port}", data_converter=pydantic_data_converter, lazy=True, keep_alive_config=None
+        )
+
+    def forget(self) -> None:
+        for known in self._open:
+            known.clear()
+        self._open.clear()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving.add(asyncio.create_task(self._connected(reader, writer)))
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, on = await asyncio.open_connection(self._host, int(self._port))
+        known = asyncio.Event()
+        known.set()
+        self._open.add(known)
+
+        async def forward(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(1 << 16):
+                if known.is_set():
+                    target.write(data)
+
+        try:
+            await asyncio.gather(forward(reader, on), forward(there, writer), return_exceptions=True)
+        finally:
+            for end in (on, writer):
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
+
+
+async def test_a_connection_that_is_dead_without_a_word_is_replaced(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach, "_PATIENCE", (0.5, 5.0, 30.0))
+    monkeypatch.setattr(spool_module, "_CALL_SECONDS", 2.0)
+    monkeypatch.setattr(connection_module, "_PROBE", 0.5)
+    async with Gateway(client.service_client.config.target_host) as gateway:
+        connection = Connection(await gateway.connect(), gateway.connect)
+        asking = partial(Attacher(connection).ask, summary="a job", first_answer=PATIENCE, limit=PATIENCE)
+        for _ in range(2):
+            before = connection.client
+            reply = await asking(request("a-job"))
+            assert reply is not None and reply.verdict is Verdict.FRESH
+            gateway.forget()
+        assert connection.client is not before
+        spool = Spool(tmp_path, connection)
+        spool.load()
+        await spool.add(report("a-job", "1"))
+        async with asyncio.timeout(PATIENCE):
+            await spool.delivered(names.job_workflow_id("a-job"))
+    handle = client.get_workflow_handle(names.job_workflow_id("a-job"))
+    assert "1" in await handle.query("told")
+
+
 async def test_nobody_there_is_no_answer(client: Client) -> None:
-    attacher = Attacher(await dead_client())
+    attacher = Attacher(Connection(await dead_client()))
     assert await attacher.ask(request("j"), "a job", first_answer=0.5, limit=60) is None
 
 
@@ -279,7 +365,7 @@ def planner(
         )
     )
     node.identify(Identity(instanceId="i-1", availabilityZone="z"))
-    return Planner(node, Attacher(client)), node
+    return Planner(node, Attacher(Connection(client))), node
 
 
 async def test_a_first_attempt_runs_unprotected_when_nobody_answers(tmp_path: Path) -> None:
@@ -361,7 +447,7 @@ async def test_reports_are_delivered_in_order_and_leave_the_disk(client: Client,
         id=names.job_workflow_id("j"),
         task_queue=names.CONTROL_QUEUE,
     )
-    spool = Spool(tmp_path, client)
+    spool = Spool(tmp_path, Connection(client))
     spool.load()
     notice = Notice(notice_id="notice", kind=NoticeKind.REBALANCE, instance_id="i-1", seen_at=NOW)
     await spool.add(report("j", "1"))
@@ -377,7 +463,7 @@ async def test_reports_are_delivered_in_order_and_leave_the_disk(client: Client,
 
 
 async def test_what_was_not_delivered_is_sent_by_the_next_agent(client: Client, tmp_path: Path) -> None:
-    offline = Spool(tmp_path, await dead_client())
+    offline = Spool(tmp_path, Connection(await dead_client()))
     offline.load()
     for number in range(5):
         await offline.add(report("j", str(number)))
@@ -393,7 +479,7 @@ async def test_what_was_not_delivered_is_sent_by_the_next_agent(client: Client, 
         id=names.job_workflow_id("j"),
         task_queue=names.CONTROL_QUEUE,
     )
-    spool = Spool(tmp_path, client)
+    spool = Spool(tmp_path, Connection(client))
     await asyncio.to_thread(spool.load)
     spool.start()
     async with asyncio.timeout(PATIENCE):
@@ -403,7 +489,7 @@ async def test_what_was_not_delivered_is_sent_by_the_next_agent(client: Client, 
 
 
 async def test_a_report_to_a_workflow_that_is_over_is_let_go(client: Client, tmp_path: Path) -> None:
-    spool = Spool(tmp_path, client)
+    spool = Spool(tmp_path, Connection(client))
     spool.load()
     await spool.add(report("never-was", "1"))
     async with asyncio.timeout(PATIENCE):
@@ -413,7 +499,7 @@ async def test_a_report_to_a_workflow_that_is_over_is_let_go(client: Client, tmp
 
 
 async def test_an_unprotected_job_becomes_known_by_its_report(client: Client, tmp_path: Path) -> None:
-    spool = Spool(tmp_path, client)
+    spool = Spool(tmp_path, Connection(client))
     spool.load()
     entry = report("unknown-job", "why").model_copy(update={"kind": EntryKind.UNPROTECTED})
     await spool.add(entry)
@@ -425,7 +511,7 @@ async def test_an_unprotected_job_becomes_known_by_its_report(client: Client, tm
 
 
 async def test_the_inventory_hears_of_the_node(client: Client, tmp_path: Path) -> None:
-    spool = Spool(tmp_path, client)
+    spool = Spool(tmp_path, Connection(client))
     spool.load()
     node = Node(instance_id="i-9", zone="us-east-1c")
     await spool.add(Entry(kind=EntryKind.NODE, node=NodeChanged(node=node, at=NOW)))

@@ -30,6 +30,7 @@ from temporalio.service import RPCError
 
 from perdure.contracts import names
 from perdure.contracts.protection import AttachReply, AttachRequest, JobProtectionInput, Verdict
+from worker_agent.tell.connection import Connection
 
 log = structlog.get_logger()
 
@@ -48,10 +49,10 @@ T = TypeVar("T")
 
 
 class Attacher:
-    """Asks for plans. `client` may be lazy: the server may be away."""
+    """Asks for plans."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def ask(
         self, request: AttachRequest, summary: str, *, first_answer: float | None, limit: float
@@ -70,9 +71,9 @@ class Attacher:
             return begun + (first_answer if last is None and first_answer is not None else limit) - time.monotonic()
 
         while left() > 0:
-            patience = _nth(_PATIENCE, lost)
+            patience, client = _nth(_PATIENCE, lost), self._connection.client
             try:
-                question = await _within(min(patience, left()), self._put(request, summary, key))
+                question = await _within(min(patience, left()), _put(client, request, summary, key))
                 last = last or _TAKEN_IN
                 last = await _within(min(patience, left()), question.result())
             except (WorkflowAlreadyStartedError, ValidationError) as problem:
@@ -80,6 +81,7 @@ class Attacher:
             except TimeoutError:
                 lost += 1
                 log.info("attach is asked again", job_id=request.job_id, after=patience, taken_in=last is not None)
+                await self._connection.doubt(client)
             except (WorkflowUpdateFailedError, *_NO_ANSWER) as problem:
                 log.warning("attach was not answered", job_id=request.job_id, reason=_short(problem))
                 if isinstance(problem, WorkflowUpdateFailedError):
@@ -92,31 +94,32 @@ class Attacher:
                 key, lost, failed = _new_key(request), 0, 0
         return last
 
-    async def _put(self, request: AttachRequest, summary: str, key: str) -> WorkflowUpdateHandle[AttachReply]:
-        """The question under that update id, once the workflow has taken it in."""
-        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
-            names.JOB_PROTECTION,
-            JobProtectionInput(job_id=request.job_id),
-            id=names.job_workflow_id(request.job_id),
-            task_queue=names.CONTROL_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            static_summary=summary,
+
+async def _put(client: Client, request: AttachRequest, summary: str, key: str) -> WorkflowUpdateHandle[AttachReply]:
+    """The question under that update id, once the workflow has taken it in."""
+    start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+        names.JOB_PROTECTION,
+        JobProtectionInput(job_id=request.job_id),
+        id=names.job_workflow_id(request.job_id),
+        task_queue=names.CONTROL_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        static_summary=summary,
+    )
+    # Somebody must look at the start's outcome, or asyncio complains about it later.
+    started = asyncio.ensure_future(start.workflow_handle())
+    started.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        return await client.start_update_with_start_workflow(
+            "attach",
+            request,
+            start_workflow_operation=start,
+            wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+            id=key,
+            result_type=AttachReply,
         )
-        # Somebody must look at the start's outcome, or asyncio complains about it later.
-        started = asyncio.ensure_future(start.workflow_handle())
-        started.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            return await self._client.start_update_with_start_workflow(
-                "attach",
-                request,
-                start_workflow_operation=start,
-                wait_for_stage=WorkflowUpdateStage.ACCEPTED,
-                id=key,
-                result_type=AttachReply,
-            )
-        finally:
-            started.cancel()
+    finally:
+        started.cancel()
 
 
 async def _within(seconds: float, call: Coroutine[Any, Any, T]) -> T:

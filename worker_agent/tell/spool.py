@@ -27,12 +27,14 @@ from perdure.contracts.protection import JobProtectionInput, NodeReport
 from perdure.domain.nodes import Notice
 from perdure.domain.values import Frozen
 from perdure.image.disk import fsync_folder
+from worker_agent.tell.connection import Connection
 
 log = structlog.get_logger()
 
 _MOST = 20_000
 """Entries kept; beyond them the oldest go. About 1 KB each: weeks of an unreachable server."""
-_CALL_SECONDS = 10.0
+_CALL_SECONDS = 5.0
+"""A server that is there has a message on its disk in some milliseconds. One that is sent twice is known by its id."""
 _PAUSES = (0.25, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two tries while the server is away."""
 
@@ -64,11 +66,11 @@ class Entry(Frozen):
 
 
 class Spool:
-    """A folder of entries, and the task that delivers them. `client` may be lazy: the server may be away."""
+    """A folder of entries, and the task that delivers them."""
 
-    def __init__(self, folder: Path, client: Client) -> None:
+    def __init__(self, folder: Path, connection: Connection) -> None:
         self._folder = folder
-        self._client = client
+        self._connection = connection
         self._queues: dict[str, list[Path]] = {}
         self._senders: dict[str, asyncio.Task[None]] = {}
         self._last = 0
@@ -176,9 +178,10 @@ class Spool:
 
     async def _try(self, entry: Entry) -> bool:
         """Send once. True: delivered, or nobody is left to hear it."""
+        client = self._connection.client
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                await self._send(entry)
+                await _send(client, entry)
         except (RPCError, RuntimeError, TimeoutError) as problem:
             # RuntimeError: a lazy client that cannot connect.
             if isinstance(problem, RPCError) and _hopeless(problem):
@@ -188,38 +191,41 @@ class Spool:
             if self.in_reach:
                 log.warning("Temporal is out of reach; reports are kept", reason=str(problem) or type(problem).__name__)
             self.in_reach = False
+            if isinstance(problem, TimeoutError):
+                await self._connection.doubt(client)
             return False
         except WorkflowAlreadyStartedError:
             log.info("the job is over; nobody hears this any more", workflow=entry.workflow_id)
         self.in_reach = True
         return True
 
-    async def _send(self, entry: Entry) -> None:
-        if entry.node is not None:
-            await self._client.start_workflow(
-                names.NODE_WATCH,
-                NodeWatchInput(instance_id=entry.node.node.instance_id),
-                id=entry.workflow_id,
-                task_queue=names.CONTROL_QUEUE,
-                start_signal="node_changed",
-                start_signal_args=[entry.node],
-                static_summary=f"instance {entry.node.node.instance_id} in {entry.node.node.zone}",
-            )
-        elif entry.kind is EntryKind.UNPROTECTED:
-            await self._client.start_workflow(
-                names.JOB_PROTECTION,
-                JobProtectionInput(job_id=entry.job_id),
-                id=entry.workflow_id,
-                task_queue=names.CONTROL_QUEUE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                start_signal="report",
-                start_signal_args=[entry.report],
-                static_summary=f"job {entry.job_id} (not protected)",
-            )
-        else:
-            handle = self._client.get_workflow_handle(entry.workflow_id)
-            await handle.signal(str(entry.kind), entry.report or entry.notice)
+
+async def _send(client: Client, entry: Entry) -> None:
+    if entry.node is not None:
+        await client.start_workflow(
+            names.NODE_WATCH,
+            NodeWatchInput(instance_id=entry.node.node.instance_id),
+            id=entry.workflow_id,
+            task_queue=names.CONTROL_QUEUE,
+            start_signal="node_changed",
+            start_signal_args=[entry.node],
+            static_summary=f"instance {entry.node.node.instance_id} in {entry.node.node.zone}",
+        )
+    elif entry.kind is EntryKind.UNPROTECTED:
+        await client.start_workflow(
+            names.JOB_PROTECTION,
+            JobProtectionInput(job_id=entry.job_id),
+            id=entry.workflow_id,
+            task_queue=names.CONTROL_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            start_signal="report",
+            start_signal_args=[entry.report],
+            static_summary=f"job {entry.job_id} (not protected)",
+        )
+    else:
+        handle = client.get_workflow_handle(entry.workflow_id)
+        await handle.signal(str(entry.kind), entry.report or entry.notice)
 
 
 def _hopeless(problem: RPCError) -> bool:
