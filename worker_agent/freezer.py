@@ -16,6 +16,7 @@ from pathlib import Path
 from perdure.domain.errors import FreezerFailed
 from perdure.dying import hurry
 from perdure.image.mounts import read_mounts
+from worker_agent import proc
 
 _POLL = 0.005
 
@@ -31,7 +32,7 @@ class Freezer:
     def of_process(cls, pid: int) -> Freezer:
         """The freezer that `pid` is in. FreezerFailed if the process or the hierarchy is not there."""
         try:
-            lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+            lines = proc.lines(f"/proc/{pid}/cgroup")
         except OSError as error:
             raise FreezerFailed(f"process {pid} is gone: its cgroup cannot be read") from error
         places = {fields[1]: fields[2] for fields in (line.split(":", 2) for line in lines)}

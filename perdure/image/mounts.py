@@ -25,7 +25,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 @dataclass(frozen=True)
 class Mount:
     """One line of mountinfo. `options` are the file system's own (overlay's layers are among them); `device` is its
-    number as `major:minor`, and `root` the folder of it that is seen at `point`."""
+    number as `major:minor`, `root` the folder of it that is seen at `point`, and `number` the mount's own."""
 
     point: str
     kind: str
@@ -33,6 +33,7 @@ class Mount:
     options: str
     device: str = ""
     root: str = "/"
+    number: int = 0
 
 
 def _plain(text: str) -> str:
@@ -43,16 +44,23 @@ def _plain(text: str) -> str:
 def parse_mountinfo(text: str) -> list[Mount]:
     """The mounts of a mountinfo table, in its order: a later one at the same point lies over an earlier one."""
     mounts = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n") if text else ():  # no other character ends a line of the kernel's
         place, _, system = line.partition(" - ")
         fields, (kind, source, options) = place.split(" "), system.split(" ", 2)
-        mounts.append(Mount(_plain(fields[4]), kind, _plain(source), options, fields[2], _plain(fields[3])))
+        number, device, root, point = int(fields[0]), fields[2], _plain(fields[3]), _plain(fields[4])
+        mounts.append(Mount(point, kind, _plain(source), options, device, root, number))
     return mounts
 
 
-def read_mounts() -> list[Mount]:
-    """The mounts that this process sees."""
-    return parse_mountinfo(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
+def read_mounts(pid: int = 0) -> list[Mount]:
+    """The mounts that this process sees, or that another one does; none if that is gone."""
+    try:
+        table = Path(f"/proc/{pid or 'self'}/mountinfo").read_bytes()
+    except OSError:
+        if pid:
+            return []
+        raise
+    return parse_mountinfo(table.decode("utf-8", "surrogateescape"))
 
 
 def mounts_below(folder: Path, *, itself: bool = False) -> list[Mount]:

@@ -21,6 +21,7 @@ from perdure.image.mounts import delete_tree, mounts_below
 from perdure.settings import CRIU_PREFIX
 from tests.integration.engine_places import Node, Volume, echo_server, set_network, tool, wait_for
 from tests.patience import PATIENCE
+from worker_agent import proc
 from worker_agent.engine import Container, Freezer, Tools, criu_log, find_overlay
 from worker_agent.engine.leavings import clean
 from worker_agent.engine.overlay import seen
@@ -83,7 +84,7 @@ class Running:
 def alive(pid: int) -> bool:
     """Does it run (a zombie does not)?"""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return proc.stat(pid)[0] not in "ZX"
     except OSError:
         return False
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from perdure import waiting
 from tests.integration.engine_places import wait_for
 from tests.patience import PATIENCE
+from worker_agent import proc
 from worker_agent.engine import Container, tasks
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,7 +36,7 @@ def end_criu(container: Container, sign: str) -> Iterator[None]:
 
     def kill() -> None:
         def at_work() -> list[int]:
-            return [pid for pid in tasks.users_of(container.work_dir) if tasks.command(pid) == "criu"]
+            return [pid for pid in tasks.users_of(container.work_dir) if proc.command(pid) == "criu"]
 
         def groups_at_work() -> set[int]:
             found = set()

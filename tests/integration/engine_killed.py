@@ -15,7 +15,8 @@ from pathlib import Path
 
 from perdure.domain.checkpoints import CheckpointKind
 from tests.patience import PATIENCE
-from worker_agent.engine import Container, Identity, prepare_restore, take_checkpoint, tasks
+from worker_agent import proc
+from worker_agent.engine import Container, Identity, prepare_restore, take_checkpoint
 
 AGENT = "agent"
 
@@ -54,7 +55,7 @@ class Killer:
     def watch(self) -> None:
         while not self.over.is_set() and not self.killed:
             for pid in _descendants(os.getpid()):
-                if tasks.command(pid) == self.order.victim:
+                if proc.command(pid) == self.order.victim:
                     os.kill(pid, signal.SIGKILL)
                     self.killed = True
             time.sleep(0.0005)

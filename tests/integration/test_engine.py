@@ -33,6 +33,7 @@ from tests.integration.engine_bed import JOBS, Bed, LaunchFailed, Running, alive
 from tests.integration.engine_faults import end_criu, traced
 from tests.integration.engine_places import wait_for
 from tests.patience import PATIENCE
+from worker_agent import proc
 from worker_agent.engine import (
     Identity,
     claim_lease,
@@ -359,7 +360,7 @@ async def test_on_a_full_volume_old_checkpoints_go_and_then_the_dump_is_refused(
 
 
 def criu_works(running: Running) -> bool:
-    return "criu" in map(tasks.command, tasks.users_of(running.container.work_dir))
+    return "criu" in map(proc.command, tasks.users_of(running.container.work_dir))
 
 
 def criu_works_inside(running: Running) -> bool:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -16,15 +15,19 @@ from tests.integration.engine_faults import traced
 from tests.integration.engine_places import wait_for
 from tests.integration.test_engine import checkpoint, die, fresh, restored
 from tests.patience import PATIENCE
+from worker_agent import proc
 from worker_agent.engine import checkpoint_steps, stopped, tasks
 
 pytestmark = [pytest.mark.criu]
 
 STOPPED = """
-import os, signal, sys, threading, time
+import ctypes, os, signal, sys, threading, time
+name = lambda name: ctypes.CDLL(None).prctl(15, bytes.fromhex(name), 0, 0, 0)
+name('4dc3bc6c6c65722d646174656e73c3a4747a65')  # cut after 15 bytes, in the middle of a character
 parent = os.getpid()
 child = os.fork()
 if child == 0:
+    name('0d5472616365725069643a0937')  # as /proc says it of one that process 7 traces; and a carriage return before it
     signal.signal(signal.SIGCONT, lambda *_: open('/data/continued', 'a').write('x'))
     for _ in range(3):
         threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
@@ -94,10 +97,11 @@ def child_of(running: Running) -> int:
 
 
 def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return proc.stat(pid)[0]
 
 
 @pytest.mark.row("Processes", "a stopped process (SIGSTOP)")
+@pytest.mark.row("Processes", "a program whose short name is cut within a character, or is no text at all")
 async def test_a_stopped_process_stays_stopped_and_runs_no_instruction(bed: Bed) -> None:
     running = await start(bed, STOPPED)
     count = bed.volume.root / "seen/data/count"

@@ -17,6 +17,7 @@ from perdure.image.pages.sink import NAME
 from tests.integration.engine_bed import JOBS, Bed, Running, freezer_of
 from tests.integration.test_engine import RESERVE, chain, die, fresh, identity, restored, uninterrupted, written
 from tests.patience import PATIENCE
+from worker_agent import proc
 from worker_agent.engine import committed, offered, take_checkpoint, tasks
 from worker_agent.engine.job_root import store
 from worker_agent.engine.writable_layer import unmount_layer
@@ -72,7 +73,7 @@ async def taken(
 
 def end_sinks(running: Running) -> None:
     root = running.container.job_root
-    sinks = [pid for pid in tasks.users_of(store(root).root) if tasks.command(pid) == NAME]
+    sinks = [pid for pid in tasks.users_of(store(root).root) if proc.command(pid) == NAME]
     assert sinks, "there is no page sink"
     for pid in sinks:
         os.kill(pid, signal.SIGKILL)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from perdure.domain.errors import JobRootBusy
-from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo
+from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo, read_mounts
 from worker_agent.engine.overlay import find_overlay, overlays_on, parse_overlay
 
 DOCKER = (
@@ -45,6 +46,22 @@ def test_escapes_of_the_table_and_of_overlay() -> None:
     overlay = parse_overlay(mount)
     assert overlay.lower == ("/a:b c", "/d,e")
     assert overlay.upper == "/u v"
+
+
+def test_a_line_ends_where_the_kernel_ends_it() -> None:
+    """A container may name a folder of its own as it likes, and one table holds what all have mounted."""
+    odd = "/a\r/b\x0c/c\x85/d\u2028/\udcff"
+    mounts = parse_mountinfo(f"1 2 0:3 / {odd} rw - tmpfs none rw\n4 2 0:5 /x /y rw - tmpfs  rw\n")
+    assert [(mount.number, mount.point, mount.root, mount.source) for mount in mounts] == [
+        (1, odd, "/", "none"),
+        (4, "/y", "/x", ""),
+    ]
+    assert parse_mountinfo("") == []
+
+
+def test_the_mounts_of_another_process() -> None:
+    assert read_mounts(os.getpid()) == read_mounts() != []
+    assert read_mounts(1 << 22) == []
 
 
 def test_deleting_files_links_and_nothing(tmp_path: Path) -> None:

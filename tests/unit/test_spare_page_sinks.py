@@ -13,7 +13,7 @@ import pytest
 from perdure.domain.errors import CheckpointFailed
 from perdure.image.pages.sink import NAME, Request
 from tests.patience import PATIENCE
-from worker_agent.engine import tasks
+from worker_agent import proc
 from worker_agent.engine.page_sink import PageSink, SparePageSinks
 
 
@@ -36,7 +36,7 @@ async def filled(spares: SparePageSinks, count: int) -> None:
 def own_programs() -> list[int]:
     """Those that have said their name, as `ps` shows it."""
     children = map(int, Path("/proc/thread-self/children").read_text().split())
-    return [pid for pid in children if tasks.command(pid) == NAME]
+    return [pid for pid in children if proc.command(pid) == NAME]
 
 
 def request(folder: Path) -> Request:

@@ -31,6 +31,7 @@ from perdure.domain.retries import HandOver
 from perdure.domain.values import Frozen
 from perdure.image.mounts import delete_tree
 from perdure.stores.stored_checkpoints import StoredCheckpoints
+from worker_agent import proc
 from worker_agent.engine import Container, Identity, OverlayMount, Taking, criu_log, verify_pages
 from worker_agent.node.this_node import ThisNode
 
@@ -350,7 +351,7 @@ class ProtectedJob:
 
 def start_ticks(pid: int) -> int:
     """When a process started, in clock ticks since boot. OSError if it is gone."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return int(proc.stat(pid)[19])
 
 
 class ProtectedJobs:

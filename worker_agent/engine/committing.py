@@ -12,8 +12,9 @@ from perdure.domain.errors import CheckpointFailed, PerdureError
 from perdure.image import checksums, files
 from perdure.image.layout import IMAGES
 from perdure.image.manifest import encode_name
+from worker_agent import proc
 from worker_agent.engine import job_root as roots
-from worker_agent.engine import machine, stopped
+from worker_agent.engine import machine
 from worker_agent.engine.commands import complete
 from worker_agent.engine.connections import outside_addresses
 from worker_agent.engine.linked_remaps import lost_remaps
@@ -77,7 +78,7 @@ def _written(work: Work) -> int:
 async def _manifest(work: Work) -> Manifest:
     container, identity = work.container, work.identity
     here = await machine.describe(container.tools)
-    stood_stopped = await urgently(stopped.inner_pids, work.stopped, container.init_pid)
+    stood_stopped = sorted((await urgently(proc.inner, work.stopped, container.init_pid)).values())
     assert work.frozen_at is not None
     return Manifest(
         job_id=identity.job_id,

@@ -16,7 +16,7 @@ from worker_agent.engine import machine
 from worker_agent.engine.container import Container
 from worker_agent.engine.explanations import explain, telling
 from worker_agent.engine.known_failures import Blame
-from worker_agent.engine.tasks import command
+from worker_agent.proc import command
 
 log = structlog.get_logger()
 

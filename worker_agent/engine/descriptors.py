@@ -7,7 +7,8 @@ import ctypes
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+
+from worker_agent import proc
 
 _PIDFD_GETFD = 438
 """The same number on every architecture."""
@@ -55,12 +56,12 @@ def asked(question: Callable[[int, int], bool], pid: int, number: int) -> bool:
 
 def counts_one_by_one(pid: int, number: int) -> bool:
     """Is this eventfd one of that kind? Kernels before 6.5 do not tell: False. OSError if it is gone."""
-    return "\neventfd-semaphore: 1\n" in Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+    return "\neventfd-semaphore: 1\n" in proc.read(f"/proc/{pid}/fdinfo/{number}")
 
 
 def keeps_packets_apart(pid: int, number: int) -> bool:
     """Is this end of a pipe in packet mode? OSError if it is gone."""
-    flags = re.search(r"^flags:\s*([0-7]+)", Path(f"/proc/{pid}/fdinfo/{number}").read_text(), re.MULTILINE)
+    flags = re.search(r"^flags:\s*([0-7]+)", proc.read(f"/proc/{pid}/fdinfo/{number}"), re.MULTILINE)
     return flags is not None and bool(int(flags[1], 8) & _PACKETS)
 
 

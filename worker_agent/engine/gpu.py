@@ -23,10 +23,11 @@ import structlog
 
 from perdure.domain.checkpoints import GpuDevice
 from perdure.domain.errors import CheckpointFailed, CommandFailed, NotCheckpointable, RestoreFailed
+from worker_agent import proc
 from worker_agent.engine.commands import run
 from worker_agent.engine.descriptors import links
 from worker_agent.engine.looking import Look
-from worker_agent.engine.tasks import command
+from worker_agent.proc import command
 
 log = structlog.get_logger()
 
@@ -83,7 +84,7 @@ def _holds_gpu(pid: int) -> bool:
 
 def _has_mapped_gpu(pid: int) -> bool:
     try:
-        return bool(_DEVICE.search(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
+        return bool(_DEVICE.search(proc.read(f"/proc/{pid}/maps")))
     except OSError:  # it ended while we looked
         return False
 

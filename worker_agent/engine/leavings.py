@@ -19,10 +19,11 @@ from perdure.domain.errors import FreezerFailed, JobRootBusy
 from perdure.image.disk import syncfs
 from perdure.image.files import TREES
 from perdure.image.layout import IMAGES
-from perdure.image.mounts import delete_tree, mounts_below, parse_mountinfo
+from perdure.image.mounts import delete_tree, mounts_below, read_mounts
 from perdure.image.pages.pipes import release_writers
 from perdure.image.pages.sink import NAME as PAGE_SINK
 from perdure.waiting import until
+from worker_agent import proc
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import replaced_files, runc, stdio, stopped, tasks
 from worker_agent.engine.container import Container
@@ -216,19 +217,14 @@ def _holders(job_root: Path) -> list[int]:
     upper = str(job_root / TREES["layer"])
     namespaces: dict[str, bool] = {}
     found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            namespace = os.readlink(f"/proc/{name}/ns/mnt")
-            if namespace not in namespaces:
-                table = Path(f"/proc/{name}/mountinfo").read_text("utf-8", "surrogateescape")
-                tops = [mount for mount in parse_mountinfo(table) if mount.point == "/" and mount.kind == "overlay"]
+    for pid in proc.everyone():
+        with contextlib.suppress(OSError):  # it ended while we looked
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace not in namespaces and (table := read_mounts(pid)):
+                tops = [mount for mount in table if mount.point == "/" and mount.kind == "overlay"]
                 namespaces[namespace] = any(parse_overlay(mount).upper == upper for mount in tops)
-        except OSError:  # it ended while we looked
-            continue
-        if namespaces[namespace]:
-            found.append(int(name))
+            if namespaces.get(namespace):
+                found.append(pid)
     return found
 
 
@@ -242,7 +238,7 @@ def _kill_users(folder: Path, commands: tuple[str, ...]) -> bool:
     """Was there anybody?"""
     users = tasks.users_of(folder)
     for pid in users:
-        if tasks.command(pid).startswith(commands):
+        if proc.command(pid).startswith(commands):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     return bool(users)
@@ -250,7 +246,7 @@ def _kill_users(folder: Path, commands: tuple[str, ...]) -> bool:
 
 def _at_a_checkpoint(*folders: Path) -> list[int]:
     """What brings a restored job's memory in works on: the job needs it."""
-    return [pid for pid in tasks.users_of(*folders) if tasks.command(pid) != LAZY]
+    return [pid for pid in tasks.users_of(*folders) if proc.command(pid) != LAZY]
 
 
 async def _wait_until_unused(
@@ -259,5 +255,5 @@ async def _wait_until_unused(
     end = time.monotonic() + limit_seconds
     while left := await asyncio.to_thread(users, *folders):
         if time.monotonic() > end:
-            raise JobRootBusy(f"process {left[0]} ({tasks.command(left[0])}) still works in {folders[-1]}")
+            raise JobRootBusy(f"process {left[0]} ({proc.command(left[0])}) still works in {folders[-1]}")
         await asyncio.sleep(_POLL)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from perdure.image.mounts import Mount, parse_mountinfo
+from perdure.image.mounts import Mount, read_mounts
+from worker_agent import proc
 
-_PROC = Path("/proc")
-_STATUS = re.compile(r"^(Name|State|PPid|TracerPid|NSpid|NSsid):\t(.*)$", re.MULTILINE)
 _NAMELESS = ("anon_inode:", "/memfd:")
 
 
@@ -64,10 +62,7 @@ class Look:
     @cached_property
     def mounts(self) -> list[Mount]:
         """The container's mount table; empty if its first process is gone."""
-        with contextlib.suppress(OSError):
-            table = (_PROC / f"{self.init_pid}/mountinfo").read_text("utf-8", "surrogateescape")
-            return parse_mountinfo(table)
-        return []
+        return read_mounts(self.init_pid)
 
     @cached_property
     def sockets(self) -> dict[int, Descriptor]:
@@ -88,12 +83,12 @@ def look(
     places: Iterable[str] = (),
 ) -> Look:
     """Look at these processes; those that end meanwhile are left out. `shared`, `trees` and `places`: see Look."""
-    depth = max(0, len(_status(init_pid).get("NSpid", "").split()) - 1)
+    place = max(0, proc.level(init_pid))
     processes = {}
     seen: set[tuple[int, int, str]] = set()
     descriptors = []
     for pid in sorted(pids):
-        found = _process(pid, depth)
+        found = _process(pid, place)
         if found is None:
             continue
         processes[pid] = found
@@ -111,37 +106,30 @@ def one_of_each(pids: Iterable[int], namespace: str) -> Iterator[int]:
     spaces = set()
     for pid in pids:
         with contextlib.suppress(OSError):
-            if (space := os.readlink(_PROC / f"{pid}/ns/{namespace}")) not in spaces:
+            if (space := os.readlink(f"/proc/{pid}/ns/{namespace}")) not in spaces:
                 spaces.add(space)
                 yield pid
 
 
-def _process(pid: int, depth: int) -> LivingProcess | None:
-    status = _status(pid)
-    numbers = [int(word) for word in status.get("NSpid", "").split()]
-    sessions = [int(word) for word in status.get("NSsid", "").split()]
-    if len(numbers) <= depth:
+def _process(pid: int, place: int) -> LivingProcess | None:
+    status = proc.status(pid)
+    numbers, sessions = status.numbers, status.sessions
+    if len(numbers) <= place:
         return None
     try:
-        threads = tuple(sorted(int(name) for name in os.listdir(_PROC / f"{pid}/task")))
+        threads = tuple(sorted(proc.threads(pid)))
     except OSError:
         return None
     return LivingProcess(
         pid=pid,
-        inner=numbers[depth],
-        parent=int(status.get("PPid", "0")),
-        session=sessions[depth] if len(sessions) > depth else 0,
-        command=status.get("Name", "?"),
-        state=status.get("State", "?")[:1],
-        tracer=int(status.get("TracerPid", "0")),
+        inner=numbers[place],
+        parent=status.parent,
+        session=sessions[place] if len(sessions) > place else 0,
+        command=status.name,
+        state=status.state,
+        tracer=status.tracer,
         threads=threads,
     )
-
-
-def _status(pid: int) -> dict[str, str]:
-    with contextlib.suppress(OSError):
-        return dict(_STATUS.findall((_PROC / f"{pid}/status").read_text("utf-8", "replace")))
-    return {}
 
 
 def _links(pid: int) -> Iterator[tuple[int, str]]:

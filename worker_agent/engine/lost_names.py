@@ -22,14 +22,14 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from perdure.domain.errors import NotCheckpointable
-from perdure.image.mounts import Mount, parse_mountinfo
+from perdure.image.mounts import Mount, read_mounts
+from worker_agent import proc
 from worker_agent.engine import replaced_files
 from worker_agent.engine.inside import folder_of, nearest
 from worker_agent.engine.looking import Descriptor, one_of_each
-from worker_agent.engine.tasks import command
+from worker_agent.proc import command
 
 _DELETED = " (deleted)"
 _LONGEST = 255
@@ -70,11 +70,8 @@ def places(init_pid: int, pids: Iterable[int], shared: Iterable[str] = ()) -> Pl
     """The mounts of all mount namespaces that these processes are in."""
     found: dict[int, tuple[int, Mount]] = {}
     for pid in one_of_each((init_pid, *pids), "mnt"):
-        with contextlib.suppress(OSError):  # it ended
-            table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
-            numbers = [int(line.split(" ", 1)[0]) for line in table.splitlines()]
-            for number, mount in zip(numbers, parse_mountinfo(table), strict=True):
-                found.setdefault(number, (pid, mount))
+        for mount in read_mounts(pid):
+            found.setdefault(mount.number, (pid, mount))
     return Places(init_pid, found, frozenset(shared))
 
 
@@ -92,8 +89,8 @@ def mapped(pids: Iterable[int]) -> Iterator[Nameless]:
     of each."""
     for pid in pids:
         with contextlib.suppress(OSError):  # it ended
-            table = Path(f"/proc/{pid}/maps").read_text("utf-8", "surrogateescape")
-            ranges = {file: (start, end) for start, end, file in reversed(_MAPPED.findall(table))}
+            found = _MAPPED.findall(proc.read(f"/proc/{pid}/maps"))
+            ranges = {file: (start, end) for start, end, file in reversed(found)}
             for start, end in ranges.values():
                 link = f"/proc/{pid}/map_files/{int(start, 16):x}-{int(end, 16):x}"
                 with contextlib.suppress(FileNotFoundError):  # unmapped while we looked
@@ -129,7 +126,7 @@ def _lost(one: Nameless, around: Places) -> _Lost | None:
 
 
 def _mount_of(descriptor: int) -> int:
-    found = _MOUNT.search(Path(f"/proc/self/fdinfo/{descriptor}").read_text())
+    found = _MOUNT.search(proc.read(f"/proc/self/fdinfo/{descriptor}"))
     return int(found[1]) if found else 0
 
 

@@ -6,11 +6,9 @@ nothing (a tmpfs, /proc) and refuses others by their number; an overlay it saves
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from perdure.image.mounts import Mount, parse_mountinfo, read_mounts
+from perdure.image.mounts import Mount, read_mounts
 from worker_agent.engine.looking import one_of_each
 
 _MADE_AGAIN = {
@@ -24,10 +22,10 @@ def lost_at_a_restore(pids: Iterable[int], places: Iterable[str]) -> Iterator[tu
     is there, or is mounted for this program too, is not the job's doing. FUSE is preflight's. Blocks shortly."""
     known = set(places)
     for pid in one_of_each(pids, "mnt"):
-        suspects = [mount for mount in _table(pid) if _is_lost(mount)]
+        suspects = [mount for mount in read_mounts(pid) if _is_lost(mount)]
         if suspects:
             here = {mount.device for mount in read_mounts()}
-            again = _table(pid)  # what others mount and unmount meanwhile is nobody's
+            again = read_mounts(pid)  # what others mount and unmount meanwhile is nobody's
             here |= {mount.device for mount in again if mount.point == "/" or mount.point in known}
             still = {mount.device for mount in again}
             yield from ((pid, mount) for mount in suspects if mount.device in still - here)
@@ -35,9 +33,3 @@ def lost_at_a_restore(pids: Iterable[int], places: Iterable[str]) -> Iterator[tu
 
 def _is_lost(mount: Mount) -> bool:
     return mount.kind not in _MADE_AGAIN and mount.kind.partition(".")[0] not in ("fuse", "rootfs")
-
-
-def _table(pid: int) -> list[Mount]:
-    with contextlib.suppress(OSError):  # it ended
-        return parse_mountinfo(Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape"))
-    return []

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import struct
 import time
-from pathlib import Path
+
+from worker_agent import proc
 
 _CONT, _DETACH = 7, 17
 _GETSIGINFO, _SEIZE, _INTERRUPT, _PEEKSIGINFO, _GETSIGMASK, _SETSIGMASK = 0x4202, 0x4206, 0x4207, 0x4209, 0x420A, 0x420B
@@ -98,9 +98,10 @@ class Traced:
 
     def deliverable(self) -> int:
         """The signals that wait for it or for its process and that it does not block, as in `mask`."""
-        status = Path(f"/proc/{self.pid}/task/{self.tid}/status").read_text()
-        sets = {name: int(value, 16) for name, value in re.findall(r"^(\w{3}Pnd|SigBlk):\t(\w+)$", status, re.M)}
-        return (sets["SigPnd"] | sets["ShdPnd"]) & ~sets["SigBlk"]
+        status = proc.status(self.pid, self.tid)
+        if not status:
+            raise ProcessLookupError(f"thread {self.tid} of process {self.pid} has ended")
+        return (status.signals("SigPnd") | status.signals("ShdPnd")) & ~status.signals("SigBlk")
 
 
 def let_go(traced: list[Traced]) -> None:

@@ -24,8 +24,9 @@ import structlog
 from perdure.domain.checkpoints import Manifest
 from perdure.domain.errors import ImageInvalid, RestoreFailed
 from perdure.image.layout import IMAGES
+from worker_agent import proc
 from worker_agent.engine import job_root as roots
-from worker_agent.engine import quiet_parents, runc, signal_queues, stopped
+from worker_agent.engine import quiet_parents, runc, signal_queues
 from worker_agent.engine.container import Container
 from worker_agent.engine.ptrace import Traced, let_go
 from worker_agent.engine.threads import urgently
@@ -55,7 +56,7 @@ async def continue_restored(container: Container, manifest: Manifest) -> None:
     """Let the restored processes go on, but for those that stood stopped at the freeze. They notice nothing of it; only
     where that cannot be done do they get SIGCONT, and the log says so. RestoreFailed: a process has ended."""
     pids = await runc.pids(container)
-    inner = {pid: number for pid in pids for number in await urgently(stopped.inner_pids, [pid], container.init_pid)}
+    inner = await urgently(proc.inner, pids, container.init_pid)
     stay = {pid for pid, number in inner.items() if number in manifest.stopped}
     images = roots.store(container.job_root).folder(manifest.number) / IMAGES
     try:
@@ -77,10 +78,8 @@ def _hushed(images: Path, inner: Mapping[int, int], init_pid: int) -> dict[int, 
     found = {}
     for pid, number in inner.items():
         if number in threads:
-            tids = (int(name) for name in os.listdir(f"/proc/{pid}/task"))
-            found[pid] = frozenset(
-                tid for tid in tids if threads[number].intersection(stopped.inner_pids([tid], init_pid))
-            )
+            tids = proc.inner(proc.threads(pid), init_pid)
+            found[pid] = frozenset(tid for tid, inside in tids.items() if inside in threads[number])
     return found
 
 
@@ -148,21 +147,21 @@ def let_go_on(
 
 def _stands(pid: int) -> bool:
     """Is it stopped, or about to be? One that has ended waits for its parent, and one that runs needs nothing."""
-    state, waiting = _state(pid)
-    return state == "T" or (state != "Z" and bool(waiting & _bit(signal.SIGSTOP)))
+    status = _status(pid)
+    return status.state == "T" or (status.state != "Z" and bool(status.signals("ShdPnd") & _bit(signal.SIGSTOP)))
 
 
 def _was_told(pid: int) -> bool:
     """Stopped, and a SIGCHLD waits for it."""
-    state, waiting = _state(pid)
-    return state == "T" and bool(waiting & _bit(signal.SIGCHLD))
+    status = _status(pid)
+    return status.state == "T" and bool(status.signals("ShdPnd") & _bit(signal.SIGCHLD))
 
 
-def _state(pid: int) -> tuple[str, int]:
-    """The letter of its state, and the signals that wait for the process."""
-    lines = (line.partition(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    values = {name: value for name, _, value in lines}
-    return values["State"][0], int(values["ShdPnd"], 16)
+def _status(pid: int) -> proc.Status:
+    status = proc.status(pid)
+    if not status:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return status
 
 
 def _bit(number: int) -> int:
@@ -170,8 +169,8 @@ def _bit(number: int) -> int:
 
 
 def _seize(process: _Process, traced: list[Traced]) -> None:
-    for name in os.listdir(f"/proc/{process.pid}/task"):
-        task = Traced(process.pid, int(name))
+    for tid in proc.threads(process.pid):
+        task = Traced(process.pid, tid)
         traced.append(task)
         process.threads.append(task)
         task.interrupt()

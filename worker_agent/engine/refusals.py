@@ -12,16 +12,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from perdure.image.files import LONGEST_PATH, long_paths
+from worker_agent import proc
 from worker_agent.engine import lost_names, own_mounts, tasks, unix_names
 from worker_agent.engine.descriptors import asked, counts_one_by_one, is_message_queue, keeps_packets_apart, links
 from worker_agent.engine.looking import LivingProcess, Look
 from worker_agent.engine.sessions import lost_session
 from worker_agent.engine.shared_state import own_of_thread, shared_with_parent
-
-_PROC = Path("/proc")
+from worker_agent.proc import command
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,11 @@ def refused(look: Look) -> list[Refused]:
 def _traced(look: Look) -> Iterator[tuple[int, str]]:
     for process in look.processes.values():
         if process.tracer and not _is_our_dump(process.tracer, look):
-            yield process.pid, f"by process {process.tracer}, {_command(process.tracer)}"
+            yield process.pid, f"by process {process.tracer}, {command(process.tracer)}"
 
 
 def _is_our_dump(tracer: int, look: Look) -> bool:
-    return tracer not in look.processes and _command(tracer) == "criu"
+    return tracer not in look.processes and command(tracer) == "criu"
 
 
 def _ended_first_thread(look: Look) -> Iterator[tuple[int, str]]:
@@ -137,7 +136,7 @@ def _files_of_threads(look: Look) -> Iterator[tuple[int, str]]:
     for pid in look.processes:
         with contextlib.suppress(OSError):  # it ended
             for link in ("cwd", "root"):
-                found = of_thread.match(place := os.readlink(_PROC / f"{pid}/{link}"))
+                found = of_thread.match(place := os.readlink(f"/proc/{pid}/{link}"))
                 if found and found[1] != found[2]:
                     yield pid, f"its {link} is {place}"
 
@@ -150,7 +149,7 @@ def _folders_of_processes(look: Look) -> Iterator[tuple[int, str]]:
             yield one.pid, f"descriptor {one.number}, {one.link}"
     for pid in look.processes:
         with contextlib.suppress(OSError):  # it ended
-            if folder.fullmatch(place := os.readlink(_PROC / f"{pid}/cwd")):
+            if folder.fullmatch(place := os.readlink(f"/proc/{pid}/cwd")):
                 yield pid, f"its cwd is {place}"
 
 
@@ -160,10 +159,10 @@ def _gone_with_their_process(look: Look) -> Iterator[tuple[int, str]]:
     for one in look.descriptors:
         if inside.match(one.link):
             try:
-                os.stat(_PROC / f"{one.pid}/fd/{one.number}")
+                os.stat(f"/proc/{one.pid}/fd/{one.number}")
             except OSError:
                 with contextlib.suppress(OSError):  # closed while we looked
-                    if os.readlink(_PROC / f"{one.pid}/fd/{one.number}") == one.link:
+                    if os.readlink(f"/proc/{one.pid}/fd/{one.number}") == one.link:
                         yield one.pid, f"descriptor {one.number}, {one.link}"
 
 
@@ -178,7 +177,7 @@ _TIMER = re.compile(r"^notify: (\w+)/tid\.(-?\d+)$", re.MULTILINE)
 def _timers_of_the_first_thread(look: Look) -> Iterator[tuple[int, str]]:
     for process in look.processes.values():
         with contextlib.suppress(OSError):
-            for _, tid in _TIMER.findall((_PROC / f"{process.pid}/timers").read_text()):
+            for _, tid in _TIMER.findall(proc.read(f"/proc/{process.pid}/timers")):
                 if int(tid) == process.pid:
                     yield process.pid, ""
 
@@ -186,7 +185,7 @@ def _timers_of_the_first_thread(look: Look) -> Iterator[tuple[int, str]]:
 def _timers_of_ended_threads(look: Look) -> Iterator[tuple[int, str]]:
     for process in look.processes.values():
         with contextlib.suppress(OSError):
-            for _, tid in _TIMER.findall((_PROC / f"{process.pid}/timers").read_text()):
+            for _, tid in _TIMER.findall(proc.read(f"/proc/{process.pid}/timers")):
                 if int(tid) not in process.threads:
                     yield process.pid, ""
 
@@ -194,7 +193,7 @@ def _timers_of_ended_threads(look: Look) -> Iterator[tuple[int, str]]:
 def _programs_in_memory(look: Look) -> Iterator[tuple[int, str]]:
     for pid in look.processes:
         with contextlib.suppress(OSError):
-            program = os.readlink(_PROC / f"{pid}/exe")
+            program = os.readlink(f"/proc/{pid}/exe")
             if program.startswith("/memfd:"):
                 yield pid, program
 
@@ -223,7 +222,7 @@ def _foreign_epolls(look: Look) -> Iterator[tuple[int, str]]:
         if one.link != "anon_inode:[eventpoll]":
             continue
         with contextlib.suppress(OSError):  # closed while we looked
-            info = Path(_PROC / f"{one.pid}/fdinfo/{one.number}").read_text()
+            info = proc.read(f"/proc/{one.pid}/fdinfo/{one.number}")
             members = {str(int(inode, 16)) for inode in _WATCHED.findall(info)} & somebodys
             key = (one.number, info.partition("tfd:")[2])
             if not members or key in seen:
@@ -256,13 +255,6 @@ def _own_mounts(look: Look) -> Iterator[tuple[int, str]]:
 def _unix_names(look: Look) -> Iterator[tuple[int, str]]:
     for pid, number, name in unix_names.not_found_again(look):
         yield pid, f"descriptor {number}, {name[:100]}"
-
-
-def _command(pid: int) -> str:
-    try:
-        return (_PROC / f"{pid}/comm").read_text().strip()
-    except OSError:
-        return "?"
 
 
 TABLE = (

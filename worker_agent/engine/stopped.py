@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterable
@@ -20,11 +19,11 @@ from pathlib import Path
 
 from perdure.domain.errors import FreezerFailed
 from perdure.waiting import until
+from worker_agent import proc
 from worker_agent.engine.commands import complete
 from worker_agent.engine.threads import urgently
 from worker_agent.freezer import Freezer
 
-_PROC = Path("/proc")
 _SUFFIX = "-perdure-stopped"
 """What the name of the cgroup beside the container's ends in."""
 _POLL = 0.002
@@ -38,32 +37,18 @@ def stopped_tasks(pids: Iterable[int]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for pid in pids:
         with contextlib.suppress(OSError):  # it ended while we looked
-            tids = [int(name) for name in os.listdir(_PROC / f"{pid}/task") if _stopped(pid, int(name))]
+            tids = [tid for tid in proc.threads(pid) if _stopped(pid, tid)]
             if tids:
                 found[pid] = tids
     return found
 
 
 def _stopped(pid: int, tid: int) -> bool:
-    task = _PROC / f"{pid}/task/{tid}"
     try:
-        state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        return state == "T" or (state == "D" and (task / "wchan").read_text() == "do_signal_stop")
+        state = proc.stat(pid, tid)[0]
+        return state == "T" or (state == "D" and proc.read(f"/proc/{pid}/task/{tid}/wchan") == "do_signal_stop")
     except OSError:
         return False
-
-
-def inner_pids(pids: Iterable[int], init_pid: int) -> list[int]:
-    """The same processes as the container numbers them."""
-    depth = len(_numbers(init_pid)) - 1
-    return sorted(numbers[depth] for pid in pids if len(numbers := _numbers(pid)) > depth)
-
-
-def _numbers(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        found = re.search(r"^NSpid:\t(.*)$", (_PROC / f"{pid}/status").read_text(), re.MULTILINE)
-        return [int(word) for word in found[1].split()] if found else []
-    return []
 
 
 @contextlib.asynccontextmanager
@@ -113,26 +98,28 @@ def _handed_over(beside: Path, pid: int, tid: int) -> bool:
     CRIU itself stands still meanwhile (a signal reaches it as soon as the task is in its hands): it must not look at
     the task's cgroup while that is the wrong one (which happened on a busy machine, and a restore would repeat it).
     """
-    status = _PROC / f"{pid}/task/{tid}/status"
+    status = proc.status(pid, tid)
+    if not status:
+        return True
+    if not status.tracer:
+        return False
     try:
-        tracer = re.search(r"^TracerPid:\t(\d+)", status.read_text(), re.MULTILINE)
-        if tracer is None or tracer[1] == "0":
-            return False
         home = Freezer.of_process(tid).path
-        os.kill(int(tracer[1]), signal.SIGSTOP)
+        os.kill(status.tracer, signal.SIGSTOP)
         try:
             _move(tid, beside)
-            return _caught(status)
+            return _caught(pid, tid)
         finally:
             _move(tid, home)
-            os.kill(int(tracer[1]), signal.SIGCONT)
+            os.kill(status.tracer, signal.SIGCONT)
     except (FileNotFoundError, ProcessLookupError, FreezerFailed):
         return True
 
 
-def _caught(status: Path) -> bool:
+def _caught(pid: int, tid: int) -> bool:
+    """In CRIU's hands, or gone."""
     try:
-        return until(lambda: "\nState:\tt" in status.read_text(), _CAUGHT, 0)
+        return until(lambda: proc.status(pid, tid).state in "t?", _CAUGHT, 0)
     except TimeoutError:
         return False
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from perdure.domain.checkpoints import ThreadSettings
 from perdure.image.mounts import read_mounts
+from worker_agent import proc
 
 _IOPRIO_SET, _IOPRIO_GET = {"x86_64": (251, 252), "aarch64": (30, 31)}.get(os.uname().machine, (0, 0))
 _WHO_PROCESS, _CLASS_SHIFT = 1, 13
@@ -22,7 +22,6 @@ _USUAL_SLACK = 50_000
 """Nanoseconds (prctl(2), PR_SET_TIMERSLACK). A real-time thread shows 0."""
 _USUAL_FILTER = 0x33
 """core(5)."""
-_INNER = re.compile(r"^NSpid:\t(.*)$", re.MULTILINE)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,20 +49,13 @@ def set_again(pids: Iterable[int], init_pid: int, settings: Mapping[int, ThreadS
 
 def _threads(pids: Iterable[int], init_pid: int) -> Iterator[tuple[int, int, bool]]:
     """Each thread's number on this node and in the container, and whether it is its process's first."""
-    depth = len(_numbers(init_pid)) - 1
-    for pid in pids:
+    first = set(pids)
+    tids = []
+    for pid in first:
         with contextlib.suppress(OSError):  # it ended
-            for tid in map(int, os.listdir(f"/proc/{pid}/task")):
-                numbers = _numbers(tid)
-                if len(numbers) > depth >= 0:
-                    yield tid, numbers[depth], tid == pid
-
-
-def _numbers(tid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        found = _INNER.search(Path(f"/proc/{tid}/status").read_text())
-        return [int(word) for word in found[1].split()] if found else []
-    return []
+            tids += proc.threads(pid)
+    for tid, number in proc.inner(tids, init_pid).items():
+        yield tid, number, tid in first
 
 
 def _read(tid: int, first: bool, usual: set[int]) -> ThreadSettings:
@@ -95,7 +87,7 @@ def _write(tid: int, settings: ThreadSettings) -> None:
 def _container_cpus(init_pid: int) -> set[int]:
     """The CPUs that a thread of the container has without asking for any."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{init_pid}/cgroup").read_text().splitlines():
+        for line in proc.lines(f"/proc/{init_pid}/cgroup"):
             number, controllers, path = line.split(":", 2)
             if "cpuset" in controllers.split(","):
                 names = ("cgroup", "cpuset", "cpuset.effective_cpus")

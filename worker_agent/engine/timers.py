@@ -11,8 +11,8 @@ import fcntl
 import re
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 
+from worker_agent import proc
 from worker_agent.engine.descriptors import copied, links
 
 _TIMER = re.compile(
@@ -31,7 +31,7 @@ def restart(pids: Iterable[int]) -> int:
         for number, link in links(pid).items():
             if link != "anon_inode:[timerfd]":
                 continue
-            found = _TIMER.search(Path(f"/proc/{pid}/fdinfo/{number}").read_text())
+            found = _TIMER.search(proc.read(f"/proc/{pid}/fdinfo/{number}"))
             if found and (int(found["seconds"]) or int(found["nanoseconds"])):
                 with copied(pid, number) as timer:
                     _start(timer, int(found["seconds"]), int(found["nanoseconds"]), int(found["ticks"]))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from perdure.domain.errors import NotCheckpointable
 from perdure.image.files import walk
+from worker_agent import proc
 from worker_agent.engine.looking import Descriptor, Look
 from worker_agent.engine.overlay import parse_overlay
 
@@ -72,7 +73,7 @@ def _trees(look: Look, job_root: Path) -> list[_Tree]:
 def _places(watch: Descriptor) -> Iterator[tuple[int, int]]:
     """Device and inode number of all that it watches."""
     with contextlib.suppress(OSError):  # closed while we looked
-        for inode, sdev in _WATCH.findall(Path(f"/proc/{watch.pid}/fdinfo/{watch.number}").read_text()):
+        for inode, sdev in _WATCH.findall(proc.read(f"/proc/{watch.pid}/fdinfo/{watch.number}")):
             device = int(sdev, 16)  # the kernel's own encoding: 20 bits of minor number
             yield os.makedev(device >> 20, device & 0xFFFFF), int(inode, 16)
 

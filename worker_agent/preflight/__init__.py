@@ -7,13 +7,12 @@ any container at any time. Start with `examine`.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from perdure.domain.retries import ENDED_BY_US, HOST_GONE, RetryStrategy, would_retry
-from perdure.image.mounts import parse_mountinfo
+from perdure.image.mounts import read_mounts
 from worker_agent.engine.looking import Look, look, one_of_each
 from worker_agent.engine.refusals import refused
 from worker_agent.preflight.descriptors import GPU, Surroundings, check_descriptors, check_mappings, terminals
@@ -82,19 +81,13 @@ def _mount_numbers(seen: Look) -> frozenset[int]:
     """Of all mount namespaces of the container: those inside it are saved, too."""
     found: set[int] = set()
     for pid in one_of_each((seen.init_pid, *seen.processes), "mnt"):
-        with contextlib.suppress(OSError):  # it ended
-            table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
-            found |= {int(line.split(" ", 1)[0]) for line in table.splitlines()}
+        found |= {mount.number for mount in read_mounts(pid)}
     return frozenset(found)
 
 
 def _check_mounts(pid: int, known: set[str]) -> Iterator[Finding]:
     """File systems that a program of the job serves itself."""
-    try:
-        table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
-    except OSError:
-        return
-    for mount in parse_mountinfo(table):
+    for mount in read_mounts(pid):
         if (mount.kind == "fuse" or mount.kind.startswith("fuse.")) and mount.point not in known:
             what = f"the mount {mount.point[:200]} is a FUSE file system, whose server cannot be saved with it"
             fix = "Mount it on the instance and bind it into the container, declared shared."

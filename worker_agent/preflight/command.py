@@ -30,6 +30,7 @@ from perdure.domain.errors import (
     UnknownJob,
 )
 from perdure.settings import AgentSettings
+from worker_agent import proc
 from worker_agent.container.mounts import BundleMount, find_rules
 from worker_agent.engine import Freezer, Tools
 from worker_agent.preflight import examine
@@ -167,13 +168,12 @@ def _container_of(pid: int) -> tuple[list[int], int]:
     if namespace == os.readlink("/proc/self/ns/pid"):
         raise ConfigurationInvalid(f"process {pid} is in no container: its process numbers are the machine's own")
     pids, init = set(Freezer.of_process(pid).pids()), 0
-    for name in os.listdir("/proc"):
+    for one in proc.everyone():
         with contextlib.suppress(OSError):
-            if name.isdigit() and os.readlink(f"/proc/{name}/ns/pid") == namespace:
-                pids.add(int(name))
-                numbers = re.search(r"^NSpid:\t(.*)$", Path(f"/proc/{name}/status").read_text(), re.MULTILINE)
-                if numbers and numbers[1].split()[-1] == "1":
-                    init = int(name)
+            if os.readlink(f"/proc/{one}/ns/pid") == namespace:
+                pids.add(one)
+                if proc.status(one).numbers[-1:] == [1]:
+                    init = one
     return sorted(pids), init or pid
 
 

@@ -9,8 +9,8 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from worker_agent import proc
 from worker_agent.engine.criu_options import GHOST_LIMIT
 from worker_agent.engine.descriptors import asked, is_message_queue
 from worker_agent.engine.looking import Descriptor, Look
@@ -120,7 +120,7 @@ def _named(process: Process, number: int, link: str, around: Surroundings, held:
 def check_mappings(process: Process, around: Surroundings) -> Iterator[Finding]:
     """What this process has mapped."""
     try:
-        table = Path(f"/proc/{process.pid}/maps").read_text("utf-8", "surrogateescape")
+        table = proc.read(f"/proc/{process.pid}/maps")
     except OSError:
         return
     huge = 0
@@ -205,7 +205,7 @@ def _outside(process: Process, mount: int, around: Surroundings, held: str) -> I
 
 def _fdinfo(pid: int, number: int) -> str:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+        return proc.read(f"/proc/{pid}/fdinfo/{number}")
     return ""
 
 
@@ -217,7 +217,7 @@ def _mount(pid: int, number: int) -> int:
 def _huge(pid: int, place: str) -> int:
     """Bytes of a mapping that are huge pages of the reserved kind."""
     with contextlib.suppress(OSError):
-        table = Path(f"/proc/{pid}/smaps").read_text("utf-8", "surrogateescape")
+        table = proc.read(f"/proc/{pid}/smaps")
         part = table.partition(place)[2].partition("VmFlags:")[0]
         sizes = re.findall(r"^(?:Private|Shared)_Hugetlb:\s*(\d+) kB", part, re.MULTILINE)
         return sum(map(int, sizes)) * 1024

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
+from worker_agent import proc
 from worker_agent.engine.stopped import stopped_tasks
 from worker_agent.preflight.findings import Finding, Level, Process
 
@@ -17,7 +16,7 @@ _NESTED = ("pid", "user", "ipc", "uts", "time")
 def check_processes(processes: list[Process], init_pid: int) -> Iterator[Finding]:
     """What each of them is."""
     own = _namespaces(init_pid)
-    level = _level(init_pid)
+    level = max(0, proc.level(init_pid))
     stopped = stopped_tasks(process.pid for process in processes)
     for process in processes:
         if process.pid in stopped:
@@ -40,30 +39,13 @@ def shares_ipc(pid: int) -> bool:
 def _from_outside(pid: int, init_pid: int, level: int) -> bool:
     """Is an ancestor of it not in the container? (One that ends while we climb is no proof.)"""
     while pid != init_pid:
-        status = _status(pid)
-        if "NSpid" not in status:
+        status = proc.status(pid)
+        if not status:
             return False
-        if len(status["NSpid"].split()) <= level or status["PPid"] == "0":
+        if len(status.numbers) <= level or not status.parent:
             return True
-        pid = int(status["PPid"])
+        pid = status.parent
     return False
-
-
-def _level(init_pid: int) -> int:
-    """How many process numbers a process of this node has before that of the container."""
-    return max(0, len(_numbers(init_pid)) - 1)
-
-
-def _numbers(pid: int) -> list[int]:
-    return [int(word) for word in _status(pid).get("NSpid", "").split()]
-
-
-def _status(pid: int) -> dict[str, str]:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return {}
-    return dict(re.findall(r"^(\w+):\t(.*)$", text, re.MULTILINE))
 
 
 def _namespaces(pid: int) -> dict[str, str]:

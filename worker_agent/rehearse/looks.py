@@ -6,11 +6,11 @@ The image is CRIU's (images/pstree.proto, core.proto, mm.proto, fdinfo.proto); a
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from perdure.domain.errors import RestoreFailed
+from worker_agent import proc
 from worker_agent.engine import criu_image
 from worker_agent.engine.criu_image import Message
 
@@ -44,7 +44,7 @@ def compare(images: Path) -> int:
 
 
 def _compare_one(images: Path, pid: int, threads: int, here: int) -> None:
-    found = len(os.listdir(f"/proc/{here}/task"))
+    found = len(proc.threads(here))
     if found != threads:
         raise _missing(f"process {pid} came back with {found} threads instead of {threads}")
     lost = sorted(_descriptors(images, pid) ^ {int(name) for name in os.listdir(f"/proc/{here}/fd")})
@@ -98,7 +98,7 @@ def _mappings(images: Path, pid: int) -> list[tuple[int, int]]:
 def _mapped(pid: int) -> list[tuple[int, int]]:
     """The process's memory map, neighbours joined."""
     joined: list[tuple[int, int]] = []
-    for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").splitlines():
+    for line in proc.lines(f"/proc/{pid}/maps"):
         start, end = (int(word, 16) for word in line.split(" ", 1)[0].split("-"))
         if joined and joined[-1][1] == start:
             joined[-1] = (joined[-1][0], end)
@@ -113,15 +113,5 @@ def _covered(mapped: list[tuple[int, int]], start: int, end: int) -> bool:
 
 def _restored() -> dict[int, int]:
     """Processes of the container: as it numbers them, and as this namespace does."""
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                status = Path(f"/proc/{name}/status").read_text("utf-8", "replace")
-            except OSError:
-                continue
-            numbers = re.search(r"^NSpid:\t(.*)$", status, re.MULTILINE)
-            words = numbers[1].split() if numbers else []
-            if len(words) > 1:
-                found[int(words[1])] = int(name)
-    return found
+    numbers = ((pid, proc.status(pid).numbers) for pid in proc.everyone())
+    return {known[1]: pid for pid, known in numbers if len(known) > 1}

@@ -7,7 +7,8 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from pathlib import Path
+
+from perdure.image.mounts import read_mounts
 
 _MOST_DESCRIPTORS = 2000
 """Of one process. One with more of them has many of the same kind."""
@@ -53,6 +54,4 @@ def _kind(descriptor: str) -> str:
 
 
 def _mounts(pid: int) -> set[str]:
-    table = Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape")
-    lines = (line.partition(" - ") for line in table.splitlines())
-    return {f"mount {place.split()[4]} {system.split()[0]}"[:300] for place, _, system in lines}
+    return {f"mount {mount.point} {mount.kind}"[:300] for mount in read_mounts(pid)}

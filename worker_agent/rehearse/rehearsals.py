@@ -8,19 +8,18 @@ checkpoint.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import time
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 
 import structlog
 
 from perdure.contracts.protection import ReportKind
 from perdure.domain.checkpoints import Checkpoint, Rehearsal, RehearsalVerdict
 from perdure.domain.errors import PerdureError
+from worker_agent import proc
 from worker_agent.container.protected_jobs import ProtectedJob
 from worker_agent.engine import Container, committed, read_head
 from worker_agent.engine.commands import complete
@@ -206,8 +205,6 @@ def _memory_of(container: Container) -> int:
     """Bytes of its processes that a restore brings back; what they share is counted for each. Blocks."""
     total = 0
     for pid in container.freezer.pids() if container.freezer else []:
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines():
-                if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:")):
-                    total += int(line.split()[1]) << 10
+        status = proc.status(pid)
+        total += sum(status.kib(name) << 10 for name in ("RssAnon", "RssShmem", "VmSwap"))
     return total

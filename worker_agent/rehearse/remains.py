@@ -22,6 +22,7 @@ import structlog
 from perdure.domain.errors import CommandFailed, JobRootBusy
 from perdure.dying import hurry, hurry_group
 from perdure.image.mounts import delete_tree, parse_mountinfo
+from worker_agent import proc
 from worker_agent.engine import tasks
 from worker_agent.rehearse.spec import CGROUPS, FOLDER
 
@@ -91,7 +92,7 @@ def _found(folder: Path) -> list[int]:
     """
     namespaces: dict[str, bool | None] = {os.readlink(_PROC / "self/ns/mnt"): None}
     found = []
-    for pid in [int(name) for name in os.listdir(_PROC) if name.isdigit()]:
+    for pid in proc.everyone():
         its = _in_its_mounts(pid, folder, namespaces)
         command = b"" if its is False else _command_line(pid)
         if its or command.endswith(_null_ended(stage_argv(folder))):
@@ -107,7 +108,7 @@ def _in_its_mounts(pid: int, folder: Path, namespaces: dict[str, bool | None]) -
     try:
         namespace = os.readlink(_PROC / f"{pid}/ns/mnt")
         if namespace not in namespaces:
-            text = (_PROC / f"{pid}/mountinfo").read_text("utf-8", "surrogateescape")
+            text = proc.read(f"/proc/{pid}/mountinfo")
             namespaces[namespace] = _has_its_mounts(text, folder)
         return namespaces[namespace]
     except OSError:  # it is on its way out
@@ -142,7 +143,7 @@ def _hurry_if_dying(pid: int) -> None:
 
 def _threads(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
-        return [int(name) for name in os.listdir(_PROC / f"{pid}/task")]
+        return proc.threads(pid)
     return []
 
 
@@ -153,7 +154,7 @@ def _runs(pid: int) -> bool:
 
 def _state(pid: int, thread: int) -> str:
     with contextlib.suppress(OSError):
-        return (_PROC / f"{pid}/task/{thread}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+        return proc.stat(pid, thread)[0]
     return "X"
 
 
@@ -161,7 +162,7 @@ def _words(pid: int) -> str:
     where = "?"
     with contextlib.suppress(OSError):
         where = (_PROC / f"{pid}/wchan").read_text()
-    return f"process {pid} ({tasks.command(pid)}, state {_state(pid, pid)}, in {where}) did not die"
+    return f"process {pid} ({proc.command(pid)}, state {_state(pid, pid)}, in {where}) did not die"
 
 
 # ---- cgroup and folder --------------------------------------------------------------------------------------------

@@ -536,7 +536,7 @@ def _stopped_at_the_freeze(call: Call) -> list[int]:
 
 def _inner_pid(pid: int) -> int:
     """The number of a process one pid namespace below ours: in the container."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace", newline="\n") as file:
         numbers = next(line for line in file if line.startswith("NSpid:")).split()[1:]
     return int(numbers[min(1, len(numbers) - 1)])
 

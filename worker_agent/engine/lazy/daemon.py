@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from perdure.domain.checkpoints import ManifestHead
 from perdure.domain.errors import CheckpointFailed, ImageInvalid, RestoreFailed, TooLate
+from worker_agent import proc
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import tasks
 from worker_agent.engine.commands import complete
@@ -143,7 +144,7 @@ def look(container: Container) -> State | None:
 
 
 def _lives(pid: int) -> bool:
-    return tasks.command(pid) == NAME and not tasks.ends(pid)
+    return proc.command(pid) == NAME and not tasks.ends(pid)
 
 
 async def is_sound(container: Container) -> bool:
