@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.errors import CheckpointFailed, NotCheckpointable
-from tests.integration.engine_bed import Bed, Running, freezer_of
+from tests.integration.engine_bed import Bed, Running, alive, freezer_of
 from tests.integration.engine_faults import traced
 from tests.integration.engine_places import wait_for
-from tests.integration.test_engine import checkpoint, die, fresh, restored
+from tests.integration.test_engine import checkpoint, die, fresh, identity, restored
 from tests.patience import PATIENCE
 from worker_agent import proc
-from worker_agent.engine import checkpoint_steps, stopped, tasks
+from worker_agent.engine import Taking, checkpoint_steps, last_pid, stopped, tasks
 
 pytestmark = [pytest.mark.criu]
 
@@ -56,7 +57,12 @@ os.kill(child, signal.SIGKILL)
 print('ended by', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 TICKS = """
-import time
+import os, time
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
 while True:
     print('tick', flush=True)
     time.sleep(.01)
@@ -146,8 +152,23 @@ async def test_a_container_that_is_stopped_as_a_whole(bed: Bed) -> None:
     running = await restored(bed, 2, manifest.number)
     assert state(running.container.init_pid) == "T"
     assert running.lines() == lines
+    assert await last_pid.read(running.container.init_pid) == manifest.last_pid >= 20  # no number comes twice
     os.kill(running.container.init_pid, signal.SIGCONT)
     running.more_lines(3)
+
+
+async def test_what_stood_stopped_at_the_freeze_is_noted_even_if_it_ended_since(bed: Bed) -> None:
+    running = await start(bed, STOPPED)
+    child = child_of(running)
+
+    def at(step: str) -> None:
+        if step == "checksums":  # the job was let go on
+            (bed.volume.root / "seen/data/go").touch()
+            wait_for(lambda: not alive(child), "the end of the process that stood stopped")
+
+    taking = Taking(PATIENCE, on_step=at)
+    manifest = await taking.take(running.container, identity(1), kind=CheckpointKind.PERIODIC, keep=2, reserve_bytes=0)
+    assert manifest.stopped == [manifest_pid(manifest.processes)]
 
 
 async def test_what_an_agent_left_outside_the_cgroup_is_brought_back(bed: Bed) -> None:

@@ -11,11 +11,11 @@ from perdure.domain.checkpoints import CheckpointKind, ManifestHead
 from perdure.domain.errors import CheckpointFailed, ImageInvalid, JobRootFull, NotCheckpointable, TooLate
 from perdure.image import files
 from perdure.image.disk import syncfs
+from worker_agent import proc
 from worker_agent.engine import (
     dump,
     gpu,
     hosts_file,
-    last_pid,
     lost_names,
     machine,
     pace,
@@ -204,9 +204,7 @@ async def pause(work: Work) -> None:
 
 async def measure(work: Work) -> None:
     """What the job holds now that nothing changes any more, and whether that still fits."""
-    work.needed, work.last_pid = await asyncio.gather(
-        urgently(bytes_needed, work), last_pid.read(work.container.init_pid)
-    )
+    work.needed = await urgently(bytes_needed, work)
     _refuse_if_late(work)
     await urgently(roots.make_room, work.container.job_root, to_write(work), work.reserve_bytes)
     await urgently(_describe, work)
@@ -216,6 +214,7 @@ def _describe(work: Work) -> None:
     pids = work.freezer.pids()
     work.processes = tasks.names(pids)
     work.stopped = stopped.stopped_tasks(pids)
+    work.stood_stopped = sorted(proc.inner(work.stopped, work.container.init_pid).values())
     work.threads = thread_settings.noted(pids, work.container.init_pid)
     work.hosts = hosts_file.lines(work.container)
 

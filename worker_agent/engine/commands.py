@@ -53,7 +53,7 @@ async def run(
         os.close(err)
 
 
-async def complete(work: Coroutine[Any, Any, T]) -> T:
+async def complete(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
     """Await `work` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards, unless
     `work` itself failed."""
     task = asyncio.ensure_future(work)

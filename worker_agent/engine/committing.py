@@ -12,7 +12,6 @@ from perdure.domain.errors import CheckpointFailed, PerdureError
 from perdure.image import checksums, files
 from perdure.image.layout import IMAGES
 from perdure.image.manifest import encode_name
-from worker_agent import proc
 from worker_agent.engine import job_root as roots
 from worker_agent.engine import machine
 from worker_agent.engine.commands import complete
@@ -78,7 +77,6 @@ def _written(work: Work) -> int:
 async def _manifest(work: Work) -> Manifest:
     container, identity = work.container, work.identity
     here = await machine.describe(container.tools)
-    stood_stopped = sorted((await urgently(proc.inner, work.stopped, container.init_pid)).values())
     assert work.frozen_at is not None
     return Manifest(
         job_id=identity.job_id,
@@ -110,7 +108,7 @@ async def _manifest(work: Work) -> Manifest:
         image=container.image,
         processes=work.processes,
         gpus=work.gpus,
-        stopped=stood_stopped,
+        stopped=work.stood_stopped,
         phases=work.phases,
         addresses=work.addresses,
         surroundings=container.surroundings.model_copy(update={"hosts": work.hosts}),

@@ -21,7 +21,7 @@ from perdure.image.pages.assembly import shares_pages
 from perdure.image.pages.index import PagesFile
 from perdure.image.pages.sink import Request
 from perdure.waiting import until
-from worker_agent.engine import criu_log, criu_options, runc, stopped, tasks
+from worker_agent.engine import criu_log, criu_options, last_pid, runc, stopped, tasks
 from worker_agent.engine import job_root as roots
 from worker_agent.engine.commands import complete
 from worker_agent.engine.page_sink import PageSink
@@ -184,8 +184,12 @@ async def _dump_into(work: Work, sink: PageSink) -> None:
 
 
 async def _dump(work: Work) -> None:
-    async with stopped.let_through(work.freezer, work.stopped):
-        await _criu(work)
+    counting = asyncio.create_task(last_pid.read(work.container.init_pid))
+    try:
+        async with stopped.let_through(work.freezer, work.stopped):
+            await _criu(work)
+    finally:
+        work.last_pid = await complete(counting)
 
 
 async def assemble(work: Work) -> None:

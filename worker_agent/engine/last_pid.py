@@ -3,8 +3,9 @@
 CRIU gives restored processes their numbers, and the kernel's own count stays near 1 meanwhile. So new processes would
 get the numbers of ended ones, which a job may still remember (a lock file, `$!` of a shell).
 
-The count is shown to a process of the container's pid namespace alone. So one enters it: its own number is the newest,
-and it gives that back.
+The count is shown to a process of the container's pid namespace alone, and a process is in one from its birth on. So a
+program is started there: its own number is the newest, and it gives that back. Beside the dump, which takes longer, and
+only while the container stands frozen: it is root's and sees the node's files, and a job may trace its neighbours.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LIMIT = 10.0
 
 
 async def read(init_pid: int) -> int:
-    """For a container that stands frozen. 0 where it cannot be known."""
+    """For a container that stands frozen until this returns. 0 where it cannot be known."""
     with contextlib.suppress(CommandFailed, OSError, ValueError):
         if _has_its_own_numbers(init_pid):
             return int(await _inside(init_pid, _READ))

@@ -74,6 +74,8 @@ class Work:
     """It stood frozen before we came (`docker pause`)."""
     processes: list[str] = field(default_factory=list)
     stopped: dict[int, list[int]] = field(default_factory=dict)
+    stood_stopped: list[int] = field(default_factory=list)
+    """The same processes, as the container numbers them."""
     threads: dict[int, ThreadSettings] = field(default_factory=dict)
     last_pid: int = 0
     broken: list[int] = field(default_factory=list)
