@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.domain.errors import CheckpointFailed
+from perdure.domain.errors import CheckpointFailed, NotCheckpointable
 from perdure.domain.retries import RetryRule, RetryStrategy
 from tests.conftest import PERDURE
 from tests.documents.book import arguments, block, filled, told
@@ -30,6 +31,8 @@ from tests.patience import PATIENCE
 from worker_agent.container.seccomp import refuse_io_uring
 from worker_agent.engine import checkpoint_steps, criu_options
 from worker_agent.engine.criu_log import KEPT
+from worker_agent.engine.refusals import TABLE
+from worker_agent.engine.refusals import refused as asked_of_the_table
 from worker_agent.preflight import Report, Verdict, check_retries, examine
 
 pytestmark = [pytest.mark.criu]
@@ -180,6 +183,15 @@ async def test_preflight_names_what_criu_refuses_and_the_explainer_says_why(
         if opened(running, outside, thing):
             assert [finding.kind for finding in look(running).problems] == [kind], f"{thing}: {look(running)}"
             ask(running, "close")
+    monkeypatch.setattr(checkpoint_steps, "refused", asked_of_the_table)
+    thing_kinds = {"sandbox": "nested namespace", **NOT_TO_SAVE}
+    for thing in ("sandbox", "secret_memory"):
+        if opened(running, outside, thing):
+            row = next(row for row in TABLE if row.kind == thing_kinds[thing])
+            with pytest.raises(NotCheckpointable, match=re.escape(row.what)) as refusal:
+                await checkpoint(running)
+            assert refusal.value.step == "look", "nothing was frozen"
+            assert ask(running, "close") == "done close"
     assert (await checkpoint(running)).number > 0
 
 

@@ -217,3 +217,28 @@ def test_a_file_without_its_name_is_lent_one_but_on_a_shared_mount() -> None:
 def points(path: str) -> list[str]:
     """The folders above it, the nearest first."""
     return [str(folder) for folder in Path(path).parents]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "flag", ["0x10000000", "0x04000000", "0x08000000"]
+)  # CLONE_NEWUSER, CLONE_NEWUTS, CLONE_NEWIPC
+def test_a_sandbox_inside_the_job_but_no_process_from_outside(flag: str) -> None:
+    code = f"import ctypes, os, time; child = os.fork() or ctypes.CDLL(None).unshare({flag}) or print(flush=True)\n"
+    with running(f"{code}while not child: time.sleep(1)\nimport sys; sys.stdin.read()") as pid:
+        (child,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        found = refused(look([pid, child], pid))
+        assert [(one.row.kind, one.process.pid) for one in found] == [("nested namespace", child)]
+        assert refused(look([pid, child], child)) == [], "it was not started by the container's first process"
+        os.kill(child, 9)
+
+
+@needs_root
+def test_secret_memory() -> None:
+    code = "import ctypes, mmap, os; kept = ctypes.CDLL(None).syscall(447, 0)\n"
+    code += (
+        "kept >= 0 and (os.truncate(kept, 4096), os.__dict__.setdefault('m', mmap.mmap(kept, 4096)), os.close(kept))\n"
+    )
+    with running(code + "print(kept, flush=True)" + THEN_WAIT) as pid:
+        shown = "/secretmem" in Path(f"/proc/{pid}/maps").read_text()
+        assert kinds(pid) == ({"secret memory"} if shown else set())

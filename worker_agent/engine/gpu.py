@@ -23,10 +23,9 @@ import structlog
 
 from perdure.domain.checkpoints import GpuDevice
 from perdure.domain.errors import CheckpointFailed, CommandFailed, NotCheckpointable, RestoreFailed
-from worker_agent import proc
 from worker_agent.engine.commands import run
 from worker_agent.engine.descriptors import links
-from worker_agent.engine.looking import Look
+from worker_agent.engine.looking import Look, mappings
 from worker_agent.proc import command
 
 log = structlog.get_logger()
@@ -70,7 +69,8 @@ def users(pids: Iterable[int]) -> list[int]:
 def seen_users(look: Look) -> list[int]:
     """The same, of a look that was taken: at least the first process that holds each descriptor."""
     holders = {one.pid for one in look.descriptors if _DEVICE.fullmatch(one.link)}
-    return [pid for pid in look.processes if pid in holders or _has_mapped_gpu(pid)]
+    holders |= {one.pid for one in look.mappings if _DEVICE.match(one.path)}
+    return sorted(holders)
 
 
 def _holds_gpu(pid: int) -> bool:
@@ -79,14 +79,7 @@ def _holds_gpu(pid: int) -> bool:
             return True
     except OSError:  # it ended while we looked
         return False
-    return _has_mapped_gpu(pid)
-
-
-def _has_mapped_gpu(pid: int) -> bool:
-    try:
-        return bool(_DEVICE.search(proc.read(f"/proc/{pid}/maps")))
-    except OSError:  # it ended while we looked
-        return False
+    return any(_DEVICE.match(one.path) for one in mappings(pid))
 
 
 def refuse_unless_enabled(tools: GpuTools, pids: Sequence[int]) -> None:

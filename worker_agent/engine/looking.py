@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,6 +46,17 @@ class Descriptor:
 
 
 @dataclass(frozen=True)
+class Mapping:
+    """A file in a process's memory that is not simply there by its name: deleted, a device, secret memory. `start` and
+    `end` are as /proc writes them."""
+
+    pid: int
+    start: str
+    end: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Look:
     """What was seen: processes in the order of their numbers, and their descriptors, each once."""
 
@@ -68,6 +80,19 @@ class Look:
     def sockets(self) -> dict[int, Descriptor]:
         """By inode: a descriptor that leads to it."""
         return {int(one.link[8:-1]): one for one in self.descriptors if one.link.startswith("socket:[")}
+
+    @cached_property
+    def mappings(self) -> list[Mapping]:
+        """Those of all processes. The kernel goes through the memory map of each."""
+        return [one for pid in self.processes for one in mappings(pid)]
+
+    def is_below(self, process: LivingProcess) -> bool:
+        """Does it descend from the container's first process? What was started from outside (exec) does not, and is no
+        part of a dump."""
+        climbing: LivingProcess | None = process
+        while climbing is not None and climbing.pid != self.init_pid:
+            climbing = self.processes.get(climbing.parent)
+        return climbing is not None
 
     def of(self, pid: int) -> Iterator[Descriptor]:
         """The descriptors that were seen first in this process."""
@@ -99,6 +124,20 @@ def look(
                 seen.add(key)
                 descriptors.append(Descriptor(pid, number, link))
     return Look(init_pid, processes, tuple(descriptors), tuple(shared), tuple(trees), tuple(places))
+
+
+_MAPPING = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ (\S+ \d+) +(/dev/.*|/secretmem.*|/.* \(deleted\))$", re.MULTILINE
+)
+
+
+def mappings(pid: int) -> list[Mapping]:
+    """Those of one process, each file once. None if it is gone. Blocks: the kernel goes through all its memory map."""
+    with contextlib.suppress(OSError):
+        table = _MAPPING.findall(proc.read(f"/proc/{pid}/maps"))
+        found = {file: (start, end, path) for start, end, file, path in reversed(table)}
+        return [Mapping(pid, *where) for where in found.values()]
+    return []
 
 
 def one_of_each(pids: Iterable[int], namespace: str) -> Iterator[int]:

@@ -28,7 +28,7 @@ from perdure.image.mounts import Mount, read_mounts
 from worker_agent import proc
 from worker_agent.engine import replaced_files
 from worker_agent.engine.inside import folder_of, nearest
-from worker_agent.engine.looking import Descriptor, one_of_each
+from worker_agent.engine.looking import Descriptor, Mapping, mappings, one_of_each
 from worker_agent.proc import command
 
 _DELETED = " (deleted)"
@@ -37,7 +37,6 @@ _LONGEST = 255
 _NO_FILES = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}
 _CRIUS = {"tmpfs"}
 """Of these CRIU has the files in its own image, with the names that it gives."""
-_MAPPED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ (\S+ \d+) +/.* \(deleted\)$", re.MULTILINE)
 _MOUNT = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
@@ -84,17 +83,13 @@ def opened(descriptors: Iterable[Descriptor]) -> list[Nameless]:
     ]
 
 
-def mapped(pids: Iterable[int]) -> Iterator[Nameless]:
-    """Files without their names that these processes have mapped, each once a process. Blocks: it reads the memory map
-    of each."""
-    for pid in pids:
-        with contextlib.suppress(OSError):  # it ended
-            found = _MAPPED.findall(proc.read(f"/proc/{pid}/maps"))
-            ranges = {file: (start, end) for start, end, file in reversed(found)}
-            for start, end in ranges.values():
-                link = f"/proc/{pid}/map_files/{int(start, 16):x}-{int(end, 16):x}"
-                with contextlib.suppress(FileNotFoundError):  # unmapped while we looked
-                    yield Nameless(pid, link, os.readlink(link))
+def mapped(files: Iterable[Mapping]) -> Iterator[Nameless]:
+    """Those of these files in memory that have lost their names."""
+    for one in files:
+        if one.path.endswith(_DELETED):
+            link = f"/proc/{one.pid}/map_files/{int(one.start, 16):x}-{int(one.end, 16):x}"
+            with contextlib.suppress(OSError):  # unmapped while we looked, or the process ended
+                yield Nameless(one.pid, link, os.readlink(link))
 
 
 @dataclass(frozen=True)
@@ -178,7 +173,7 @@ def lend(
     given: list[str] = []
     around: Places | None = None
     try:
-        for one in (*files, *mapped(frozen)):
+        for one in (*files, *mapped(one for pid in frozen for one in mappings(pid))):
             around = around or places(init_pid, frozen, shared)
             lost = _lost(one, around)
             if lost is not None and one.path not in given:

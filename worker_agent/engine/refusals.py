@@ -1,8 +1,9 @@
 """What is refused before a dump, by name: the one table for preflight's look and for the engine.
 
-Here stands what CRIU would save and then not bring back, or bring back as something else, and what it refuses without a
-plain word. Whatever else it refuses it says itself (known_failures.py); preflight tells of that, too. Tried with CRIU
-4.2.1, each by a job in tests/integration/test_refusals.py.
+Here stands what CRIU would save and then not bring back, or bring back as something else, what it refuses without a
+plain word, and what stays and is cheap to see, so that no job is frozen for it again and again (a sandbox, secret
+memory). Whatever else it refuses it says itself (known_failures.py); preflight tells of that, too. Tried with CRIU
+4.2.1, each by a job in tests/integration/test_refusals.py or test_preflight.py. How it is seen: signs.py.
 """
 
 from __future__ import annotations
@@ -132,6 +133,18 @@ TABLE = (
         "runs a program that is in memory only (memfd), and could not be restored",
         "Start it from a file.",
         signs.programs_in_memory,
+    ),
+    Refusal(
+        "secret memory",
+        "has secret memory (memfd_secret), which nobody else can read",
+        "Turn that feature off.",
+        signs.secret_memory,
+    ),
+    Refusal(
+        "nested namespace",
+        "runs in a container or sandbox of its own inside the job's",
+        "Run the program without the inner container or sandbox.",
+        signs.nested_namespaces,
     ),
     Refusal(
         "lost session",

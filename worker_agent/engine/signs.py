@@ -160,6 +160,32 @@ def programs_in_memory(look: Look) -> Seen:
                 yield pid, program
 
 
+def secret_memory(look: Look) -> Seen:
+    for one in look.mappings:
+        if one.path.startswith("/secretmem"):
+            yield one.pid, f"mapping {one.start}-{one.end}"
+
+
+_NESTED = ("pid", "user", "ipc", "uts", "time", "time_for_children")
+"""Namespaces of which CRIU saves the container's own alone (criu/namespaces.c, CLONE_SUBNS has those that may nest)."""
+
+
+def nested_namespaces(look: Look) -> Seen:
+    own = _namespaces(look.init_pid)
+    for process in look.processes.values():
+        other = [kind for kind, name in _namespaces(process.pid).items() if own.get(kind, name) != name]
+        if other and look.is_below(process):
+            yield process.pid, f"{', '.join(other)} namespace"
+
+
+def _namespaces(pid: int) -> dict[str, str]:
+    found = {}
+    for kind in _NESTED:
+        with contextlib.suppress(OSError):  # gone, a zombie, or a kernel without that kind
+            found[kind] = os.readlink(f"/proc/{pid}/ns/{kind}")
+    return found
+
+
 def lost_sessions(look: Look) -> Seen:
     by_number = {process.inner: process for process in look.processes.values()}
     tree = {}
@@ -196,7 +222,7 @@ def foreign_epolls(look: Look) -> Seen:
 
 def names_that_cannot_be_lent(look: Look) -> Seen:
     around: lost_names.Places | None = None
-    for one in (*lost_names.opened(look.descriptors), *lost_names.mapped(look.processes)):
+    for one in (*lost_names.opened(look.descriptors), *lost_names.mapped(look.mappings)):
         around = around or lost_names.places(look.init_pid, look.processes, look.shared)
         if why := lost_names.in_the_way(one, around):
             yield one.pid, f"{one.held}: {why}"

@@ -130,9 +130,6 @@ def check_mappings(process: Process, around: Surroundings) -> Iterator[Finding]:
             yield from _anonymous(process, path, held)
         elif path.startswith("/dev/") and not _PLAIN_DEVICES.match(path):
             yield _device_finding(process, path.removesuffix(" (deleted)"), "has mapped", held)
-        elif path.startswith("/secretmem"):
-            what = "has secret memory (memfd_secret), which nobody else can read"
-            yield Finding(Level.CHANGE, "secret memory", what, "Turn that feature off.", process, held)
         elif path == "[uprobes]":
             what = "is watched by user-space probes (uprobes)"
             yield Finding(Level.CHANGE, "uprobes", what, "End the tracing of the job's programs.", process, held)
