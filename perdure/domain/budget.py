@@ -27,7 +27,20 @@ _GREEN, _AMBER = 0.5, 0.8
 _AIMED_AT = 0.45
 """Part of the notice that an adapted interval aims at: a little below green, so that it does not go to and fro."""
 _READING = "dump"
-_STEPS = ("look", "room", "presync", "page sink", "pause", "measure", "names", "drain", "clone", "resume", "images")
+_STEPS = (
+    "look",
+    "room",
+    "presync",
+    "page sink",
+    "look again",
+    "pause",
+    "measure",
+    "names",
+    "drain",
+    "clone",
+    "resume",
+    "images",
+)
 _ENDING = ("assemble", "sync", "checksums", "upload")
 
 

@@ -20,16 +20,17 @@ from pathlib import Path
 
 import pytest
 
+from perdure.domain.checkpoints import CheckpointKind
 from perdure.domain.errors import CheckpointFailed, NotCheckpointable
 from perdure.domain.retries import RetryRule, RetryStrategy
 from tests.conftest import PERDURE
 from tests.documents.book import arguments, block, filled, told
 from tests.integration.engine_bed import Bed, Running, freezer_of
 from tests.integration.engine_places import wait_for
-from tests.integration.test_engine import checkpoint, die, fresh, restored
+from tests.integration.test_engine import checkpoint, die, fresh, identity, restored
 from tests.patience import PATIENCE
 from worker_agent.container.seccomp import refuse_io_uring
-from worker_agent.engine import checkpoint_steps, criu_options
+from worker_agent.engine import Taking, checkpoint_steps, criu_options
 from worker_agent.engine.criu_log import KEPT
 from worker_agent.engine.refusals import TABLE
 from worker_agent.engine.refusals import refused as asked_of_the_table
@@ -193,6 +194,26 @@ async def test_preflight_names_what_criu_refuses_and_the_explainer_says_why(
             assert refusal.value.step == "look", "nothing was frozen"
             assert ask(running, "close") == "done close"
     assert (await checkpoint(running)).number > 0
+
+
+async def test_what_came_up_since_the_look_is_seen_before_the_freeze(
+    bed: Bed, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A predump may take minutes. CRIU itself would save this pipe, and bring back another one."""
+    monkeypatch.setattr(checkpoint_steps, "_FRESH", -PATIENCE)  # whatever time has gone by
+    running = await fresh(bed)
+    running.first_line()
+    steps = []
+
+    def at(step: str) -> None:
+        steps.append(step)
+        if step == "predump":
+            assert opened(running, outside, "packet_pipe")
+
+    taking = Taking(PATIENCE, on_step=at)
+    with pytest.raises(NotCheckpointable, match="keeps packets apart"):
+        await taking.take(running.container, identity(1), kind=CheckpointKind.PERIODIC, keep=2, reserve_bytes=0)
+    assert "pause" not in steps
 
 
 async def test_unusual_things_that_are_saved_are_no_findings(bed: Bed, outside: Outside) -> None:

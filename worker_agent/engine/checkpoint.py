@@ -32,6 +32,7 @@ BEFORE: tuple[_Step, ...] = (
     ("suspend GPU", steps.suspend_gpu),
     ("page sink", dump.open_page_sink),  # it has been starting since the end of `room`
     ("predump", dump.predump),
+    ("look again", steps.look_again),
 )
 FROZEN: tuple[_Step, ...] = (
     ("pause", steps.pause),

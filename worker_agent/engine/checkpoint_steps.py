@@ -43,6 +43,8 @@ _VFORK_PATIENCE = 5.0
 """Seconds in which a freeze is tried that meets no parent in a vfork. A job that does little else but start programs
 was met in one about every second time (tried)."""
 _VFORK_POLL = 0.01
+_FRESH = 0.5
+"""Seconds."""
 _LIKELY_CHANGED = 4
 """A checkpoint that shares pages begins where the volume has room for this part of the job's memory."""
 _TELL_THE_PACE = 2
@@ -51,6 +53,7 @@ _TELL_THE_PACE = 2
 
 async def look(work: Work) -> None:
     """Refuse, before anything is frozen, what is known not to come through a dump."""
+    work.looked_at = time.monotonic()
     await machine.describe(work.container.tools)
     container = work.container
     pids = await work.in_thread(work.freezer.pids)
@@ -61,6 +64,14 @@ async def look(work: Work) -> None:
     work.sockets = await work.in_thread(sockets_of, seen)
     work.broken = await work.in_thread(breaks_unheard, seen)
     work.nameless = lost_names.opened(seen.descriptors)
+    work.look_seconds = time.monotonic() - work.looked_at
+
+
+async def look_again(work: Work) -> None:
+    """What came up during a predump, or while a slow disk was written, is seen before the freeze, too. A look takes as
+    long as a job has descriptors: it is not repeated while it is about as old as a new one would be at its end."""
+    if time.monotonic() - work.looked_at > _FRESH + 2 * work.look_seconds:
+        await look(work)
 
 
 def _judge(container: Container, pids: list[int]) -> Look:

@@ -65,6 +65,9 @@ class Work:
     sink: PageSink | None = None
     """What takes the job's pages; None where they are written as CRIU writes them."""
     assembled: Assembled | None = None
+    looked_at: float = 0.0
+    """When the newest look at the job's processes began (monotonic seconds), and how long it took."""
+    look_seconds: float = 0.0
     needed: int = 0
     """Bytes that a dump may take, by the newest look."""
     folder: Path | None = None
