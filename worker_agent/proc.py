@@ -53,6 +53,11 @@ class Status:
         """A size in KiB; 0 if it is not there."""
         return int(self.field(name).removesuffix(" kB") or 0)
 
+    @property
+    def private_kib(self) -> int:
+        """Memory of its own, in swap or not (proc(5))."""
+        return self.kib("RssAnon") + self.kib("VmSwap")
+
     def signals(self, name: str) -> int:
         """A set of signals, one bit each, bit 0 for signal 1."""
         return int(self.field(name) or "0", 16)

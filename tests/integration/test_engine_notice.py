@@ -23,7 +23,7 @@ from tests.integration.test_engine import (
     written,
 )
 from tests.patience import PATIENCE
-from worker_agent.engine import Taking, committed, offered
+from worker_agent.engine import Taking, committed, offered, thaw
 
 pytestmark = [pytest.mark.criu]
 
@@ -87,7 +87,9 @@ async def test_one_that_let_the_job_go_on_stays_a_periodic_one(bed: Bed, step: s
     assert not promoted and manifest.kind is CheckpointKind.PERIODIC
     running.more_lines(3)
     assert (await checkpoint(running, kind=CheckpointKind.FINAL)).number == 2
-    assert freezer_of(running).frozen()
+    assert freezer_of(running).frozen() and running.container.frozen_by_us.exists()
+    await thaw(running.container)
+    assert not running.container.frozen_by_us.exists(), "a later `docker pause` would be taken for ours, and undone"
 
 
 @pytest.mark.parametrize("step", ["dump", "sync", "checksums"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from perdure.domain.errors import FreezerFailed
 from perdure.image.mounts import read_mounts
 from perdure.waiting import until
 from tests.patience import PATIENCE
+from worker_agent import proc
+from worker_agent.engine import stopped
 from worker_agent.freezer import Freezer
 
 pytestmark = pytest.mark.criu
@@ -106,3 +110,36 @@ def test_a_process_knows_its_freezer() -> None:
         done.wait()
         with pytest.raises(FreezerFailed, match="is gone"):
             Freezer.of_process(done.pid)
+
+
+def test_criu_goes_on_even_where_a_stopped_task_cannot_be_brought_home(freezer: Freezer) -> None:
+    """It is stopped while a task in its hands is outside its cgroup. Left so it would hang for the whole limit."""
+    if freezer.unified:
+        pytest.skip("version 2 lets stopped tasks be seized as they are")
+    home, beside = freezer.path / "home", freezer.path / "beside"
+    home.mkdir()
+    beside.mkdir()
+    seize = "import ctypes, sys, time; ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0); print(flush=True)"
+    task = subprocess.Popen(["sleep", "3600"])
+    argv = [sys.executable, "-c", f"{seize}; time.sleep(3600)", str(task.pid)]
+    tracer = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    try:
+        (home / "cgroup.procs").write_text(str(task.pid))
+        assert tracer.stdout is not None and tracer.stdout.readline()
+        handing = threading.Thread(target=stopped._handed_over, args=(beside, task.pid, task.pid))
+        handing.start()
+        until(lambda: (beside / "tasks").read_text() != "", PATIENCE, 0.001)
+        home.rmdir()
+        handing.join()
+        assert proc.stat(tracer.pid)[0] != "T"
+    finally:
+        for process in (tracer, task):
+            process.kill()
+            process.communicate()
+        for place in filter(Path.exists, (home, beside)):
+            _remove(place)
+
+
+def _remove(cgroup: Path) -> None:
+    until(lambda: (cgroup / "tasks").read_text() == "", PATIENCE)
+    cgroup.rmdir()

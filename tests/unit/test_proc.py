@@ -52,6 +52,11 @@ def test_a_name_forges_nothing(forged: bytes) -> None:
         assert perdure_runtime._inner_pid(pid) == pid
 
 
+def test_memory_in_swap_is_a_process_s_own_too() -> None:
+    shown = proc.Status("Name:\tjob\nRssAnon:\t    1024 kB\nRssShmem:\t      16 kB\nVmSwap:\t    3072 kB\n")
+    assert (shown.private_kib, shown.kib("RssShmem")) == (4096, 16)
+
+
 def test_who_is_gone_has_no_status_and_no_number() -> None:
     gone = proc.status(NOBODY)
     assert not gone and gone.numbers == gone.sessions == [] and gone.tracer == gone.parent == gone.kib("RssAnon") == 0

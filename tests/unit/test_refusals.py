@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from perdure.domain.errors import NotCheckpointable
 from tests.programs import THEN_WAIT, running
 from worker_agent.engine.closed_senders import sockets_of, who_reads_from_one
 from worker_agent.engine.looking import look
-from worker_agent.engine.lost_names import opened, places
+from worker_agent.engine.lost_names import lend, opened, places
 from worker_agent.engine.refusals import TABLE, refused
 from worker_agent.engine.sessions import lost_session
 from worker_agent.engine.waiting_clients import listening, who_waits_for
+from worker_agent.preflight.findings import Finding, Level, Process
 
 SEMAPHORES_SHOW = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 5)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="looking into processes needs root")
@@ -231,6 +233,22 @@ def test_a_sandbox_inside_the_job_but_no_process_from_outside(flag: str) -> None
         assert [(one.row.kind, one.process.pid) for one in found] == [("nested namespace", child)]
         assert refused(look([pid, child], child)) == [], "it was not started by the container's first process"
         os.kill(child, 9)
+
+
+@needs_root
+def test_a_name_that_is_no_text_comes_as_text_into_the_sentence() -> None:
+    """It goes into JSON, which has no place for surrogates."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        code = f"import os; os.chdir({folder!r}); name = b'\\xff\\x1b'; kept = open(name, 'w'); os.link(name, 'b')\n"
+        code += "os.unlink(name); open(name + b' (deleted)', 'w').close()"
+        with running(code + THEN_WAIT) as pid:
+            seen = look([pid], pid)
+            (found,) = refused(seen)
+            assert found.row.kind == "lost name" and f"{folder}/?? (deleted)" in found.sentence
+            with pytest.raises(NotCheckpointable) as said:
+                lend(pid, [pid], opened(seen.descriptors), Path(folder))
+            assert str(said.value).encode()
+            assert Finding(Level.CHANGE, "x", "has", process=Process(pid, 1, "sh"), held=found.held).sentence.encode()
 
 
 @needs_root

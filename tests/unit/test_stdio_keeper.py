@@ -18,9 +18,24 @@ import psutil
 import pytest
 
 from perdure import waiting
+from perdure.domain.errors import JobRootBusy
 from tests.patience import PATIENCE
+from worker_agent.engine import stdio
 
 KEEPER = Path(__file__).parents[2] / "worker_agent" / "runtime" / "stdio_keeper.py"
+
+
+async def test_a_keeper_that_does_not_answer_holds_nobody_up_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume stays busy then, and that is tried again."""
+    monkeypatch.setattr(stdio, "_CLOSED", 0.1)
+    with socket.socket(socket.AF_UNIX) as stuck:
+        stuck.bind(str(tmp_path / "keeper.sock"))
+        stuck.listen()
+        with pytest.raises(JobRootBusy, match="does not answer"):
+            await stdio.release(tmp_path / "keeper.sock")
+    await stdio.release(tmp_path / "keeper.sock")  # it is gone: what it had open is closed
 
 
 class Kept:

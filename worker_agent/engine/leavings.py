@@ -181,6 +181,7 @@ async def thaw(container: Container) -> None:
     """Let the container run. Idempotent."""
     if container.freezer is not None:
         await urgently(container.freezer.thaw)
+        container.frozen_by_us.unlink(missing_ok=True)
 
 
 def _unmount_all(container: Container) -> None:

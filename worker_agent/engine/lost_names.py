@@ -22,6 +22,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from perdure.domain.errors import NotCheckpointable
 from perdure.image.mounts import Mount, read_mounts
@@ -29,7 +30,7 @@ from worker_agent import proc
 from worker_agent.engine import replaced_files
 from worker_agent.engine.inside import folder_of, nearest
 from worker_agent.engine.looking import Descriptor, Mapping, mappings, one_of_each
-from worker_agent.proc import command
+from worker_agent.proc import command, printable
 
 _DELETED = " (deleted)"
 _LONGEST = 255
@@ -233,7 +234,7 @@ def _name(lost: _Lost, around: Places, layer: Path, given: list[str]) -> None:
         why = error.strerror or str(error)
     if why:
         said = f"process {one.pid} ({command(one.pid)}) has {one.path} in use, which cannot be named again: {why}. "
-        raise NotCheckpointable(said + "Keep the name by which it was opened, or close it.", "names")
+        raise NotCheckpointable(printable(said) + "Keep the name by which it was opened, or close it.", "names")
 
 
 def _lend_folders(pid: int, path: str, given: list[str]) -> None:

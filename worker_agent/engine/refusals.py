@@ -15,6 +15,7 @@ from perdure.image.files import LONGEST_PATH
 from worker_agent.engine import signs
 from worker_agent.engine.looking import LivingProcess, Look
 from worker_agent.engine.signs import Seen
+from worker_agent.proc import printable
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Refused:
     def sentence(self) -> str:
         """Who has what, and what helps."""
         held = f" ({self.held})" if self.held else ""
-        return f"process {self.process.pid} ({self.process.command}) {self.row.what}{held}. {self.row.fix}"
+        said = f"process {self.process.pid} ({self.process.command}) {self.row.what}{held}. {self.row.fix}"
+        return printable(said)  # paths and names are the job's, and the sentence goes into JSON and to terminals
 
 
 def refused(look: Look) -> list[Refused]:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from perdure.domain.checkpoints import StdioOffsets
-from perdure.domain.errors import CheckpointFailed
+from perdure.domain.errors import CheckpointFailed, JobRootBusy
+
+_CLOSED = 10.0
+"""Seconds in which a keeper must have closed two files."""
 
 
 async def drain(keeper_socket: Path, log_folder: Path) -> StdioOffsets:
@@ -38,9 +41,15 @@ def _size(log: Path) -> int:
 
 
 async def release(keeper_socket: Path) -> None:
-    """The keeper closes the logs, so that the volume can be unmounted. A keeper that is gone has closed them."""
-    with contextlib.suppress(FileNotFoundError, ConnectionError):
-        await _ask(keeper_socket, "release")
+    """The keeper closes the logs, so that the volume can be unmounted. A keeper that is gone has closed them.
+    JobRootBusy if it does not answer."""
+    try:
+        async with asyncio.timeout(_CLOSED):
+            await _ask(keeper_socket, "release")
+    except TimeoutError as late:
+        raise JobRootBusy(f"the job's output keeper at {keeper_socket} does not answer: its logs stay open") from late
+    except (FileNotFoundError, ConnectionError):
+        pass
 
 
 async def _ask(keeper_socket: Path, word: str) -> dict[str, Any]:

@@ -110,8 +110,10 @@ def _handed_over(beside: Path, pid: int, tid: int) -> bool:
             _move(tid, beside)
             return _caught(pid, tid)
         finally:
-            _move(tid, home)
-            os.kill(status.tracer, signal.SIGCONT)
+            try:
+                _move(tid, home)
+            finally:
+                os.kill(status.tracer, signal.SIGCONT)
     except (FileNotFoundError, ProcessLookupError, FreezerFailed):
         return True
 

@@ -104,7 +104,7 @@ def dump_bytes(pids: Iterable[int], init_pid: int) -> int:
     total, sharing = 0, {}
     for pid in pids:
         status = proc.status(pid)
-        total += status.kib("RssAnon") * _KIB
+        total += status.private_kib * _KIB
         if shared := status.kib("RssShmem"):
             sharing[pid] = shared * _KIB
     return total + _shared_bytes(sharing) + sum(_tmpfs_bytes(init_pid))

@@ -48,7 +48,8 @@ def watched_paths(look: Look, job_root: Path) -> list[str]:
                 status = os.lstat(f"{root}/{path}")
                 place = (status.st_dev, status.st_ino)
                 if place in wanted and stat.S_ISLNK(status.st_mode):
-                    raise NotCheckpointable(f"the job cannot be saved now: {_LINK.format(path[:200])}", "look")
+                    said = _LINK.format(proc.printable(path[:200]))
+                    raise NotCheckpointable(f"the job cannot be saved now: {said}", "look")
                 if place in wanted and _PLAIN.fullmatch(path):
                     found.setdefault(place, path)
             if len(found) == len(wanted):

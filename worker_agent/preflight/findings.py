@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from worker_agent.proc import printable
+
 _LONGEST = 900
 """Characters of a summary: it becomes one line of a job's timeline."""
 
@@ -66,7 +68,7 @@ class Finding:
         subject = f"{self.process} " if self.process else ""
         held = f" ({self.held})" if self.held else ""
         text = f"{subject}{self.what}{held}."
-        return text[:1].upper() + text[1:]
+        return printable(text[:1].upper() + text[1:])  # paths and names are the job's
 
 
 @dataclass(frozen=True)

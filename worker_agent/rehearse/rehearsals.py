@@ -206,5 +206,5 @@ def _memory_of(container: Container) -> int:
     total = 0
     for pid in container.freezer.pids() if container.freezer else []:
         status = proc.status(pid)
-        total += sum(status.kib(name) << 10 for name in ("RssAnon", "RssShmem", "VmSwap"))
+        total += (status.private_kib + status.kib("RssShmem")) << 10
     return total
