@@ -122,6 +122,18 @@ def test_a_unix_socket_whose_path_does_not_end_with_its_name(bound: str, moved: 
 
 
 @needs_root
+def test_a_neighbour_s_name_says_nothing_of_a_job_s_socket() -> None:
+    """Who shares the job's network has its sockets in the same table of the kernel's, which escapes nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = f"import os, socket; kept = socket.socket(socket.AF_UNIX); kept.bind({folder + '/s'!r})"
+        with running(code + THEN_WAIT) as pid, socket.socket(socket.AF_UNIX) as neighbour:
+            (inode,) = look([pid], pid).sockets
+            neighbour.bind(f"\0x\n0: 0 0 0 0 0 {inode} ./y")
+            assert f" {inode} ./y" in Path("/proc/net/unix").read_text()
+            assert kinds(pid) == set()
+
+
+@needs_root
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_file_system_that_a_job_mounted_itself(lost: bool) -> None:
     """An overlay would be lost; a tmpfs, and what is bound from elsewhere, would not."""

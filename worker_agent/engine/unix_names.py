@@ -7,35 +7,43 @@ import contextlib
 import fcntl
 import os
 import re
+import socket
 from collections.abc import Iterator
-from pathlib import Path
 
+from worker_agent import proc
 from worker_agent.engine.descriptors import copied
 from worker_agent.engine.looking import Look
 
 _SIOCUNIXFILE = 0x89E0
-_RELATIVE = re.compile(r"^\S+ \S+ \S+ \S+ \S+ \S+ +(\d+) ([^/@\n].*)$", re.MULTILINE)
-"""Lines of /proc/net/unix: inode, name. An abstract name begins with @."""
+_RELATIVE = re.compile(r"^\S+ \S+ \S+ \S+ \S+ \S+ +(\d+) [^/@\n]", re.MULTILINE)
+"""Lines of /proc/net/unix: the inode of one with such a name (an abstract one begins with @). It only tells which are
+worth asking: a name may hold a newline, and be a neighbour's."""
 _GONE = " (deleted)"
 
 
 def not_found_again(look: Look) -> Iterator[tuple[int, int, str]]:
     """Process, descriptor and name of each such socket. Blocks shortly."""
-    names: dict[str, str] = {}
+    suspects: set[int] = set()
     with contextlib.suppress(OSError):  # the job has ended
-        names = dict(_RELATIVE.findall(Path(f"/proc/{look.init_pid}/net/unix").read_text("utf-8", "surrogateescape")))
-    for one in look.descriptors if names else ():
-        name = names.get(one.link.removeprefix("socket:[").removesuffix("]"))
-        if name is not None:
-            with contextlib.suppress(OSError):  # closed while we looked
-                if not _path(one.pid, one.number).removesuffix(_GONE).endswith(f"/{name}"):
-                    yield one.pid, one.number, name
+        suspects = set(map(int, _RELATIVE.findall(proc.read(f"/proc/{look.init_pid}/net/unix"))))
+    for inode in sorted(suspects & look.sockets.keys()):
+        one = look.sockets[inode]
+        with contextlib.suppress(OSError):  # closed while we looked
+            name, path = _name_and_path(one.pid, one.number)
+            if name and not name.startswith("/") and not path.removesuffix(_GONE).endswith(f"/{name}"):
+                yield one.pid, one.number, name
 
 
-def _path(pid: int, number: int) -> str:
+def _name_and_path(pid: int, number: int) -> tuple[str, str]:
+    """By what name it was bound (empty for an abstract one, or none), and where that is."""
     with copied(pid, number) as copy:
+        asking = socket.socket(fileno=copy)
+        try:
+            name = asking.getsockname()
+        finally:
+            asking.detach()  # the copy is closed by its owner
         file = fcntl.ioctl(copy, _SIOCUNIXFILE)
     try:
-        return os.readlink(f"/proc/self/fd/{file}")
+        return name if isinstance(name, str) else "", os.readlink(f"/proc/self/fd/{file}")
     finally:
         os.close(file)
