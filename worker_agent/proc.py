@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -113,6 +114,12 @@ def threads(pid: int) -> list[int]:
 def everyone() -> list[int]:
     """All processes that this program's /proc shows."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def mount_of(descriptor: int) -> int:
+    """The number of the mount on which a file lies that this program has open, as in mountinfo (Mount.number)."""
+    found = re.search(r"^mnt_id:\s*(\d+)$", read(f"/proc/self/fdinfo/{descriptor}"), re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def command(pid: int) -> str:

@@ -125,6 +125,32 @@ def test_users_of_a_folder_are_sought_among_programs_of_ours_not_in_containers(t
         contained.kill()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+@pytest.mark.parametrize("own_files", [True, False])
+def test_a_program_that_calls_itself_criu_uses_no_folder_of_ours_that_it_does_not_see(
+    tmp_path: Path, own_files: bool
+) -> None:
+    """A restored process has CRIU's name for a moment, and CRIU's files. A job may give itself name and folder."""
+    code = f"""
+import ctypes, os, subprocess, time
+if {own_files}:
+    subprocess.run(["mount", "-t", "tmpfs", "none", {str(tmp_path)!r}], check=True)
+os.chdir({str(tmp_path)!r})
+kept = open("file", "w")
+ctypes.CDLL(None).prctl(15, b"criu", 0, 0, 0)
+print(flush=True)
+time.sleep(3600)
+"""
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable, "-c", code]
+    if not own_files:
+        argv.remove("--mount")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as contained:
+        assert contained.stdout is not None and contained.stdout.readline()
+        found = [proc.command(pid) for pid in users_of(tmp_path)]
+        contained.kill()
+        assert found == ([] if own_files else ["criu"])
+
+
 def test_processes_have_names_but_no_arguments(child: subprocess.Popen[bytes]) -> None:
     assert names([child.pid]) == [f"{child.pid} sleep"]
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ _LONGEST = 255
 _NO_FILES = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}
 _CRIUS = {"tmpfs"}
 """Of these CRIU has the files in its own image, with the names that it gives."""
-_MOUNT = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def _lost(one: Nameless, around: Places) -> _Lost | None:
         try:
             if not os.readlink(one.link).endswith(_DELETED):
                 return None
-            status, number = os.fstat(file), _mount_of(file)
+            status, number = os.fstat(file), proc.mount_of(file)
         finally:
             os.close(file)
         if status.st_nlink == 0 or stat.S_ISDIR(status.st_mode) or number not in around.mounts:
@@ -119,11 +117,6 @@ def _lost(one: Nameless, around: Places) -> _Lost | None:
         pid, mount = around.mounts[number]
         return None if mount.kind in _NO_FILES | _CRIUS else _Lost(one, pid, number, status)
     return None
-
-
-def _mount_of(descriptor: int) -> int:
-    found = _MOUNT.search(proc.read(f"/proc/self/fdinfo/{descriptor}"))
-    return int(found[1]) if found else 0
 
 
 def in_the_way(one: Nameless, around: Places) -> str:
@@ -147,7 +140,7 @@ def _why_not(lost: _Lost, around: Places) -> str:
     if len(os.fsencode(os.path.basename(path))) > _LONGEST:
         return "its old name is too long"
     with nearest(_root(lost.pid), path) as (folder, missing), nearest(_root(around.init_pid), path) as (same, _):
-        if _mount_of(folder) != lost.mount or not os.path.sameopenfile(folder, same):
+        if proc.mount_of(folder) != lost.mount or not os.path.sameopenfile(folder, same):
             return "it lies on a mount that is hidden, or in a mount namespace of its own"
         if missing:
             return ""

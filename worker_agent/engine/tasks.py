@@ -138,7 +138,8 @@ def _tmpfs_bytes(init_pid: int) -> Iterator[int]:
 def users_of(*folders: Path) -> list[int]:
     """Processes, other than this one, that have a file or folder at or below `folders` open, or work there: programs of
     ours, and those of this pid namespace. What runs in containers is not looked at: a neighbour may have hundreds of
-    thousands of descriptors."""
+    thousands of descriptors. One there that has the name of a program of ours must have it on a mount of ours, too: in
+    its own it may have folders of any name."""
     tops = [os.path.realpath(folder) for folder in folders]
     own = os.readlink("/proc/self/ns/pid")
     found = []
@@ -146,11 +147,25 @@ def users_of(*folders: Path) -> list[int]:
         if pid == os.getpid():
             continue
         try:
-            if not command(pid).startswith(ENGINE_PROGRAMS) and os.readlink(f"/proc/{pid}/ns/pid") != own:
+            contained = os.readlink(f"/proc/{pid}/ns/pid") != own
+            if contained and not command(pid).startswith(ENGINE_PROGRAMS):
                 continue
-            places = set(links(pid).values()) | {os.readlink(f"/proc/{pid}/cwd")}
+            places = {f"/proc/{pid}/fd/{number}": link for number, link in links(pid).items()}
+            places[f"/proc/{pid}/cwd"] = os.readlink(f"/proc/{pid}/cwd")
         except OSError:
             continue
-        if any(place == top or place.startswith(top + "/") for place in places for top in tops):
+        used = [link for link, place in places.items() if any(f"{place}/".startswith(f"{top}/") for top in tops)]
+        if used and (not contained or any(map(_is_on_a_mount_of_ours, used))):
             found.append(pid)
     return found
+
+
+def _is_on_a_mount_of_ours(link: str) -> bool:
+    try:
+        file = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    except OSError:  # it was closed meanwhile
+        return False
+    try:
+        return proc.mount_of(file) in {mount.number for mount in read_mounts()}
+    finally:
+        os.close(file)
