@@ -5,7 +5,8 @@ workflow's history or from records; VolumeForeign refuses any other. No volume t
 instance by force: it would lose what it had not written, and its job with it.
 
 All jobs share the account's limits (ec2_calls.py): what changes something waits for its turn, by urgency; looks at
-single volumes and snapshots are gathered into one call. What changes its state is looked at soon, then more seldom.
+single volumes and snapshots are gathered into one call (ebs_looks.py). What changes its state is looked at soon, then
+more seldom.
 """
 
 from __future__ import annotations
@@ -24,16 +25,14 @@ from activities.ebs_answers import (
     TOKEN_TAG,
     attachment_of,
     create_options,
-    must_be_ours,
     read_snapshot,
-    read_tagged_snapshot,
-    read_tagged_volume,
     read_volume,
     superseded,
     tag_of,
     tags_of,
 )
-from activities.ec2_calls import Lookup, Mutations, Urgency, growing
+from activities.ebs_looks import EbsLooks
+from activities.ec2_calls import Mutations, Urgency, growing
 from perdure.contracts.control import (
     AttachVolume,
     CreateSnapshot,
@@ -46,17 +45,10 @@ from perdure.contracts.control import (
     VolumeActivities,
     VolumeRef,
 )
-from perdure.domain.errors import AttachmentLimitReached, VolumeFailed, VolumeForeign, VolumeGone
+from perdure.domain.errors import VolumeFailed, VolumeForeign, VolumeGone
 from perdure.domain.orphans import Tagged
 from perdure.domain.volumes import JobVolume, client_token
 from perdure.domain.zone_snapshots import SnapshotState
-
-DEVICE_NAMES = [f"/dev/sd{letter}" for letter in "fghijklmnop"] + [
-    f"/dev/xvd{first}{second}" for first in "bc" for second in "abcdefghijklmnopqrstuvwxyz"
-]
-"""What EC2 recommends for data volumes on Linux. On Nitro instances the name only has to be free: the guest finds the
-volume by its id."""
-
 
 STUCK_SECONDS = 60.0
 """An attach or a detach that takes longer than this hangs: the usual ones take some seconds."""
@@ -93,8 +85,7 @@ class Volumes(VolumeActivities):
         # Once, because what comes too often must wait for its turn again and not knock by itself.
         self._changing = client or aws.client("ec2", tries=1)
         self._mutations = mutations or Mutations()
-        self._looks = Lookup(self._describe_some)
-        self._snapshot_looks = Lookup(self._describe_some_snapshots)
+        self._looks = EbsLooks(self._ec2)
         self._poll_seconds = poll_seconds
         self._pause = pause
 
@@ -105,10 +96,10 @@ class Volumes(VolumeActivities):
         EC2 answers a ClientToken with the first volume for ever, also when that one failed: each failure has the next
         token. Those that failed go once there is one that did not, so that they are counted until then.
         """
-        volume_id, failed = await self._find(request.token)
+        volume_id, failed = await self._looks.made_with(request.token)
         if volume_id is None:
             if request.snapshot_id:
-                await self._describe_snapshot(request.snapshot_id)
+                await self._looks.snapshot(request.snapshot_id)
             source: dict[str, Any] = {"SnapshotId": request.snapshot_id} if request.snapshot_id else {}
             if request.snapshot_id and request.initialization_mib_per_second:
                 source["VolumeInitializationRate"] = request.initialization_mib_per_second
@@ -125,7 +116,7 @@ class Volumes(VolumeActivities):
                 **create_options(request.options),
             )
             volume_id = str(made["VolumeId"])
-        volume = read_volume(await self._until(self._describe, volume_id, {"available", "in-use"}))
+        volume = read_volume(await self._until(self._looks.volume, volume_id, {"available", "in-use"}))
         for failure in failed:
             await self.delete_volume(VolumeRef(volume_id=failure))
         return volume
@@ -140,7 +131,7 @@ class Volumes(VolumeActivities):
         what, since = f"attach {request.volume_id} to {request.instance_id}", time.monotonic()
         pauses = growing(self._poll_seconds)
         while True:
-            volume = await self._describe(request.volume_id)
+            volume = await self._looks.volume(request.volume_id)
             holder, state = attachment_of(volume)
             if holder not in {None, request.instance_id}:
                 raise VolumeFailed(f"{request.volume_id} cannot be attached: {holder} still holds it ({state})")
@@ -153,7 +144,7 @@ class Volumes(VolumeActivities):
                     self._changing.attach_volume,
                     VolumeId=request.volume_id,
                     InstanceId=request.instance_id,
-                    Device=await self._free_device(request.instance_id, request.volume_id),
+                    Device=await self._looks.free_device(request.instance_id, request.volume_id),
                 )
                 since = time.monotonic()
             elif state == "attaching" and time.monotonic() - since > self._stuck_seconds:
@@ -170,7 +161,7 @@ class Volumes(VolumeActivities):
         asked, forced, since = False, False, time.monotonic()
         pauses = growing(self._poll_seconds)
         while True:
-            volume = await self._describe(request.volume_id)
+            volume = await self._looks.volume(request.volume_id)
             holder, state = attachment_of(volume)
             if holder is None and volume["State"] == "available":
                 return read_volume(volume).model_copy(update={"forced": forced})
@@ -211,7 +202,7 @@ class Volumes(VolumeActivities):
     @activity.defn(name="grow_volume")
     async def grow_volume(self, request: GrowVolume) -> JobVolume:
         """The volume, at least so large. Key: (volume_id, size_gib)."""
-        volume = await self._describe(request.volume_id)
+        volume = await self._looks.volume(request.volume_id)
         if volume["Size"] < request.size_gib:
             await self._mutations.call(
                 f"make {request.volume_id} larger",
@@ -221,7 +212,7 @@ class Volumes(VolumeActivities):
                 Size=request.size_gib,
             )
         pauses = growing(self._poll_seconds)
-        while (volume := await self._describe(request.volume_id))["Size"] < request.size_gib:
+        while (volume := await self._looks.volume(request.volume_id))["Size"] < request.size_gib:
             await self._pause(next(pauses))
         return read_volume(volume)
 
@@ -237,13 +228,13 @@ class Volumes(VolumeActivities):
         )
         usable = [one for one in found["Snapshots"] if one["State"] != "error"]
         if not usable:
-            await self._describe(request.volume_id)
+            await self._looks.volume(request.volume_id)
         snapshot = (
             usable[0] if usable else await self._new_snapshot(request, Urgency.JOB_WAITS, " on its way to another zone")
         )
         snapshot_id = str(snapshot["SnapshotId"])
         if snapshot["State"] != "completed":
-            await self._until(self._describe_snapshot, snapshot_id, {"completed"})
+            await self._until(self._looks.snapshot, snapshot_id, {"completed"})
         return SnapshotRef(snapshot_id=snapshot_id)
 
     @activity.defn(name="refresh_snapshots")
@@ -259,7 +250,7 @@ class Volumes(VolumeActivities):
         made = next((one for one in known if request.token and tag_of(one, TOKEN_TAG) == request.token), None)
         pending = any(one["State"] == SnapshotState.PENDING for one in known)
         if request.token and made is None and not pending:
-            await self._describe(request.volume_id)
+            await self._looks.volume(request.volume_id)
             made = await self._new_snapshot(request, Urgency.WHENEVER, ", in case that it must go to another zone")
             known.append(made)
         gone = {str(one["SnapshotId"]) for one in superseded(known, keep_newest=request.keep_newest)}
@@ -286,7 +277,7 @@ class Volumes(VolumeActivities):
     async def delete_volume(self, request: VolumeRef) -> None:
         """Key: volume_id; an unknown volume is a deleted one."""
         try:
-            await self._describe(request.volume_id)
+            await self._looks.volume(request.volume_id)
             await self._mutations.call(
                 f"delete {request.volume_id}",
                 Urgency.JOB_WAITS if request.job_waits else Urgency.WHENEVER,
@@ -299,7 +290,7 @@ class Volumes(VolumeActivities):
     async def holder(self, volume_id: str, job_id: str) -> str | None:
         """Which instance has this volume of that job; None: it is `available`. VolumeGone; VolumeForeign also when it
         bears another job's tag; VolumeFailed in any other state."""
-        volume = await self._describe(volume_id)
+        volume = await self._looks.volume(volume_id)
         tags = {one["Key"]: one["Value"] for one in volume.get("Tags", [])}
         if tags.get(JOB_TAG) != job_id:
             raise VolumeForeign(f"{volume_id} bears the tag {JOB_TAG}={tags.get(JOB_TAG)}, and not job {job_id}'s")
@@ -312,7 +303,7 @@ class Volumes(VolumeActivities):
     async def delete_snapshot(self, request: SnapshotRef) -> None:
         """Key: snapshot_id; an unknown snapshot is a deleted one."""
         try:
-            await self._describe_snapshot(request.snapshot_id)
+            await self._looks.snapshot(request.snapshot_id)
             await self._mutations.call(
                 f"delete {request.snapshot_id}",
                 Urgency.JOB_WAITS if request.job_waits else Urgency.WHENEVER,
@@ -325,77 +316,10 @@ class Volumes(VolumeActivities):
     async def tagged(self) -> list[Tagged]:
         """All volumes and snapshots of the account, in this region, that bear our tags, whosever they are.
         CloudUnavailable."""
-        volumes = await self._all("look for our volumes", self._ec2.describe_volumes, "Volumes")
-        snapshots = await self._all(
-            "look for our snapshots", self._ec2.describe_snapshots, "Snapshots", OwnerIds=["self"]
-        )
-        region = str(self._ec2.meta.region_name)
-        return [
-            *(read_tagged_volume(one) for one in volumes if one["State"] not in {"deleting", "deleted"}),
-            *(read_tagged_snapshot(one, region) for one in snapshots),
-        ]
-
-    async def _all(self, what: str, describe: Any, key: str, **where: Any) -> list[dict[str, Any]]:
-        """Of all pages."""
-        found: list[dict[str, Any]] = []
-        more: dict[str, Any] = {}
-        while True:
-            page = await aws.call(what, describe, Filters=[OURS], MaxResults=500, **where, **more)
-            found += page[key]
-            if not page.get("NextToken"):
-                return found
-            more = {"NextToken": page["NextToken"]}
+        return await self._looks.tagged()
 
     def _tags(self, kind: str, request: CreateVolume | CreateSnapshot | RefreshSnapshots) -> dict[str, Any]:
         return tags_of(kind, request.job_id, request.token, self.installation, request.tags)
-
-    async def _find(self, token: str) -> tuple[str | None, list[str]]:
-        """The volume that an earlier try with this token made, if it is of use; and those that ended as `error`."""
-        found = await aws.call(
-            "look for the job's volume",
-            self._ec2.describe_volumes,
-            Filters=[OURS, {"Name": f"tag:{TOKEN_TAG}", "Values": [token]}],
-        )
-        usable = [one for one in found["Volumes"] if one["State"] in {"creating", "available", "in-use"}]
-        failed = [str(one["VolumeId"]) for one in found["Volumes"] if one["State"] == "error"]
-        return str(usable[0]["VolumeId"]) if usable else None, failed
-
-    async def _describe(self, volume_id: str) -> dict[str, Any]:
-        """One of our volumes. VolumeGone, VolumeForeign."""
-        volume = await self._looks.one(volume_id)
-        if volume is None:
-            raise VolumeGone(f"{volume_id} does not exist: somebody has deleted it")
-        if volume["State"] in {"deleting", "deleted"}:
-            raise VolumeGone(f"{volume_id} is being deleted by somebody else")
-        must_be_ours(volume_id, volume)
-        return volume
-
-    async def _describe_some(self, volume_ids: list[str]) -> dict[str, dict[str, Any]]:
-        """Those that exist. By a filter: asked by their ids, one unknown one would spoil the answer for all."""
-        found = await aws.call(
-            f"describe {', '.join(volume_ids)[:200]}",
-            self._ec2.describe_volumes,
-            Filters=[{"Name": "volume-id", "Values": volume_ids}],
-        )
-        return {one["VolumeId"]: one for one in found["Volumes"]}
-
-    async def _describe_snapshot(self, snapshot_id: str) -> dict[str, Any]:
-        """One of our snapshots. VolumeGone, VolumeForeign."""
-        snapshot = await self._snapshot_looks.one(snapshot_id)
-        if snapshot is None:
-            raise VolumeGone(f"{snapshot_id} does not exist: somebody has deleted it")
-        must_be_ours(snapshot_id, snapshot)
-        return snapshot
-
-    async def _describe_some_snapshots(self, snapshot_ids: list[str]) -> dict[str, dict[str, Any]]:
-        """Those of the account that exist."""
-        found = await aws.call(
-            f"describe {', '.join(snapshot_ids)[:200]}",
-            self._ec2.describe_snapshots,
-            OwnerIds=["self"],
-            Filters=[{"Name": "snapshot-id", "Values": snapshot_ids}],
-        )
-        return {one["SnapshotId"]: one for one in found["Snapshots"]}
 
     async def _until(
         self, describe: Callable[[str], Awaitable[dict[str, Any]]], made: str, states: set[str]
@@ -415,14 +339,3 @@ class Volumes(VolumeActivities):
                 return found
             if found["State"] == "error":
                 raise VolumeFailed(f"EC2 could not make {made}: its state is `error`")
-
-    async def _free_device(self, instance_id: str, volume_id: str) -> str:
-        """A device name that is not in use; two volumes that come at once begin the search in different places."""
-        found = await aws.call(f"describe {instance_id}", self._ec2.describe_instances, InstanceIds=[instance_id])
-        instance = found["Reservations"][0]["Instances"][0]
-        used = {one["DeviceName"] for one in instance.get("BlockDeviceMappings", [])}
-        start = sum(volume_id.encode()) % len(DEVICE_NAMES)
-        free = [name for name in DEVICE_NAMES[start:] + DEVICE_NAMES[:start] if name not in used]
-        if not free:
-            raise AttachmentLimitReached(f"{instance_id} has no free device name for {volume_id}")
-        return free[0]

@@ -15,7 +15,8 @@ import pytest
 from moto import mock_aws
 from temporalio.testing import ActivityEnvironment
 
-from activities.volumes import DEVICE_NAMES, Volumes
+from activities.ebs_looks import DEVICE_NAMES
+from activities.volumes import Volumes
 from perdure.contracts.control import (
     AttachVolume,
     CreateSnapshot,
