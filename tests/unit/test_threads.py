@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.patience import PATIENCE
+from worker_agent.engine.in_network import in_network_of
 from worker_agent.engine.threads import urgently
 
 
@@ -36,3 +37,20 @@ async def test_hundreds_of_urgent_calls_at_once_end_and_errors_come_back() -> No
     assert sum(await asyncio.gather(*(urgently(pow, 1, 2) for _ in range(500)))) == 500
     with pytest.raises(ProcessLookupError):
         await urgently(os.kill, 2**22 + 1, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another network needs root")
+async def test_work_in_another_network_holds_nobody_up_once_it_is_given_up(full: threading.Event) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(limit: float) -> None:
+        begun.set()
+        full.wait(limit)
+        ended.set()
+
+    asking = asyncio.create_task(in_network_of(os.getpid(), work, 5.0))
+    await asyncio.to_thread(begun.wait, PATIENCE)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not ended.is_set(), "the event loop stood still until the work ended"

@@ -17,9 +17,11 @@ _CLONE_NEWNET = 0x40000000
 
 async def in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
     """Do blocking work in the network namespace of a process. OSError if it is gone."""
-    loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(max_workers=1) as thread:  # not the loop's: a thread keeps the namespace that it enters
-        return await loop.run_in_executor(thread, work_in_network_of, pid, work, argument)
+    thread = ThreadPoolExecutor(max_workers=1)  # not the loop's: a thread keeps the namespace that it enters
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work_in_network_of, pid, work, argument)
+    finally:
+        thread.shutdown(wait=False)  # whoever was cancelled must not hold the event loop up until it ends
 
 
 def work_in_network_of(pid: int, work: Callable[[T], R], argument: T) -> R:
