@@ -496,6 +496,22 @@ async def test_the_workflow_may_ask_for_another_way_while_the_job_stays_frozen(h
     assert await launched.exit_code() == -9
 
 
+async def test_an_instance_that_does_not_go_lets_its_frozen_job_run_again(home: Bed) -> None:
+    """Whatever became of the agent meanwhile: a job that stands frozen for ever is worse than no protection."""
+    node = await home.new_node()
+    launched = await home.launch(node, COUNT.format(lines=1000), home.plan(hand_over=HandOver.STAY_FROZEN))
+    await launched.more_lines(5)
+    notify(node)
+    await home.report(ReportKind.HANDED_OVER)
+    assert frozen(f"{home.cgroup}/{launched.id}")
+    node.kill_agent()
+    node.imds.give_notice(datetime.now(UTC) - timedelta(hours=1))
+    await node.start_agent()
+    await launched.more_lines(5)
+    assert "still lives" in (await home.report(ReportKind.REMARK)).reason
+    assert (await home.checkpoint(node)).checkpoint is None, "its instance is to go: there is no other one"
+
+
 def _ecs(node: Node) -> dict[str, str]:
     """Commands that leave a trace, in place of `systemctl stop ecs` and `start`."""
     return {
