@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from perdure.waiting import until
+from tests.patience import PATIENCE
 from tests.programs import THEN_WAIT, running
 from worker_agent import proc
 from worker_agent.container.protected_jobs import start_ticks
 from worker_agent.engine import looking, tasks, thread_settings
 from worker_agent.engine.stopped import stopped_tasks
+from worker_agent.rehearse.make_up import make_up
 from worker_agent.runtime import perdure_runtime
 
 NOBODY = 1 << 22
@@ -50,6 +54,17 @@ def test_a_name_forges_nothing(forged: bytes) -> None:
         assert proc.stat(pid)[0] in "RSD" and proc.stat(pid)[1] == str(os.getpid())
         assert tasks.obstacle([pid]) == "" and proc.inner([pid], pid) == {pid: pid}
         assert perdure_runtime._inner_pid(pid) == pid
+
+
+def test_a_program_s_file_that_has_no_text_for_a_name_is_told_as_text(tmp_path: Path) -> None:
+    """What a job is made of is kept as JSON, beside all else that the agent knows of it."""
+    program = tmp_path / os.fsdecode(b"\xff")
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "3600"]) as process:
+        until(lambda: os.readlink(f"/proc/{process.pid}/exe").endswith("\udcff"), PATIENCE)
+        found = make_up([process.pid])
+        process.kill()
+    assert "program ?" in found and "".join(found).encode()
 
 
 def test_memory_in_swap_is_a_process_s_own_too() -> None:

@@ -293,10 +293,12 @@ class ProtectedJob:
 
     def note(self, **changes: Any) -> None:
         """Change the record and keep it on disk (a tmpfs: no wait)."""
-        self.record = self.record.model_copy(update=changes)
+        record = self.record.model_copy(update=changes)
+        text = record.model_dump_json()  # first: what cannot be written down must not spoil all that comes after it
+        self.record = record
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self.folder / (_RECORD + ".new")
-        fresh.write_text(self.record.model_dump_json())
+        fresh.write_text(text)
         fresh.replace(self.folder / _RECORD)
 
     @property

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 
 from perdure.image.mounts import read_mounts
+from worker_agent import proc
 
 _MOST_DESCRIPTORS = 2000
 """Of one process. One with more of them has many of the same kind."""
@@ -30,7 +31,7 @@ def make_up(pids: Iterable[int]) -> frozenset[str]:
                 found |= _mounts(pid)
         if time.monotonic() > end:
             break
-    return frozenset(found)
+    return frozenset(map(proc.printable, found))  # names are the job's, and this is kept as JSON
 
 
 def _descriptors(pid: int, end: float) -> set[str]:
