@@ -22,8 +22,9 @@ pytestmark = pytest.mark.criu
 
 FOLDER = Path("/var/lib/perdure-local") / f"test-ebs-{os.getpid()}"
 INIT = """
-# Let go of every disk mounted outside, lest this namespace keeps it from being unmounted.
-awk '$1 ~ "^/dev/loop" {print $2}' /proc/self/mounts | tac | xargs -r -n1 umount -l
+# Let go of every disk mounted outside, lest this namespace keeps it from being unmounted, and of overlays, which lie on
+# some.
+awk '$1 ~ "^/dev/loop" || ($3 == "overlay" && $2 != "/") {print $2}' /proc/self/mounts | tac | xargs -r -n1 umount -l
 mount -t tmpfs none /dev/disk && mkdir -p /dev/disk/by-id && mount -t tmpfs none /run && echo up && sleep inf
 """
 
