@@ -2,16 +2,14 @@
 .DEFAULT_GOAL := help
 .PHONY: help docs setup bundle release-check demo test unit some fuzz lint style types format console console-check screenshots openapi requirements sequences rows matrix docker-matrix under-load conformance some-rows up down clean bench
 
-# Where this is set (images of containers often do), every process compiles anew whatever it imports.
-unexport PYTHONDONTWRITEBYTECODE
-
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # A test waits for something half of its time: one worker more than processors keeps them busy. More than 6 wait for the
 # longest lane only.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 6 ? n + 1 : 6)))
 TYPES := .types.log
-# Tests start hundreds of programs of ours. What Python compiled for one is kept for the next, whatever the shell says.
+# Tests start hundreds of programs of ours. What Python compiled for one is kept for the next, whatever the shell
+# (or a container's image) says.
 unexport PYTHONDONTWRITEBYTECODE
 TABLE := docs/compatibility.json
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
