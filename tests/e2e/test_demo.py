@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PERDURE
+from tests.documents.book import arguments, chosen, filled, told
 from tests.patience import PATIENCE
 
 DEMO_LIMIT_SECONDS = 900
@@ -26,11 +27,14 @@ ROW = "no job volume, checkpoints in {}: the demo's jobs through two reclaims ea
     pytest.param(2, "directory", marks=[pytest.mark.matrix, pytest.mark.row("Files", ROW.format("a directory"))]),
 ])  # fmt: skip
 def test_the_demo_holds_every_promise(reclaims: int, store: str, tmp_path: Path) -> None:
-    where = ["--store", str(tmp_path / store) if store == "directory" else store] if store else []
+    line = filled(chosen("README.md", "perdure demo", "--json --reclaims N"), {"N": str(reclaims)})
+    in_s3 = arguments(told("docs/stores.md", "perdure demo --store s3"))
+    in_a_folder = filled(told("docs/stores.md", "perdure demo --store DIR"), {"DIR": str(tmp_path / "directory")})
+    _, *where = {"": ["demo"], "s3": in_s3, "directory": arguments(in_a_folder)}[store]
     stack = f"demo-{os.getpid()}"
     try:
         done = subprocess.run(
-            [str(PERDURE), "demo", "--json", "--stack", stack, "--reclaims", str(reclaims), *where],
+            [str(PERDURE), *arguments(line), *where, "--stack", stack],
             capture_output=True,
             text=True,
             timeout=DEMO_LIMIT_SECONDS,

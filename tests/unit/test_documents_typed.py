@@ -27,6 +27,10 @@ NOBODY = {
     "make conformance CONFORMANCE=--missing": "As `make conformance`.",
     "make rows": "It writes into the clone under test; tests/unit/test_compatibility.py reads what it wrote.",
     "make demo": "`make setup`, then `perdure demo`, which is typed.",
+    "perdure demo --scenario cross-zone": "On EBS as slow as AWS says; docs/zone-changes.md has what it said by hand.",
+    "perdure demo [--engine docker|runc] [--reclaims N] [--store s3|DIR] [--scenario cross-zone] [--json] [--keep]": (
+        "Tests type all of these but `--scenario` and `--keep`."
+    ),
     "make requirements": "It needs an index of packages, and changes the pins under test.",
     "make openapi": "It writes into the clone under test; tests/unit/test_console_types.py compares the same.",
     "make screenshots": "It writes pictures into docs/; tests/browser looks at the same pages.",
