@@ -235,14 +235,17 @@ def bucket_starts(level: Level, start: datetime | None, end: datetime | None) ->
 @router.get("/report.csv", summary="The report as a table: a line per queue, and all together", responses=DESCRIBED)
 @reads
 def report_csv(session: Session, start: Start = None, end: End = None) -> StreamingResponse:
-    """Dollars to the micro-dollar, hours to the millisecond; `_naive`: as the reference product counts it."""
-    cover = covered(start, end)
-    columns = ["queue", *(name for metric in METRICS for name, _ in _cells(metric, Figures()))]
+    """Dollars to the micro-dollar, hours to the millisecond; `_naive`: as the reference product counts it. `start` and
+    `end` are the span that was counted (`end`: without that instant); its days are in the file's name."""
+    cover, now = covered(start, end), datetime.now(UTC).replace(microsecond=0)
+    span = (cover.start, cover.end or now)
+    columns = ["queue", *(name for metric in METRICS for name, _ in _cells(metric, Figures())), "start", "end"]
     sums = reports.sum_queues(session, cover)
     lines = [(name or UNKNOWN_QUEUE, figures) for name, figures in sums.items()]
     lines.append(("(all queues)", reports.sum_span(session, cover)))
-    rows = [[name, *(value for metric in METRICS for _, value in _cells(metric, figures))] for name, figures in lines]
-    return csv_response("perdure-report.csv", columns, rows)
+    rows = [[name, *(value for one in METRICS for _, value in _cells(one, figures)), *span] for name, figures in lines]
+    days = "-to-".join(f"{at:%Y-%m-%d}" for at in span if at)
+    return csv_response(f"perdure-report-{days}.csv", columns, rows)
 
 
 def _cells(metric: Metric, figures: Figures) -> Iterator[tuple[str, Decimal | float | None]]:

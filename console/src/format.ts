@@ -89,6 +89,8 @@ export const briefTime = (at: Date, now: Date): string =>
 export const localTime = (at: Date): string => LOCAL.format(at);
 export const utcTime = (at: Date): string => `${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
 
+export const utcMinute = (at: Date): string => at.toISOString().slice(0, 16).replace("T", " ");
+
 /** How long ago, in one unit. */
 export function ago(at: Date, now: Date): string {
   const seconds = (now.getTime() - at.getTime()) / 1000;

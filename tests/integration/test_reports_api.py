@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -421,7 +422,8 @@ def test_an_unknown_job_is_404(api: Asker) -> None:
 def test_the_table(api: Asker) -> None:
     response = api.get("/api/v1/report.csv")
     assert response.headers["content-type"].startswith("text/csv")
-    assert "attachment" in response.headers["content-disposition"]
+    until_today = r'attachment; filename="perdure-report-\d{4}-\d\d-\d\d\.csv"'
+    assert re.fullmatch(until_today, response.headers["content-disposition"])
     rows = list(csv.DictReader(io.StringIO(response.text)))
     assert [row["queue"] for row in rows] == ["'=spot", "odd", "spot", "(all queues)"], "no formula for a spreadsheet"
     spot, together = rows[2], rows[3]
@@ -431,8 +433,12 @@ def test_the_table(api: Asker) -> None:
     assert spot["run_hours"] == "1.997222222" and spot["checkpoint_success_rate"] == "0.75"
     assert spot["total_jobs"] == "1" and together["total_jobs"] == "3"
     assert rows[1]["checkpoint_success_rate"] == "" and rows[1]["lost_hours"] == "0.000000000"
-    assert len(rows[0]) == 1 + len(METRICS) + sum(1 for metric in METRICS if metric.naive)
+    assert len(rows[0]) == 1 + len(METRICS) + sum(1 for metric in METRICS if metric.naive) + len(("start", "end"))
     assert response.text.count("\r\n") == 5
+    of_march = {"start": "2026-03-01T00:00:00Z", "end": "2026-04-01T00:00:00Z"}
+    month = api.get("/api/v1/report.csv", params=of_march)
+    assert 'filename="perdure-report-2026-03-01-to-2026-04-01.csv"' in month.headers["content-disposition"]
+    assert {(row["start"], row["end"]) for row in csv.DictReader(io.StringIO(month.text))} == {tuple(of_march.values())}
 
 
 # MMBatch's own endpoints

@@ -1,8 +1,10 @@
+import Box from "@cloudscape-design/components/box";
 import SideNavigation, { type SideNavigationProps } from "@cloudscape-design/components/side-navigation";
 import { useLocation, useRouter } from "@tanstack/react-router";
 
 import { useIsAdmin } from "../api/me";
 
+const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "this browser";
 const WATCH: SideNavigationProps.Item[] = [
   { type: "link", text: "Dashboard", href: "/" },
   { type: "link", text: "Jobs", href: "/jobs" },
@@ -25,16 +27,21 @@ export function Navigation({ onFollowed }: { onFollowed: () => void }) {
   const first = useLocation({ select: ({ pathname }) => pathname.split("/")[1] ?? "" });
   const items = [...WATCH, ...(useIsAdmin() ? ADMINISTER : []), ...ELSEWHERE];
   return (
-    <SideNavigation
-      header={{ text: "Perdure", href: "/" }}
-      activeHref={`/${first}`}
-      items={items}
-      onFollow={(event) => {
-        if (event.detail.external) return;
-        event.preventDefault();
-        void router.navigate({ to: event.detail.href });
-        onFollowed();
-      }}
-    />
+    <>
+      <SideNavigation
+        header={{ text: "Perdure", href: "/" }}
+        activeHref={`/${first}`}
+        items={items}
+        onFollow={(event) => {
+          if (event.detail.external) return;
+          event.preventDefault();
+          void router.navigate({ to: event.detail.href });
+          onFollowed();
+        }}
+      />
+      <Box variant="small" color="text-body-secondary" padding={{ horizontal: "xl", bottom: "l" }} display="block">
+        {ZONE === "UTC" ? "Times are UTC." : `Times are those of ${ZONE}. Point at one to read it in UTC.`}
+      </Box>
+    </>
   );
 }

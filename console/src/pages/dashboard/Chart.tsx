@@ -62,8 +62,8 @@ export default function Chart({ title, lines, trends }: Props) {
 }
 
 function tick(at: Date, level: string): string {
-  const day = at.toLocaleDateString(undefined, { month: "short", day: "numeric" });
-  if (level === "day") return day;
+  const day = (timeZone?: string) => at.toLocaleDateString(undefined, { month: "short", day: "numeric", timeZone });
+  if (level === "day") return day("UTC"); // whose days are counted
   const hour = at.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-  return level === "minute" ? hour : `${day}\n${hour}`;
+  return level === "minute" ? hour : `${day()}\n${hour}`;
 }

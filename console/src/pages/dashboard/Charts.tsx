@@ -42,7 +42,8 @@ const CHARTS: { title: string; lines: Line[] }[] = [
 
 const by = ({ at, level }: Schema<"TrendsView">): string => {
   const together = togetherOf(at.length);
-  return together > 1 ? `${together} ${level}s` : level;
+  const one = level === "day" ? "day of UTC" : level;
+  return together > 1 ? `${together} ${level}s` : one;
 };
 
 export function Charts({ search }: { search: DashboardSearch }) {

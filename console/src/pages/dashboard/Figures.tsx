@@ -9,7 +9,7 @@ import { useRef, useState } from "react";
 
 import type { Schema } from "../../api/client";
 import { RouterLink } from "../../components/RouterLink";
-import { amount, count, percent } from "../../format";
+import { amount, count, percent, utcMinute } from "../../format";
 
 type Report = Schema<"ReportView">;
 type Metric = Schema<"MetricView">;
@@ -32,7 +32,7 @@ export function Figures({ report, running }: { report: Report; running: number |
   return (
     <Container
       header={
-        <Header variant="h2" description={report.remark}>
+        <Header variant="h2" description={`${counted(report.span)} ${report.remark}`}>
           Figures
         </Header>
       }
@@ -52,6 +52,13 @@ export function Figures({ report, running }: { report: Report; running: number |
       </SpaceBetween>
     </Container>
   );
+}
+
+/** The span in words, in UTC as AWS bills: a figure that somebody else is shown must say what it counts. */
+function counted({ start, end }: Report["span"]): string {
+  const of = (at: string) => `${utcMinute(new Date(at))} UTC`;
+  if (!start) return end ? `Counted until ${of(end)}.` : "Counted from the beginning until now.";
+  return `Counted from ${of(start)} until ${end ? of(end) : "now"}.`;
 }
 
 function Running({ count: running }: { count: number | undefined }) {

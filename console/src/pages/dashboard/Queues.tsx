@@ -34,7 +34,7 @@ export function Queues({ queues, problem }: { queues: Queue[] | undefined; probl
           variant="h2"
           counter={queues && `(${count(queues.length)})`}
           actions={
-            <Button href={`/api/v1/report.csv?${new URLSearchParams(bounds(search, Date.now()))}`} download="perdure-report.csv" iconName="download">
+            <Button href={`/api/v1/report.csv?${new URLSearchParams(bounds(search, Date.now()))}`} download iconName="download">
               CSV
             </Button>
           }

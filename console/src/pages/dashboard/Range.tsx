@@ -15,6 +15,8 @@ const OPTIONS = [
     value,
     label: amount === 1 ? `Last ${unit}` : `Last ${amount} ${unit}s`,
   })),
+  { value: "month", label: "This month" },
+  { value: "last-month", label: "Last month" },
   { value: ALL, label: "All time" },
   { value: CUSTOM, label: "From … until …" },
 ];

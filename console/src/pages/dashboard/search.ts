@@ -11,6 +11,8 @@ export const RANGES = {
 export type RangeKey = keyof typeof RANGES;
 export const USUAL: RangeKey = "7d";
 export const ALL = "all";
+/** Calendar months of UTC, as AWS bills them: how many months ago. */
+export const MONTHS = { month: 0, "last-month": 1 } as const;
 
 const instant = (value: unknown): string | undefined =>
   typeof value === "string" && !Number.isNaN(Date.parse(value)) ? value : undefined;
@@ -19,7 +21,7 @@ export function validateDashboardSearch(search: Record<string, unknown>): Dashbo
   const [from, until] = [instant(search.from), instant(search.until)];
   if (from && until) return { from, until };
   const range = search.range;
-  return typeof range === "string" && (range in RANGES || range === ALL) && range !== USUAL ? { range } : {};
+  return typeof range === "string" && (range in RANGES || range in MONTHS || range === ALL) && range !== USUAL ? { range } : {};
 }
 
 export type Bounds = { start?: string; end?: string };
@@ -29,8 +31,15 @@ type Level = "minute" | "hour" | "day";
 export function bounds(search: DashboardSearch, now: number): Bounds {
   if (search.from && search.until) return { start: search.from, end: search.until };
   if (search.range === ALL) return {};
+  if (search.range !== undefined && search.range in MONTHS) return monthOf(MONTHS[search.range as keyof typeof MONTHS], now);
   const { hours } = RANGES[(search.range ?? USUAL) as RangeKey];
   return { start: new Date(now - hours * 3_600_000).toISOString() };
+}
+
+function monthOf(ago: number, now: number): Bounds {
+  const today = new Date(now);
+  const first = (months: number) => new Date(Date.UTC(today.getUTCFullYear(), today.getUTCMonth() - months)).toISOString();
+  return ago === 0 ? { start: first(0) } : { start: first(ago), end: first(ago - 1) };
 }
 
 /** So that a chart has some dozens of points. Over all time: days, as far back as the API shows them by itself. */
