@@ -439,7 +439,7 @@ async def test_a_notice_in_the_middle_of_a_dump_makes_it_the_final_one(home: Bed
     assert await launched.exit_code() == -9
 
 
-async def test_without_temporal_the_job_is_saved_and_stays_frozen(home: Bed) -> None:
+async def test_without_temporal_the_job_is_saved_and_stays_frozen_until_it_is_back(home: Bed) -> None:
     node = await home.new_node()
     plan = home.plan(interval=1.0, hand_over=HandOver.END_CONTAINER)
     launched = await home.launch(node, COUNT.format(lines=1000), plan)
@@ -463,6 +463,9 @@ async def test_without_temporal_the_job_is_saved_and_stays_frozen(home: Bed) -> 
     assert kinds[0] is ReportKind.STARTED and kinds[-1] is ReportKind.HANDED_OVER
     assert ReportKind.CHECKPOINT in kinds[:-1]
     await written_whole(launched.bundle / "stdout", written)
+    # In contact again, and inside the notice: nobody need ask for it.
+    assert (await home.report(ReportKind.HANDED_OVER, 2)).hand_over is HandOver.END_CONTAINER
+    assert await launched.exit_code() == -9
 
 
 async def test_with_no_attempt_left_the_job_is_saved_and_uses_its_last_seconds(home: Bed) -> None:

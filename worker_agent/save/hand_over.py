@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
@@ -54,7 +56,7 @@ class HandOvers:
         self._checkpoints = checkpoints
         self._endings = endings
         self._rehearsals = rehearsals
-        self._telling: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._unseen = UnseenEnds(foundation, self._left)
 
     def begin(self, notice: Notice) -> None:
@@ -73,9 +75,12 @@ class HandOvers:
         """Let the jobs' workflows and the inventory know, without waiting for them."""
         # The jobs first: they have something to do.
         for work in [*(self._reporter.notice(job, notice) for job in self._jobs), self._reporter.node()]:
-            task = asyncio.create_task(work)
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+            self._beside(work)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def started(self, job: ProtectedJob) -> None:
         """A container runs from now on. On a node that is being taken back it is saved at once."""
@@ -145,7 +150,10 @@ class HandOvers:
                 if final is None:
                     return
                 job.note(final=final)
-            await self._hand_over(job, await self._choose(job))
+            way = await self._choose(job)
+            await self._hand_over(job, way)
+            if way is HandOver.STAY_FROZEN:
+                self._beside(self._once_in_contact(job))
         except Exception:
             # The last line: a fault of ours must not end in silence, and the host dies anyway.
             log.exception("the hand-over failed", job_id=job.record.job_id)
@@ -205,10 +213,18 @@ class HandOvers:
         in_contact = told.done() and self._spool.in_reach
         told.cancel()
         wished.cancel()
-        planned = job.record.plan.hand_over if job.record.plan else HandOver.STAY_FROZEN
+        planned = _planned(job)
         if job.wish is not None:
             return job.wish
         return planned if in_contact or planned is HandOver.KEEP_ONLY else HandOver.STAY_FROZEN
+
+    async def _once_in_contact(self, job: ProtectedJob) -> None:
+        """A job that stays frozen because nobody heard of it is handed over as planned once its workflow has heard, if
+        that is inside the notice."""
+        if _planned(job) in ENDS and job.wish is None:
+            await self._spool.delivered(names.job_workflow_id(job.record.job_id))
+            if job.wish is None and self._left() > 0 and not job.gone.is_set() and not job.record.lapsed:
+                await self._hand_over(job, _planned(job))
 
     async def _hand_over(self, job: ProtectedJob, way: HandOver) -> None:
         async with job.lock:
@@ -253,3 +269,8 @@ class HandOvers:
         self._unseen.ended(ended)
         await self._endings.release(job)
         return {"ended": ended - begun, "unmounted": time.monotonic() - ended}
+
+
+def _planned(job: ProtectedJob) -> HandOver:
+    """What the workflow said when the container came."""
+    return job.record.plan.hand_over if job.record.plan else HandOver.STAY_FROZEN
