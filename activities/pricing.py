@@ -1,24 +1,23 @@
 """Prices from AWS into the records, and the ledgers that rest on them.
 
 Spot prices: DescribeSpotPriceHistory, one call per (instance type, zone) that nodes have, so that one that AWS does not
-know spoils no other. List prices: the Price List API, which answers in three regions only, for all. Needs the rights
-ec2:DescribeSpotPriceHistory and pricing:GetProducts; without them the table that we ship is used, as an estimate.
+know spoils no other. List prices: list_prices.py. Needs the rights ec2:DescribeSpotPriceHistory and
+pricing:GetProducts; without them the table that we ship is used, as an estimate.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from temporalio import activity
 
 from activities import aws
+from activities.list_prices import SHIPPED, Clients, ListPrices, NotTold, ask
 from perdure.contracts.prices import (
     LedgersWorkedOut,
     PriceActivities,
@@ -27,41 +26,19 @@ from perdure.contracts.prices import (
     RefreshPrices,
     WorkOutLedgers,
 )
-from perdure.domain.errors import CloudUnavailable, UnknownJob
+from perdure.domain.errors import UnknownJob
 from perdure.domain.price_table import to_micros
 from perdure.domain.prices import PricePoint
 from perdure.records.costs import prices
 from perdure.records.jobs.ledger_refresh import refresh_ledger
 from perdure.records.schema.database import reading, writing
-
-T = TypeVar("T")
-Clients = Callable[[str, str], Any]
+from perdure.records.settings.configuration import current_configuration
 
 AWS_KEEPS = timedelta(days=90)
 """How far back DescribeSpotPriceHistory goes (EC2 API reference)."""
 WE_KEEP = timedelta(days=100)
 LIST_PRICES_FOR = timedelta(hours=24)
 """AWS changes list prices rarely, and says so ahead."""
-_DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
-_SHIPPED = "prices come from the shipped table, as estimates"
-_FIRST_IOPS = ("EBS:VolumeP-IOPS.gp3", "EBS:VolumeP-IOPS.piops", "EBS:VolumeP-IOPS.io2")
-"""io1's are called piops; io2 has cheaper ones beyond 32,000, which are not counted (docs/aws-assumptions.md)."""
-_ONE_PRICE = {
-    "operatingSystem": "Linux",
-    "tenancy": "Shared",
-    "preInstalledSw": "NA",
-    "capacitystatus": "Used",
-    "marketoption": "OnDemand",
-}
-"""What makes a product of AmazonEC2 the plain on-demand instance."""
-
-
-class _Problem(Exception):
-    """AWS does not tell a price; the message says why, for people. `denied`: it will not tell any."""
-
-    def __init__(self, message: str, denied: bool = False) -> None:
-        self.denied = denied
-        super().__init__(message)
 
 
 class Pricing(PriceActivities):
@@ -71,6 +48,7 @@ class Pricing(PriceActivities):
         self._engine = engine
         self._clients = clients
         self._made: dict[tuple[str, str], Any] = {}
+        self._listed = ListPrices(self._client)
 
     @activity.defn(name="refresh_prices")
     async def refresh_prices(self, request: RefreshPrices) -> PricesRefreshed:
@@ -92,9 +70,9 @@ class Pricing(PriceActivities):
             activity.heartbeat()
             try:
                 if denied:
-                    raise _Problem(denied, denied=True)
+                    raise NotTold(denied, denied=True)
                 found = await asyncio.to_thread(self._ask_spot, pair)
-            except _Problem as problem:
+            except NotTold as problem:
                 problems.append(str(problem))
                 denied = str(problem) if problem.denied else ""
                 await asyncio.to_thread(self._note_spot, pair, now, str(problem))
@@ -112,17 +90,18 @@ class Pricing(PriceActivities):
         for listed in types:
             activity.heartbeat()
             try:
-                micros = await asyncio.to_thread(self._ask_on_demand, listed)
-            except _Problem as problem:
+                micros = await asyncio.to_thread(self._listed.on_demand, listed)
+            except NotTold as problem:
                 problems.append(str(problem))
                 await asyncio.to_thread(self._note_on_demand, listed, now, str(problem))
                 continue
             await asyncio.to_thread(self._save_on_demand, listed, now, micros)
-        for region in regions:
+        lists = (self._listed.storage, self._listed.store)
+        for region, told in ((region, told) for region in regions for told in lists):
             activity.heartbeat()
             try:
-                kinds = await asyncio.to_thread(self._ask_storage, region)
-            except _Problem as problem:
+                kinds = await asyncio.to_thread(told, region)
+            except NotTold as problem:
                 problems.append(str(problem))
                 continue
             await asyncio.to_thread(self._save_storage, region, now, kinds)
@@ -166,9 +145,9 @@ class Pricing(PriceActivities):
         """Price changes since `pair.since`, and the one that held then. Blocks."""
         what = f"the Spot price of {pair.instance_type[:40]!r} in {pair.zone[:40]!r}"
         if not pair.region:
-            raise _Problem(f"No region has a zone of that name: {what} is not asked for; {_SHIPPED}")
+            raise NotTold(f"No region has a zone of that name: {what} is not asked for; {SHIPPED}")
         pages = self._client("ec2", pair.region).get_paginator("describe_spot_price_history")
-        answer = _ask(
+        answer = ask(
             what,
             "ec2:DescribeSpotPriceHistory",
             lambda: [
@@ -184,56 +163,8 @@ class Pricing(PriceActivities):
         )
         points = [PricePoint(at=one["Timestamp"], micros_per_hour=to_micros(one["SpotPrice"])) for one in answer]
         if not points and pair.new:
-            raise _Problem(f"AWS names no price when asked for {what}; {_SHIPPED}")
+            raise NotTold(f"AWS names no price when asked for {what}; {SHIPPED}")
         return points
-
-    def _ask_on_demand(self, listed: prices.ListedType) -> int:
-        """Micro-dollars per hour. Blocks."""
-        what = f"the on-demand price of {listed.instance_type[:40]!r} in {listed.region}"
-        wanted = {"instanceType": listed.instance_type, "regionCode": listed.region, **_ONE_PRICE}
-        found = {micros for _, unit, micros in self._products(what, listed.region, wanted) if unit == "Hrs" and micros}
-        if len(found) != 1:
-            raise _Problem(f"AWS names {len(found) or 'no'} prices when asked for {what}; {_SHIPPED}")
-        return found.pop()
-
-    def _ask_storage(self, region: str) -> dict[str, int]:
-        """Micro-dollars a month by kind (perdure.domain.prices.Prices): of GiB, operations a second, MiB/s. Blocks."""
-        what, kinds = f"storage prices in {region}", {}
-        for family in ("Storage", "Storage Snapshot", "System Operation", "Provisioned Throughput"):
-            wanted = {"productFamily": family, "regionCode": region}
-            for attributes, unit, micros in self._products(what, region, wanted):
-                usage, volume_type = str(attributes.get("usagetype", "")), str(attributes.get("volumeApiName", ""))
-                if not micros:
-                    continue
-                if unit == "GB-Mo" and "EBS:VolumeUsage" in usage and volume_type:
-                    kinds[volume_type] = micros
-                elif unit == "GB-Mo" and usage.endswith("EBS:SnapshotUsage"):
-                    kinds["snapshot"] = micros
-                elif unit == "IOPS-Mo" and usage.endswith(_FIRST_IOPS) and volume_type:
-                    kinds[f"{volume_type}-iops"] = micros
-                elif unit == "GiBps-mo" and volume_type:
-                    kinds[f"{volume_type}-throughput"] = micros // 1024
-        return kinds
-
-    def _products(self, what: str, region: str, wanted: dict[str, str]) -> list[tuple[dict[str, Any], str, int]]:
-        """(attributes, unit, micro-dollars) of every on-demand price of AmazonEC2 that matches."""
-        filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()]
-        pages = self._client("pricing", _pricing_region(region)).get_paginator("get_products")
-        answer = _ask(
-            what,
-            "pricing:GetProducts",
-            lambda: [
-                json.loads(one)
-                for page in pages.paginate(ServiceCode="AmazonEC2", Filters=filters)
-                for one in page["PriceList"]
-            ],
-        )
-        return [
-            (product["product"]["attributes"], dimension["unit"], to_micros(dimension["pricePerUnit"].get("USD", "0")))
-            for product in answer
-            for term in product.get("terms", {}).get("OnDemand", {}).values()
-            for dimension in term["priceDimensions"].values()
-        ]
 
     def _spot_pairs(self, earliest: datetime, unknown_only: bool) -> list[prices.SpotPair]:
         with reading(self._engine) as session:
@@ -241,7 +172,9 @@ class Pricing(PriceActivities):
 
     def _list_prices_due(self, stale: datetime) -> tuple[list[prices.ListedType], list[str]]:
         with reading(self._engine) as session:
-            return prices.types_to_ask(session, stale=stale), prices.storage_regions_to_ask(session, stale=stale)
+            store = current_configuration(session).store.region
+            regions = prices.storage_regions_to_ask(session, stale=stale, store=store)
+            return prices.types_to_ask(session, stale=stale), regions
 
     def _save_spot(self, pair: prices.SpotPair, now: datetime, points: Iterable[PricePoint]) -> None:
         with writing(self._engine) as session:
@@ -266,25 +199,3 @@ class Pricing(PriceActivities):
     def _forget(self, before: datetime) -> None:
         with writing(self._engine) as session:
             prices.forget_old_points(session, before)
-
-
-def _pricing_region(region: str) -> str:
-    """The Price List API answers in these regions, for prices everywhere ("AWS Price List Query API endpoints")."""
-    return {"eu": "eu-central-1", "ap": "ap-south-1"}.get(region.partition("-")[0], "us-east-1")
-
-
-def _ask(what: str, right: str, question: Callable[[], T]) -> T:
-    """The answer. Raises CloudUnavailable, or _Problem where asking again would not help."""
-    try:
-        return question()
-    except (BotoCoreError, ClientError) as problem:
-        ours = aws.as_ours(problem, f"tell {what}")
-        if isinstance(ours, CloudUnavailable):
-            raise ours from problem
-        if isinstance(problem, ClientError) and aws.error_code(problem) in _DENIED:
-            raise _Problem(
-                f"Perdure may not ask AWS for prices: grant it {right}; {_SHIPPED}", denied=True
-            ) from problem
-        raise _Problem(f"{ours}; {_SHIPPED}") from problem
-    except (KeyError, TypeError, ValueError) as problem:
-        raise _Problem(f"AWS's answer cannot be read when asked for {what} ({problem}); {_SHIPPED}") from problem

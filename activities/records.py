@@ -30,7 +30,7 @@ class Records(RecordActivities):
 
     def _record_job(self, record: JobRecord) -> None:
         with writing(self._engine) as session:
-            jobs.record_job(session, record.job, record.events, record.revision)
+            jobs.record_job(session, record.job, record.events, record.revision, record.store_uses)
 
     @activity.defn(name="record_node")
     async def record_node(self, node: Node) -> None:

@@ -39,6 +39,7 @@ from perdure.domain.errors import (
     VolumeGone,
 )
 from perdure.domain.jobs import FINISHED_STATES, Job, StoredUnder
+from perdure.domain.store_costs import StoreUse
 from perdure.records.jobs import resumptions
 from perdure.records.jobs.jobs import get_job
 from perdure.records.jobs.resumptions import Resumption
@@ -226,8 +227,13 @@ class Resumptions(ResumptionActivities):
         """Key: (job_id, predecessor). NotResumable unless the control worker submitted this very job for that one."""
         job, note, line = await asyncio.to_thread(self._claim, request)
         if not note.volume_id:
-            await asyncio.to_thread(self._taken, note)
-            return TakenOver(predecessors=line, epoch=note.epoch, stored=job.stored, checkpoints=job.checkpoints)
+            return TakenOver(
+                predecessors=line,
+                epoch=note.epoch,
+                stored=job.stored,
+                checkpoints=job.checkpoints,
+                store_use=await asyncio.to_thread(self._taken, note),
+            )
         volume = await self._check_volume(note.volume_id, {request.predecessor, request.job_id})
         tags = {
             JOB_TAG: request.job_id,
@@ -254,9 +260,9 @@ class Resumptions(ResumptionActivities):
                 )
             return get_job(session, request.predecessor), note, resumptions.line_of(session, request.predecessor)
 
-    def _taken(self, note: Resumption) -> None:
+    def _taken(self, note: Resumption) -> StoreUse | None:
         with writing(self._engine) as session:
-            resumptions.taken(session, note, self._now())
+            return resumptions.taken(session, note, self._now())
 
     def _newest_in(self, place: StoredUnder, job_id: str) -> int:
         """The newest checkpoint that the store has. NotResumable; StoreUnavailable. Blocks."""

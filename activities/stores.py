@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy import Engine
@@ -18,9 +18,12 @@ from perdure.contracts.reconciling import Reconcile, Reconciled
 from perdure.contracts.stores import ForgetCheckpoints, Forgotten, StoreActivities
 from perdure.domain.errors import ConfigurationInvalid, ImageInvalid, StoreFailed
 from perdure.domain.jobs import StoredUnder
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import format_duration
+from perdure.records.costs.store_uses import newest_held
 from perdure.records.jobs import kept_checkpoints
 from perdure.records.jobs.kept_checkpoints import KeptCheckpoints
+from perdure.records.jobs.ledger_refresh import told_of_use
 from perdure.records.schema.database import reading, writing
 from perdure.records.settings.configuration import current_configuration
 from perdure.stores.opening import open_store, read_key
@@ -32,6 +35,14 @@ T = TypeVar("T")
 PAGE = 100
 _BEAT = 10.0
 """Seconds between heartbeats."""
+
+
+class _Gone(NamedTuple):
+    """How many checkpoints a job had, what was asked of the store, and what siblings that are over hold there still."""
+
+    checkpoints: int
+    use: StoreUse
+    siblings: dict[str, int]
 
 
 class Stores(StoreActivities):
@@ -46,7 +57,9 @@ class Stores(StoreActivities):
     async def forget_checkpoints(self, request: ForgetCheckpoints) -> Forgotten:
         """Idempotent by job and store."""
         place = StoredUnder(store=request.store, job_id=request.job_id)
-        return Forgotten(checkpoints=await _beating(lambda: self._forget(place)))
+        gone = await _beating(lambda: self._forget(place, datetime.now(UTC)))
+        await asyncio.to_thread(self._tell_siblings, place.job_id, gone)
+        return Forgotten(checkpoints=gone.checkpoints, store_use=gone.use)
 
     @activity.defn(name="reconcile_stores")
     async def reconcile_stores(self, request: Reconcile) -> Reconciled:
@@ -70,17 +83,18 @@ class Stores(StoreActivities):
         if not await asyncio.to_thread(self._claim, kept, now):
             return False
         try:
-            count = await _beating(lambda: self._forget(kept.stored))
+            gone = await _beating(lambda: self._forget(kept.stored, now))
         except (StoreFailed, ConfigurationInvalid, ImageInvalid, OSError) as problem:
             await asyncio.to_thread(self._release, kept)
             log.warning("kept checkpoints were not deleted", job_id=kept.job_id, reason=str(problem))
             return False
+        await asyncio.to_thread(self._tell_siblings, kept.stored.job_id, gone)
         kept_for = format_duration(round(seconds))
         message = (
-            f"The job's checkpoints ({count}) are deleted from the store: they had been kept for {kept_for} after the"
-            " job's end (server.keep_volume_seconds). The job cannot be resumed any more."
+            f"The job's checkpoints ({gone.checkpoints}) are deleted from the store: they had been kept for {kept_for}"
+            " after the job's end (server.keep_volume_seconds). The job cannot be resumed any more."
         )
-        await asyncio.to_thread(self._record, kept, message, now)
+        await asyncio.to_thread(self._record, kept, gone.use, message, now)
         return True
 
     def numbers(self, place: StoredUnder) -> list[int]:
@@ -88,12 +102,22 @@ class Stores(StoreActivities):
         with closing(open_store(place.store)) as store:
             return self._checkpoints(store, place).numbers()
 
-    def _forget(self, place: StoredUnder) -> int:
+    def _forget(self, place: StoredUnder, at: datetime) -> _Gone:
         with closing(open_store(place.store)) as store:
             stored = self._checkpoints(store, place)
             count = len(stored.numbers())
             stored.forget()
-        return count
+            return _Gone(count, stored.use(f"forgotten/{at:%Y-%m-%dT%H:%M:%S.%f}", at), stored.over_siblings())
+
+    def _tell_siblings(self, job_id: str, gone: _Gone) -> None:
+        """Packs of siblings that were over already went with this job: they cost nothing from now on."""
+        for sibling, held in gone.siblings.items():
+            with writing(self._engine) as session:
+                before = newest_held(session, sibling)
+                if before is not None and before.held_bytes != held:
+                    changes = {"use_id": f"{job_id} forgotten", "at": gone.use.at, "held_bytes": held}
+                    nothing_asked = {"writes": 0, "reads": 0, "key_requests": 0}
+                    told_of_use(session, sibling, before.model_copy(update=changes | nothing_asked))
 
     def _checkpoints(self, store: Patient, place: StoredUnder) -> StoredCheckpoints:
         return StoredCheckpoints(store, place.job_id, key=read_key(place.store, self._key_file))
@@ -114,9 +138,9 @@ class Stores(StoreActivities):
         with writing(self._engine) as session:
             kept_checkpoints.release(session, kept)
 
-    def _record(self, kept: KeptCheckpoints, message: str, at: datetime) -> None:
+    def _record(self, kept: KeptCheckpoints, use: StoreUse, message: str, at: datetime) -> None:
         with writing(self._engine) as session:
-            kept_checkpoints.forgotten(session, kept, message, at)
+            kept_checkpoints.forgotten(session, kept, use, message, at)
 
 
 async def _beating(work: Callable[[], T]) -> T:

@@ -56,6 +56,7 @@ from perdure.domain.errors import (
 from perdure.domain.jobs import Job, JobEvent, JobState
 from perdure.domain.nodes import Node, Notice, as_told
 from perdure.domain.retries import HandOver, RetryRule, RetryStrategy
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import EPOCH
 from perdure.domain.volumes import JobVolume
 from perdure.domain.zone_snapshots import SnapshotState, VolumeUse, ZoneSnapshot
@@ -116,6 +117,8 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         self.database_down = False
         self.forgotten: list[ForgetCheckpoints] = []
         self.store_failure = ""
+        self.store_uses: list[StoreUse] = []
+        """As recorded."""
         self.mounted: set[str] = set()
         """Volumes that a live instance has mounted: EC2 does not detach them."""
         self.held: set[str] = set()
@@ -262,7 +265,8 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         if self.store_failure:
             raise StoreRefused(self.store_failure)
         self.forgotten.append(request)
-        return Forgotten(checkpoints=1)
+        use = StoreUse(use_id="forgotten", at=EPOCH, writes=3, held_bytes=0)
+        return Forgotten(checkpoints=1, store_use=use)
 
     @activity.defn(name="record_job")
     async def record_job(self, record: JobRecord) -> None:
@@ -270,6 +274,7 @@ class FakeCloud(BatchActivities, InstanceActivities, VolumeActivities, RecordAct
         if self.database_down:
             raise ApplicationError("the database is away", type="OperationalError")
         job_id = record.job.job_id
+        self.store_uses += record.store_uses
         if record.job.state not in self.states[-1:]:
             self.states.append(record.job.state)
         known = self.records.get(job_id)

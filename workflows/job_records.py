@@ -84,7 +84,10 @@ class JobRecorder:
             await self._gather()
             self._stamp()
             record = JobRecord(
-                job=self._progress.job, events=self._progress.unrecorded, revision=self._progress.revision
+                job=self._progress.job,
+                events=self._progress.unrecorded,
+                store_uses=self._progress.unrecorded_uses,
+                revision=self._progress.revision,
             )
             self._written_at = workflow.now()
             try:
@@ -93,8 +96,7 @@ class JobRecorder:
                 workflow.logger.exception("The records refuse the job; tried again in a minute")
                 await workflow.sleep(timedelta(minutes=1))
                 continue
-            if record.events:
-                self._progress.recorded(record.events[-1].sequence)
+            self._progress.recorded(record.events[-1].sequence if record.events else 0, record.store_uses)
             self._progress.recorded_revision = record.revision
 
     async def _gather(self) -> None:

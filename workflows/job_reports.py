@@ -46,6 +46,8 @@ def hear_report(progress: JobProgress, report: NodeReport, now: datetime) -> boo
     """Take a report in. Whether what to do next may be another thing now: of most facts people hear, and no more."""
     if not progress.first_time(f"report {report.report_id}"):
         return False
+    if report.store_use is not None:  # whatever else is to be thought of the report, this has its price
+        progress.use_store(report.store_use)
     if report.max_rootfs_bytes is not None:
         known = progress.job.max_rootfs_bytes or 0
         progress.show(max_rootfs_bytes=max(known, report.max_rootfs_bytes))

@@ -8,6 +8,7 @@ means in job_endings.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -26,6 +27,7 @@ from perdure.domain.jobs import Attempt, Job, JobEvent, JobState, Outage, Stored
 from perdure.domain.nodes import Notice
 from perdure.domain.outages import Milestones
 from perdure.domain.retries import HandOver, RetryStrategy, choose_hand_over
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import format_duration
 from perdure.domain.volumes import JobVolume
 from perdure.domain.zone_snapshots import ZoneSnapshots
@@ -36,7 +38,7 @@ REMEMBERED = 256
 MOST_ANSWERS = 16
 """Answers to people's wishes that are kept, for those who ask again."""
 MOST_EVENTS = 1000
-"""Timeline lines kept for a database that is away; the oldest go first."""
+"""Timeline lines, and uses of a store, kept for a database that is away; the oldest go first."""
 
 
 class Stage(StrEnum):
@@ -61,6 +63,8 @@ class JobProgress(BaseModel):
     revision: int = 1
     sequence: int = 0
     unrecorded: list[JobEvent] = Field(default_factory=list)
+    unrecorded_uses: list[StoreUse] = Field(default_factory=list)
+    """Of the store, as nodes told of them."""
     unprotected: bool = False
     request: AttachRequest | None = None
     """Of the newest accepted container."""
@@ -167,9 +171,16 @@ class JobProgress(BaseModel):
         )
         self.unrecorded = [*self.unrecorded, line][-MOST_EVENTS:]
 
-    def recorded(self, up_to_sequence: int) -> None:
-        """The lines up to that sequence are in the database."""
+    def use_store(self, use: StoreUse) -> None:
+        """That was asked of the store for this job, and has its price."""
+        self.revision += 1
+        self.unrecorded_uses = [*self.unrecorded_uses, use][-MOST_EVENTS:]
+
+    def recorded(self, up_to_sequence: int, uses: Iterable[StoreUse]) -> None:
+        """The lines up to that sequence, and these uses, are in the database."""
         self.unrecorded = [line for line in self.unrecorded if line.sequence > up_to_sequence]
+        known = {use.use_id for use in uses}
+        self.unrecorded_uses = [use for use in self.unrecorded_uses if use.use_id not in known]
 
     def first_time(self, key: str) -> bool:
         """Whether this key is new; remembers it."""

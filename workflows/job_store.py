@@ -22,7 +22,7 @@ async def put_away_store(progress: JobProgress) -> None:
         progress.tell(workflow.now(), "kept", message, "warning")
         return
     try:
-        await workflow.execute_activity_method(
+        forgotten = await workflow.execute_activity_method(
             StoreActivities.forget_checkpoints,
             ForgetCheckpoints(job_id=progress.stored_as or progress.job.job_id, store=progress.store),
             summary="delete the job's checkpoints",
@@ -32,5 +32,7 @@ async def put_away_store(progress: JobProgress) -> None:
         message = f"The job's checkpoints could not be deleted from the store and still take space: {problem.cause}"
         progress.tell(workflow.now(), "left behind", message, "error")
         return
+    if forgotten.store_use is not None:
+        progress.use_store(forgotten.store_use)
     progress.show(checkpoints=[], stored=None)
     progress.tell(workflow.now(), "store", "The job's checkpoints are deleted from the store.")

@@ -94,6 +94,8 @@ def _inherit(progress: JobProgress, taken: TakenOver) -> str:
     """Where the checkpoints are, for the job and (the answer) for people."""
     if taken.stored is not None:
         progress.has_store(taken.stored.store, taken.stored.job_id)
+        if taken.store_use is not None:
+            progress.use_store(taken.store_use)
         return "out of the store."
     assert taken.volume is not None
     progress.show(volumes=[_life(taken.volume)])

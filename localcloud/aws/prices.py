@@ -39,6 +39,22 @@ SNAPSHOT = "0.0500000000"
 """Dollars per GiB-month."""
 IOPS, THROUGHPUT = {"gp3": "0.0050000000", "io2": "0.0650000000"}, "40.9600000000"
 """Dollars a month: of an operation a second, and of 1,024 MiB/s."""
+S3_STORAGE = {
+    "TimedStorage-ByteHrs": ("0.0230000000", "0.0220000000", "0.0210000000"),
+    "TimedStorage-SIA-ByteHrs": ("0.0125000000",),
+}
+"""Dollars per GiB-month by usage type; it gets cheaper from 50 TiB and 500 TiB on."""
+S3_REQUESTS = {
+    "Requests-Tier1": "0.0000050000",
+    "Requests-Tier2": "0.0000004000",
+    "Requests-SIA-Tier1": "0.0000100000",
+    "Tables-Requests-Tier1": "0.0000070000",
+}
+KMS_REQUESTS = {
+    "KMS-Requests": ("0.0000000000", "0.0000030000"),
+    "KMS-Requests-Asymmetric": ("0.0000150000",),
+}
+"""Dollars per request; the first 20,000 of a month are free."""
 
 KEPT = timedelta(days=90)
 PERIOD = timedelta(hours=6)
@@ -113,7 +129,7 @@ def _instant(text: str | None) -> datetime | None:
 
 
 class PricingApi:
-    """The Price List Query API's GetProducts for AmazonEC2: a WSGI application."""
+    """The Price List Query API's GetProducts for AmazonEC2, AmazonS3 and awskms: a WSGI application."""
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -139,13 +155,14 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 def _get_products(request: dict[str, Any]) -> dict[str, Any]:
-    if request.get("ServiceCode") != "AmazonEC2":
+    service = _SERVICES.get(str(request.get("ServiceCode")))
+    if service is None:
         raise AwsError("NotFoundException", f"There is no service {request.get('ServiceCode')!r} in this price list.")
     wanted = {each["Field"]: each["Value"] for each in request.get("Filters", [])}
     region = wanted.pop("regionCode", "us-east-1")
     found = [
         product
-        for product in _products(region)
+        for product in service(region)
         if all(product["product"]["attributes"].get(name) == value for name, value in wanted.items())
     ]
     first, size = int(request.get("NextToken") or 0), min(int(request.get("MaxResults") or 100), 100)
@@ -172,13 +189,36 @@ def _products(region: str) -> Iterator[dict[str, Any]]:
     yield _product("Storage Snapshot", region, {"usagetype": "EBS:SnapshotUsage"}, "GB-Mo", SNAPSHOT)
 
 
-def _product(family: str, region: str, attributes: dict[str, str], unit: str, price: str) -> dict[str, Any]:
-    known = {"servicecode": "AmazonEC2", "regionCode": region, "productFamily": family, **attributes}
+def _s3(region: str) -> Iterator[dict[str, Any]]:
+    for usage, tiers in S3_STORAGE.items():
+        attributes = {"volumeType": "Standard", "usagetype": usage}
+        yield _product("Storage", region, attributes, "GB-Mo", *tiers, service="AmazonS3")
+    for usage, price in S3_REQUESTS.items():
+        yield _product("API Request", region, {"usagetype": usage}, "Requests", price, service="AmazonS3")
+
+
+def _kms(region: str) -> Iterator[dict[str, Any]]:
+    for usage, tiers in KMS_REQUESTS.items():
+        attributes = {"usagetype": f"{region}-{usage}"}
+        yield _product("Encryption Key", region, attributes, "Requests", *tiers, service="awskms")
+
+
+_SERVICES = {"AmazonEC2": _products, "AmazonS3": _s3, "awskms": _kms}
+
+
+def _product(
+    family: str, region: str, attributes: dict[str, str], unit: str, *prices: str, service: str = "AmazonEC2"
+) -> dict[str, Any]:
+    """With several `prices`: one for each amount, as AWS lists what gets cheaper."""
+    known = {"servicecode": service, "regionCode": region, "productFamily": family, **attributes}
     sku = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16].upper()
-    dimension = {"unit": unit, "rateCode": f"{sku}.JRTCKXETXF.6YS6EN2CT7", "pricePerUnit": {"USD": price}}
-    term = {"sku": sku, "offerTermCode": "JRTCKXETXF", "priceDimensions": {dimension["rateCode"]: dimension}}
+    dimensions = {
+        f"{sku}.JRTCKXETXF.{number}": {"unit": unit, "beginRange": str(number), "pricePerUnit": {"USD": price}}
+        for number, price in enumerate(prices)
+    }
+    term = {"sku": sku, "offerTermCode": "JRTCKXETXF", "priceDimensions": dimensions}
     return {
-        "serviceCode": "AmazonEC2",
+        "serviceCode": service,
         "product": {"sku": sku, "productFamily": family, "attributes": known},
         "terms": {"OnDemand": {f"{sku}.JRTCKXETXF": term}},
     }

@@ -13,6 +13,7 @@ from perdure.domain.configuration import JobConfiguration
 from perdure.domain.jobs import Job, JobEvent
 from perdure.domain.nodes import Node
 from perdure.domain.retries import RetryStrategy
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import JobVolume, VolumeOptions
 from perdure.domain.zone_snapshots import ZoneSnapshot
@@ -170,10 +171,12 @@ class LeaveInstance(Frozen):
 
 
 class JobRecord(Frozen):
-    """The job as it is now, and the timeline lines since the last record. Keys: (job_id, revision), event sequence."""
+    """The job as it is now, and the timeline lines and uses of its store since the last record. Keys: (job_id,
+    revision), event sequence, use_id."""
 
     job: Job
     events: list[JobEvent] = Field(default_factory=list)
+    store_uses: list[StoreUse] = Field(default_factory=list)
     revision: int
 
     @field_serializer("job")

@@ -15,6 +15,7 @@ from pydantic import Field
 from perdure.domain.checkpoints import Checkpoint, CheckpointKind, Rehearsal
 from perdure.domain.configuration import EffectiveConfiguration, StoreConfiguration
 from perdure.domain.retries import HandOver, RetryStrategy
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 from perdure.domain.zone_snapshots import VolumeUse
 
@@ -147,6 +148,8 @@ class NodeReport(Frozen):
     rehearsal: Rehearsal | None = None
     volume_use: VolumeUse | None = None
     """Of the job volume, with a CHECKPOINT; None where the job root is no volume."""
+    store_use: StoreUse | None = None
+    """What was asked of the store since the report before; None where the checkpoints are on a volume."""
 
 
 class Doubt(Frozen):

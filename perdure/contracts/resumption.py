@@ -16,6 +16,7 @@ from temporalio import activity
 
 from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.jobs import StoredUnder
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import JobVolume
 
@@ -58,6 +59,8 @@ class TakenOver(Frozen):
     volume: JobVolume | None = None
     stored: StoredUnder | None = None
     checkpoints: list[Checkpoint] = Field(default_factory=list)
+    store_use: StoreUse | None = None
+    """What lies in the store, and costs this job from now on."""
 
 
 class ResumptionActivities:

@@ -11,6 +11,7 @@ from temporalio import activity
 
 from perdure.contracts.reconciling import Reconcile, Reconciled
 from perdure.domain.configuration import StoreConfiguration
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 
 
@@ -23,9 +24,10 @@ class ForgetCheckpoints(Frozen):
 
 
 class Forgotten(Frozen):
-    """How many checkpoints went."""
+    """How many checkpoints went, and what was asked of the store for it."""
 
     checkpoints: int = Field(0, ge=0)
+    store_use: StoreUse | None = None
 
 
 class StoreActivities:

@@ -63,7 +63,9 @@ class Figures(Frozen):
     volume_micros: int = 0
     snapshot_micros: int = 0
     store_micros: int = 0
+    """Checkpoints in S3: bytes held, and requests."""
     key_micros: int = 0
+    """Requests to KMS for them."""
     wait_micros: int = 0
     """Instances that waited for a volume or a restore, as far as no outage counts it already."""
     volume_attaches: int = 0
@@ -79,7 +81,8 @@ class Figures(Frozen):
     on_demand_estimated_micros: int = 0
     """How much of on_demand_micros rests on a price that is estimated."""
     unpriced_ms: int = 0
-    """Time of instances, volumes and snapshots for which no price is known at all: it counts nothing above."""
+    """Time of instances, volumes, snapshots and checkpoints in a store for which no price is known at all: it counts
+    nothing above."""
 
     def __add__(self, other: Figures) -> Figures:
         names = self.model_fields_set | other.model_fields_set  # the others are 0

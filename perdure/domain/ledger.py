@@ -11,6 +11,7 @@
     wait        our part of price(accepted, started), where no outage counts it: first starts, containers that never ran
     volume      GiB x months x price per GiB-month, by the second, and so for operations and MiB/s that it has more than
                 its type has by itself; snapshots by the size of their volume
+    store       see perdure.domain.store_costs
 
 What protection saved in the end is `net_saved_micros`, what Spot saved against on demand `net_on_demand_saved_micros`.
 """
@@ -25,13 +26,13 @@ from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import Job, JobState
 from perdure.domain.nodes import Node
 from perdure.domain.outages_ledger import protection_entries
-from perdure.domain.prices import Prices, milliseconds, region_of, storage_micros
+from perdure.domain.prices import DAY, HOUR, Prices, milliseconds, region_of, slices, storage_micros
 from perdure.domain.stays import Stay, dollars, find_stays, of_vcpus
+from perdure.domain.store_costs import StoreUse, store_entries
 from perdure.domain.volume_sizes import billed, month_rate
 
 __all__ = ["Figures", "LedgerEntry", "ledger_entries", "net_on_demand_saved_micros", "net_saved_micros"]
 
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _OUTCOMES = {
     JobState.SUCCEEDED: Figures(jobs_succeeded=1),
     JobState.FAILED: Figures(jobs_failed=1),
@@ -48,13 +49,15 @@ def ledger_entries(
     until: datetime,
     checkpoints: Iterable[Checkpoint] | None = None,
     hours_from: datetime | None = None,
+    store_uses: Iterable[StoreUse] = (),
 ) -> list[LedgerEntry]:
     """All lines of one job's ledger as of `until` (UTC): what runs on is counted up to then, what came later is not.
 
     `nodes` by instance id: those of the job's attempts; one that is missing has no price. `checkpoints`: all that were
     ever committed, as records.jobs.list_checkpoints knows them; without them only those still offered are counted. How
-    many checkpoints and restores were tried is not counted here (records.ledger does it). With `hours_from`, a whole
-    hour, the hourly lines of runs and instances before it are left out.
+    many checkpoints and restores were tried is not counted here (records.ledger does it). `store_uses`: all that was
+    told of its store. With `hours_from`, a whole hour, the hourly lines of runs, instances and the store before it are
+    left out.
 
     The same record gives the same lines, in order of time, in whatever order its lists are; a later `until` never makes
     a cost smaller.
@@ -69,6 +72,7 @@ def ledger_entries(
         *protection_entries(job, stays, until),
         *_volumes(job, prices, until),
         *_snapshots(job, prices, until),
+        *store_entries(job.job_id, store_uses, prices, until, hours_from),
     ]
     return sorted((line for line in lines if line.at <= until), key=lambda line: (line.at, line.key))
 
@@ -110,25 +114,13 @@ def _job(job: Job) -> Iterator[LedgerEntry]:
         yield LedgerEntry(job_id=job.job_id, key="outcome", kind="job", at=job.finished_at, figures=outcome)
 
 
-def _slices(
-    start: datetime, end: datetime, length: timedelta, first: datetime | None = None
-) -> Iterator[tuple[datetime, datetime]]:
-    """The span cut at whole hours or days of UTC, from the cut `first` on; nothing when it is empty."""
-    start = max(start, first) if first else start
-    midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    while start < end:
-        cut = midnight + ((start - midnight) // length + 1) * length
-        yield start, min(cut, end)
-        start = cut
-
-
 def _runs(job: Job, stay: Stay, hours_from: datetime | None) -> Iterator[LedgerEntry]:
     """Reference: "CPU time = job requested CPUs x job runtime; job runtime = job complete - job start". A job that was
     reclaimed runs several times; the time between counts for nobody."""
     if stay.run_start is None:
         return
     really, by_batch = (stay.run_start, stay.run_end), (stay.batch_start, stay.batch_end)
-    for start, end in _slices(min(really[0], by_batch[0]), max(really[1], by_batch[1]), _HOUR, hours_from):
+    for start, end in slices(min(really[0], by_batch[0]), max(really[1], by_batch[1]), HOUR, hours_from):
         first, last = max(start, really[0]), min(end, really[1])
         run_ms = milliseconds(first, last)
         yield LedgerEntry(
@@ -146,7 +138,7 @@ def _runs(job: Job, stay: Stay, hours_from: datetime | None) -> Iterator[LedgerE
 
 
 def _instances(job: Job, stay: Stay, hours_from: datetime | None) -> Iterator[LedgerEntry]:
-    for start, end in _slices(stay.start, stay.end, _HOUR, hours_from):
+    for start, end in slices(stay.start, stay.end, HOUR, hours_from):
         whole, ours = stay.price.cost(start, end), stay.price.cost(start, end, stay.share)
         on_demand = stay.on_demand.cost(start, end)
         figures = Figures(
@@ -244,7 +236,7 @@ def _volumes(job: Job, prices: Prices, until: datetime) -> Iterator[LedgerEntry]
         amounts = billed(volume.volume_type, volume.size_gib, volume.iops, volume.throughput_mib_per_second)
         rate = month_rate(prices, region_of(volume.zone), amounts)
         end = min(volume.deleted_at or until, until)
-        for first, last in _slices(volume.created_at, end, _DAY):
+        for first, last in slices(volume.created_at, end, DAY):
             micros = 0 if rate is None else storage_micros(rate, 1, first, last)
             estimated = rate is None or rate.estimated
             unpriced = milliseconds(first, last) if rate is None else 0
@@ -276,7 +268,7 @@ def _snapshots(job: Job, prices: Prices, until: datetime) -> Iterator[LedgerEntr
     for snapshot in job.snapshots:
         rate = prices.storage("snapshot", region_of(zones.get(snapshot.volume_id) or job.volume_zone or ""))
         end = min(snapshot.deleted_at or until, until)
-        for first, last in _slices(snapshot.created_at, end, _DAY):
+        for first, last in slices(snapshot.created_at, end, DAY):
             micros = 0 if rate is None else storage_micros(rate, snapshot.size_gib, first, last)
             unpriced = milliseconds(first, last) if rate is None else 0
             yield LedgerEntry(

@@ -64,14 +64,14 @@ s3 0.023  s3-1000-writes 0.005  s3-1000-reads 0.0004  kms-10000-requests 0.03
 """
 
 
-def to_micros(dollars: str) -> int:
-    """Whole micro-dollars of a price as AWS writes it (`0.0312000000`), halves rounded up. ValueError for anything
-    that is not a plain, non-negative decimal number."""
+def to_micros(dollars: str, times: int = 1) -> int:
+    """Whole micro-dollars of so many `times` a price as AWS writes it (`0.0312000000`), halves rounded up. ValueError
+    for anything that is not a plain, non-negative decimal number."""
     whole, _, part = dollars.strip().partition(".")
     if not (whole + part).isascii() or not (whole + part).isdigit() or not whole:
         raise ValueError(f"{dollars[:40]!r} is not a price in dollars")
-    micros = int(whole) * 1_000_000 + int((part + "000000")[:6])
-    return micros + (1 if part[6:7] >= "5" else 0)
+    scale: int = 10 ** len(part)
+    return (2 * int(whole + part) * times * 1_000_000 + scale) // (2 * scale)
 
 
 def _pairs(words: list[str]) -> dict[str, int]:

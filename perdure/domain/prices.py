@@ -18,6 +18,7 @@ from perdure.domain.price_table import ON_DEMAND, STORAGE, TABLE_DATE, TABLE_REG
 from perdure.domain.values import EPOCH, Frozen, microseconds
 
 ONE = Fraction(1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
 _HOUR = 3_600_000_000
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d+")
@@ -63,6 +64,18 @@ class Rate(Frozen):
 def milliseconds(start: datetime, end: datetime) -> int:
     """From `start` to `end`, both rounded down so that slices add up; 0 when the end comes first."""
     return max(0, microseconds(end) // 1000 - microseconds(start) // 1000)
+
+
+def slices(
+    start: datetime, end: datetime, length: timedelta, first: datetime | None = None
+) -> Iterator[tuple[datetime, datetime]]:
+    """The span cut at whole hours or days of UTC, from the cut `first` on; nothing when it is empty."""
+    start = max(start, first) if first else start
+    midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    while start < end:
+        cut = midnight + ((start - midnight) // length + 1) * length
+        yield start, min(cut, end)
+        start = cut
 
 
 def region_of(zone: str) -> str:
@@ -153,7 +166,8 @@ class Prices:
     ) -> None:
         """`spot` by (instance type, zone); `on_demand` by (instance type, region), micro-dollars per hour; `storage` by
         (kind, region), micro-dollars a month: of a GiB of a volume type, `snapshot` or `s3`, of an operation a second
-        (`gp3-iops`), of a MiB/s (`gp3-throughput`)."""
+        (`gp3-iops`), of a MiB/s (`gp3-throughput`); or of so many requests (`s3-1000-writes`, `s3-1000-reads`,
+        `kms-10000-requests`)."""
         self._spot = dict(spot or {})
         self._on_demand = dict(on_demand or {})
         self._storage = dict(storage or {})
@@ -194,7 +208,7 @@ class Prices:
         return self._histories[key]
 
     def storage(self, kind: str, region: str) -> Rate | None:
-        """A month's price of one of that kind: AWS's, else the table's, else None."""
+        """The price of one of that kind, for a month or for its requests: AWS's, else the table's, else None."""
         listed = self._storage.get((kind, region))
         if listed is not None:
             return Rate(micros=listed, estimated=False, source=FROM_AWS)
@@ -202,7 +216,7 @@ class Prices:
         return None if shipped is None else Rate(micros=shipped, estimated=True, source=FROM_TABLE)
 
 
-def storage_micros(rate: Rate, size_gib: int, start: datetime, end: datetime) -> int:
+def storage_micros(rate: Rate, size_gib: int | Fraction, start: datetime, end: datetime) -> int:
     """What `size_gib` (1 of a rate for a whole volume) cost from `start` to `end`: by the second, a month being as long
     as the calendar's (AWS's EBS pricing page: price x GB x seconds / seconds of the month). The module's rounding."""
     if end <= start:

@@ -267,8 +267,9 @@ METRICS: tuple[Metric, ...] = (
         Group.COSTS,
         Unit.DOLLARS,
         lambda f: f.store_micros,
-        "Nothing is counted here yet: what checkpoints in S3 cost (GiB x price x time, and requests) is on AWS's bill "
-        "alone.",
+        "Bytes that a store in S3 holds of a job x price per GiB-month x time, and each request that instances and the "
+        "server made there for the job. A shared directory (EFS, FSx, NFS) has no price that Perdure knows: its time "
+        "counts as time without a price.",
         _OURS,
         estimated=_storage,
     ),
@@ -278,7 +279,8 @@ METRICS: tuple[Metric, ...] = (
         Group.COSTS,
         Unit.DOLLARS,
         lambda f: f.key_micros,
-        "Nothing is counted here yet: what requests to KMS cost is on AWS's bill alone.",
+        "Requests to KMS that S3 made for checkpoints, as its answers tell. What a key costs by the month is not "
+        "counted: it is no job's.",
         _OURS,
         estimated=_storage,
     ),
@@ -288,7 +290,7 @@ METRICS: tuple[Metric, ...] = (
         Group.COSTS,
         Unit.DOLLARS,
         lambda f: f.share_micros + storage_micros(f),
-        "Total EC2 Instance Cost + job volumes + snapshots. Checkpoints in S3 and encryption keys are not counted yet.",
+        "Total EC2 Instance Cost + job volumes + snapshots + checkpoints in S3 + encryption keys.",
         _OURS,
         estimated=_both,
     ),
@@ -349,8 +351,8 @@ METRICS: tuple[Metric, ...] = (
         Unit.DOLLARS,
         lambda f: f.on_demand_micros - f.redone_on_demand_micros - f.instance_micros - storage_micros(f),
         "The same instances at the on-demand price, without the time that on-demand instances would not have needed "
-        "(outages, waits, work done again, freezes), less what the Spot instances cost, less volumes and "
-        "snapshots. S3 and keys are not counted yet.",
+        "(outages, waits, work done again, freezes), less what the Spot instances cost, less volumes, snapshots, "
+        "checkpoints in S3 and keys.",
         _PAGE,
         naive=Naive(
             lambda f: f.on_demand_micros - f.instance_micros,
@@ -364,9 +366,9 @@ METRICS: tuple[Metric, ...] = (
         Group.SAVINGS,
         Unit.DOLLARS,
         net_saved_micros,
-        "EC2 Spot Savings - Instance Cost Saved, less freezes for checkpoints, instances that waited, volumes and "
-        "snapshots. S3 and keys are not counted yet. Negative when protection cost more than it saved, as it does "
-        "while nothing is reclaimed.",
+        "EC2 Spot Savings - Instance Cost Saved, less freezes for checkpoints, instances that waited, volumes, "
+        "snapshots, checkpoints in S3 and keys. Negative when protection cost more than it saved, as it does while "
+        "nothing is reclaimed.",
         _OURS,
         naive=Naive(lambda f: f.naive_saved_micros, f"The price of the whole run before each reclaim, {_ALONE}."),
         estimated=_both,
@@ -428,8 +430,8 @@ METRICS: tuple[Metric, ...] = (
         Group.LOSSES,
         Unit.HOURS,
         lambda f: f.unpriced_ms,
-        "Time of instances, volumes and snapshots for which no price is known, not even an estimated one. It counts as "
-        "0 dollars above, so costs are at least what they say.",
+        "Time of instances, volumes, snapshots and checkpoints in a store for which no price is known, not even an "
+        "estimated one. It counts as 0 dollars above, so costs are at least what they say.",
         _OURS,
     ),
     Metric(

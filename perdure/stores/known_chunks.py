@@ -68,7 +68,7 @@ class KnownChunks:
         for number in numbers[::-1]:
             self._learn(read, place, number)
         self._learn_packs(objects, place)
-        for sibling in siblings(place, job_id):
+        for sibling in siblings_by_id(job_id).values():
             try:
                 self._borrow(objects, place, sibling, read)
             except StoreFailed as problem:
@@ -109,15 +109,16 @@ class KnownChunks:
             self.add(PackRef(place.folder, pack_id, one.size), rows)
 
 
-def siblings(place: Place, job_id: str) -> list[Place]:
+def siblings_by_id(job_id: str) -> dict[str, Place]:
     """Some of a child's siblings, at most MOST_SIBLINGS: the one before it, and the first ones. Their names follow from
     its own; no array is listed, which may have ten thousand."""
     array, colon, index = job_id.rpartition(":")
     if not colon or not index.isascii() or not index.isdigit() or len(index) > 6:
-        return []
+        return {}
     own = int(index)
     wanted = dict.fromkeys(number for number in (own - 1, 0, 1, 2, 3) if 0 <= number != own)
-    return [Place.of(f"{array}:{number}") for number in wanted][:MOST_SIBLINGS]
+    ids = [f"{array}:{number}" for number in wanted][:MOST_SIBLINGS]
+    return {one: Place.of(one) for one in ids}
 
 
 def _numbers(objects: Objects, place: Place) -> list[int]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from perdure.domain.errors import ConfigurationInvalid
+from perdure.stores.meter import Meter
 
 Content = bytes | bytearray | memoryview
 LONGEST_KEY = 600
@@ -68,6 +69,10 @@ class Objects(ABC):
     @abstractmethod
     def place(self) -> str:
         """Where it is, for people: `s3://bucket/prefix` or a folder."""
+
+    @abstractmethod
+    def counted_by(self, meter: Meter) -> Objects:
+        """The same store, with the same connections, whose requests that meter counts. It learns what the store is."""
 
     def close(self) -> None:  # noqa: B027 - a store may have nothing to close
         """Let go of connections. No call may follow."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from perdure.domain.errors import ObjectExists, StoreUnavailable
+from perdure.stores.meter import Meter
+from perdure.stores.metered import Metered
 from perdure.stores.objects import Content, Listed, Objects
 
 T = TypeVar("T")
@@ -36,6 +38,13 @@ class Patient(Objects):
     def within(self, limit_seconds: float, stop: threading.Event | None = None) -> Patient:
         """The same store with another patience."""
         return Patient(self._store, limit_seconds, stop)
+
+    def metered(self, meter: Meter) -> Patient:
+        """The same store, with a meter that counts each try."""
+        return Patient(Metered(self._store, meter), self._limit, self._stop)
+
+    def counted_by(self, meter: Meter) -> Patient:
+        return Patient(self._store.counted_by(meter), self._limit, self._stop)
 
     @property
     def place(self) -> str:

@@ -7,8 +7,9 @@ them several times (docs/performance.md, "Stores").
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, cast
 from urllib.parse import quote
@@ -23,6 +24,8 @@ from botocore.session import get_session
 from botocore.utils import get_environ_proxies
 
 from perdure.domain.errors import ObjectExists, ObjectMissing, StoreFailed, StoreRefused, StoreUnavailable
+from perdure.domain.store_costs import S3
+from perdure.stores.meter import Meter
 from perdure.stores.objects import Content, Listed, Objects, check_key, check_prefix
 
 _CONNECT, _READ = 5.0, 20.0
@@ -36,6 +39,7 @@ _PASSES = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", 
 _PASSES |= {"OperationAborted", "Throttling", "ThrottlingException", "RequestTimeTooSkewed", "ExpiredToken"}
 """S3's words for what may succeed later (S3 API reference, "Error responses"); credentials are fetched anew."""
 _PROBE = "perdure-probe"
+_ENCRYPTION = "x-amz-server-side-encryption"
 
 
 class S3Objects(Objects):
@@ -48,6 +52,7 @@ class S3Objects(Objects):
     ) -> None:
         self._bucket, self._prefix = bucket, check_prefix(prefix)
         self._kms_key, self._owner = kms_key, owner
+        self._meter = Meter()
         self._session: Any = get_session()
         config = Config(
             connect_timeout=_CONNECT,
@@ -82,6 +87,12 @@ class S3Objects(Objects):
     @property
     def place(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}"
+
+    def counted_by(self, meter: Meter) -> S3Objects:
+        meter.store, meter.region = S3, self._region
+        counted = copy.copy(self)
+        counted._meter = meter
+        return counted
 
     def put(self, key: str, content: Content) -> None:
         self._send("PUT", key, self._encryption(), content)
@@ -125,8 +136,7 @@ class S3Objects(Objects):
     def _encryption(self) -> dict[str, str]:
         if not self._kms_key:
             return {}  # the bucket's own default holds
-        name = "x-amz-server-side-encryption"
-        return {name: "aws:kms", f"{name}-aws-kms-key-id": self._kms_key}
+        return {_ENCRYPTION: "aws:kms", f"{_ENCRYPTION}-aws-kms-key-id": self._kms_key}
 
     def _send(
         self, method: Literal["PUT", "GET"], key: str, headers: dict[str, str], body: Content | None = None
@@ -138,6 +148,7 @@ class S3Objects(Objects):
             signed, sent = self._signed(method, url, headers), cast(bytes, body)  # any buffer will do
             answer = self._http.request(method, url, headers=signed, body=sent, redirect=False)
             status, content = answer.status, answer.data
+            self._count(method, status, answer.headers)
         except urllib3.exceptions.HTTPError as error:
             raise StoreUnavailable(f"{self.place}{key}: {error}") from error
         except BotoCoreError as error:
@@ -146,6 +157,15 @@ class S3Objects(Objects):
             return status, content
         found = _CODE.search(content[:4096])
         raise self._error(key, found[1].decode() if found else "", status)
+
+    def _count(self, method: str, status: int, headers: Mapping[str, str]) -> None:
+        """S3 bills what it answered but for its own errors, 4xx too (S3 user guide, "Billing for Amazon S3 error
+        responses"). It says in each answer whether KMS was asked: not each time if the bucket has a key of its own."""
+        if status < 500:
+            by_kms = headers.get(_ENCRYPTION, "").startswith("aws:kms")
+            by_bucket = headers.get(f"{_ENCRYPTION}-bucket-key-enabled", "").lower() == "true"
+            reads, keys = int(method == "GET"), int(by_kms and not by_bucket)
+            self._meter.asked(writes=1 - reads, reads=reads, key_requests=keys)
 
     def _signed(self, method: str, url: str, headers: dict[str, str]) -> dict[str, str]:
         credentials = self._session.get_credentials()
@@ -161,12 +181,20 @@ class S3Objects(Objects):
             parameters["ExpectedBucketOwner"] = self._owner
         try:
             answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, **parameters)
+            self._count_asked(operation, 200)
             return answer
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
-            raise self._error("", code, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) from error
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            self._count_asked(operation, status)
+            raise self._error("", code, status) from error
         except BotoCoreError as error:
             raise StoreUnavailable(f"{self.place}: {error}") from error
+
+    def _count_asked(self, operation: str, status: int) -> None:
+        """A listing is billed as a write, a deletion is not billed (S3's pricing page)."""
+        if status < 500 and operation != "delete_objects":
+            self._meter.asked(writes=1)
 
     def _error(self, key: str, code: str, status: int) -> StoreFailed:
         where = f"{self.place}{key.removeprefix(self._prefix)}"

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 from perdure.domain.checkpoints import Manifest, droppable
 from perdure.domain.errors import CheckpointFailed, Fenced, ImageInvalid, ObjectExists, ObjectMissing
+from perdure.domain.store_costs import StoreUse
 from perdure.image.disk import syncfs
 from perdure.image.manifest import write_manifest
 from perdure.stores import collecting
 from perdure.stores.bandwidth import NO_DEADLINE, Bandwidth
 from perdure.stores.codecs import CodecChoice
 from perdure.stores.fetch import Fetch
-from perdure.stores.known_chunks import KnownChunks, siblings
+from perdure.stores.known_chunks import KnownChunks, siblings_by_id
 from perdure.stores.layout import Place, number_in
+from perdure.stores.meter import Meter
 from perdure.stores.packing import PACKERS, Destination
 from perdure.stores.patience import Patient
 from perdure.stores.sent_pages import SentPages
@@ -34,8 +37,19 @@ PATIENCE = 60.0
 class StoredCheckpoints:
     """One job's. Calls block; one upload at a time. `key`: the installation's, at least 32 bytes, or empty."""
 
-    def __init__(self, store: Patient, job_id: str, *, key: bytes = b"", bandwidth: Bandwidth | None = None) -> None:
-        self._store, self._job_id, self._key = store, job_id, key
+    def __init__(
+        self,
+        store: Patient,
+        job_id: str,
+        *,
+        key: bytes = b"",
+        bandwidth: Bandwidth | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        """`meter`: counts what is asked; one of its own if there is none."""
+        self._meter = meter or Meter()
+        self._unmetered, self._store = store, store.metered(self._meter)
+        self._job_id, self._key = job_id, key
         self._place = Place.of(job_id)
         self._bandwidth = bandwidth or Bandwidth()
         self._known = KnownChunks()
@@ -48,8 +62,26 @@ class StoredCheckpoints:
     def within(self, limit_seconds: float) -> StoredCheckpoints:
         """The same, with less patience than PATIENCE for each call."""
         return StoredCheckpoints(
-            self._store.within(limit_seconds), self._job_id, key=self._key, bandwidth=self._bandwidth
+            self._unmetered.within(limit_seconds),
+            self._job_id,
+            key=self._key,
+            bandwidth=self._bandwidth,
+            meter=self._meter,
         )
+
+    def use(self, use_id: str, at: datetime) -> StoreUse:
+        """What was asked of the store for this job since the last call, under that key; and how many bytes lie there in
+        the job's own folder, as far as this program has seen that."""
+        return self._meter.take(use_id, at, self._meter.held(self._place.job, self._place.packs))
+
+    def over_siblings(self) -> dict[str, int]:
+        """Bytes in the folders of siblings that are over and were looked at by `forget`, by their job ids."""
+        found = {}
+        for job_id, place in siblings_by_id(self._job_id).items():
+            held = self._meter.held(place.job, place.packs)
+            if held is not None:
+                found[job_id] = held
+        return found
 
     def claim(self, epoch: int) -> None:
         """From now on no container of an older epoch commits a checkpoint. Fenced if a newer one was here. Idempotent;
@@ -162,7 +194,8 @@ class StoredCheckpoints:
 
     def forget(self) -> None:
         """The job is over: nothing of it stays but what siblings still need. Idempotent."""
-        collecting.forget(self._store, self._place, siblings(self._place, self._job_id), self._read)
+        siblings = [*siblings_by_id(self._job_id).values()]
+        collecting.forget(self._store, self._place, siblings, self._read)
 
     def empty(self) -> list[int]:
         """A clean start: no checkpoint of before is ever offered again; the numbers dropped."""

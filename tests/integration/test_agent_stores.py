@@ -48,6 +48,11 @@ def stored(home: Bed, store: StoreConfiguration) -> StoredCheckpoints:
     return StoredCheckpoints(open_store(store), home.job_id)
 
 
+def lies_there(home: Bed, store: StoreConfiguration) -> int:
+    """Bytes in the job's folder."""
+    return sum(one.size for one in open_store(store).list(Place.of(home.job_id).job))
+
+
 def scratch(node: Node) -> list[str]:
     folder = node.path(node.folder / "state/scratch")
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -61,6 +66,9 @@ async def goes_on_elsewhere(home: Bed, store: StoreConfiguration, **environment:
     assert outcome.checkpoint is not None, f"{outcome.failure}\n{node.agent_log()}"
     assert stored(home, store).numbers() == [1]
     assert "upload" in outcome.checkpoint.phases
+    told = (await home.report(ReportKind.CHECKPOINT)).store_use
+    assert told is not None and told.held_bytes == lies_there(home, store), "for the ledger"
+    assert (told.store, told.writes > 2) == (store.kind, store.kind == "s3")
     await launched.more_lines(10)
     home.lose(node, launched)
     node = await home.new_node(**environment)
@@ -68,6 +76,7 @@ async def goes_on_elsewhere(home: Bed, store: StoreConfiguration, **environment:
     started = await home.report(ReportKind.STARTED, 2)
     assert (started.epoch, started.restored_from, started.rungs) == (2, 1, [])
     assert [one.number for one in started.found] == [1] and "fetched" in started.phases
+    assert started.store_use is not None and (started.store_use.reads > 2) == (store.kind == "s3")
     outcome = await home.checkpoint(node)
     assert outcome.checkpoint is not None and outcome.checkpoint.number == 2, outcome.failure
     home.hurry(node)

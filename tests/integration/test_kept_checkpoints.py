@@ -23,6 +23,8 @@ from perdure.contracts.stores import ForgetCheckpoints
 from perdure.domain.configuration import ServerConfiguration, StoreConfiguration, SystemConfiguration
 from perdure.domain.errors import NotResumable
 from perdure.domain.jobs import Job, JobState, StoredUnder
+from perdure.records.costs.reports import sum_job
+from perdure.records.costs.store_uses import uses_of
 from perdure.records.jobs import resumptions
 from perdure.records.jobs.changes import changes_after, last_position
 from perdure.records.jobs.events import list_events
@@ -36,7 +38,7 @@ from tests.stores.checkpoint_bed import JobRoot
 
 T = TypeVar("T")
 NOW = datetime(2026, 12, 20, tzinfo=UTC)
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 class Batch:
@@ -80,7 +82,9 @@ class Bed:
         """A job that ended so long ago (None: it runs), with one checkpoint."""
         root = JobRoot(self.folder / job_id, job_id, memory_pages=50)
         manifest = root.take()
-        StoredCheckpoints(open_store(self.store), job_id).put(root.root, root.folder(1), manifest)
+        stored = StoredCheckpoints(open_store(self.store), job_id)
+        stored.put(root.root, root.folder(1), manifest)
+        use = stored.use("checkpoint 1", NOW - 20 * DAY)
         job = Job(
             job_id=job_id,
             queue="q",
@@ -93,7 +97,17 @@ class Bed:
         )
         self.batch.status[job_id] = "RUNNING" if ended is None else "FAILED"
         with writing(self.engine) as session:
-            record_job(session, job, [], 1)
+            record_job(session, job, [], 1, [use])
+
+    def uses(self, job_id: str) -> list[tuple[str, bool]]:
+        """Which uses of the store are recorded, and whether it held anything from then on."""
+        with reading(self.engine) as session:
+            return [(use.use_id, bool(use.held_bytes)) for use in sorted(uses_of(session, job_id), key=lambda x: x.at)]
+
+    def held_hours(self, job_id: str) -> float:
+        """Hours for which the ledger counts what lay in the store."""
+        with reading(self.engine) as session:
+            return sum_job(session, job_id).unpriced_ms / 3_600_000
 
     def resumed(self, job_id: str) -> None:
         """Somebody resumes it; as which job is not known yet. NotResumable."""
@@ -130,6 +144,25 @@ async def test_those_of_a_job_that_is_over_are_deleted_at_once(bed: Bed) -> None
     assert [*open_store(bed.store).list("")] == []
 
 
+async def test_what_a_sibling_still_needed_costs_its_writer_until_it_goes(bed: Bed) -> None:
+    """The second child of an array begins with the first one's packs, which stay when the first is over."""
+    roots = [JobRoot(bed.folder / f"{child}", f"array:{child}", memory_pages=700) for child in (0, 1)]
+    for child, root in enumerate(roots):
+        stored = StoredCheckpoints(open_store(bed.store), root.job_id)
+        stored.put(root.root, root.folder(1), root.take())
+        job = Job(job_id=root.job_id, created_at=NOW, stored=StoredUnder(store=bed.store, job_id=root.job_id))
+        with writing(bed.engine) as session:
+            record_job(session, job, [], 1, [stored.use("checkpoint 1", NOW - 25 * DAY + child * HOUR)])
+    held = []
+    for root in roots:
+        gone = await run(bed.stores.forget_checkpoints, ForgetCheckpoints(job_id=root.job_id, store=bed.store))
+        assert gone.store_use is not None
+        held.append(gone.store_use.held_bytes)
+    assert held[0] and held[1] == 0
+    assert [*open_store(bed.store).list("")] == []
+    assert bed.uses("array:0")[-1] == ("array:1 forgotten", False)
+
+
 async def test_kept_ones_go_when_their_time_is_over_and_not_before(bed: Bed) -> None:
     for job_id, ended in (("old", 8 * DAY), ("young", 6 * DAY), ("runs", None)):
         bed.job(job_id, ended)
@@ -137,6 +170,8 @@ async def test_kept_ones_go_when_their_time_is_over_and_not_before(bed: Bed) -> 
         seen = last_position(session)
     assert await bed.reconcile() == 1
     assert [bed.exists(one) for one in ("old", "young", "runs")] == [False, True, True]
+    assert bed.uses("old") == [("checkpoint 1", True), (f"forgotten/{NOW:%Y-%m-%dT%H:%M:%S.%f}", False)]
+    assert bed.held_hours("old") == 20 * 24, "until it was deleted; a directory has no price that we know"
     with reading(bed.engine) as session:
         assert get_job(session, "old").stored is None
         assert "had been kept for 168h after the job's end" in list_events(session, "old")[-1].message
@@ -176,6 +211,9 @@ async def test_a_resumed_job_takes_them_and_they_end_with_it(bed: Bed) -> None:
     assert (taken.volume, taken.stored) == (None, StoredUnder(store=bed.store, job_id="old"))
     assert (taken.predecessors, taken.epoch, [one.number for one in taken.checkpoints]) == (["old"], 3, [1])
     assert await run(bed.resuming.take_over, asked) == taken
+    assert bed.uses("old")[1:] == [("taken by the job that goes on", False)] and bed.held_hours("old") == 20 * 24
+    assert taken.store_use is not None and (taken.store_use.at, taken.store_use.reads) == (NOW, 0)
+    assert taken.store_use.held_bytes, "from now on it is the new job's cost"
     bed.batch.status["new"] = "FAILED"
     assert await bed.reconcile() == 0 and bed.exists("old"), "they are the new job's now, whatever becomes of that"
 

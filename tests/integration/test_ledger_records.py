@@ -18,10 +18,12 @@ from perdure.domain.figures import Figures, LedgerEntry
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node
 from perdure.domain.rollups import Level, bucket_start
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.volumes import VolumeLife
 from perdure.records.costs.ledger import known_lines, lock_job, retire_ledger, store_lines
+from perdure.records.costs.reports import sum_job
 from perdure.records.costs.rollups import prune_rollups, rebuild_rollups
-from perdure.records.jobs import jobs
+from perdure.records.jobs import jobs, resumptions
 from perdure.records.jobs.ledger_refresh import refresh_ledger
 from perdure.records.nodes import nodes
 from perdure.records.schema.database import migrate, open_engine, reading, writing
@@ -322,6 +324,57 @@ def test_fine_levels_are_kept_for_a_while(engine: Engine) -> None:
         assert rolled_up(session) == kept
 
 
+def test_what_a_store_costs_is_counted_as_it_is_told_and_stays_when_the_job_goes(engine: Engine) -> None:
+    """Requests at the shipped prices of us-east-1, 50 GiB for two hours of March, and what the end asked after it."""
+
+    def use(name: str, minutes: int, **fields: int) -> StoreUse:
+        return StoreUse(use_id=name, at=NOON + timedelta(minutes=minutes), region="us-east-1", **fields)
+
+    def tell(revision: int, made: Job, *uses: StoreUse) -> dict[str, int]:
+        with writing(engine) as session:
+            jobs.record_job(session, made, [], revision, uses)
+        with reading(engine) as session:
+            assert rolled_up(session) == summed_lines(session)
+            return dict(figures_of(rolled_up(session), "day", "q")[0][1])
+
+    first = use("one", 30, writes=100, reads=10, key_requests=100, held_bytes=50 << 30)
+    attempt = Attempt(epoch=1, attempt=1, instance_id="i-1", zone="z", container_id="c", accepted_at=NOON)
+    running = job("a", 1, state=JobState.RUNNING, epoch=1, attempts=[attempt])
+    assert tell(1, running, first)["store_micros"] > 500
+    late = use("late", 10, writes=3)
+    tell(2, running.model_copy(update={"changed_at": NOON + timedelta(hours=2)}), first, late)
+    over = running.model_copy(update={"state": JobState.SUCCEEDED, "finished_at": NOON + timedelta(minutes=140)})
+    tell(3, over)
+    figures = tell(4, over, use("end", 150, writes=6, held_bytes=0))
+    # 50 GiB x 0.023 x 2 h / 744 h; 109 writes and 10 reads; 100 requests to KMS
+    assert abs(figures["store_micros"] - (50 * 23_000 * 2 / 744 + 109 * 5 + 10 * 0.4)) < 5
+    assert (figures["key_micros"], figures["estimated_micros"]) == (300, figures["store_micros"] + 300)
+    assert tell(5, over.model_copy(update={"exit_code": 0})) == figures, "a later record knows no less"
+    with writing(engine) as session:
+        rebuild_rollups(session)
+    with writing(engine) as session:
+        retire_ledger(session, ["a"])
+        session.connection().execute(text("DELETE FROM jobs"))
+        assert session.connection().execute(text("SELECT count(*) FROM store_uses")).scalar() == 0
+    with reading(engine) as session:
+        assert dict(figures_of(rolled_up(session, retired=True), "day", "q")[0][1]) == figures
+
+
+def test_what_a_kept_volume_cost_until_a_resumed_job_took_it_is_the_old_jobs(engine: Engine) -> None:
+    volume = VolumeLife(volume_id="v", zone="us-east-1a", volume_type="gp3", size_gib=744, created_at=NOON)
+    over = job("old", state=JobState.FAILED, finished_at=NOON + timedelta(hours=1), volumes=[volume], volume_id="v")
+    record(engine, 1, over)
+    note = resumptions.Resumption(
+        job_id="old", request_id="r", job_name="n", checkpoint=1, volume_id="v", epoch=1, asked_at=NOON
+    )
+    with writing(engine) as session:
+        resumptions.begin(session, note)
+        assert resumptions.taken(session, note, NOON + timedelta(hours=10)) is None, "nothing of it is in a store"
+    with reading(engine) as session:
+        assert rolled_up(session) == summed_lines(session)
+        assert sum_job(session, "old").volume_micros == 10 * 80_000
+
+
 # Whatever happens
 
 MOMENTS = st.integers(0, 3 * 86400).map(lambda seconds: NOON + timedelta(seconds=seconds))
@@ -337,6 +390,11 @@ RECORDED = st.tuples(st.just("record"), JOBS, QUEUES, st.integers(1, 6))
 RETIRED = st.tuples(st.just("retire"), JOBS)
 
 
+USED: list[dict[str, int]] = [{}, {"writes": 90, "held_bytes": 1 << 33}, {"reads": 9}, {"key_requests": 70}]
+USED += [{"writes": 5, "held_bytes": 0}, {"held_bytes": 1 << 36}, {"writes": 1}]
+"""Of a store, by revision."""
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STORED | RECORDED | RETIRED, max_size=6))
 def test_rollups_are_the_sum_of_the_ledger(shared_engine: Engine, steps: list[tuple[object, ...]]) -> None:
@@ -350,7 +408,8 @@ def test_rollups_are_the_sum_of_the_ledger(shared_engine: Engine, steps: list[tu
                     store_ledger(session, job_id, queue, lines)
                 case ("record", str(job_id), str(queue), int(revision)):
                     made = job(job_id, revision, checkpoints_committed=revision // 2, checkpoint_failures=revision // 3)
-                    jobs.record_job(session, made.model_copy(update={"queue": queue}), [], revision)
+                    use = StoreUse(use_id=str(revision), at=made.changed_at, region="us-east-1", **USED[revision])
+                    jobs.record_job(session, made.model_copy(update={"queue": queue}), [], revision, [use])
                 case ("retire", str(job_id)):
                     before = summed_lines(session)
                     retire_ledger(session, [job_id])

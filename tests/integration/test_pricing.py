@@ -25,7 +25,8 @@ from perdure.contracts.prices import PricedPair, RefreshPrices, WorkOutLedgers
 from perdure.domain.errors import CloudUnavailable
 from perdure.domain.jobs import Attempt, Job, JobState
 from perdure.domain.nodes import Node, NodeState
-from perdure.domain.prices import PricePoint
+from perdure.domain.prices import PricePoint, Rate
+from perdure.domain.store_costs import KEYS, READS, STORAGE, WRITES
 from perdure.domain.volumes import VolumeLife
 from perdure.records.costs import prices
 from perdure.records.jobs import jobs
@@ -221,6 +222,10 @@ async def test_prices_are_asked_for_once_and_kept(
     for kind, micros in (("gp3-iops", 5_000), ("io2-iops", 65_000), ("gp3-throughput", 40_000)):
         rate = known.storage(kind, "us-east-1")
         assert rate is not None and (rate.micros, rate.estimated) == (micros, False), kind
+    of_a_store = {STORAGE: 23_000, WRITES: 5_000, READS: 400, KEYS: 30_000}
+    assert {kind: known.storage(kind, "us-east-1") for kind in of_a_store} == {
+        kind: Rate(micros=micros, estimated=False, source="AWS") for kind, micros in of_a_store.items()
+    }
 
     rows = count(engine, spot_prices)
     again = await run(pricing.refresh_prices, ALL)

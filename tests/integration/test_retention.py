@@ -10,12 +10,12 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.retention import OldRecords
 from perdure.contracts.retention import ForgetOldRecords, ForgottenRecords
-from perdure.domain.configuration import ServerConfiguration, SystemConfiguration
+from perdure.domain.configuration import ServerConfiguration, StoreConfiguration, SystemConfiguration
 from perdure.domain.errors import UnknownJob
-from perdure.domain.jobs import JobState
+from perdure.domain.jobs import JobState, StoredUnder
 from perdure.domain.nodes import Node, NodeState
 from perdure.records.access import audit
-from perdure.records.jobs import jobs, log_bundles
+from perdure.records.jobs import jobs, log_bundles, resumptions
 from perdure.records.jobs.job_lists import list_jobs
 from perdure.records.jobs.log_bundles import KeptBundle
 from perdure.records.nodes import nodes
@@ -29,8 +29,16 @@ NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 KEPT = ServerConfiguration(keep_succeeded_seconds=72 * 3600, keep_failed_seconds=168 * 3600)
 
 
-def finished(engine: Engine, job_id: str, state: JobState, hours_ago: float, *, volume_gone: bool = True) -> None:
-    job = full_job(job_id, state=state, finished_at=NOW - timedelta(hours=hours_ago))
+def finished(
+    engine: Engine,
+    job_id: str,
+    state: JobState,
+    hours_ago: float,
+    *,
+    volume_gone: bool = True,
+    stored: StoredUnder | None = None,
+) -> None:
+    job = full_job(job_id, state=state, finished_at=NOW - timedelta(hours=hours_ago), stored=stored)
     if not volume_gone:
         job = job.model_copy(update={"volumes": [one.model_copy(update={"deleted_at": None}) for one in job.volumes]})
     with writing(engine) as session:
@@ -63,6 +71,15 @@ async def test_finished_jobs_go_after_their_time_and_totals_stay(engine: Engine)
     finished(engine, "old failure", JobState.FAILED, 169)
     finished(engine, "stopped long ago", JobState.STOPPED, 200)
     finished(engine, "its volume still costs", JobState.FAILED, 210, volume_gone=False)
+    for job_id in ("its checkpoints are kept", "another job goes on from them"):
+        store = StoreConfiguration(kind="s3", bucket="checkpoints")
+        finished(engine, job_id, JobState.FAILED, 210, stored=StoredUnder(store=store, job_id=job_id))
+    with writing(engine) as session:
+        note = resumptions.Resumption(
+            job_id=job_id, request_id="r", job_name="n", checkpoint=1, volume_id="", epoch=1, asked_at=NOW
+        )
+        resumptions.begin(session, note)
+        resumptions.taken(session, note, NOW - timedelta(hours=200))
     with writing(engine) as session:
         jobs.record_job(session, full_job("runs", finished_at=None, created_at=NOW - timedelta(days=300)), [], 1)
         bundle = KeptBundle(
@@ -70,10 +87,11 @@ async def test_finished_jobs_go_after_their_time_and_totals_stay(engine: Engine)
         )
         log_bundles.keep(session, bundle, b"PK")
     before = totals(engine)
-    assert before["day"][0] == 7 and before["day"][1] > 0
+    assert before["day"][0] == 9 and before["day"][1] > 0
     gone = await forget(engine)
-    assert gone.jobs == 3
-    assert known(engine) == {"new success", "failure", "its volume still costs", "runs"}
+    assert gone.jobs == 4
+    kept = {"its volume still costs", "its checkpoints are kept"}
+    assert known(engine) == {"new success", "failure", *kept, "runs"}
     assert totals(engine)["day"] == before["day"]
     with engine.connect() as connection:
         lines = set(connection.scalars(select(ledger.c.job_id).distinct()))

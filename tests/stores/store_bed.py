@@ -20,6 +20,7 @@ from localcloud.aws import moto_backend
 from localcloud.stack.waiting import free_port
 from perdure.certificates import CertificateFiles
 from perdure.domain.errors import StoreUnavailable
+from perdure.stores.meter import Meter
 from perdure.stores.objects import Content, Listed, Objects
 from perdure.stores.s3 import S3Objects
 from perdure.waiting import until
@@ -51,6 +52,10 @@ class Faulty(Objects):
     @property
     def place(self) -> str:
         return self.store.place
+
+    def counted_by(self, meter: Meter) -> Faulty:
+        self.store = self.store.counted_by(meter)
+        return self
 
     @contextlib.contextmanager
     def _around(self, name: str, key: str) -> Iterator[None]:

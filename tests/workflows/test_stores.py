@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from perdure.contracts.protection import Verdict
+from perdure.contracts.protection import ReportKind, Verdict
 from perdure.domain.alerts import alerts
 from perdure.domain.configuration import (
     CheckpointConfiguration,
@@ -77,6 +77,28 @@ async def test_a_failure_of_its_own_starts_clean(story: Story) -> None:
     reply = await story.run_on("i-2", "zone-a", 2)
     assert (reply.verdict, reply.store) == (Verdict.FRESH, STORE)
     await story.ends()
+
+
+async def test_what_was_asked_of_the_store_is_recorded_once_whoever_tells_it_and_however_late(story: Story) -> None:
+    story.cloud.configuration = IN_A_STORE
+    await story.run_on("i-1", "zone-a")
+
+    def use(name: str, **fields: int) -> dict[str, object]:
+        return {"report_id": name, "store_use": {"use_id": name, "at": "2026-11-30T12:00:00Z", **fields}}
+
+    failed = use("failed", writes=7)
+    for _ in range(2):
+        await story.report(ReportKind.CHECKPOINT_FAILED, "i-1", 1, reason="the store is away", **failed)
+    story.cloud.database_down = True
+    story.cloud.attempt_over(story.job_id, "RUNNABLE", await story.now(), **LOST)
+    await story.doubt("i-1")
+    await story.run_on("i-2", "zone-a", 2)
+    await story.report(ReportKind.EXITED, "i-1", 1, **use("late", reads=5))
+    story.cloud.database_down = False
+    job = await story.ends()
+    assert job.stored is None
+    told = [(one.use_id, one.writes, one.reads, one.held_bytes) for one in story.cloud.store_uses]
+    assert told == [("failed", 7, 0, None), ("late", 0, 5, None), ("forgotten", 3, 0, 0)]
 
 
 async def test_diagnosis_mode_keeps_what_is_in_the_store(story: Story) -> None:

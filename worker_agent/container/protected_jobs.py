@@ -28,6 +28,7 @@ from perdure.domain.configuration import CheckpointConfiguration, StoreConfigura
 from perdure.domain.errors import FreezerFailed
 from perdure.domain.jobs import folder_name
 from perdure.domain.retries import HandOver
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 from perdure.image.mounts import delete_tree
 from perdure.stores.stored_checkpoints import StoredCheckpoints
@@ -235,6 +236,12 @@ class ProtectedJob:
     async def in_store(self, work: Callable[[], T]) -> T:
         """Blocking work on the store, in a thread that goes on when the waiting is cancelled."""
         return await self._node.stores.run(work)
+
+    async def store_use(self, use_id: str, at: datetime) -> StoreUse | None:
+        """What was asked of its store since the last call, under that key; None if it has none."""
+        if self.store is None:
+            return None
+        return await asyncio.to_thread(self._node.stores.use, self.stored_as, use_id, at)
 
     def forget_store(self) -> None:
         """What was remembered of its checkpoints in the store is needed no more."""

@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from perdure.domain.configuration import StoreConfiguration
+from perdure.domain.store_costs import StoreUse
 from perdure.stores.bandwidth import Bandwidth
 from perdure.stores.opening import open_store, read_key
 from perdure.stores.patience import Patient
@@ -49,6 +51,12 @@ class NodeStores:
         """No container of the job is here any more."""
         with self._lock:
             self._jobs.pop(job_id, None)
+
+    def use(self, job_id: str, use_id: str, at: datetime) -> StoreUse | None:
+        """What was asked of the job's store since the last call; None if it has not been opened."""
+        with self._lock:
+            known = self._jobs.get(job_id)
+        return known[1].use(use_id, at) if known is not None else None
 
     async def run(self, work: Callable[[], T]) -> T:
         """Blocking work on a store, in a thread. It goes on when the waiting is cancelled."""

@@ -18,6 +18,15 @@ from worker_agent.tell.spool import Entry, EntryKind, Spool
 
 log = structlog.get_logger()
 
+_TELL_STORE_USE = {
+    ReportKind.STARTED,
+    ReportKind.CHECKPOINT,
+    ReportKind.CHECKPOINT_FAILED,
+    ReportKind.HANDED_OVER,
+    ReportKind.EXITED,
+}
+"""Facts before which the store was asked."""
+
 
 class Reporter:
     """Turns facts into messages. Every method returns once the message is stored; none waits for Temporal."""
@@ -34,8 +43,11 @@ class Reporter:
         record = job.record
         name = kind.value.replace(" ", "-")
         fields.setdefault("at", datetime.now(UTC))
+        report_id = f"{record.container_id[:16]}-{job.epoch}-{name}{'-' + key if key else ''}"
+        if kind in _TELL_STORE_USE:
+            fields["store_use"] = await job.store_use(report_id, datetime.now(UTC))
         report = NodeReport(
-            report_id=f"{record.container_id[:16]}-{job.epoch}-{name}{'-' + key if key else ''}",
+            report_id=report_id,
             job_id=record.job_id,
             epoch=job.epoch,
             kind=kind,

@@ -20,6 +20,7 @@ from perdure.domain.nodes import Node
 from perdure.domain.rollups import LENGTH, Level, bucket_start
 from perdure.records.costs.prices import prices_of_job
 from perdure.records.costs.rollups import Changes
+from perdure.records.costs.store_uses import uses_of
 from perdure.records.schema.database import lock
 from perdure.records.schema.ledger_tables import FIGURES, ledger
 from perdure.records.schema.tables import CheckpointRow, JobRow, NodeRow
@@ -27,7 +28,7 @@ from perdure.records.schema.tables import CheckpointRow, JobRow, NodeRow
 _COLUMNS = tuple(ledger.c.keys())
 _FIRST_FIGURE = len(_COLUMNS) - len(FIGURES)
 _AT, _QUEUE, _ATTEMPTS, _SUCCESSES = map(_COLUMNS.index, ("at", "queue", "checkpoint_attempts", "checkpoint_successes"))
-_HOURLY = ("run", "instance", "checkpoints")
+_HOURLY = ("run", "instance", "checkpoints", "store")
 """Kinds with a line per hour; other kinds have few."""
 _RUNS_ON = {
     JobState.RUNNING,
@@ -71,8 +72,10 @@ def update_ledger(session: Session, job: Job, until: datetime, grown_since: date
     if hour and not known:  # its ledger was never worked out
         hour = None
     nodes = _nodes(session, {attempt.instance_id for attempt in job.attempts})
-    prices = prices_of_job(session, job, nodes, until)
-    lines = ledger_entries(job, nodes, prices, until, _checkpoints(session, job.job_id, hour), hour)
+    uses = uses_of(session, job.job_id, hour)
+    prices = prices_of_job(session, job, nodes, until, {use.region for use in uses})
+    checkpoints = _checkpoints(session, job.job_id, hour)
+    lines = ledger_entries(job, nodes, prices, until, checkpoints, hour, uses)
     entries = [*lines, *_counted_checkpoints(session, job, known), *_counted_restores(job)]
     store_lines(session, job.job_id, job.queue, known, entries)
 

@@ -89,12 +89,16 @@ def _upsert(session: Session, table: Table, rows: list[dict[str, Any]]) -> None:
     session.execute(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
 
 
-def prices_of_job(session: Session, job: Job, nodes: Mapping[str, Node], until: datetime) -> Prices:
-    """Every price that the job's ledger up to `until` needs: of its nodes, volumes and snapshots."""
+def prices_of_job(
+    session: Session, job: Job, nodes: Mapping[str, Node], until: datetime, stores: Collection[str] = ()
+) -> Prices:
+    """Every price that the job's ledger up to `until` needs: of its nodes, volumes and snapshots, and of the stores in
+    these regions."""
     used = [node for attempt in job.attempts if (node := nodes.get(attempt.instance_id)) is not None]
     pairs = {(node.instance_type, node.zone) for node in used if node.instance_type}
     zones = {volume.zone for volume in job.volumes} | {job.volume_zone or ""}
     regions = {node.region or region_of(node.zone) for node in used} | {region_of(zone) for zone in zones}
+    regions |= {*stores}
     # An outage counts the new instance from its boot on.
     starts = [node.launched_at for node in used if node.launched_at] + [one.accepted_at for one in job.attempts]
     return load_prices(session, pairs, regions, min(starts, default=until), until)
@@ -186,10 +190,11 @@ def types_to_ask(session: Session, *, stale: datetime) -> list[ListedType]:
     return [ListedType(instance_type=kind, region=region) for kind, region in sorted(used) if region]
 
 
-def storage_regions_to_ask(session: Session, *, stale: datetime) -> list[str]:
-    """Regions of nodes in the records whose storage prices were not looked at since `stale`."""
+def storage_regions_to_ask(session: Session, *, stale: datetime, store: str = "") -> list[str]:
+    """Regions of nodes in the records, and that of the `store`, whose storage prices were not looked at since
+    `stale`."""
     query = select(_NODES.zone, _NODES.region).distinct()
-    used = {_region(region, zone) for zone, region in session.execute(query)}
+    used = {_region(region, zone) for zone, region in session.execute(query)} | {region_of(store)}
     fresh = select(_STORAGE.region).where(_STORAGE.looked_at >= stale).distinct()
     return sorted(used - set(session.scalars(fresh)) - {""})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import RowMapping, bindparam, delete, func, insert, update
@@ -13,9 +14,11 @@ from perdure.domain.checkpoints import Checkpoint
 from perdure.domain.errors import UnknownJob
 from perdure.domain.jobs import FINISHED_STATES, Attempt, Job, JobEvent, JobState, Outage
 from perdure.domain.rollups import Level
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 from perdure.domain.volumes import SnapshotLife, VolumeLife
 from perdure.records.costs.ledger import grown_since, lock_job, update_ledger
+from perdure.records.costs.store_uses import add_uses, last_use_at
 from perdure.records.jobs.changes import NO_POSITION, take_positions
 from perdure.records.jobs.job_texts import keep_text
 from perdure.records.schema.ledger_tables import rollups
@@ -36,11 +39,15 @@ LISTS = {"attempts", "checkpoints", "outages", "volumes", "snapshots"}
 Value = TypeVar("Value", bound=Frozen)
 
 
-def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision: int) -> bool:
-    """Store the job as it is at `revision`, and the timeline lines not yet stored. Key: (job_id, revision). At
-    revision 0, which is no workflow's (records.jobs.unseen_jobs), the newest word replaces the one before.
+def record_job(
+    session: Session, job: Job, events: Sequence[JobEvent], revision: int, store_uses: Sequence[StoreUse] = ()
+) -> bool:
+    """Store the job as it is at `revision`, and the timeline lines and uses of its store not yet stored. Key: (job_id,
+    revision). At revision 0, which is no workflow's (records.jobs.unseen_jobs), the newest word replaces the one
+    before.
 
-    False: the same or a newer revision is stored already, and the job stays as it is; lines are added all the same.
+    False: the same or a newer revision is stored already, and the job stays as it is; lines and uses are added all the
+    same.
     """
     lock_job(session, job.job_id)
     known = session.get(JobRow, job.job_id)
@@ -49,12 +56,13 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
     since = grown_since(known, job)
     if known is None:
         _put_job(session, job, revision, NO_POSITION)  # the lists and the timeline refer to it
+    add_uses(session, job.job_id, store_uses)
     if newer:
         _replace_lists(session, job)
         if found_by != (job.name, job.queue):
             keep_text(session, job)
         session.flush()
-        update_ledger(session, job, job.finished_at or job.changed_at or job.created_at, since)
+        update_ledger(session, job, _until(session, job), since)
     new = _not_known(session, job.job_id, events)
     positions = take_positions(session, newer + len(new))  # last: see records.jobs.changes
     if newer:
@@ -65,6 +73,13 @@ def record_job(session: Session, job: Job, events: Sequence[JobEvent], revision:
             insert(_EVENTS), [{"job_id": job.job_id, "position": place, **one.model_dump()} for place, one in rows]
         )
     return newer
+
+
+def _until(session: Session, job: Job) -> datetime:
+    """Up to when the record tells of the job. What its end asked of the store came after it."""
+    if job.finished_at is not None:
+        return max(job.finished_at, last_use_at(session, job.job_id) or job.finished_at)
+    return job.changed_at or job.created_at
 
 
 def _put_job(session: Session, job: Job, revision: int, position: int) -> None:

@@ -13,10 +13,12 @@ from sqlalchemy import select as plain_select
 from sqlmodel import Session, col
 
 from perdure.domain.jobs import StoredUnder
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 from perdure.records.costs.ledger import lock_job
 from perdure.records.jobs.changes import take_positions
 from perdure.records.jobs.events import add_line
+from perdure.records.jobs.ledger_refresh import told_of_use
 from perdure.records.schema.log_tables import ResumptionRow
 from perdure.records.schema.tables import CheckpointRow, JobRow
 
@@ -54,12 +56,15 @@ def release(session: Session, kept: KeptCheckpoints) -> None:
     session.execute(_row_of(kept).values(stored_ending_at=None))
 
 
-def forgotten(session: Session, kept: KeptCheckpoints, message: str, at: datetime) -> None:
-    """The store has them no more: they are offered no longer, and the job's timeline says so. Told twice: once."""
+def forgotten(session: Session, kept: KeptCheckpoints, use: StoreUse, message: str, at: datetime) -> None:
+    """The store has them no more: they cost nothing from now on, are offered no longer, and the job's timeline says so.
+    `use`: what was asked of the store for it. Told twice: once."""
     lock_job(session, kept.job_id)
     if session.execute(_row_of(kept).values(stored=None)).rowcount == 0:  # type: ignore[attr-defined]
         return
     session.execute(update(CheckpointRow).where(col(CheckpointRow.job_id) == kept.job_id).values(offered=False))
+    session.flush()
+    told_of_use(session, kept.job_id, use)
     position = take_positions(session, 1)[0]
     session.execute(update(JobRow).where(col(JobRow.job_id) == kept.job_id).values(position=position))
     add_line(session, kept.job_id, at, "store", message)

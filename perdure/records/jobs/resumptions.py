@@ -8,14 +8,21 @@ from sqlalchemy import or_, update
 from sqlmodel import Session, col, delete, select
 
 from perdure.domain.errors import NotResumable
+from perdure.domain.store_costs import StoreUse
 from perdure.domain.values import Frozen
 from perdure.records.costs.ledger import lock_job
+from perdure.records.costs.store_uses import add_uses, newest_held
 from perdure.records.jobs.events import add_line
+from perdure.records.jobs.ledger_refresh import refresh_ledger
 from perdure.records.schema.log_tables import ResumptionRow
 from perdure.records.schema.tables import JobRow, VolumeRow
 
 LONGEST_LINE = 20
 """Jobs in a row, each resumed from the one before, whose checkpoints may lie on one volume or under one name."""
+
+_TAKEN = "taken by the job that goes on"
+"""Key of the use that ends what the old job holds in a store."""
+_PLACE = {"store", "region"}
 
 
 class Resumption(Frozen):
@@ -81,20 +88,29 @@ def submitted(session: Session, job_id: str, new_job_id: str, message: str, at: 
     add_line(session, job_id, at, "resumed", message)
 
 
-def taken(session: Session, resumption: Resumption, at: datetime) -> None:
-    """The new job has the volume, which from now on is not the old one's cost, or the checkpoints in the store."""
-    if resumption.taken_at is not None:
-        return
-    session.execute(update(ResumptionRow).where(col(ResumptionRow.job_id) == resumption.job_id).values(taken_at=at))
-    session.execute(
-        update(VolumeRow)
-        .where(
-            col(VolumeRow.job_id) == resumption.job_id,
-            col(VolumeRow.volume_id) == resumption.volume_id,
-            col(VolumeRow.deleted_at).is_(None),
+def taken(session: Session, resumption: Resumption, at: datetime) -> StoreUse | None:
+    """The new job has the volume, or the checkpoints in the store, which from now on are not the old one's cost. What
+    lies in the store, as the new job's: None if nobody told. Told twice: once."""
+    at = resumption.taken_at or at
+    held = newest_held(session, resumption.job_id, but=_TAKEN)
+    theirs = None if held is None else StoreUse(**held.model_dump(include=_PLACE), use_id=_TAKEN, at=at, held_bytes=0)
+    if resumption.taken_at is None:
+        session.execute(update(ResumptionRow).where(col(ResumptionRow.job_id) == resumption.job_id).values(taken_at=at))
+        session.execute(
+            update(VolumeRow)
+            .where(
+                col(VolumeRow.job_id) == resumption.job_id,
+                col(VolumeRow.volume_id) == resumption.volume_id,
+                col(VolumeRow.deleted_at).is_(None),
+            )
+            .values(deleted_at=at)
         )
-        .values(deleted_at=at)
-    )
+        session.flush()
+        add_uses(session, resumption.job_id, [theirs] if theirs else [])
+        refresh_ledger(session, resumption.job_id, at)  # it has cost until now
+    if held is None:
+        return None
+    return StoreUse(**held.model_dump(include=_PLACE), use_id="inherited", at=at, held_bytes=held.held_bytes)
 
 
 def line_of(session: Session, job_id: str) -> list[str]:

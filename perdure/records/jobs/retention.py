@@ -17,6 +17,7 @@ from perdure.records.access import audit
 from perdure.records.costs import prices, rollups
 from perdure.records.costs.ledger import lock_job, retire_ledger
 from perdure.records.jobs import log_bundles, orphans
+from perdure.records.schema.log_tables import ResumptionRow
 from perdure.records.schema.tables import AttemptRow, JobRow, NodeRow, VolumeRow
 
 JOBS_AT_ONCE = 200
@@ -25,8 +26,8 @@ JOBS_AT_ONCE = 200
 def retire_jobs(session: Session, kept: ServerConfiguration, now: datetime) -> int:
     """Delete the records of some jobs that ended long enough ago, with all that hangs on them; how many jobs.
 
-    Their ledgers' totals stay in the rollups. A job whose volume still exists stays too: its record is the only trace
-    of what a `resume` could go on from, and of what costs money.
+    Their ledgers' totals stay in the rollups. A job whose volume still exists stays too, as one whose checkpoints are
+    kept in a store: its record is the only trace of what a `resume` could go on from, and of what costs money.
     """
     conditions = []
     for seconds, is_it in (
@@ -38,9 +39,10 @@ def retire_jobs(session: Session, kept: ServerConfiguration, now: datetime) -> i
     if not conditions:
         return 0
     has_volume = exists().where(col(VolumeRow.job_id) == JobRow.job_id, col(VolumeRow.deleted_at).is_(None))
+    taken = exists().where(col(ResumptionRow.job_id) == JobRow.job_id, col(ResumptionRow.taken_at).is_not(None))
     old = (
         select(col(JobRow.job_id))
-        .where(or_(*conditions), ~has_volume)
+        .where(or_(*conditions), ~has_volume, or_(col(JobRow.stored).is_(None), taken))
         .order_by(col(JobRow.finished_at))
         .limit(JOBS_AT_ONCE)
     )

@@ -223,6 +223,23 @@ class CheckpointRow(SQLModel, table=True):
     cpu_features: str
 
 
+class StoreUseRow(SQLModel, table=True):
+    """What was asked of a store for a job, and what it held of it from then on. Appended, never changed."""
+
+    __tablename__ = "store_uses"
+    __table_args__ = (Index("ix_store_uses_at", "job_id", "at"),)
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.job_id", ondelete="CASCADE")
+    use_id: str = Field(primary_key=True)
+    at: datetime = Field(sa_type=Instant)
+    store: str
+    region: str
+    writes: int = Field(sa_type=BigInteger)
+    reads: int = Field(sa_type=BigInteger)
+    key_requests: int = Field(sa_type=BigInteger)
+    held_bytes: int | None = Field(sa_type=BigInteger)
+
+
 class OutageRow(SQLModel, table=True):
     """One time a job stood still because a node went."""
 
