@@ -25,13 +25,15 @@ from perdure.stores.known_chunks import KnownChunks, siblings_by_id
 from perdure.stores.layout import Place, number_in
 from perdure.stores.meter import Meter
 from perdure.stores.packing import PACKERS, Destination
-from perdure.stores.patience import Patient
+from perdure.stores.patience import Patient, Stopped
 from perdure.stores.sent_pages import SentPages
 from perdure.stores.stored_manifest import PackRef, Sizes, StoredManifest
 from perdure.stores.upload import Upload
 
 PATIENCE = 60.0
 """Seconds for which one call to the store is tried again."""
+_LOOK = 0.2
+"""Seconds between two looks whether an upload that waits is still wanted."""
 
 
 class StoredCheckpoints:
@@ -58,6 +60,8 @@ class StoredCheckpoints:
         """By the last upload, or by what was brought back. What `_known` has not any more is sent again."""
         self._sound: set[PackRef] = set()
         """Packs that were read back."""
+        self._changing = threading.Lock()
+        """Held by who uploads, whose packs no manifest names yet, and by who deletes packs that none names."""
 
     def within(self, limit_seconds: float) -> StoredCheckpoints:
         """The same, with less patience than PATIENCE for each call."""
@@ -116,6 +120,17 @@ class StoredCheckpoints:
         Fenced; CheckpointFailed if there is another one of that number; the store's errors. Then it does not exist, and
         what was sent already need not be sent again. Asked again with the same checkpoint, it succeeds.
         """
+        while not self._changing.acquire(timeout=_LOOK):
+            if stop is not None and stop.is_set():
+                raise Stopped("the upload is not wanted any more")
+        try:
+            return self._put(job_root, folder, checkpoint, deadline, stop)
+        finally:
+            self._changing.release()
+
+    def _put(
+        self, job_root: Path, folder: Path, checkpoint: Manifest, deadline: float, stop: threading.Event | None
+    ) -> StoredManifest:
         store = self._store.within(PATIENCE, stop)
         began = time.monotonic()
         self._known.refresh(store, self._place, self._job_id, self._read, self.numbers())
@@ -204,10 +219,15 @@ class StoredCheckpoints:
         return gone
 
     def _drop(self, numbers: list[int]) -> None:
-        if numbers:
-            self._store.delete([self._place.manifest(number) for number in numbers])
-            gone = collecting.collect(self._store, self._place, self._read)
-            self._known.drop({(self._place.folder, pack) for pack in gone})
+        if not numbers:
+            return
+        self._store.delete([self._place.manifest(number) for number in numbers])
+        if self._changing.acquire(blocking=False):  # else the packs go with the next ones that are dropped
+            try:
+                gone = collecting.collect(self._store, self._place, self._read)
+                self._known.drop({(self._place.folder, pack) for pack in gone})
+            finally:
+                self._changing.release()
 
     def _newest_claim(self) -> int:
         return max((number_in(one.key) or 0 for one in self._store.list(self._place.claims)), default=0)

@@ -433,6 +433,32 @@ def test_who_has_the_nearest_deadline_is_next() -> None:
     assert order == [10.0, 20.0, 30.0, float("inf")]
 
 
+def test_what_is_deleted_for_its_damage_takes_nothing_from_the_upload_beside_it(tmp_path: Path) -> None:
+    """Reading back and the next checkpoint's upload run at the same time. Its packs are named by no manifest yet."""
+    (tmp_path / "store").mkdir()
+    store = Faulty(DirectoryObjects(tmp_path / "store"))
+    job, stored = JobRoot(tmp_path / "one", memory_pages=900), of(store)
+    put(job, stored)
+    pack = next((tmp_path / "store" / Place.of(JOB).packs).iterdir())
+    pack.write_bytes(pack.read_bytes()[:100] + b"damaged" + pack.read_bytes()[107:])
+    job.memory[:] = text_pages(7, 900)
+    manifest = job.take()
+
+    def before(name: str, key: str) -> None:
+        if name == "put_new":  # all packs of the upload are there, its manifest is not
+            store.before = lambda name, key: None
+            store._lock.release()
+            assert stored.discard_damaged() == [1]
+            store._lock.acquire()
+
+    store.before = before
+    stored.put(job.root, job.folder(2), manifest)
+    assert stored.verify(2).checkpoint == manifest
+    put(job, stored)
+    assert stored.prune(1) == [2]
+    assert len([*(tmp_path / "store" / Place.of(JOB).packs).iterdir()]) == len(stored.open(3).packs), "none is left"
+
+
 def test_what_is_damaged_is_found_by_reading_back_and_nothing_leans_on_it(
     directory: DirectoryObjects, tmp_path: Path
 ) -> None:
