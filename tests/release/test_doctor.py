@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from perdure.waiting import until
+from tests.documents.book import told
 from tests.patience import PATIENCE
 from tests.release.machine import Machine, machine
 
@@ -38,7 +39,7 @@ def _troubles(debian: Machine) -> dict[str, list[str]]:
 
 
 def test_it_finds_what_is_wrong_and_tells_it(debian: Machine) -> None:
-    done = debian.run("/opt/perdure/current/bin/perdure", "doctor")
+    done = debian.run(*told("docs/install.md", "/opt/perdure/current/bin/perdure doctor").split())
     assert done.status == 1
     assert "ok       criu" in done.said and "error    temporal: Temporal at 127.0.0.1:9 does not answer" in done.said
     assert "mend: systemctl restart perdure-agent" in done.said

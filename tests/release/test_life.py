@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from perdure.waiting import until
+from tests.documents.book import filled, told
 from tests.integration.docker_bed import _remove_cgroups, tool
 from tests.integration.docker_images import IMAGE, image_archive
 from tests.integration.temporal_gate import Gate, gate
@@ -87,7 +88,8 @@ class Instance:
         shutil.copytree(release, place)
         before = self._agent()
         old = self._version(before)
-        self.debian.must("sh", "/root/next/perdure-install", "--from", "/root/next")
+        line = told("docs/upgrading.md", "sh PLACE/perdure-install --from PLACE")
+        self.debian.must(*filled(line, {"PLACE": "/root/next"}).split())
         shutil.rmtree(place)
         self.debian.must("kill", before)
         until(lambda: self.debian.run("readlink", f"/proc/{before}/exe").status, PATIENCE, 0.1, "the old agent ends")
@@ -199,7 +201,8 @@ def _story(around: Management, gate: Gate, job: str, base: Path, place: Path, re
         assert second.debian.must("docker", "wait", container) == "0"
         second.debian.must("docker", "rm", container)
         until(lambda: VOLUME in around.cloud.deleted, PATIENCE, 0.2, f"the job is closed: {around.happened(job)}")
-        said = second.debian.must("/opt/perdure/current/bin/perdure-install", "--uninstall")
+        line = told("docs/install.md", "/opt/perdure/current/bin/perdure-install --uninstall")
+        said = second.debian.must(*line.split())
         assert "Perdure is gone" in said
         assert second.debian.must("docker", "info", "--format", "{{.DefaultRuntime}}") == "runc"
         left = second.debian.files(*_FILES)

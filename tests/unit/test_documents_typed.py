@@ -44,6 +44,17 @@ NOBODY = {
     "ssh -L PORT:127.0.0.1:PORT HOST": "It needs a second machine.",
     "pip install --upgrade": "It is what a job may do.",
     "curl -k https://…/install-pagent | bash": "It is MMBatch's, which another line replaces.",
+    "aws service-quotas get-service-quota": "moto knows no quotas of EC2.",
+    "aws ssm start-session": "It needs AWS's own plugin, and an instance that speaks to Systems Manager.",
+    "curl -k": "The document says never to type it.",
+    "export PERDURE_TEST_EC2=yes AWS_REGION=us-east-1 PERDURE_TEST_ZONE=us-east-1a PERDURE_TEST_IMAGE=ami-…": (
+        "It is for a real account."
+    ),
+    ".venv/bin/python -m pytest -p no:xdist tests/integration/test_volumes_on_moto.py": (
+        "So is this, with what was set before it. Without it these are tests like others."
+    ),
+    "terraform -chdir=deploy/terraform apply": "Terraform's AWS provider cannot be had where tests run.",
+    "terraform validate": "The same.",
 }
 """Commands that no test types, and why."""
 
