@@ -1,4 +1,5 @@
-"""Temporal's dev server, reachable from other containers: it works on loopback only, so a relay stands before it."""
+"""Temporal's dev server, reachable from other containers: it works on loopback only, so a relay stands before it, from
+the moment the server listens."""
 
 import asyncio
 import subprocess
@@ -25,12 +26,20 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await asyncio.gather(copy(reader, behind_writer), copy(behind_reader, writer))
 
 
+async def listens() -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", 7243)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 async def main() -> None:
-    # gRPC asks the name server about localhost too, and Docker's passes that on to one that nobody reaches from here.
-    with open("/etc/resolv.conf", "w") as file:
-        file.write("nameserver 127.0.0.1\n")
     words = ["server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", "7243", "--log-level", "warn"]
-    with subprocess.Popen(["/stand-in/temporal", *words]) as server:
+    with subprocess.Popen(["temporal", *words]) as server:
+        while not await listens():
+            await asyncio.sleep(0.2)
         async with await asyncio.start_server(relay, "0.0.0.0", 7233):
             sys.exit(await asyncio.to_thread(server.wait))
 
