@@ -134,7 +134,9 @@ def test_the_lines_for_a_server_of_your_own(server: Machine) -> None:
     assert len(begin) == 4
     server.typed(begin[0], SERVER)
     settings = server.at(f"{SERVER}/.env")
-    settings.write_text(f"{settings.read_text()}{server.at(f'{DATA}/env').read_text()}AWS_REGION=us-east-1\n")
+    passwords = server.at(f"{DATA}/env").read_text()
+    queues = "PERDURE_INTERRUPTION_QUEUE={Interruptions}\nPERDURE_JOB_EVENT_QUEUE={JobEvents}\n".format(**QUEUES)
+    settings.write_text(f"{settings.read_text()}{passwords}AWS_REGION=us-east-1\n{queues}")
     server.typed(begin[1], SERVER, limit=UP_SECONDS)
     token = server.typed(begin[2], SERVER).strip()
     said = server.typed(begin[3], SERVER, {"Trust it?": "y"}, {"API token": token})
@@ -180,7 +182,8 @@ def test_files_settings_and_other_sources_hold_from_the_next_boot_on(server: Mac
     assert changed == {"gate.pem", "temporal.toml"}, "what names the gate"
     assert 'address = "perdure.example.internal:7234"' in after["temporal.toml"]
     [installer] = asked(server, ("/install", ""))
-    assert installer == {"status": 200, "body": "#!/bin/sh\necho the installer\n"}
+    told = f"set -- --from 'https://{ADDRESS}:8443/install' \"$@\""
+    assert installer == {"status": 200, "body": f"#!/bin/sh\n{told}\necho the installer\n"}
 
 
 def certificates(server: Machine) -> dict[str, str]:
