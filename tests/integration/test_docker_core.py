@@ -42,10 +42,12 @@ HOARD = "echo ready; while [ ! -e /tmp/enough ]; do sleep 0.1; done; x=aaaaaaaaa
 SERVE = "while :; do echo 5 >>/root/count; echo answer | nc -l -p 8080; done & " + COUNT
 FILES = """
 for place in $PLACES; do echo before >$place/file; mkdir $place/folder; done
-exec 3>>/db/open
-echo open >&3
+exec 3>>/db/open 4>>/shared/open
+echo open >&3; echo open >&4
 """
-LATER = "for place in $PLACES; do echo after >$place/file; rmdir $place/folder; done; echo more >>/db/open"
+LATER = "for place in $PLACES; do echo after >$place/file; rmdir $place/folder; done; " + (
+    "for open in /db/open /shared/open; do echo more >>$open; done"
+)
 VOLUME_IMAGE = "perdure-test-volume:1"
 _READ_ONLY = {"/jobs": Path(__file__).parent / "matrix/jobs", "/usr": "/usr", "/lib": "/lib", "/lib64": "/lib64"}
 PYTHON = [word for place, source in _READ_ONLY.items() for word in ("--volume", f"{source}:{place}:ro")]
@@ -102,7 +104,7 @@ def _jobs(bed: Bed) -> dict[str, Job]:
         ),
         "hoard": Job(HOARD, ["--memory", "24m", "--memory-swap", "24m"]),
         "options": Job(
-            "echo 10.1.2.4 licence >>/etc/hosts; " + COUNT,
+            "exec 3</etc/hosts; echo 10.1.2.4 licence >>/etc/hosts; " + COUNT,
             [
                 *("--hostname", "the-host", "--workdir", "/var", "--env", "GREETING=hello there"),
                 *("--label", "team=genomes", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--add-host", "db:10.1.2.3"),

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from worker_agent.engine.container import Container
 from worker_agent.engine.in_network import in_network_of
 from worker_agent.engine.lazy import daemon
 from worker_agent.engine.lazy.images import NotLazy
+from worker_agent.engine.outside_files import without_sizes
 from worker_agent.engine.writable_layer import put_in_place
 from worker_agent.freezer import Freezer
 
@@ -151,7 +152,7 @@ async def _addresses(work: _Restore) -> None:
     shared = not (work.container.own_network or work.read.surroundings.address)
     kept = work.read.surroundings.address  # in any other namespace (Docker's bridge) the job gets a new one
     own = addresses.exchange(work.read.addresses) if shared else {kept: kept}
-    changed, work.network = await asyncio.to_thread(changed_images, work.images, own, work.read.broken)
+    changed, work.network = await asyncio.to_thread(changed_images, work.images, own, work.read)
     if shared:
         await work.claim(work.network.bindings)
     await asyncio.to_thread(delete_tree, work.view)
@@ -159,10 +160,11 @@ async def _addresses(work: _Restore) -> None:
         await asyncio.to_thread(link_images, work.images, work.view, changed)
 
 
-def changed_images(images: Path, own: Mapping[str, str], broken: Collection[int]) -> tuple[dict[str, bytes], Adapted]:
+def changed_images(images: Path, own: Mapping[str, str], manifest: Manifest) -> tuple[dict[str, bytes], Adapted]:
     """The images (by name) to restore from instead of those of a checkpoint, mostly few, and what is different for its
-    sockets. `own` and `broken`: see `adapt`. ImageInvalid. Blocks."""
-    files, network = adapt(images, own, broken)
+    sockets. `own`: see `adapt`. ImageInvalid. Blocks."""
+    files, network = adapt(images, own, manifest.broken)
+    files = without_sizes(files or (images / FILES).read_bytes(), manifest.mounts) or files
     changed = {FILES: files} if files is not None else {}
     changed |= tcp_queues.hold_back(images, files)
     changed |= signal_queues.without_sigcont(images)

@@ -108,7 +108,7 @@ def _images(spec: Spec, manifest: Manifest) -> Path:
     source = roots.store(spec.job_root).folder(spec.number) / IMAGES
     kept = manifest.surroundings.address
     own = {kept: kept} if spec.own_network or kept else {address: address for address in manifest.addresses}
-    changed, _ = changed_images(source, own, manifest.broken)
+    changed, _ = changed_images(source, own, manifest)
     link_images(source, spec.folder / IMAGES, changed)
     return spec.folder / IMAGES
 
