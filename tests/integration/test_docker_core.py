@@ -517,6 +517,7 @@ def test_surroundings(story: Story) -> None:
     container, bed = story.back("options"), story.bed
     assert story.inside(container, "hostname") == "the-host"
     assert story.inside(container, "readlink", "/proc/1/cwd") == "/var"
+    assert story.inside(container, "cat", "/proc/1/oom_score_adj") == "0", "not that of the programs that restore"
     environment = story.inside(container, "sh", "-c", "tr '\\0' '\\n' </proc/1/environ").splitlines()
     assert "GREETING=hello there" in environment
     assert "10.1.2.3" in story.inside(container, "grep", "db", "/etc/hosts")

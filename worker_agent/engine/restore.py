@@ -31,6 +31,7 @@ from worker_agent.engine import (
     leavings,
     lost_names,
     machine,
+    oom_scores,
     page_images,
     quiet_parents,
     runc,
@@ -312,7 +313,8 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
 
     Connections that came back closed say so, so that the job connects anew. Names that were lent to open files are
     taken away, repeating timers that CRIU left switched off run again, connections have what they had to send, and
-    threads the settings that CRIU does not keep; new processes get the next numbers. RestoreFailed if that fails.
+    threads and processes the settings that CRIU does not keep; new processes get the next numbers. RestoreFailed if
+    that fails.
     """
     await asyncio.to_thread(_check_cgroup, container, manifest.number)
     names = [decode_name(name) for name in manifest.lent_names]
@@ -328,7 +330,8 @@ async def finish_restore(container: Container, manifest: Manifest) -> None:
             await asyncio.to_thread(thread_settings.set_again, pids, container.init_pid, manifest.threads)
         await last_pid.set_again(container.init_pid, manifest.last_pid)
         await asyncio.to_thread(lost_names.take_away, container.init_pid, names, restored=True)
-    except (OSError, CommandFailed) as error:
+        await asyncio.to_thread(oom_scores.set_again, pids, view.with_name(IMAGES))
+    except (ImageInvalid, OSError, CommandFailed) as error:
         said = f"checkpoint {manifest.number} was restored but could not be finished: {error}"
         raise RestoreFailed(said, "finish", node_fault=True) from error
 
