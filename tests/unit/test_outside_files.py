@@ -20,7 +20,7 @@ RULES = [
 
 
 def entry(name: str) -> bytes:
-    regular: Message = criu_image.with_field(criu_image.with_field([], 6, name.encode()), 8, 100)
+    regular: Message = criu_image.with_field(criu_image.with_field([], 6, b"/" + name.encode()), 8, 100)
     return criu_image.encode(criu_image.with_field([], 3, criu_image.encode(regular)))
 
 

@@ -46,6 +46,7 @@ def _is_outside(rule: MountRule) -> bool:
 def _may_differ(regular: Message, rules: dict[bytes, MountRule]) -> bool:
     """A shared file that is smaller now may not: what the job writes next would leave a hole before it."""
     name = next((field.value for field in regular if field.number == _NAME and isinstance(field.value, bytes)), b"")
+    name = name.strip(b"/")
     place = max((place for place in rules if name == place or name.startswith(place + b"/")), key=len, default=None)
     if place is None or not _is_outside(rules[place]):
         return False
