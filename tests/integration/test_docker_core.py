@@ -42,7 +42,7 @@ HOARD = "echo ready; while [ ! -e /tmp/enough ]; do sleep 0.1; done; x=aaaaaaaaa
 SERVE = "while :; do echo 5 >>/root/count; echo answer | nc -l -p 8080; done & " + COUNT
 FILES = """
 for place in $PLACES; do echo before >$place/file; mkdir $place/folder; done
-exec 3>>/db/open 4>>/shared/open
+exec 3>>/db/open 4>/shared/open
 echo open >&3; echo open >&4
 """
 LATER = "for place in $PLACES; do echo after >$place/file; rmdir $place/folder; done; " + (
