@@ -31,6 +31,9 @@ NOBODY = {
     "perdure demo [--engine docker|runc] [--reclaims N] [--store s3|DIR] [--scenario cross-zone] [--json] [--keep]": (
         "Tests type all of these but `--scenario` and `--keep`."
     ),
+    "make bundle": "Minutes; tests/release makes a release by the same program and installs it.",
+    'make bundle BUNDLE="--architecture aarch64"': "As `make bundle`, for a machine that nobody here has.",
+    "make release-check": "A quarter of an hour: `make bundle`, and tests/release with its virtual machine.",
     "make requirements": "It needs an index of packages, and changes the pins under test.",
     "make openapi": "It writes into the clone under test; tests/unit/test_console_types.py compares the same.",
     "make screenshots": "It writes pictures into docs/; tests/browser looks at the same pages.",
