@@ -61,16 +61,12 @@ NOBODY = {
 }
 """Commands that no test types, and why."""
 
-NOT_YET = TESTS / "documents/not-yet.txt"
-"""Commands that still lack their test."""
-
 
 def test_every_command_is_typed() -> None:
     taken = [one for path in sorted(TESTS.rglob("*.py")) for one in _taken(path)]
     lacking = {f"{one.page}: {one.text}" for page in pages() for one in commands(page) if not _is_typed(one, taken)}
     excused = {line for line in lacking if line.partition(": ")[2] in NOBODY}
-    waiting = {line for line in NOT_YET.read_text().splitlines() if line}
-    wrong = sorted(lacking - excused - waiting)
+    wrong = sorted(lacking - excused)
     assert not wrong, "no test takes these by `block` or `told` (tests/documents/book.py):\n" + "\n".join(wrong)
     stale = sorted(NOBODY.keys() - {line.partition(": ")[2] for line in excused})
     assert not stale, "these are typed, or no document tells them:\n" + "\n".join(stale)
