@@ -173,7 +173,7 @@ def test_files_settings_and_other_sources_hold_from_the_next_boot_on(server: Mac
     away = (
         "mv perdure-server perdure-server.before; mkdir perdure-server; mv perdure-server.before/wheels perdure-server"
     )
-    server.typed([away, unpack], "/opt")  # docs/upgrading.md, "On the server stack"
+    server.typed([away, unpack], "/opt")  # as docs/upgrading.md tells
     server.typed("systemctl restart perdure-server", limit=UP_SECONDS)
     wait(lambda: healthy(server), "the API serves again", server)
     assert inside(server, "api", "cat", f"{SECRETS}/admin-token") == token

@@ -18,8 +18,11 @@ from pydantic import BaseModel, computed_field
 from sqlalchemy import text
 from sqlmodel import Session
 
-from api.serving.reading import MOST_READERS, reads
-from perdure.records.schema.database import open_engine
+from api.serving.reading import MOST_READERS, POSITION, reads
+from perdure.records.jobs.changes import CHANGES
+from perdure.records.schema.database import open_engine, writing
+from perdure.records.schema.list_tables import PositionRow
+from perdure.records.schema.tables import plain
 from tests.patience import PATIENCE
 
 NOW = datetime(2026, 11, 23, 8, 0, 0, 5, UTC)
@@ -80,6 +83,9 @@ def broken(session: Session) -> int:
 @asynccontextmanager
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     app.state.engine = open_engine(f"sqlite:///{tmp_path}/records.db")
+    PositionRow.metadata.create_all(app.state.engine, tables=[plain(PositionRow)])
+    with writing(app.state.engine) as session:
+        session.add(PositionRow(name=CHANGES, last=7))
     app.state.readers = anyio.CapacityLimiter(MOST_READERS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as asking:
         yield asking
@@ -93,6 +99,7 @@ def schema(operation: dict[str, Any]) -> dict[str, Any]:
 async def test_answers_as_fastapi_does(tmp_path: Path) -> None:
     async with client(tmp_path) as asking:
         mine, usual = await asking.get("/reads?count=2"), await asking.get("/fastapi?count=2")
+        assert mine.headers.pop(POSITION) == "7"
         assert (mine.status_code, mine.text, mine.headers) == (200, usual.text, usual.headers)
         assert (await asking.get("/reads?count=x")).status_code == 422
     ours, theirs = (app.openapi()["paths"][path]["get"] for path in ("/reads", "/fastapi"))

@@ -7,25 +7,24 @@ a node without memory (tried with CRIU 4.2.1).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from worker_agent import proc
 from worker_agent.engine import criu_image
 from worker_agent.engine.signal_queues import CORE_MAGIC
 
 _TASK, _SCORE = 3, 14
 """images/core.proto: core_entry.tc.oom_score_adj."""
-_INNER = re.compile(r"^NSpid:\t(?:.*\t)?(\d+)$", re.MULTILINE)
 
 
 def set_again(pids: Iterable[int], images: Path) -> None:
     """For these processes, restored from `images` and not running yet. ImageInvalid, OSError. Blocks."""
     for pid in pids:
-        inner = _INNER.search(Path(f"/proc/{pid}/status").read_text())
-        if inner is None:
+        numbers = proc.status(pid).numbers
+        if not numbers:
             continue
-        data = (images / f"core-{inner[1]}.img").read_bytes()
+        data = (images / f"core-{numbers[-1]}.img").read_bytes()
         core = criu_image.parse(next(criu_image.entries(data, CORE_MAGIC), b""))
         if criu_image.number(criu_image.part(core, _TASK) or [], _SCORE) == 0:
             Path(f"/proc/{pid}/oom_score_adj").write_text("0")
