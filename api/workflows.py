@@ -6,9 +6,12 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError as UpdateTimedOut
 from temporalio.common import WorkflowIDConflictPolicy
@@ -30,6 +33,9 @@ T = TypeVar("T")
 
 REACH_SECONDS = 3.0
 """How long Temporal may take to say that it is there."""
+POLL_SECONDS = 90.0
+"""A control worker that has not asked for work for so long is gone: a question to Temporal lasts 60 s at most, and
+Temporal notes when it began. It forgets who asked after 5 minutes."""
 TELL_SECONDS = 20.0
 """How long telling all open workflows of a change may take."""
 CHECKPOINT_SECONDS = 180.0
@@ -56,6 +62,18 @@ class JobWorkflows:
         async with self._errors(REACH_SECONDS):
             if not await self._client.service_client.check_health():
                 raise TemporalUnavailable("Temporal answers but does not serve yet; try again in a moment.")
+
+    async def control_workers(self) -> int:
+        """How many control workers have asked for work within POLL_SECONDS. TemporalUnavailable."""
+        asked = DescribeTaskQueueRequest(
+            namespace=self._client.namespace,
+            task_queue=TaskQueue(name=names.CONTROL_QUEUE),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+        async with self._errors(REACH_SECONDS):
+            found = await self._client.workflow_service.describe_task_queue(asked)
+        since = datetime.now(UTC) - timedelta(seconds=POLL_SECONDS)
+        return sum(poller.last_access_time.ToDatetime(UTC) > since for poller in found.pollers)
 
     async def take_checkpoint(self, job_id: str, wait_seconds: float = CHECKPOINT_SECONDS) -> Checkpoint:
         """Ask the job's workflow for a checkpoint now and wait until it is committed.

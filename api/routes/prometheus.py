@@ -1,4 +1,5 @@
-"""`/metrics`: how everything stands, and what has been counted so far, for Prometheus. Worked out of the records.
+"""`/metrics`: how everything stands, and what has been counted so far, for Prometheus. Worked out of the records;
+Temporal alone knows which control workers there are.
 
 A viewer's route like any other: give Prometheus an API token (`authorization: credentials_file`) bound to nothing.
 `deploy/prometheus` has rules over these names, `deploy/grafana` a dashboard; a test holds both against a scrape.
@@ -8,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlmodel import Session
 
 import perdure
+from api.dependencies import Workflows
 from api.serving.reading import reads
+from perdure.domain.errors import TemporalUnavailable
 from perdure.domain.figures import Figures
 from perdure.domain.rollups import cover_span
 from perdure.records.costs.reports import sum_queues
@@ -42,25 +46,36 @@ _MONEY_AND_TIME = {
 }
 
 
+async def _control_workers(workflows: Workflows) -> int | None:
+    """None: Temporal does not answer, and the metric is absent."""
+    try:
+        return await workflows.control_workers()
+    except TemporalUnavailable:
+        return None
+
+
 @root.get("/metrics")
 @reads
-def metrics(session: Session) -> Response:
+def metrics(session: Session, control_workers: Annotated[int | None, Depends(_control_workers)]) -> Response:
     now = datetime.now(UTC)
     registry = CollectorRegistry()
-    registry.register(_Records(count(session, now), sum_queues(session, cover_span(None, None, now))))
+    sums = sum_queues(session, cover_span(None, None, now))
+    registry.register(_Records(count(session, now), sums, control_workers))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 class _Records(Collector):
     """One scrape's answer."""
 
-    def __init__(self, gauges: Gauges, sums: dict[str, Figures]) -> None:
-        self._gauges, self._sums = gauges, sums
+    def __init__(self, gauges: Gauges, sums: dict[str, Figures], control_workers: int | None) -> None:
+        self._gauges, self._sums, self._control_workers = gauges, sums, control_workers
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
         known = self._gauges
         yield _gauge("build", "The version of this server", ("version",), [((perdure.__version__,), 1)])
+        workers = [] if self._control_workers is None else [((), self._control_workers)]
+        yield _gauge("control_workers", "Control workers that ask Temporal for work", (), workers)
         yield _gauge("jobs_now", "Jobs by state", ("state",), _singles(known.jobs))
         yield _gauge("unprotected_jobs", "Unfinished jobs without protection", ("reason",), _singles(known.unprotected))
         words = "Unfinished jobs whose last checkpoint failed"

@@ -449,7 +449,10 @@ class Part(Wire):
 class Health(Wire):
     """Can this server do its work?"""
 
-    status: str = Field(description="`ok` or `broken`.")
+    status: str = Field(description="`ok` or `broken`: can this server answer?")
     version: str
     database: Part
     temporal: Part
+    control_worker: Part = Field(
+        description="Is there one? Without it, jobs run on and nobody moves them; this server answers all the same."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sqlite3
 import threading
@@ -38,6 +39,7 @@ from api.wire.responses import (
     NoticeView,
     OutageView,
 )
+from api.workflows import JobWorkflows
 from perdure.cli.main import run
 from perdure.contracts import names
 from perdure.contracts.protection import CheckpointTaken, TakeCheckpoint
@@ -49,6 +51,7 @@ from perdure.records.jobs.jobs import record_job
 from perdure.records.nodes.nodes import record_node
 from perdure.records.schema.database import migrate, open_engine, writing
 from perdure.settings import ApiSettings
+from perdure.waiting import until_async
 from tests.documents.book import arguments, told
 from tests.patience import PATIENCE
 from tests.temporal_server import dev_server, working
@@ -396,6 +399,22 @@ def test_health(api: httpx.Client) -> None:
     answer = api.get("/api/v1/health")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
+    control = answer.json()["control_worker"]
+    assert not control["ok"] and "python -m activities" in control["message"]
+
+
+@asynccontextmanager
+async def control_worker(client: Client) -> AsyncIterator[None]:
+    runner = UnsandboxedWorkflowRunner()
+    async with working(Worker(client, task_queue=names.CONTROL_QUEUE, workflows=[StubJob], workflow_runner=runner)):
+        await until_async(JobWorkflows(client).control_workers, PATIENCE)
+        yield
+
+
+def test_a_control_worker_is_known_by_what_it_asks(api: httpx.Client, temporal: Client, portal: BlockingPortal) -> None:
+    with portal.wrap_async_context_manager(control_worker(temporal)):
+        assert api.get("/api/v1/health").json()["control_worker"] == {"ok": True, "message": ""}
+        assert re.search(r"^perdure_control_workers 1\.0$", api.get("/metrics").text, re.MULTILINE)
 
 
 def test_without_temporal_reading_goes_on_and_asking_is_503(
