@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -486,6 +488,23 @@ async def test_what_was_not_delivered_is_sent_by_the_next_agent(client: Client, 
         assert await handle.result() == [*"01234", "exit"]
         await spool.delivered(names.job_workflow_id("j"))
     assert [path.name for path in tmp_path.iterdir()] == ["00000000000000000001.unreadable"]
+
+
+async def test_what_is_told_keeps_its_order_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    await _told_in_vain(tmp_path, "1")
+    for told in list(tmp_path.iterdir()):
+        told.rename(tmp_path / f"{time.time_ns() + 10**12:020d}.json")  # a quarter of an hour ahead of what comes now
+    await _told_in_vain(tmp_path, "2")
+    kept = [json.loads(path.read_text()) for path in sorted(tmp_path.iterdir())]
+    assert [one["report"]["report_id"] for one in kept] == ["1", "2"]
+
+
+async def _told_in_vain(folder: Path, key: str) -> None:
+    """By an agent without a server, which then ends."""
+    spool = Spool(folder, Connection(await dead_client()))
+    spool.load()
+    await spool.add(report("j", key))
+    await spool.stop()
 
 
 async def test_a_report_to_a_workflow_that_is_over_is_let_go(client: Client, tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ class Spool:
             stray.unlink()
         paths = sorted(self._folder.glob("*.json"))
         for path in paths:
+            if path.stem.isdigit():
+                self._last = int(path.stem)  # what comes now follows these, though the clock be set back
             entry = self._read(path)
             if entry is not None:
                 self._queues.setdefault(entry.workflow_id, []).append(path)
