@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from perdure.contracts.protection import AttachReply, Verdict
-from perdure.domain.errors import PerdureError, RestoreFailed, VolumeFailed
+from perdure.domain.errors import EcsAgentRuns, PerdureError, RestoreFailed, VolumeFailed
 from perdure.domain.retries import RetryStrategy
 from perdure.settings import AgentSettings
 from worker_agent.container.protected_jobs import ContainerRecord, ProtectedJob, ProtectedJobs
 from worker_agent.engine.explanations import explain
+from worker_agent.node.ecs_agent import EcsAgent
 from worker_agent.node.this_node import ThisNode
 from worker_agent.start.preparing import Preparer
 
@@ -85,6 +87,32 @@ async def test_what_was_killed_is_tried_again_and_then_an_older_one(tmp_path: Pa
     preparer._fell(job, 3, RestoreFailed("killed", "restore"), again=True)
     preparer._fell(job, 3, RestoreFailed("killed", "restore"))
     assert [(rung.node_fault, rung.again) for rung in job.record.rungs] == [(False, True), (False, False)]
+
+
+async def test_a_full_disk_stops_no_job_that_runs(tmp_path: Path) -> None:
+    """Its final checkpoint was committed, and then it was not handed over."""
+    _, job = a_job(tmp_path, RetryStrategy(attempts=5))
+    in_the_way = job.folder / "container.json.new"
+    in_the_way.mkdir()
+    with pytest.raises(OSError):
+        job.note(holds=True)
+    job.record = job.record.model_copy(update={"started_at": datetime.now(UTC)})
+    job.note(ending=True)
+    assert job.record.ending
+    in_the_way.rmdir()
+    job.note(holds=False)
+    kept = ContainerRecord.model_validate_json((job.folder / "container.json").read_text())
+    assert kept == job.record and kept.ending
+
+
+async def test_an_ecs_agent_is_not_stopped_where_that_cannot_be_noted(tmp_path: Path) -> None:
+    """Nobody would start it again, should the instance stay: the job stays frozen."""
+    stopped = tmp_path / "stopped"
+    (tmp_path / "state").symlink_to("nowhere")  # no folder can be made there, as on a full disk
+    agent = EcsAgent(AgentSettings(state_dir=tmp_path / "state", ecs_stop=f"touch {stopped}"))
+    with pytest.raises(EcsAgentRuns):
+        await agent.stop()
+    assert not stopped.exists()
 
 
 def test_a_missing_slot_never_becomes_a_rung() -> None:

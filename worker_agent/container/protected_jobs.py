@@ -115,6 +115,8 @@ class ProtectedJob:
     def __init__(self, node: ThisNode, record: ContainerRecord) -> None:
         self._node = node
         self.record = record
+        self._unkept = False
+        """The record on disk is older than `record`."""
         self.folder = node.containers / record.container_id
         self.job_root = node.job_root(record.job_id)
         self.container = Container(
@@ -299,10 +301,23 @@ class ProtectedJob:
         self.released.clear()
 
     def note(self, **changes: Any) -> None:
-        """Change the record and keep it on disk (a tmpfs: no wait)."""
+        """Change the record and keep it on disk (a tmpfs: no wait). OSError where that is full, before the job runs: it
+        is not protected then. Once it runs, only another agent would miss what is not kept; this one goes on."""
         record = self.record.model_copy(update=changes)
         text = record.model_dump_json()  # first: what cannot be written down must not spoil all that comes after it
         self.record = record
+        try:
+            self._keep(text)
+        except OSError as problem:
+            if record.started_at is None:
+                raise
+            if not self._unkept:
+                log.error("a job's record could not be kept; it is tried again", job_id=record.job_id, exc_info=problem)
+            self._unkept = True
+        else:
+            self._unkept = False
+
+    def _keep(self, text: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self.folder / (_RECORD + ".new")
         fresh.write_text(text)

@@ -52,8 +52,11 @@ class EcsAgent:
         async with self._lock:
             if self.stopped_seconds is not None:
                 return
-            self._mark.parent.mkdir(parents=True, exist_ok=True)
-            self._mark.touch()  # first: an agent that dies now starts it again, should the instance stay
+            try:
+                self._mark.parent.mkdir(parents=True, exist_ok=True)
+                self._mark.touch()  # first: an agent that dies now starts it again, should the instance stay
+            except OSError as problem:  # a full disk
+                raise EcsAgentRuns(f"that the ECS agent is stopped could not be noted: {problem}") from problem
             try:
                 await run(self._stop, limit_seconds=LIMIT)
             except CommandFailed as problem:
