@@ -88,7 +88,9 @@ function Figure({ metric, report }: { metric: Metric; report: Report }) {
         onPointerDown={() => setNear(false)}
       >
         <Popover header={metric.title} content={<Explained metric={metric} report={report} />} size="large" triggerType="text">
-          <Box variant="awsui-key-label">{metric.title}</Box>
+          <Box variant="awsui-key-label" tagOverride="span">
+            {metric.title}
+          </Box>
         </Popover>
       </div>
       {near && (
