@@ -16,6 +16,12 @@ from tests.browser.stories import Story, record
 def test_the_life_line_by_keyboard(page: Page, records: Records) -> None:
     page.goto(f"{records.url}/jobs/{records.jobs['long']}")
     picture = page.get_by_role("group", name=re.compile("Picture of the job's life: 6 containers, 5 interruptions"))
+    expect(picture).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("navigation", name="Breadcrumbs").get_by_role("link", name="Jobs")).to_be_focused()
     picture.focus()
     fit = page.get_by_role("button", name="Show the whole life")
     expect(fit).to_be_disabled()

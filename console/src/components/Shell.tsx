@@ -20,6 +20,8 @@ const AWAY: FlashbarProps.MessageDefinition = {
   content: "The server does not answer. What you see may be old; this page goes on by itself when the server is back.",
 };
 
+const CONTENT = "content";
+
 export function Shell() {
   return (
     <MeProvider waiting={<PageWaiting />}>
@@ -27,6 +29,22 @@ export function Shell() {
         <Frame />
       </NoticesProvider>
     </MeProvider>
+  );
+}
+
+/** For those who go by keyboard: past the links and buttons above and beside the page. */
+function SkipLink() {
+  return (
+    <a
+      className="skip-link"
+      href={`#${CONTENT}`}
+      onClick={(event) => {
+        event.preventDefault(); // the page's address stays as it is
+        document.getElementById(CONTENT)?.focus();
+      }}
+    >
+      Skip to the content
+    </a>
   );
 }
 
@@ -39,6 +57,7 @@ function Frame() {
   const standing = [away && AWAY, session].filter((one) => one !== false && one !== null);
   return (
     <>
+      <SkipLink />
       <TopBar />
       <AppLayout
         headerSelector="#top-bar"
@@ -49,7 +68,11 @@ function Frame() {
         onNavigationChange={({ detail }) => setOpen(detail.open)}
         navigation={<Navigation onFollowed={() => matchMedia("(max-width: 700px)").matches && setOpen(false)} />}
         notifications={<Flashbar items={[...standing, ...notices]} stackItems={notices.length > 2} />}
-        content={<Outlet />}
+        content={
+          <div id={CONTENT} tabIndex={-1}>
+            <Outlet />
+          </div>
+        }
         maxContentWidth={1800}
       />
     </>

@@ -39,7 +39,7 @@ export function Figures({ report, running }: { report: Report; running: number |
     >
       <SpaceBetween size="l">
         <ColumnLayout columns={4} variant="text-grid" minColumnWidth={150}>
-          <Running count={running} />
+          <Running count={running} failed={named.get("jobs_failed")?.value ?? 0} span={report.span} />
           {of(SEVEN).map((one) => (
             <Figure key={one.name} metric={one} report={report} />
           ))}
@@ -61,7 +61,11 @@ function counted({ start, end }: Report["span"]): string {
   return `Counted from ${of(start)} until ${end ? of(end) : "now"}.`;
 }
 
-function Running({ count: running }: { count: number | undefined }) {
+type RunningProps = { count: number | undefined; failed: number; span: Report["span"] };
+
+/** How many go on, and the way to those that failed: whoever is called at night looks for these. */
+function Running({ count: running, failed, span }: RunningProps) {
+  const finished = { finished_after: span.start ?? undefined, finished_before: span.end ?? undefined };
   return (
     <div>
       <Box variant="awsui-key-label">Not finished now</Box>
@@ -70,6 +74,11 @@ function Running({ count: running }: { count: number | undefined }) {
           {count(running)}
         </RouterLink>
       </Box>
+      {failed > 0 && (
+        <RouterLink to="/jobs" search={{ status: ["Failed"], ...finished }} fontSize="body-s">
+          {count(failed)} failed in this span
+        </RouterLink>
+      )}
     </div>
   );
 }

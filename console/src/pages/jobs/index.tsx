@@ -64,6 +64,7 @@ export default function Jobs() {
       header={
         <Header
           variant="awsui-h1-sticky"
+          description="AWS Batch jobs that Perdure knows. A protection is a reclaim that the job survived."
           actions={
             <SpaceBetween direction="horizontal" size="xs">
               <Button iconName="refresh" ariaLabel="Load again" loading={isPlaceholderData} onClick={() => void refetch()} />

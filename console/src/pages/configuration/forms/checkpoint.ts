@@ -52,7 +52,7 @@ export const checkpoint = form<"checkpoint">()(
         diagnosis: {
           kind: "switch",
           label: "Diagnosis",
-          help: "Keep volumes and checkpoints of finished jobs, to look into failures. Each volume costs money until you delete it.",
+          help: "Keep volumes and checkpoints of finished jobs, to look into failures. Each volume costs money until its time is over (Server) or you delete it.",
         },
       },
     },
